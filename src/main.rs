@@ -1,0 +1,3 @@
+//! The `tml-proxy` command.
+
+fn main() {}

@@ -1,0 +1,67 @@
+//! The difference between two tables: what a reload has to act on, and nothing else.
+
+use std::sync::Arc;
+
+use super::{Route, Table};
+
+/// A route that exists before and after, but not as it was.
+#[derive(Debug, Clone)]
+pub struct RouteChange {
+    /// As it was.
+    pub old: Arc<Route>,
+    /// As it is now.
+    pub new: Arc<Route>,
+}
+
+impl RouteChange {
+    /// Whether connections now go somewhere else.
+    pub fn retargeted(&self) -> bool {
+        self.old.target != self.new.target
+    }
+
+    /// Whether the route now belongs to a mapping of another name.
+    pub fn renamed(&self) -> bool {
+        self.old.mapping.name != self.new.mapping.name
+    }
+}
+
+/// What changed between two tables, per route.
+#[derive(Debug, Default)]
+pub struct Diff {
+    /// Routes whose public address is new.
+    pub added: Vec<Arc<Route>>,
+    /// Routes whose public address is gone.
+    pub removed: Vec<Arc<Route>>,
+    /// Routes that kept their public address and changed their target, policy or name.
+    pub changed: Vec<RouteChange>,
+    /// How many routes are as they were.
+    pub unchanged: usize,
+}
+
+impl Diff {
+    /// Whether nothing changed.
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.removed.is_empty() && self.changed.is_empty()
+    }
+}
+
+/// What changed from `old` to `new`.
+pub fn diff(old: &Table, new: &Table) -> Diff {
+    let mut diff = Diff::default();
+    for route in new.routes() {
+        match old.route(&route.listen) {
+            None => diff.added.push(Arc::clone(route)),
+            Some(before) if Arc::ptr_eq(before, route) => diff.unchanged += 1,
+            Some(before) => diff.changed.push(RouteChange {
+                old: Arc::clone(before),
+                new: Arc::clone(route),
+            }),
+        }
+    }
+    for route in old.routes() {
+        if new.route(&route.listen).is_none() {
+            diff.removed.push(Arc::clone(route));
+        }
+    }
+    diff
+}

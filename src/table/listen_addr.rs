@@ -1,0 +1,102 @@
+//! Public addresses: which host addresses and port a listener takes, and which of them overlap.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
+
+/// The host part of a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ListenHost {
+    /// Every address of both families, through one dual-stack socket (`*`).
+    Any,
+    /// One IPv4 address, or all of them (`0.0.0.0`).
+    V4(Ipv4Addr),
+    /// One IPv6 address, or all of them (`[::]`), and no IPv4.
+    V6(Ipv6Addr),
+}
+
+/// A public address: what one listening socket is bound to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ListenAddr {
+    host: ListenHost,
+    port: u16,
+}
+
+impl ListenAddr {
+    /// A listener on `host` and `port`.
+    pub const fn new(host: ListenHost, port: u16) -> Self {
+        Self { host, port }
+    }
+
+    /// The host part.
+    pub const fn host(&self) -> ListenHost {
+        self.host
+    }
+
+    /// The port.
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The address to pass to bind(2).
+    pub const fn socket_addr(&self) -> SocketAddr {
+        let ip = match self.host {
+            ListenHost::Any => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            ListenHost::V4(ip) => IpAddr::V4(ip),
+            ListenHost::V6(ip) => IpAddr::V6(ip),
+        };
+        SocketAddr::new(ip, self.port)
+    }
+
+    /// Whether some connection could be claimed by both listeners; the kernel would refuse the
+    /// second with `EADDRINUSE`.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        use ListenHost::{Any, V4, V6};
+        self.port == other.port
+            && match (self.host, other.host) {
+                (Any, _) | (_, Any) => true,
+                (V4(a), V4(b)) => a == b || a.is_unspecified() || b.is_unspecified(),
+                (V6(a), V6(b)) => a == b || a.is_unspecified() || b.is_unspecified(),
+                (V4(_), V6(_)) | (V6(_), V4(_)) => false,
+            }
+    }
+
+    /// Whether a connection from this machine to `target` would arrive at this listener.
+    pub fn receives(&self, target: &SocketAddr, is_local: &dyn Fn(IpAddr) -> bool) -> bool {
+        let ip = target.ip().to_canonical();
+        // connect(2) to the unspecified address reaches the loopback one.
+        let reaches_us = || ip.is_unspecified() || ip.is_loopback() || is_local(ip);
+        self.port == target.port()
+            && match (self.host, ip) {
+                (ListenHost::Any, _) => reaches_us(),
+                (ListenHost::V4(own), IpAddr::V4(to)) => {
+                    own == to || ((own.is_unspecified() || to.is_unspecified()) && reaches_us())
+                }
+                (ListenHost::V6(own), IpAddr::V6(to)) => {
+                    own == to || ((own.is_unspecified() || to.is_unspecified()) && reaches_us())
+                }
+                (ListenHost::V4(_), IpAddr::V6(_)) | (ListenHost::V6(_), IpAddr::V4(_)) => false,
+            }
+    }
+}
+
+impl From<SocketAddr> for ListenAddr {
+    fn from(addr: SocketAddr) -> Self {
+        let host = match addr.ip() {
+            IpAddr::V4(ip) => ListenHost::V4(ip),
+            IpAddr::V6(ip) => ListenHost::V6(ip),
+        };
+        Self::new(host, addr.port())
+    }
+}
+
+impl fmt::Display for ListenAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host {
+            ListenHost::Any => write!(f, "*:{}", self.port),
+            ListenHost::V4(ip) => write!(f, "{ip}:{}", self.port),
+            ListenHost::V6(ip) => write!(f, "[{ip}]:{}", self.port),
+        }
+    }
+}

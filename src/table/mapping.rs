@@ -1,0 +1,105 @@
+//! A mapping: the unit an operator names, with the policy of its sessions and their counters.
+
+use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc};
+
+use super::{ListenAddr, Policy};
+use crate::telemetry::MappingStats;
+
+/// What an operator calls a mapping; unique in a table.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MappingName(Arc<str>);
+
+impl MappingName {
+    /// Takes any text: what is a fit name is the provider's to say.
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        Self(name.into())
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for MappingName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for MappingName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}
+
+/// Where somebody asked for something, as an error message names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// A place in a configuration file; line and column count from 1.
+    File {
+        /// The file as the operator named it.
+        path: Arc<PathBuf>,
+        /// Line.
+        line: usize,
+        /// Column, in characters.
+        column: usize,
+    },
+    /// A command line argument, quoted as given.
+    Argument(Arc<str>),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, line, column } => {
+                write!(f, "{}:{line}:{column}", path.display())
+            }
+            Self::Argument(text) => write!(f, "argument {text:?}"),
+        }
+    }
+}
+
+/// A mapping as a provider asks for it, with ranges already expanded.
+#[derive(Debug, Clone)]
+pub struct MappingSpec {
+    /// Its name.
+    pub name: MappingName,
+    /// Every public address with the target behind it.
+    pub pairs: Vec<(ListenAddr, SocketAddr)>,
+    /// The policy of its sessions.
+    pub policy: Policy,
+    /// Where it was asked for.
+    pub origin: Origin,
+}
+
+/// A mapping in a table. Its counters outlive changes of its policy.
+#[derive(Debug)]
+pub struct Mapping {
+    /// Its name.
+    pub name: MappingName,
+    /// The policy of its sessions.
+    pub policy: Policy,
+    /// Its counters.
+    pub stats: Arc<MappingStats>,
+}
+
+impl Mapping {
+    /// A mapping nobody has used yet.
+    pub fn new(name: MappingName, policy: Policy) -> Self {
+        Self {
+            name,
+            policy,
+            stats: Arc::default(),
+        }
+    }
+
+    /// The same mapping under another policy.
+    pub fn with_policy(&self, policy: Policy) -> Self {
+        Self {
+            name: self.name.clone(),
+            policy,
+            stats: Arc::clone(&self.stats),
+        }
+    }
+}

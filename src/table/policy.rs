@@ -1,0 +1,105 @@
+//! What applies to the sessions of a mapping. Every duration that can be off is an `Option`.
+
+use std::{fmt, net::IpAddr, time::Duration};
+
+use super::SourceRules;
+
+/// Settings of one mapping's listeners and sessions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// How long a target may take to accept a connection.
+    pub connect_timeout: Duration,
+    /// End a session in which neither side sent a byte for this long.
+    pub idle_timeout: Option<Duration>,
+    /// End a session in which one side has closed and the other was silent for this long.
+    pub half_close_timeout: Option<Duration>,
+    /// TCP keepalive on both sides (tcp(7) `TCP_KEEPIDLE`, `TCP_KEEPINTVL`, `TCP_KEEPCNT`).
+    pub keepalive: Option<Keepalive>,
+    /// Give a peer up whose host left sent bytes unacknowledged for this long
+    /// (tcp(7) `TCP_USER_TIMEOUT`), on both sides.
+    pub user_timeout: Option<Duration>,
+    /// Connections that may wait to be accepted (listen(2)); the kernel caps it at
+    /// `net.core.somaxconn`.
+    pub backlog: u32,
+    /// Who may connect.
+    pub sources: SourceRules,
+    /// Sessions open at once.
+    pub max_sessions: Option<u32>,
+    /// What happens to live sessions when the mapping, or the port they came through, goes.
+    pub on_remove: Departure,
+    /// What happens to live sessions when the target behind their port changes.
+    pub on_retarget: Departure,
+    /// How bytes are moved.
+    pub relay: RelayMode,
+    /// Source address for connections to the target.
+    pub bind: Option<IpAddr>,
+    /// Whether addresses may be bound that this machine does not have yet (ip(7) `IP_FREEBIND`).
+    pub freebind: bool,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(10),
+            idle_timeout: None,
+            half_close_timeout: Some(Duration::from_secs(300)),
+            keepalive: Some(Keepalive {
+                idle: Duration::from_secs(60),
+                interval: Duration::from_secs(15),
+                count: 4,
+            }),
+            user_timeout: Some(Duration::from_secs(120)),
+            backlog: 4096,
+            sources: SourceRules::default(),
+            max_sessions: None,
+            on_remove: Departure::Keep,
+            on_retarget: Departure::Keep,
+            relay: RelayMode::Auto,
+            bind: None,
+            freebind: false,
+        }
+    }
+}
+
+/// TCP keepalive: is the other host still there?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Silence before the first probe; whole seconds.
+    pub idle: Duration,
+    /// Time between probes; whole seconds.
+    pub interval: Duration,
+    /// Unanswered probes before the connection is given up.
+    pub count: u32,
+}
+
+/// What becomes of live sessions when their route goes or leads elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Departure {
+    /// They stay as long as they like.
+    Keep,
+    /// They may finish within this time, then they are closed.
+    Drain(Duration),
+    /// They are closed at once.
+    Kill,
+}
+
+/// How a session's bytes are moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RelayMode {
+    /// Copy small traffic, splice bulk.
+    Auto,
+    /// Never splice.
+    Copy,
+    /// Splice from the first byte, as long as a pipe is to be had.
+    Splice,
+}
+
+impl fmt::Display for RelayMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Copy => "copy",
+            Self::Splice => "splice",
+        })
+    }
+}

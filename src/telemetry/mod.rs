@@ -1,0 +1,11 @@
+//! Counters, their names, the session log and the log set-up.
+//!
+//! Called by every other module and calls none of them. What is counted on the data path is a
+//! plain atomic reached through a handle the caller already holds; names and text come in only
+//! when somebody asks.
+
+mod reason;
+mod stats;
+
+pub use reason::EndReason;
+pub use stats::{ConnectFailure, MappingStats};

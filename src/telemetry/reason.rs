@@ -1,0 +1,130 @@
+//! Why a session ended: one word for machines, and the two letters HAProxy's users know.
+
+/// Why a session ended.
+///
+/// The two-letter [code](Self::code) follows HAProxy's termination states: who ended the session
+/// (`C` client, `S` target, `P` policy, `R` resources, `K` killed, `I` internal; small letters:
+/// that side's time ran out), then when (`C` while connecting, `D` with the session established,
+/// `-` complete).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EndReason {
+    /// Both sides closed, every byte was delivered.
+    Closed,
+    /// The client reset the connection.
+    ClientReset,
+    /// The target reset the connection.
+    TargetReset,
+    /// The client's host stopped answering.
+    ClientLost,
+    /// The target's host stopped answering.
+    TargetLost,
+    /// Neither side sent anything for `idle_timeout`.
+    IdleTimeout,
+    /// The target had closed and the client was silent for `half_close_timeout`.
+    ClientHalfCloseTimeout,
+    /// The client had closed and the target was silent for `half_close_timeout`.
+    TargetHalfCloseTimeout,
+    /// The client left before the target had answered.
+    ClientGone,
+    /// The target's host refused the connection.
+    ConnectRefused,
+    /// No way to the target.
+    ConnectUnreachable,
+    /// The target did not answer within `connect_timeout`.
+    ConnectTimeout,
+    /// This machine could not open a connection to the target.
+    ConnectFailed,
+    /// The client's address may not connect.
+    Denied,
+    /// The mapping has `max_sessions` sessions already.
+    MappingFull,
+    /// The process has no room for another session.
+    NoResources,
+    /// The mapping was removed, and its policy closes sessions then.
+    MappingRemoved,
+    /// The mapping leads to another target now, and its policy closes sessions then.
+    MappingRetargeted,
+    /// The time to finish after a removal or a new target ran out.
+    DrainDeadline,
+    /// The proxy stops.
+    Shutdown,
+    /// A fault of the proxy itself.
+    Internal,
+}
+
+impl EndReason {
+    /// Every reason there is, in the order of their numbers.
+    pub const ALL: [Self; 21] = [
+        Self::Closed,
+        Self::ClientReset,
+        Self::TargetReset,
+        Self::ClientLost,
+        Self::TargetLost,
+        Self::IdleTimeout,
+        Self::ClientHalfCloseTimeout,
+        Self::TargetHalfCloseTimeout,
+        Self::ClientGone,
+        Self::ConnectRefused,
+        Self::ConnectUnreachable,
+        Self::ConnectTimeout,
+        Self::ConnectFailed,
+        Self::Denied,
+        Self::MappingFull,
+        Self::NoResources,
+        Self::MappingRemoved,
+        Self::MappingRetargeted,
+        Self::DrainDeadline,
+        Self::Shutdown,
+        Self::Internal,
+    ];
+
+    /// The reason in one word, as metrics and the log carry it.
+    pub const fn word(self) -> &'static str {
+        self.words().1
+    }
+
+    /// HAProxy's two letters.
+    pub const fn code(self) -> &'static str {
+        self.words().0
+    }
+
+    const fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Closed => ("--", "closed"),
+            Self::ClientReset => ("CD", "client_reset"),
+            Self::TargetReset => ("SD", "target_reset"),
+            Self::ClientLost => ("CD", "client_lost"),
+            Self::TargetLost => ("SD", "target_lost"),
+            Self::IdleTimeout => ("cD", "idle_timeout"),
+            Self::ClientHalfCloseTimeout => ("cD", "client_half_close_timeout"),
+            Self::TargetHalfCloseTimeout => ("sD", "target_half_close_timeout"),
+            Self::ClientGone => ("CC", "client_gone"),
+            Self::ConnectRefused => ("SC", "connect_refused"),
+            Self::ConnectUnreachable => ("SC", "connect_unreachable"),
+            Self::ConnectTimeout => ("sC", "connect_timeout"),
+            Self::ConnectFailed => ("RC", "connect_failed"),
+            Self::Denied => ("PC", "denied"),
+            Self::MappingFull => ("PC", "mapping_full"),
+            Self::NoResources => ("RC", "no_resources"),
+            Self::MappingRemoved => ("KD", "mapping_removed"),
+            Self::MappingRetargeted => ("KD", "mapping_retargeted"),
+            Self::DrainDeadline => ("KD", "drain_deadline"),
+            Self::Shutdown => ("KD", "shutdown"),
+            Self::Internal => ("ID", "internal"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::EndReason;
+
+    #[test]
+    fn every_reason_has_its_number_and_a_word_of_its_own() {
+        let mut words = std::collections::HashSet::new();
+        for (number, reason) in EndReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, number);
+            assert!(words.insert(reason.word()), "{} twice", reason.word());
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! The counters of one mapping: plain atomics, written on the data path, read by a scrape.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use super::EndReason;
+
+/// Why no connection to the target came about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ConnectFailure {
+    /// The target's host refused.
+    Refused,
+    /// No way to the host.
+    Unreachable,
+    /// No answer within `connect_timeout`.
+    Timeout,
+    /// This machine could not try (no port, no descriptor, source address missing).
+    Local,
+}
+
+impl ConnectFailure {
+    /// Every cause there is, in the order of their numbers.
+    pub const ALL: [Self; 4] = [Self::Refused, Self::Unreachable, Self::Timeout, Self::Local];
+
+    /// The cause in one word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Unreachable => "unreachable",
+            Self::Timeout => "timeout",
+            Self::Local => "local",
+        }
+    }
+}
+
+/// The counters of one mapping.
+#[derive(Debug, Default)]
+pub struct MappingStats {
+    open: AtomicU32,
+    opened: AtomicU64,
+    ended: [AtomicU64; EndReason::ALL.len()],
+    connect_failures: [AtomicU64; ConnectFailure::ALL.len()],
+    bytes_up: AtomicU64,
+    bytes_down: AtomicU64,
+}
+
+impl MappingStats {
+    /// Counts a new session in, unless `max` are open already.
+    pub fn try_open(&self, max: Option<u32>) -> bool {
+        let admitted = self
+            .open
+            .fetch_update(Relaxed, Relaxed, |open| match max {
+                Some(max) if open >= max => None,
+                _ => open.checked_add(1),
+            })
+            .is_ok();
+        if admitted {
+            self.opened.fetch_add(1, Relaxed);
+        }
+        admitted
+    }
+
+    /// Counts an open session out.
+    pub fn close(&self, reason: EndReason) {
+        self.open.fetch_sub(1, Relaxed);
+        self.count_end(reason);
+    }
+
+    /// Counts a session that was refused before it was opened.
+    pub fn refuse(&self, reason: EndReason) {
+        self.count_end(reason);
+    }
+
+    /// Moves an open session from these counters to another mapping's.
+    pub fn hand_over(&self, heir: &Self) {
+        heir.open.fetch_add(1, Relaxed);
+        self.open.fetch_sub(1, Relaxed);
+    }
+
+    fn count_end(&self, reason: EndReason) {
+        self.ended[reason as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Counts a failed connection to the target.
+    pub fn count_connect_failure(&self, cause: ConnectFailure) {
+        self.connect_failures[cause as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Counts bytes delivered to the target.
+    pub fn add_up(&self, bytes: u64) {
+        self.bytes_up.fetch_add(bytes, Relaxed);
+    }
+
+    /// Counts bytes delivered to the client.
+    pub fn add_down(&self, bytes: u64) {
+        self.bytes_down.fetch_add(bytes, Relaxed);
+    }
+
+    /// Sessions open now.
+    pub fn open(&self) -> u32 {
+        self.open.load(Relaxed)
+    }
+
+    /// Sessions opened so far.
+    pub fn opened(&self) -> u64 {
+        self.opened.load(Relaxed)
+    }
+
+    /// Sessions that ended, or were refused, for `reason`.
+    pub fn ended(&self, reason: EndReason) -> u64 {
+        self.ended[reason as usize].load(Relaxed)
+    }
+
+    /// Failed connections to the target.
+    pub fn connect_failures(&self, cause: ConnectFailure) -> u64 {
+        self.connect_failures[cause as usize].load(Relaxed)
+    }
+
+    /// Bytes delivered to the target.
+    pub fn bytes_up(&self) -> u64 {
+        self.bytes_up.load(Relaxed)
+    }
+
+    /// Bytes delivered to the client.
+    pub fn bytes_down(&self) -> u64 {
+        self.bytes_down.load(Relaxed)
+    }
+}
