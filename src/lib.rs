@@ -6,5 +6,15 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admin;
+pub mod cli;
+pub mod config;
+pub mod lifecycle;
+pub mod listen;
+pub mod provider;
+pub mod relay;
+pub mod session;
+pub mod socket;
 pub mod table;
 pub mod telemetry;
+pub mod worker;

@@ -47,6 +47,8 @@ pub enum Origin {
     },
     /// A command line argument, quoted as given.
     Argument(Arc<str>),
+    /// Nobody did: it is what a setting is when it is left out.
+    BuiltIn,
 }
 
 impl fmt::Display for Origin {
@@ -56,6 +58,7 @@ impl fmt::Display for Origin {
                 write!(f, "{}:{line}:{column}", path.display())
             }
             Self::Argument(text) => write!(f, "argument {text:?}"),
+            Self::BuiltIn => f.write_str("its built-in default"),
         }
     }
 }

@@ -23,7 +23,9 @@ use std::{
 pub use diff::{Diff, RouteChange, diff};
 pub use listen_addr::{ListenAddr, ListenHost};
 pub use mapping::{Mapping, MappingName, MappingSpec, Origin};
-pub use policy::{Departure, Keepalive, Policy, RelayMode};
+pub use policy::{Departure, Keepalive, Policy};
+
+pub use crate::relay::RelayMode;
 pub use sources::{RuleConflict, SourceRules};
 
 /// One public address and the target behind it.

@@ -1,8 +1,9 @@
 //! What applies to the sessions of a mapping. Every duration that can be off is an `Option`.
 
-use std::{fmt, net::IpAddr, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 use super::SourceRules;
+use crate::relay::RelayMode;
 
 /// Settings of one mapping's listeners and sessions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,25 +82,4 @@ pub enum Departure {
     Drain(Duration),
     /// They are closed at once.
     Kill,
-}
-
-/// How a session's bytes are moved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RelayMode {
-    /// Copy small traffic, splice bulk.
-    Auto,
-    /// Never splice.
-    Copy,
-    /// Splice from the first byte, as long as a pipe is to be had.
-    Splice,
-}
-
-impl fmt::Display for RelayMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Auto => "auto",
-            Self::Copy => "copy",
-            Self::Splice => "splice",
-        })
-    }
 }

@@ -4,8 +4,11 @@
 //! plain atomic reached through a handle the caller already holds; names and text come in only
 //! when somebody asks.
 
+pub mod log;
+mod queue;
 mod reason;
 mod stats;
 
+pub use queue::LogQueue;
 pub use reason::EndReason;
-pub use stats::{ConnectFailure, MappingStats};
+pub use stats::{ConnectFailure, MappingStats, ProcessStats};

@@ -125,3 +125,36 @@ impl MappingStats {
         self.bytes_down.load(Relaxed)
     }
 }
+
+/// The counters of the whole process.
+#[derive(Debug, Default)]
+pub struct ProcessStats {
+    sessions_open: AtomicU32,
+    /// Bytes delivered through a pipe, counted when a session ends.
+    pub spliced_bytes: AtomicU64,
+    /// Bytes delivered by copying, counted when a session ends.
+    pub copied_bytes: AtomicU64,
+    /// Connections lost between the handshake and accept(2).
+    pub accept_retries: AtomicU64,
+    /// Times a listener paused because something had run out.
+    pub accept_pauses: AtomicU64,
+    /// Listeners lost to an error.
+    pub accept_failures: AtomicU64,
+}
+
+impl ProcessStats {
+    /// Counts a session in.
+    pub fn session_opened(&self) {
+        self.sessions_open.fetch_add(1, Relaxed);
+    }
+
+    /// Counts a session out.
+    pub fn session_ended(&self) {
+        self.sessions_open.fetch_sub(1, Relaxed);
+    }
+
+    /// Sessions open now.
+    pub fn sessions_open(&self) -> u32 {
+        self.sessions_open.load(Relaxed)
+    }
+}

@@ -1,0 +1,75 @@
+//! `tml-proxy run`: forward until told to stop.
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+
+use crate::{
+    config::{LogFormat, LogLevel},
+    lifecycle::{self, RunError},
+    provider::{Overrides, Source},
+};
+
+/// Forward until told to stop.
+///
+/// SIGHUP reads the configuration again; SIGTERM and SIGINT stop accepting and wait for the
+/// sessions, a second one ends at once. Without --config and --map an example runs that
+/// forwards 127.0.0.1:7007 to an echo service of its own.
+#[derive(Debug, Clone, clap::Args)]
+pub struct RunArgs {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE", conflicts_with = "map")]
+    pub config: Option<PathBuf>,
+    /// Forward LISTEN to TARGET, without a file; may be repeated.
+    ///
+    /// Both are written as in the file: `--map 22014=[fd00::1]:22`.
+    #[arg(long, value_name = "LISTEN=TARGET")]
+    pub map: Vec<String>,
+    /// Where to serve metrics, or `off`.
+    #[arg(long, value_name = "ADDR", value_parser = admin)]
+    pub admin: Option<AdminAddr>,
+    /// How to write log lines: text or json.
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+    /// The least important lines to write: error, warn, info, debug or trace.
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<LogLevel>,
+}
+
+/// Where to serve metrics, if anywhere.
+#[derive(Debug, Clone, Copy)]
+pub struct AdminAddr(Option<SocketAddr>);
+
+fn admin(text: &str) -> Result<AdminAddr, String> {
+    match text {
+        "off" => Ok(AdminAddr(None)),
+        _ => text
+            .parse()
+            .map(|addr| AdminAddr(Some(addr)))
+            .map_err(|_| "allowed: an address with a port, or off".to_owned()),
+    }
+}
+
+/// Runs the command. Exit codes: 0 after a stop by signal, 1 when the configuration is not valid,
+/// 3 when the proxy could not start, 4 when it failed later.
+pub fn run(args: RunArgs) -> ExitCode {
+    let source = match (args.config, args.map) {
+        (Some(file), _) => Source::File(file),
+        (None, maps) if !maps.is_empty() => Source::Arguments(maps),
+        (None, _) => Source::Demo,
+    };
+    let overrides = Overrides {
+        admin: args.admin.map(|AdminAddr(addr)| addr),
+        log_format: args.log_format,
+        log_level: args.log_level,
+    };
+    match lifecycle::run(&source, &overrides) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tml-proxy: {error}");
+            ExitCode::from(match error {
+                RunError::Config(_) => 1,
+                RunError::Start(_) => 3,
+                RunError::Worker(_) => 4,
+            })
+        }
+    }
+}

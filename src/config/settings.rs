@@ -1,0 +1,212 @@
+//! The validated configuration, with the built-in value of every setting that a file may leave out.
+
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+    num::{NonZeroU32, NonZeroUsize},
+    str::FromStr,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+
+use crate::table::{MappingSpec, Origin, Policy};
+
+/// Everything a configuration says.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    /// The process as a whole.
+    pub process: Process,
+    /// The admin endpoint.
+    pub admin: Admin,
+    /// The log.
+    pub log: Log,
+    /// Which targets are fit at all.
+    pub targets: Targets,
+    /// The policy of a mapping that says nothing else.
+    pub defaults: Policy,
+    /// The mappings, in the order they were asked for, ranges expanded and defaults applied.
+    pub mappings: Vec<MappingSpec>,
+}
+
+/// Settings of the process as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// Data path threads; `Auto` follows the processors this process may run on.
+    pub workers: AutoOr<NonZeroUsize>,
+    /// How long a stop waits for sessions; `None` is for ever.
+    pub shutdown_timeout: Option<Duration>,
+    /// Sessions open at once; `Auto` follows the descriptor limit.
+    pub max_sessions: AutoOr<NonZeroU32>,
+    /// Whether any session may splice.
+    pub splice: bool,
+    /// Bytes asked for per pipe; a power of two.
+    pub pipe_size: usize,
+    /// Pipes in use or kept at most, 0 for none; `Auto` follows the kernel's budget.
+    pub pipes: AutoOr<u32>,
+}
+
+impl Default for Process {
+    fn default() -> Self {
+        Self {
+            workers: AutoOr::Auto,
+            shutdown_timeout: Some(Duration::from_secs(30)),
+            max_sessions: AutoOr::Auto,
+            splice: true,
+            pipe_size: 256 << 10,
+            pipes: AutoOr::Auto,
+        }
+    }
+}
+
+/// Settings of the admin endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    /// Where it listens, if it does.
+    pub listen: Option<SocketAddr>,
+    /// Who said so.
+    pub origin: Origin,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9422))),
+            origin: Origin::BuiltIn,
+        }
+    }
+}
+
+/// Settings of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// How a line is written.
+    pub format: LogFormat,
+    /// The least important lines still written.
+    pub level: LogLevel,
+    /// Whether every ended session gets a line.
+    pub sessions: bool,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Text,
+            level: LogLevel::Info,
+            sessions: true,
+        }
+    }
+}
+
+/// What every target has to satisfy, whatever its mapping says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Targets {
+    /// Prefixes of which one must contain a target; none means that any target is fit.
+    pub allow: Vec<IpNet>,
+}
+
+/// A value, or the wish that the program picks one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AutoOr<T> {
+    /// The program picks.
+    Auto,
+    /// The operator picked.
+    Value(T),
+}
+
+impl<T> AutoOr<T> {
+    /// The operator's value, or what `pick` says.
+    pub fn or_else(self, pick: impl FnOnce() -> T) -> T {
+        match self {
+            Self::Auto => pick(),
+            Self::Value(value) => value,
+        }
+    }
+}
+
+/// How a log line is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+impl LogFormat {
+    /// Every format with the word that asks for it.
+    pub const WORDS: &[(&str, Self)] = &[("text", Self::Text), ("json", Self::Json)];
+}
+
+/// How important a log line is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Something failed.
+    Error,
+    /// Something is about to.
+    Warn,
+    /// What an operator wants to know.
+    Info,
+    /// What a developer wants to know.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl LogLevel {
+    /// Every level with the word that asks for it.
+    pub const WORDS: &[(&str, Self)] = &[
+        ("error", Self::Error),
+        ("warn", Self::Warn),
+        ("info", Self::Info),
+        ("debug", Self::Debug),
+        ("trace", Self::Trace),
+    ];
+}
+
+impl From<LogLevel> for tracing::Level {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => Self::ERROR,
+            LogLevel::Warn => Self::WARN,
+            LogLevel::Info => Self::INFO,
+            LogLevel::Debug => Self::DEBUG,
+            LogLevel::Trace => Self::TRACE,
+        }
+    }
+}
+
+/// A word that is none of those allowed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("allowed: {0}")]
+pub struct UnknownWord(String);
+
+/// Reads and writes an enumeration by its table of words.
+macro_rules! by_words {
+    ($type:ty) => {
+        impl FromStr for $type {
+            type Err = UnknownWord;
+
+            fn from_str(text: &str) -> Result<Self, UnknownWord> {
+                Self::WORDS
+                    .iter()
+                    .find(|(word, _)| *word == text)
+                    .map(|(_, value)| *value)
+                    .ok_or_else(|| {
+                        let words: Vec<_> = Self::WORDS.iter().map(|(word, _)| *word).collect();
+                        UnknownWord(words.join(", "))
+                    })
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let word = Self::WORDS.iter().find(|(_, value)| value == self);
+                f.write_str(word.map_or("", |(word, _)| word))
+            }
+        }
+    };
+}
+
+by_words!(LogFormat);
+by_words!(LogLevel);

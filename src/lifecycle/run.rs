@@ -1,0 +1,358 @@
+//! From the first line of the configuration to the last session.
+
+use std::{
+    io,
+    num::NonZeroUsize,
+    sync::{Arc, atomic::AtomicU64},
+    thread,
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
+
+use super::{
+    control::Control,
+    echo,
+    limits::{self, Budget, Wanted},
+    systemd,
+};
+use crate::{
+    admin::{self, ReloadStatus, Sources},
+    config::{AutoOr, Config, ConfigErrors, LogFormat},
+    listen::ListenError,
+    provider::{Overrides, Source},
+    relay::PipeBudget,
+    session::SessionRecord,
+    table::Table,
+    telemetry::{LogQueue, ProcessStats, log},
+    worker::{self, Shared},
+};
+
+/// Ended sessions that may wait to be logged.
+const LOG_QUEUE: usize = 16 * 1024;
+
+/// Over how much time sessions are cut when the time to finish is over, so that their clients do not
+/// all come back in the same instant.
+const CUT_SPREAD: Duration = Duration::from_secs(1);
+
+/// How long sessions that are cut at the end may take to be closed.
+const CUT_GRACE: Duration = Duration::from_secs(5);
+
+/// Why the proxy did not run, or does no longer.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The configuration is not valid.
+    #[error("{0}")]
+    Config(#[from] ConfigErrors),
+    /// Something the start needs is not to be had.
+    #[error("{0}")]
+    Start(String),
+    /// A worker failed.
+    #[error("worker failed: {0}")]
+    Worker(String),
+}
+
+/// Runs the proxy until a signal stops it.
+///
+/// # Errors
+///
+/// Why it could not start, or what failed.
+pub fn run(source: &Source, overrides: &Overrides) -> Result<(), RunError> {
+    let (config, table) = source.load(overrides, &Table::default())?;
+    log::init(
+        config.log.format == LogFormat::Json,
+        config.log.level.into(),
+    );
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| RunError::Start(format!("cannot start the control plane: {error}")))?
+        .block_on(Running::start(source, overrides, config, table))
+}
+
+/// A proxy that runs.
+struct Running<'a> {
+    source: &'a Source,
+    overrides: &'a Overrides,
+    config: Config,
+    control: Control,
+    sources: Arc<Sources>,
+    ended: mpsc::UnboundedReceiver<Result<(), String>>,
+    workers: usize,
+}
+
+impl<'a> Running<'a> {
+    async fn start(
+        source: &'a Source,
+        overrides: &'a Overrides,
+        config: Config,
+        table: Table,
+    ) -> Result<(), RunError> {
+        let budget = take_budget(&config, table.routes().len());
+        let shared = Arc::new(Shared {
+            table: ArcSwap::from_pointee(Table::default()),
+            stats: ProcessStats::default(),
+            pipes: Arc::new(PipeBudget::new(budget.pipes, config.process.pipe_size)),
+            log: LogQueue::new(LOG_QUEUE),
+            next_session: AtomicU64::new(1),
+            max_sessions: budget.sessions,
+            splice: config.process.splice && budget.pipes > 0,
+        });
+        let start_failed =
+            |what: &str, error: &dyn std::fmt::Display| RunError::Start(format!("{what}: {error}"));
+        if let Source::Demo = source {
+            echo::start()
+                .await
+                .map_err(|error| start_failed("cannot start the example's echo service", &error))?;
+        }
+        let admin = match config.admin.listen {
+            Some(addr) => Some(admin::bind(addr).await.map_err(|error| {
+                start_failed(&format!("cannot open the admin endpoint {addr}"), &error)
+            })?),
+            None => None,
+        };
+        let workers = worker_count(&config);
+        let (report, ended) = mpsc::unbounded_channel();
+        let handles = worker::spawn(workers, &shared, move |result| {
+            // Nobody listens any more when the process ends at once.
+            let _ = report.send(result);
+        })
+        .map_err(|error| start_failed("cannot start the workers", &error))?;
+        let log_writer = spawn_log_writer(Arc::clone(&shared), config.log.sessions)
+            .map_err(|error| start_failed("cannot start the log writer", &error))?;
+        let mut control = Control::new(Arc::clone(&shared), handles);
+        let summary = control
+            .apply(table)
+            .map_err(|errors| RunError::Start(list(&errors)))?;
+        let sources = Arc::new(Sources {
+            shared: Arc::clone(&shared),
+            reload: ReloadStatus::started(control.listeners()),
+        });
+        if let Some(listener) = admin {
+            tokio::spawn(admin::serve(listener, Arc::clone(&sources)));
+        }
+        tracing::info!(
+            listeners = summary.added,
+            workers,
+            descriptors = budget.descriptors,
+            max_sessions = budget.sessions,
+            pipes = budget.pipes,
+            admin = config.admin.listen.map(tracing::field::display),
+            "listening"
+        );
+        let running = Running {
+            source,
+            overrides,
+            config,
+            control,
+            sources,
+            ended,
+            workers,
+        };
+        let result = running.serve().await;
+        shared.log.close();
+        if log_writer.join().is_err() {
+            tracing::error!("the session log's writer has failed");
+        }
+        result
+    }
+
+    async fn serve(mut self) -> Result<(), RunError> {
+        let no_signals = |error| RunError::Start(format!("cannot receive signals: {error}"));
+        let mut hangup = signal(SignalKind::hangup()).map_err(no_signals)?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
+        let mut watchdog = Watchdog::new();
+        systemd::ready(&self.status());
+        loop {
+            tokio::select! {
+                // Signals that came together are one.
+                Some(()) = hangup.recv() => self.reload(),
+                Some(()) = terminate.recv() => break,
+                Some(()) = interrupt.recv() => break,
+                () = watchdog.tick() => watchdog.check(&self.control),
+                Some(result) = self.ended.recv() => {
+                    let error = result.err().unwrap_or_else(|| "it ended by itself".to_owned());
+                    return Err(RunError::Worker(error));
+                }
+            }
+        }
+        let timeout = self.config.process.shutdown_timeout;
+        let open = self.sources.shared.stats.sessions_open();
+        tracing::info!(sessions = open, timeout = ?timeout, "stopping");
+        systemd::stopping(&format!("stopping, waiting for {open} sessions"));
+        self.control.drain();
+        let mut deadline = timeout.map(|timeout| Instant::now() + timeout);
+        let mut cut = false;
+        while self.workers > 0 {
+            let spread = tokio::select! {
+                Some(result) = self.ended.recv() => {
+                    result.map_err(RunError::Worker)?;
+                    self.workers -= 1;
+                    continue;
+                }
+                () = watchdog.tick() => {
+                    watchdog.check(&self.control);
+                    continue;
+                }
+                Some(()) = terminate.recv() => Duration::ZERO,
+                Some(()) = interrupt.recv() => Duration::ZERO,
+                () = until(deadline) => CUT_SPREAD,
+            };
+            if cut && spread > Duration::ZERO {
+                break;
+            }
+            cut = true;
+            self.control.cut(spread);
+            deadline = Some(Instant::now() + CUT_GRACE);
+        }
+        let left = self.sources.shared.stats.sessions_open();
+        tracing::info!(sessions_cut = left, "stopped");
+        Ok(())
+    }
+
+    fn reload(&mut self) {
+        systemd::reloading();
+        let started = std::time::Instant::now();
+        match self.try_reload() {
+            Ok(()) => {
+                let took = started.elapsed();
+                self.sources.reload.succeeded(self.control.listeners());
+                tracing::debug!(took_us = took.as_micros() as u64, "reload took");
+                systemd::ready(&self.status());
+            }
+            Err(error) => {
+                self.sources.reload.failed();
+                tracing::error!(error, "reload failed, nothing has changed");
+                let first = error.lines().next().unwrap_or_default();
+                systemd::ready(&format!("{}; last reload failed: {first}", self.status()));
+            }
+        }
+    }
+
+    fn try_reload(&mut self) -> Result<(), String> {
+        let (config, table) = self
+            .source
+            .load(self.overrides, &self.control.table())
+            .map_err(|errors| errors.to_string())?;
+        let summary = self.control.apply(table).map_err(|errors| list(&errors))?;
+        tracing::info!(
+            added = summary.added,
+            removed = summary.removed,
+            retargeted = summary.retargeted,
+            repolicied = summary.repolicied,
+            unchanged = summary.unchanged,
+            "reload done"
+        );
+        if config.process != self.config.process
+            || config.admin != self.config.admin
+            || config.log != self.config.log
+        {
+            tracing::warn!("changes in [process], [admin] and [log] take effect at the next start");
+        }
+        Ok(())
+    }
+
+    fn status(&self) -> String {
+        let mappings = self.control.table().mappings().len();
+        format!("forwarding {mappings} mappings")
+    }
+}
+
+/// Sleeps until the deadline, for ever without one.
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Tells systemd that the process is alive as long as every worker shows that it is.
+struct Watchdog {
+    ticks: Option<tokio::time::Interval>,
+    asked: u64,
+}
+
+impl Watchdog {
+    fn new() -> Self {
+        let ticks = systemd::watchdog_interval().map(|every| {
+            let mut ticks = interval(every);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            ticks
+        });
+        Self { ticks, asked: 0 }
+    }
+
+    async fn tick(&mut self) {
+        match &mut self.ticks {
+            Some(ticks) => _ = ticks.tick().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn check(&mut self, control: &Control) {
+        if control.beats() >= self.asked {
+            systemd::alive();
+            control.beat();
+            self.asked += 1;
+        }
+    }
+}
+
+fn take_budget(config: &Config, listeners: usize) -> Budget {
+    let value = |wish| match wish {
+        AutoOr::Auto => None,
+        AutoOr::Value(value) => Some(value),
+    };
+    let wanted = Wanted {
+        sessions: match config.process.max_sessions {
+            AutoOr::Auto => None,
+            AutoOr::Value(sessions) => Some(sessions.get()),
+        },
+        pipes: value(config.process.pipes),
+        pipe_size: config.process.pipe_size,
+    };
+    let descriptors = limits::raise_descriptor_limit();
+    let budget = limits::budget(descriptors, listeners, wanted, limits::pipe_memory());
+    if let Some(sessions) = wanted.sessions
+        && budget.sessions < sessions
+    {
+        tracing::warn!(
+            wanted = sessions,
+            possible = budget.sessions,
+            descriptors,
+            "process.max_sessions is more than the limit on open files allows"
+        );
+    }
+    budget
+}
+
+fn worker_count(config: &Config) -> usize {
+    config
+        .process
+        .workers
+        .or_else(|| thread::available_parallelism().unwrap_or(NonZeroUsize::MIN))
+        .get()
+}
+
+fn spawn_log_writer(shared: Arc<Shared>, sessions: bool) -> io::Result<thread::JoinHandle<()>> {
+    thread::Builder::new()
+        .name("session-log".to_owned())
+        .spawn(move || {
+            shared.log.write_all(|record: SessionRecord| {
+                if sessions {
+                    record.log();
+                }
+            });
+        })
+}
+
+fn list(errors: &[ListenError]) -> String {
+    let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    lines.join("\n")
+}

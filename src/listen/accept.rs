@@ -1,0 +1,122 @@
+//! Taking one connection from a listening socket, and what to do when that fails.
+
+use std::{
+    net::SocketAddr,
+    os::fd::{AsFd, OwnedFd},
+    time::Duration,
+};
+
+use rustix::{
+    io::Errno,
+    net::{SocketFlags, acceptfrom_with},
+};
+
+/// A connection that was accepted.
+#[derive(Debug)]
+pub struct Accepted {
+    /// Its socket, non-blocking and closed on exec.
+    pub socket: OwnedFd,
+    /// Who connected; an IPv4 client of a dual-stack socket appears as IPv4.
+    pub client: SocketAddr,
+}
+
+/// What an error of accept4(2) asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AcceptError {
+    /// The queue is empty.
+    Empty,
+    /// This connection is lost, the next may be fine.
+    Retry(Errno),
+    /// Something has run out; trying again at once would spin.
+    Pause(Errno),
+    /// The socket itself is unusable.
+    Fatal(Errno),
+}
+
+/// Accepts one connection.
+///
+/// # Errors
+///
+/// See [`AcceptError`].
+pub fn accept(listener: impl AsFd) -> Result<Accepted, AcceptError> {
+    match acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+        Ok((socket, Some(peer))) => match SocketAddr::try_from(peer) {
+            Ok(client) => Ok(Accepted {
+                socket,
+                client: SocketAddr::new(client.ip().to_canonical(), client.port()),
+            }),
+            Err(errno) => Err(AcceptError::Retry(errno)),
+        },
+        // A connection without a peer address is one that has gone already.
+        Ok((_, None)) => Err(AcceptError::Retry(Errno::NOTCONN)),
+        Err(errno) => Err(classify(errno)),
+    }
+}
+
+fn classify(errno: Errno) -> AcceptError {
+    match errno {
+        Errno::AGAIN => AcceptError::Empty,
+        Errno::BADF | Errno::FAULT | Errno::INVAL | Errno::NOTSOCK | Errno::OPNOTSUPP => {
+            AcceptError::Fatal(errno)
+        }
+        Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM => AcceptError::Pause(errno),
+        // ECONNABORTED, EINTR, EPERM from a firewall, and the network errors Linux passes through
+        // from the new connection (accept(2)): all of them concern this connection only.
+        _ => AcceptError::Retry(errno),
+    }
+}
+
+/// How long to leave a listener alone: 5 ms at first, doubling up to a second.
+#[derive(Debug, Clone, Copy)]
+pub struct Backoff {
+    next: Duration,
+}
+
+impl Backoff {
+    const FIRST: Duration = Duration::from_millis(5);
+    const LONGEST: Duration = Duration::from_secs(1);
+
+    /// The next pause.
+    pub fn pause(&mut self) -> Duration {
+        let pause = self.next;
+        self.next = (pause * 2).min(Self::LONGEST);
+        pause
+    }
+
+    /// Starts over after a success.
+    pub fn reset(&mut self) {
+        *self = Self::default();
+    }
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { next: Self::FIRST }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shortage_pauses_a_lost_connection_does_not() {
+        assert_eq!(classify(Errno::MFILE), AcceptError::Pause(Errno::MFILE));
+        assert_eq!(
+            classify(Errno::CONNABORTED),
+            AcceptError::Retry(Errno::CONNABORTED)
+        );
+        assert_eq!(classify(Errno::PERM), AcceptError::Retry(Errno::PERM));
+        assert_eq!(classify(Errno::BADF), AcceptError::Fatal(Errno::BADF));
+        assert_eq!(classify(Errno::AGAIN), AcceptError::Empty);
+    }
+
+    #[test]
+    fn pauses_grow_to_a_second_and_start_over() {
+        let mut backoff = Backoff::default();
+        let pauses: Vec<u128> = (0..10).map(|_| backoff.pause().as_millis()).collect();
+        assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+        backoff.reset();
+        assert_eq!(backoff.pause().as_millis(), 5);
+    }
+}

@@ -1,0 +1,106 @@
+//! Opening one listening socket.
+
+use std::os::fd::OwnedFd;
+
+use rustix::{
+    io::Errno,
+    net::{bind as bind_to, listen, sockopt},
+};
+
+use crate::{
+    socket,
+    table::{ListenAddr, ListenHost, Policy, Route},
+};
+
+/// What was being done when a listener failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListenStep {
+    /// socket(2) and its options.
+    Open,
+    /// bind(2).
+    Bind,
+    /// listen(2).
+    Listen,
+}
+
+/// A listening socket that could not be opened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot listen on {listen} for mapping {mapping:?}: {}", explain(*step, *errno, listen))]
+pub struct ListenError {
+    /// The public address.
+    pub listen: ListenAddr,
+    /// The mapping that asked for it.
+    pub mapping: String,
+    /// What failed.
+    pub step: ListenStep,
+    /// How the kernel put it.
+    pub errno: Errno,
+}
+
+fn explain(step: ListenStep, errno: Errno, listen: &ListenAddr) -> String {
+    let port = listen.port();
+    match (step, errno) {
+        (ListenStep::Bind | ListenStep::Listen, Errno::ADDRINUSE) => format!(
+            "the port is in use by another socket (`ss -ltnp 'sport = {port}'` shows whose)"
+        ),
+        (ListenStep::Bind, Errno::ACCESS) => format!(
+            "port {port} is privileged: it needs CAP_NET_BIND_SERVICE, \
+             or a lower net.ipv4.ip_unprivileged_port_start"
+        ),
+        (ListenStep::Bind, Errno::ADDRNOTAVAIL) => "this machine does not have the address; \
+             if it appears later, set `freebind = true`"
+            .to_owned(),
+        (ListenStep::Open, Errno::MFILE | Errno::NFILE) => {
+            format!("{errno}: raise the limit on open files (RLIMIT_NOFILE)")
+        }
+        _ => errno.to_string(),
+    }
+}
+
+/// Opens the listening socket of a route.
+///
+/// # Errors
+///
+/// The step that failed and the kernel's reason; no socket stays behind.
+pub fn bind(route: &Route) -> Result<OwnedFd, ListenError> {
+    let failed = |step| {
+        move |errno| ListenError {
+            listen: route.listen,
+            mapping: route.mapping.name.to_string(),
+            step,
+            errno,
+        }
+    };
+    let socket = open(&route.listen, &route.mapping.policy).map_err(failed(ListenStep::Open))?;
+    bind_to(&socket, &route.listen.socket_addr()).map_err(failed(ListenStep::Bind))?;
+    listen(&socket, backlog(&route.mapping.policy)).map_err(failed(ListenStep::Listen))?;
+    Ok(socket)
+}
+
+fn open(addr: &ListenAddr, policy: &Policy) -> Result<OwnedFd, Errno> {
+    let sockaddr = addr.socket_addr();
+    let socket = socket::open(&sockaddr)?;
+    // A restart must not wait for the sessions of the last run to leave TIME_WAIT.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    match addr.host() {
+        ListenHost::Any => sockopt::set_ipv6_v6only(&socket, false)?,
+        ListenHost::V6(_) => sockopt::set_ipv6_v6only(&socket, true)?,
+        ListenHost::V4(_) => {}
+    }
+    if policy.freebind {
+        socket::set_freebind(&socket, &sockaddr)?;
+    }
+    socket::set_session_options(&socket, policy)?;
+    Ok(socket)
+}
+
+/// Applies a changed policy to a socket that stays open.
+pub(super) fn adjust(socket: &OwnedFd, policy: &Policy) -> Result<(), Errno> {
+    socket::set_liveness(socket, policy)?;
+    // listen(2) on a listening socket changes its backlog and nothing else.
+    listen(socket, backlog(policy))
+}
+
+fn backlog(policy: &Policy) -> i32 {
+    i32::try_from(policy.backlog).unwrap_or(i32::MAX)
+}

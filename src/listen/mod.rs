@@ -1,0 +1,13 @@
+//! Listening sockets: opened for the table, shared with the worker that accepts from them.
+//!
+//! One socket per public address and never two: closing one of several that share an address
+//! would reset the connections waiting in its queue. [`bind`] opens a socket or says why not;
+//! [`Listeners`] is the set in force; [`accept`] takes one connection and sorts the errors.
+
+mod accept;
+mod bind;
+mod set;
+
+pub use accept::{AcceptError, Accepted, Backoff, accept};
+pub use bind::{ListenError, ListenStep, bind};
+pub use set::{Change, Listeners, Opened};

@@ -1,0 +1,342 @@
+//! One half of a relay: bytes from one socket to the other.
+//!
+//! A direction copies through the caller's scratch buffer until a large read shows bulk; then it
+//! borrows a pipe and splices, until reads are small again or a quiet moment passes. The carrier
+//! changes only while nothing is in flight. A pipe is filled only when it is empty: then `EAGAIN`
+//! can only mean that the socket is, never that the pipe is full (a pipe counts slots, and small
+//! segments fill the slots of a 64 KiB pipe with 1600 bytes).
+
+use rustix::io::Errno;
+
+use super::{Readiness, RelayMode, Side, Syscalls};
+
+/// A read of this many bytes makes a direction splice: a sender of less gains nothing by it.
+const BULK_READ: usize = 16 * 1024;
+
+/// A splice of fewer bytes than this is small.
+const SMALL_FILL: usize = 4 * 1024;
+
+/// So many small splices in a row make a direction copy again.
+const SMALL_FILLS: u8 = 16;
+
+/// One half of a relay.
+#[derive(Debug)]
+pub(super) struct Direction<P> {
+    carrier: Carrier<P>,
+    delivered: u64,
+    spliced: u64,
+    from: Side,
+    mode: RelayMode,
+    flow: Flow,
+    small_fills: u8,
+    /// The next bytes, or the end, are for recv(2) to tell.
+    must_copy: bool,
+}
+
+/// What holds the bytes in flight.
+#[derive(Debug)]
+enum Carrier<P> {
+    /// Nothing: the next bytes go through the scratch buffer.
+    Scratch,
+    /// Copied bytes the sink did not take yet, from `start` on.
+    Kept { bytes: Box<[u8]>, start: u32 },
+    /// A pipe, which may be empty.
+    Pipe(P),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    /// More may come.
+    Open,
+    /// The source has ended; what is in flight still goes out.
+    Ending,
+    /// All was delivered, and the end with it.
+    Closed,
+    /// The sink is gone.
+    Abandoned,
+}
+
+/// How far a direction got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// A socket has to become ready first.
+    Blocked,
+    /// The budget is spent.
+    Again,
+    /// The source has ended and everything was delivered.
+    Delivered,
+}
+
+/// A side failed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Broken {
+    pub(super) side: Side,
+    pub(super) errno: Errno,
+}
+
+/// How one attempt to move bytes went.
+enum Moved {
+    Some,
+    Blocked,
+}
+
+impl<P> Direction<P> {
+    pub(super) fn new(from: Side, mode: RelayMode) -> Self {
+        Self {
+            carrier: Carrier::Scratch,
+            delivered: 0,
+            spliced: 0,
+            from,
+            mode,
+            flow: Flow::Open,
+            small_fills: 0,
+            must_copy: false,
+        }
+    }
+
+    pub(super) fn delivered(&self) -> u64 {
+        self.delivered
+    }
+
+    pub(super) fn spliced(&self) -> u64 {
+        self.spliced
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.flow == Flow::Closed
+    }
+
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.flow == Flow::Abandoned
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.is_closed() || self.is_abandoned()
+    }
+
+    pub(super) fn holds_pipe(&self) -> bool {
+        matches!(self.carrier, Carrier::Pipe(_))
+    }
+
+    /// Notes that the end was passed on.
+    pub(super) fn close(&mut self) {
+        self.flow = Flow::Closed;
+    }
+
+    /// Reads no more; what is in flight still goes out.
+    pub(super) fn stop_reading(&mut self) {
+        if self.flow == Flow::Open {
+            self.flow = Flow::Ending;
+        }
+    }
+
+    /// Notes that the sink is gone before anything was in flight.
+    pub(super) fn sink_lost(&mut self) {
+        self.flow = Flow::Abandoned;
+    }
+
+    /// Gives up: what is in flight has nowhere to go.
+    pub(super) fn abandon(&mut self, sys: &mut impl Syscalls<Pipe = P>) {
+        self.flow = Flow::Abandoned;
+        self.become_scratch(sys);
+    }
+
+    pub(super) fn release_idle_pipe(&mut self, sys: &mut impl Syscalls<Pipe = P>) {
+        if matches!(&self.carrier, Carrier::Pipe(pipe) if sys.level(pipe) == 0) {
+            self.become_scratch(sys);
+        }
+    }
+
+    /// Changes the carrier where the traffic asks for it; nothing is in flight.
+    fn choose_carrier(&mut self, sys: &mut impl Syscalls<Pipe = P>, source: &Readiness) {
+        match self.mode {
+            RelayMode::Splice if self.must_copy || source.urgent() || self.holds_pipe() => {}
+            RelayMode::Splice => self.become_pipe(sys),
+            RelayMode::Auto if self.small_fills >= SMALL_FILLS => self.become_scratch(sys),
+            _ => {}
+        }
+    }
+
+    fn become_scratch(&mut self, sys: &mut impl Syscalls<Pipe = P>) {
+        self.small_fills = 0;
+        if let Carrier::Pipe(pipe) = std::mem::replace(&mut self.carrier, Carrier::Scratch) {
+            sys.give_pipe(pipe);
+        }
+    }
+
+    fn leave_to_recv(&mut self, sys: &mut impl Syscalls<Pipe = P>) {
+        self.must_copy = true;
+        self.become_scratch(sys);
+    }
+
+    fn become_pipe(&mut self, sys: &mut impl Syscalls<Pipe = P>) {
+        if let Some(pipe) = sys.take_pipe() {
+            self.carrier = Carrier::Pipe(pipe);
+        }
+    }
+
+    /// Moves what can be moved, about `budget` bytes at most.
+    pub(super) fn advance<S: Syscalls<Pipe = P>>(
+        &mut self,
+        sys: &mut S,
+        source: &mut Readiness,
+        sink: &mut Readiness,
+        scratch: &mut [u8],
+        budget: usize,
+    ) -> Result<Step, Broken> {
+        let spent_at = self.delivered.saturating_add(budget as u64);
+        loop {
+            if let Moved::Blocked = self.flush(sys, sink)? {
+                return Ok(Step::Blocked);
+            }
+            if self.flow == Flow::Ending {
+                self.become_scratch(sys);
+                return Ok(Step::Delivered);
+            }
+            if !source.readable() {
+                return Ok(Step::Blocked);
+            }
+            if self.delivered >= spent_at {
+                return Ok(Step::Again);
+            }
+            self.choose_carrier(sys, source);
+            let moved = match self.carrier {
+                Carrier::Pipe(_) => self.fill(sys, source)?,
+                Carrier::Scratch | Carrier::Kept { .. } => self.copy(sys, source, sink, scratch)?,
+            };
+            if let Moved::Blocked = moved {
+                return Ok(Step::Blocked);
+            }
+        }
+    }
+
+    /// Sends what is in flight until nothing is, or the sink has no room.
+    fn flush(
+        &mut self,
+        sys: &mut impl Syscalls<Pipe = P>,
+        sink: &mut Readiness,
+    ) -> Result<Moved, Broken> {
+        let to = self.from.other();
+        loop {
+            let sent = match &mut self.carrier {
+                Carrier::Scratch => return Ok(Moved::Some),
+                Carrier::Pipe(pipe) if sys.level(pipe) == 0 => return Ok(Moved::Some),
+                _ if !sink.writable() => return Ok(Moved::Blocked),
+                Carrier::Pipe(pipe) => sys.drain(pipe, to).inspect(|&n| self.spliced += n as u64),
+                Carrier::Kept { bytes, start } => {
+                    let rest = &bytes[*start as usize..];
+                    let wanted = rest.len();
+                    sys.send(to, rest).inspect(|&n| {
+                        *start += n as u32;
+                        if n < wanted {
+                            sink.write_would_block();
+                        }
+                    })
+                }
+            };
+            match sent {
+                Ok(n) => self.delivered += n as u64,
+                Err(Errno::AGAIN) => {
+                    sink.write_would_block();
+                    return Ok(Moved::Blocked);
+                }
+                Err(errno) => return Err(Broken { side: to, errno }),
+            }
+            if matches!(&self.carrier, Carrier::Kept { bytes, start } if *start as usize == bytes.len())
+            {
+                self.carrier = Carrier::Scratch;
+            }
+        }
+    }
+
+    /// Fills the empty pipe; leaves for copying what splice(2) cannot tell.
+    fn fill(
+        &mut self,
+        sys: &mut impl Syscalls<Pipe = P>,
+        source: &mut Readiness,
+    ) -> Result<Moved, Broken> {
+        let Carrier::Pipe(pipe) = &mut self.carrier else {
+            return Ok(Moved::Some);
+        };
+        match sys.fill(self.from, pipe) {
+            // At an urgent mark with an end of stream behind it, splice(2) says 0 although bytes
+            // wait. Only recv(2) tells an end.
+            Ok(0) => self.leave_to_recv(sys),
+            // At an urgent mark splice(2) says EAGAIN for ever; recv(2) goes past it.
+            Err(Errno::AGAIN) if source.urgent() => self.leave_to_recv(sys),
+            Err(Errno::AGAIN) => {
+                source.read_would_block();
+                return Ok(Moved::Blocked);
+            }
+            Ok(n) if n < SMALL_FILL => self.small_fills = self.small_fills.saturating_add(1),
+            Ok(_) => self.small_fills = 0,
+            // Not a socket splice(2) can serve, or a filter forbids the call: nothing was moved,
+            // so copying can take over.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::BADF | Errno::PERM | Errno::OPNOTSUPP) => {
+                self.mode = RelayMode::Copy;
+                self.become_scratch(sys);
+            }
+            Err(errno) => {
+                return Err(Broken {
+                    side: self.from,
+                    errno,
+                });
+            }
+        }
+        Ok(Moved::Some)
+    }
+
+    /// Reads once and sends it on; keeps what the sink does not take.
+    fn copy(
+        &mut self,
+        sys: &mut impl Syscalls<Pipe = P>,
+        source: &mut Readiness,
+        sink: &mut Readiness,
+        scratch: &mut [u8],
+    ) -> Result<Moved, Broken> {
+        let read = match sys.recv(self.from, scratch) {
+            Ok(0) => {
+                self.flow = Flow::Ending;
+                return Ok(Moved::Some);
+            }
+            Ok(n) => {
+                self.must_copy = false;
+                n
+            }
+            Err(Errno::AGAIN) => {
+                self.must_copy = false;
+                source.read_would_block();
+                return Ok(Moved::Blocked);
+            }
+            Err(errno) => {
+                return Err(Broken {
+                    side: self.from,
+                    errno,
+                });
+            }
+        };
+        if read < scratch.len() {
+            source.read_short();
+        }
+        let to = self.from.other();
+        let sent = match sink.writable() {
+            false => 0,
+            true => match sys.send(to, &scratch[..read]) {
+                Ok(n) => n,
+                Err(Errno::AGAIN) => 0,
+                Err(errno) => return Err(Broken { side: to, errno }),
+            },
+        };
+        self.delivered += sent as u64;
+        if sent < read {
+            sink.write_would_block();
+            self.carrier = Carrier::Kept {
+                bytes: scratch[sent..read].into(),
+                start: 0,
+            };
+        } else if self.mode == RelayMode::Auto && read >= BULK_READ && !source.urgent() {
+            self.become_pipe(sys);
+        }
+        Ok(Moved::Some)
+    }
+}

@@ -1,0 +1,247 @@
+//! Moving bytes between the two sockets of a session.
+//!
+//! A [`Relay`] is a plain value: it makes progress when told that a socket may be ready and is
+//! otherwise inert, so it can be tested step by step, moved to another thread or given away. It
+//! knows sockets only through [`Syscalls`], and nothing of mappings, metrics or event loops.
+//!
+//! What it promises:
+//!
+//! - Bytes come out once, in order, and only on the other socket of the same session.
+//! - The end of a stream is passed on after its last byte, each direction for itself. Only a read
+//!   of zero bytes is an end of stream; readiness never is.
+//! - A reset never turns into an end of stream: what was read before it is delivered, then
+//!   [`Progress::Settling`] asks the caller to reset the other side once that has acknowledged.
+//! - With no bytes in flight it owns no buffer, and no pipe after a quiet moment.
+
+mod direction;
+mod kernel;
+mod mode;
+mod pipe;
+mod readiness;
+mod syscalls;
+
+#[cfg(test)]
+mod model;
+
+use rustix::io::Errno;
+
+use direction::{Broken, Direction, Step};
+pub use kernel::Kernel;
+pub use mode::RelayMode;
+pub use pipe::{Pipe, PipeBudget, PipePool};
+pub use readiness::Readiness;
+pub use syscalls::{Side, Syscalls};
+
+/// Both directions of a session, and what is known of its two sockets.
+#[derive(Debug)]
+pub struct Relay<P> {
+    up: Direction<P>,
+    down: Direction<P>,
+    client: Readiness,
+    target: Readiness,
+    fault: Option<Fault>,
+}
+
+/// A side that broke, and how the kernel put it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fault {
+    /// Which side.
+    pub side: Side,
+    /// What the kernel said first.
+    pub errno: Errno,
+}
+
+/// What has to happen next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// Nothing, until a socket is ready again.
+    Waiting,
+    /// More is possible now; the budget was spent.
+    Again,
+    /// One side broke and this one has been sent all there is: reset it as soon as its peer has
+    /// acknowledged, so that neither bytes nor the fact of the break get lost.
+    Settling(Side),
+    /// Both directions ended, every byte was delivered: close the sockets.
+    Closed,
+    /// Both sides broke: close the sockets.
+    Broken,
+}
+
+impl<P> Relay<P> {
+    /// A relay between two connected sockets.
+    pub fn new(mode: RelayMode) -> Self {
+        Self {
+            up: Direction::new(Side::Client, mode),
+            down: Direction::new(Side::Target, mode),
+            client: Readiness::CONNECTED,
+            target: Readiness::CONNECTED,
+            fault: None,
+        }
+    }
+
+    /// What is known of one side's socket.
+    pub fn readiness(&mut self, side: Side) -> &mut Readiness {
+        match side {
+            Side::Client => &mut self.client,
+            Side::Target => &mut self.target,
+        }
+    }
+
+    /// The first side that broke.
+    pub fn fault(&self) -> Option<Fault> {
+        self.fault
+    }
+
+    /// Notes an error the caller learnt of elsewhere, before anything was moved.
+    pub fn report_fault(&mut self, side: Side, errno: Errno) {
+        self.fault = Some(Fault { side, errno });
+        self.direction_mut(side.other()).sink_lost();
+        self.readiness(side).set_closing();
+    }
+
+    /// Bytes delivered to `side` so far.
+    pub fn delivered_to(&self, side: Side) -> u64 {
+        match side {
+            Side::Client => self.down.delivered(),
+            Side::Target => self.up.delivered(),
+        }
+    }
+
+    /// Bytes of those that went through a pipe.
+    pub fn spliced(&self) -> u64 {
+        self.up.spliced() + self.down.spliced()
+    }
+
+    /// The side whose end of stream was passed on while the other has not ended yet.
+    pub fn half_closed_by(&self) -> Option<Side> {
+        match (self.up.is_closed(), self.down.is_closed()) {
+            (true, false) => Some(Side::Client),
+            (false, true) => Some(Side::Target),
+            _ => None,
+        }
+    }
+
+    /// Whether a direction holds a pipe: the session moves bulk, or did a moment ago.
+    pub fn holds_pipe(&self) -> bool {
+        self.up.holds_pipe() || self.down.holds_pipe()
+    }
+
+    /// Gives back the pipes that hold nothing. The directions copy again until bulk returns.
+    pub fn release_idle_pipes(&mut self, sys: &mut impl Syscalls<Pipe = P>) {
+        self.up.release_idle_pipe(sys);
+        self.down.release_idle_pipe(sys);
+    }
+
+    /// Gives back every pipe because the session ends; what is still in them is lost.
+    pub fn abandon(&mut self, sys: &mut impl Syscalls<Pipe = P>) {
+        self.up.abandon(sys);
+        self.down.abandon(sys);
+    }
+
+    /// Moves what can be moved, about `budget` bytes each way at most.
+    ///
+    /// `scratch` is working space; nothing in it is kept from one call to the next.
+    pub fn advance(
+        &mut self,
+        sys: &mut impl Syscalls<Pipe = P>,
+        scratch: &mut [u8],
+        budget: usize,
+    ) -> Progress {
+        loop {
+            let known = self.fault;
+            let up = self.step(Side::Client, sys, scratch, budget);
+            let down = self.step(Side::Target, sys, scratch, budget);
+            if self.up.is_over() && self.down.is_over() {
+                return match self.fault {
+                    None => Progress::Closed,
+                    Some(fault) if self.both_broken(fault) => Progress::Broken,
+                    Some(fault) => Progress::Settling(fault.side.other()),
+                };
+            }
+            // A fault found by one direction opens work for the other: read what the broken side
+            // had sent before.
+            if self.fault == known {
+                return match up || down {
+                    true => Progress::Again,
+                    false => Progress::Waiting,
+                };
+            }
+        }
+    }
+
+    fn both_broken(&self, fault: Fault) -> bool {
+        self.direction(fault.side).is_abandoned()
+    }
+
+    fn direction(&self, from: Side) -> &Direction<P> {
+        match from {
+            Side::Client => &self.up,
+            Side::Target => &self.down,
+        }
+    }
+
+    /// Advances one direction; true if it could go on at once.
+    fn step(
+        &mut self,
+        from: Side,
+        sys: &mut impl Syscalls<Pipe = P>,
+        scratch: &mut [u8],
+        budget: usize,
+    ) -> bool {
+        let (direction, opposite, source, sink) = match from {
+            Side::Client => (&mut self.up, &self.down, &mut self.client, &mut self.target),
+            Side::Target => (&mut self.down, &self.up, &mut self.target, &mut self.client),
+        };
+        if direction.is_over() {
+            return false;
+        }
+        match direction.advance(sys, source, sink, scratch, budget) {
+            Ok(Step::Blocked) => false,
+            Ok(Step::Again) => true,
+            Ok(Step::Delivered) => {
+                let source_broke = self.fault.is_some_and(|fault| fault.side == from);
+                // When the other direction is over too, closing the socket sends the same FIN.
+                if !source_broke && !opposite.is_over() {
+                    if let Err(errno) = sys.shutdown(from.other()) {
+                        self.break_side(
+                            Broken {
+                                side: from.other(),
+                                errno,
+                            },
+                            sys,
+                        );
+                        return false;
+                    }
+                }
+                self.direction_mut(from).close();
+                false
+            }
+            Err(broken) => {
+                self.break_side(broken, sys);
+                false
+            }
+        }
+    }
+
+    fn direction_mut(&mut self, from: Side) -> &mut Direction<P> {
+        match from {
+            Side::Client => &mut self.up,
+            Side::Target => &mut self.down,
+        }
+    }
+
+    /// A side failed: nothing can be sent to it any more, but what it had sent still counts.
+    fn break_side(&mut self, broken: Broken, sys: &mut impl Syscalls<Pipe = P>) {
+        let Broken { side, errno } = broken;
+        self.direction_mut(side.other()).abandon(sys);
+        match self.fault {
+            Some(first) if first.side == side => self.direction_mut(side).stop_reading(),
+            Some(_) => {}
+            None => {
+                self.fault = Some(Fault { side, errno });
+                // The error may have come from a write; only reading tells what else arrived.
+                self.readiness(side).set_closing();
+            }
+        }
+    }
+}

@@ -1,0 +1,515 @@
+//! A relay between two model sockets, driven by random events.
+//!
+//! The model keeps to what the kernel does where it matters: readiness comes in edges; a pipe
+//! counts slots, and a segment takes one however small it is; splicing stops at an urgent mark; a
+//! reset is reported once and leaves what was queued before it readable. After any sequence of
+//! events every byte must have arrived, once and in order, and the relay must not have tried in
+//! vain more often than it was woken.
+
+use std::collections::VecDeque;
+
+use proptest::prelude::*;
+use rustix::{
+    event::epoll::EventFlags,
+    io::{Errno, Result},
+};
+
+use super::{Progress, Relay, RelayMode, Side, Syscalls};
+
+/// Slots of a model pipe: few, so that small segments fill it soon.
+const SLOTS: usize = 4;
+
+/// What a model socket's peer does not read fills this much.
+const SEND_BUFFER: usize = 50_000;
+
+const SCRATCH: usize = 20_000;
+const BUDGET: usize = 30_000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Fin,
+    Reset,
+}
+
+#[derive(Debug)]
+struct Segment {
+    bytes: VecDeque<u8>,
+    urgent: bool,
+}
+
+/// A socket of the proxy, and the peer at its other end.
+#[derive(Debug, Default)]
+struct Socket {
+    queue: VecDeque<Segment>,
+    sent: Vec<u8>,
+    end: Option<End>,
+    reset_told: bool,
+    unread: Vec<u8>,
+    received: Vec<u8>,
+    fin_received: bool,
+    wants_room: bool,
+    edge: Edges,
+}
+
+/// Edges since epoll was last asked.
+#[derive(Debug, Default, Clone, Copy)]
+struct Edges {
+    input: bool,
+    room: bool,
+}
+
+impl Socket {
+    fn events(&mut self) -> Option<EventFlags> {
+        let edge = std::mem::take(&mut self.edge);
+        if !edge.input && !edge.room {
+            return None;
+        }
+        let mut events = EventFlags::empty();
+        events.set(EventFlags::IN, !self.queue.is_empty() || self.end.is_some());
+        events.set(
+            EventFlags::PRI,
+            self.queue.iter().any(|segment| segment.urgent),
+        );
+        events.set(EventFlags::RDHUP, self.end.is_some());
+        events.set(EventFlags::OUT, self.unread.len() < SEND_BUFFER);
+        if self.end == Some(End::Reset) {
+            events |= EventFlags::ERR | EventFlags::HUP | EventFlags::OUT;
+        }
+        Some(events)
+    }
+
+    fn end_result(&mut self) -> Result<usize> {
+        match self.end {
+            None => Err(Errno::AGAIN),
+            Some(End::Reset) if !self.reset_told => {
+                self.reset_told = true;
+                Err(Errno::CONNRESET)
+            }
+            Some(_) => Ok(0),
+        }
+    }
+
+    fn writable(&mut self) -> Result<usize> {
+        if self.end == Some(End::Reset) {
+            let first = !std::mem::replace(&mut self.reset_told, true);
+            return Err(if first { Errno::CONNRESET } else { Errno::PIPE });
+        }
+        match SEND_BUFFER.saturating_sub(self.unread.len()) {
+            0 => {
+                self.wants_room = true;
+                Err(Errno::AGAIN)
+            }
+            room => Ok(room),
+        }
+    }
+}
+
+/// The model of a pipe.
+#[derive(Debug, Default)]
+struct ModelPipe {
+    slots: VecDeque<VecDeque<u8>>,
+}
+
+#[derive(Debug, Default)]
+struct World {
+    client: Socket,
+    target: Socket,
+    lent: usize,
+    no_pipes: bool,
+    calls_in_vain: usize,
+}
+
+impl World {
+    fn socket(&mut self, side: Side) -> &mut Socket {
+        match side {
+            Side::Client => &mut self.client,
+            Side::Target => &mut self.target,
+        }
+    }
+
+    fn count<T>(&mut self, result: Result<T>) -> Result<T> {
+        if matches!(result, Err(Errno::AGAIN)) {
+            self.calls_in_vain += 1;
+        }
+        result
+    }
+}
+
+impl Syscalls for World {
+    type Pipe = ModelPipe;
+
+    fn recv(&mut self, from: Side, buf: &mut [u8]) -> Result<usize> {
+        let socket = self.socket(from);
+        let mut n = 0;
+        while let Some(segment) = socket.queue.front_mut() {
+            if n == buf.len() || (segment.urgent && n > 0) {
+                break;
+            }
+            segment.urgent = false;
+            let taken = segment.bytes.len().min(buf.len() - n);
+            for (to, byte) in buf[n..].iter_mut().zip(segment.bytes.drain(..taken)) {
+                *to = byte;
+            }
+            n += taken;
+            if segment.bytes.is_empty() {
+                socket.queue.pop_front();
+            }
+        }
+        let result = if n > 0 { Ok(n) } else { socket.end_result() };
+        self.count(result)
+    }
+
+    fn send(&mut self, to: Side, bytes: &[u8]) -> Result<usize> {
+        let socket = self.socket(to);
+        let result = socket.writable().map(|room| {
+            let n = room.min(bytes.len());
+            socket.wants_room |= n < bytes.len();
+            socket.unread.extend(&bytes[..n]);
+            n
+        });
+        self.count(result)
+    }
+
+    fn fill(&mut self, from: Side, pipe: &mut ModelPipe) -> Result<usize> {
+        assert!(pipe.slots.is_empty(), "filled a pipe that was not empty");
+        let socket = self.socket(from);
+        let mut n = 0;
+        while pipe.slots.len() < SLOTS {
+            match socket.queue.front() {
+                Some(segment) if !segment.urgent => {}
+                _ => break,
+            }
+            let Some(segment) = socket.queue.pop_front() else {
+                break;
+            };
+            n += segment.bytes.len();
+            pipe.slots.push_back(segment.bytes);
+        }
+        let result = match (n, socket.queue.is_empty(), socket.end) {
+            (0, true, _) => socket.end_result(),
+            (0, false, None) => Err(Errno::AGAIN),
+            (0, false, Some(_)) => Ok(0),
+            _ => Ok(n),
+        };
+        self.count(result)
+    }
+
+    fn drain(&mut self, pipe: &mut ModelPipe, to: Side) -> Result<usize> {
+        assert!(!pipe.slots.is_empty(), "drained an empty pipe");
+        let socket = self.socket(to);
+        let result = socket.writable().map(|room| {
+            let mut n = 0;
+            while let Some(slot) = pipe.slots.front_mut()
+                && n < room
+            {
+                let taken = slot.len().min(room - n);
+                socket.unread.extend(slot.drain(..taken));
+                n += taken;
+                if slot.is_empty() {
+                    pipe.slots.pop_front();
+                }
+            }
+            n
+        });
+        self.count(result)
+    }
+
+    fn level(&self, pipe: &ModelPipe) -> usize {
+        pipe.slots.iter().map(VecDeque::len).sum()
+    }
+
+    fn take_pipe(&mut self) -> Option<ModelPipe> {
+        if self.no_pipes {
+            return None;
+        }
+        self.lent += 1;
+        Some(ModelPipe::default())
+    }
+
+    fn give_pipe(&mut self, _: ModelPipe) {
+        self.lent -= 1;
+    }
+
+    fn shutdown(&mut self, to: Side) -> Result<()> {
+        let socket = self.socket(to);
+        if socket.end == Some(End::Reset) {
+            return Err(Errno::NOTCONN);
+        }
+        assert!(!socket.fin_received, "ended a stream twice");
+        socket.fin_received = true;
+        Ok(())
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Event {
+    Send {
+        side: Side,
+        segments: usize,
+        len: usize,
+        urgent: bool,
+    },
+    End(Side, End),
+    Read(Side, usize),
+    Pipes(bool),
+    Quiet,
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let side = prop_oneof![Just(Side::Client), Just(Side::Target)];
+    let event = prop_oneof![
+        6 => (side.clone(), 1..30usize, 1..1000usize, prop::bool::weighted(0.1)).prop_map(
+            |(side, segments, len, urgent)| Event::Send { side, segments, len, urgent }
+        ),
+        6 => (side.clone(), 1..60_000usize).prop_map(|(side, n)| Event::Read(side, n)),
+        1 => side.clone().prop_map(|side| Event::End(side, End::Fin)),
+        1 => side.prop_map(|side| Event::End(side, End::Reset)),
+        1 => any::<bool>().prop_map(Event::Pipes),
+        1 => Just(Event::Quiet),
+    ];
+    prop::collection::vec(event, 0..30)
+}
+
+struct Run {
+    world: World,
+    relay: Relay<ModelPipe>,
+    scratch: Vec<u8>,
+    progress: Progress,
+    next_byte: u8,
+}
+
+impl Run {
+    fn new(mode: RelayMode) -> Self {
+        Self {
+            world: World::default(),
+            relay: Relay::new(mode),
+            scratch: vec![0; SCRATCH],
+            progress: Progress::Waiting,
+            next_byte: 0,
+        }
+    }
+
+    fn happen(&mut self, event: &Event) {
+        match *event {
+            Event::Send {
+                side,
+                segments,
+                len,
+                urgent,
+            } => {
+                for number in 0..segments {
+                    let bytes: VecDeque<u8> = (0..len)
+                        .map(|_| {
+                            self.next_byte = self.next_byte.wrapping_mul(5).wrapping_add(17);
+                            self.next_byte
+                        })
+                        .collect();
+                    let socket = self.world.socket(side);
+                    if socket.end.is_some() {
+                        return;
+                    }
+                    socket.sent.extend(&bytes);
+                    let urgent = urgent && number == segments / 2;
+                    socket.queue.push_back(Segment { bytes, urgent });
+                    socket.edge.input = true;
+                }
+            }
+            Event::End(side, end) => {
+                let socket = self.world.socket(side);
+                // A reset may follow an end of stream, nothing else follows an end.
+                if socket.end.is_none() || (socket.end == Some(End::Fin) && end == End::Reset) {
+                    socket.end = Some(end);
+                    socket.edge.input = true;
+                }
+            }
+            Event::Read(side, n) => {
+                let socket = self.world.socket(side);
+                let n = n.min(socket.unread.len());
+                socket.received.extend(socket.unread.drain(..n));
+                if n > 0 && std::mem::take(&mut socket.wants_room) {
+                    socket.edge.room = true;
+                }
+            }
+            Event::Pipes(some) => self.world.no_pipes = !some,
+            Event::Quiet => self.relay.release_idle_pipes(&mut self.world),
+        }
+        self.advance();
+    }
+
+    fn advance(&mut self) {
+        for side in [Side::Client, Side::Target] {
+            if let Some(events) = self.world.socket(side).events() {
+                self.relay.readiness(side).note(events);
+            }
+        }
+        self.world.calls_in_vain = 0;
+        for _ in 0..1000 {
+            if matches!(self.progress, Progress::Waiting | Progress::Again) {
+                self.progress = self
+                    .relay
+                    .advance(&mut self.world, &mut self.scratch, BUDGET);
+            }
+            if self.progress != Progress::Again {
+                // Each direction finds out once about its source and once about its sink.
+                assert!(self.world.calls_in_vain <= 4, "tried in vain too often");
+                return;
+            }
+        }
+        panic!("the relay never rests");
+    }
+
+    /// Lets both peers read all there is and finish.
+    fn finish(&mut self) {
+        for side in [Side::Client, Side::Target] {
+            self.happen(&Event::End(side, End::Fin));
+        }
+        for _ in 0..40 {
+            for side in [Side::Client, Side::Target] {
+                self.happen(&Event::Read(side, SEND_BUFFER));
+            }
+        }
+    }
+
+    fn reset(&self, side: Side) -> bool {
+        let socket = match side {
+            Side::Client => &self.world.client,
+            Side::Target => &self.world.target,
+        };
+        socket.end == Some(End::Reset)
+    }
+
+    fn check(mut self) {
+        let resets = [Side::Client, Side::Target].map(|side| self.reset(side));
+        match (resets, self.progress) {
+            ([false, false], Progress::Closed) => {}
+            // A reset that comes when the session is over already is nobody's business.
+            ([_, true] | [true, _], Progress::Closed) => {}
+            ([true, _], Progress::Settling(Side::Target)) => {}
+            ([_, true], Progress::Settling(Side::Client)) => {}
+            ([true, true], Progress::Broken) => {}
+            (_, progress) => panic!("stuck or wrong: {progress:?} with resets {resets:?}"),
+        }
+        let World { client, target, .. } = &self.world;
+        for (from, to) in [(client, target), (target, client)] {
+            assert!(
+                from.sent.starts_with(&to.received),
+                "bytes changed on the way"
+            );
+            if to.end != Some(End::Reset) {
+                assert_eq!(from.sent.len(), to.received.len(), "bytes missing");
+            }
+        }
+        if let Progress::Settling(side) = self.progress {
+            let broken = side.other();
+            let source_ended_first = self.relay.half_closed_by() == Some(broken);
+            let told = self.world.socket(side).fin_received;
+            assert!(
+                !told || source_ended_first || self.reset(broken),
+                "a reset became an end"
+            );
+        }
+        self.relay.abandon(&mut self.world);
+        assert_eq!(self.world.lent, 0, "pipes were kept");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+    #[test]
+    fn every_byte_arrives_whatever_happens(
+        mode in prop_oneof![
+            Just(RelayMode::Auto), Just(RelayMode::Copy), Just(RelayMode::Splice),
+        ],
+        events in events(),
+    ) {
+        let mut run = Run::new(mode);
+        for event in &events {
+            run.happen(event);
+        }
+        run.finish();
+        run.check();
+    }
+}
+
+#[test]
+fn a_reset_without_an_end_before_it_never_becomes_an_end() {
+    let mut run = Run::new(RelayMode::Auto);
+    run.happen(&Event::Send {
+        side: Side::Target,
+        segments: 100,
+        len: 1460,
+        urgent: false,
+    });
+    run.happen(&Event::End(Side::Target, End::Reset));
+    for _ in 0..10 {
+        run.happen(&Event::Read(Side::Client, SEND_BUFFER));
+    }
+    assert_eq!(run.progress, Progress::Settling(Side::Client));
+    assert_eq!(run.world.client.received, run.world.target.sent);
+    assert!(!run.world.client.fin_received);
+}
+
+#[test]
+fn small_segments_fill_a_pipe_and_nothing_is_left_behind() {
+    let mut run = Run::new(RelayMode::Splice);
+    run.happen(&Event::Send {
+        side: Side::Client,
+        segments: 500,
+        len: 10,
+        urgent: false,
+    });
+    run.happen(&Event::Read(Side::Target, SEND_BUFFER));
+    assert_eq!(run.world.target.received, run.world.client.sent);
+}
+
+#[test]
+fn bytes_behind_an_urgent_mark_arrive_when_splicing() {
+    let mut run = Run::new(RelayMode::Splice);
+    run.happen(&Event::Send {
+        side: Side::Client,
+        segments: 9,
+        len: 10,
+        urgent: true,
+    });
+    run.happen(&Event::End(Side::Client, End::Fin));
+    run.happen(&Event::Read(Side::Target, SEND_BUFFER));
+    assert_eq!(run.world.target.received, run.world.client.sent);
+    assert!(run.world.target.fin_received);
+}
+
+#[test]
+fn bulk_borrows_a_pipe_and_quiet_returns_it() {
+    let mut run = Run::new(RelayMode::Auto);
+    run.happen(&Event::Send {
+        side: Side::Client,
+        segments: 20,
+        len: 1460,
+        urgent: false,
+    });
+    assert_eq!(run.world.lent, 1);
+    run.happen(&Event::Read(Side::Target, SEND_BUFFER));
+    run.happen(&Event::Quiet);
+    assert_eq!(run.world.lent, 0);
+}
+
+#[test]
+fn many_small_reads_return_the_pipe_too() {
+    let mut run = Run::new(RelayMode::Auto);
+    run.happen(&Event::Send {
+        side: Side::Client,
+        segments: 20,
+        len: 1460,
+        urgent: false,
+    });
+    for _ in 0..40 {
+        run.happen(&Event::Send {
+            side: Side::Client,
+            segments: 1,
+            len: 10,
+            urgent: false,
+        });
+        run.happen(&Event::Read(Side::Target, SEND_BUFFER));
+    }
+    assert_eq!(run.world.lent, 0);
+    assert_eq!(run.world.target.received, run.world.client.sent);
+}

@@ -1,0 +1,86 @@
+//! What edge-triggered epoll has said of a socket, and what calls on it have shown since.
+
+use rustix::event::epoll::EventFlags;
+
+/// Whether it is worth calling on a socket.
+///
+/// Readiness only ever decides whether to try; what happened is for the result of the call to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Readiness {
+    readable: bool,
+    writable: bool,
+    /// An end or an error was announced: no further edge will come, so reads go on until one
+    /// says so itself.
+    closing: bool,
+    /// Urgent data was announced: a read stops short at the mark with more behind it.
+    urgent: bool,
+}
+
+impl Readiness {
+    /// A socket that has just connected: room to write, and no edge for input yet.
+    pub const CONNECTED: Self = Self {
+        readable: false,
+        writable: true,
+        closing: false,
+        urgent: false,
+    };
+
+    /// The events to ask for, once, for the life of the socket.
+    pub const INTEREST: EventFlags = EventFlags::IN
+        .union(EventFlags::OUT)
+        .union(EventFlags::RDHUP)
+        .union(EventFlags::PRI)
+        .union(EventFlags::ET);
+
+    /// Takes in what epoll reported.
+    pub fn note(&mut self, events: EventFlags) {
+        let ending = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
+        if events.intersects(ending) {
+            self.set_closing();
+        }
+        if events.intersects(EventFlags::HUP | EventFlags::ERR | EventFlags::OUT) {
+            self.writable = true;
+        }
+        self.readable |= events.intersects(EventFlags::IN | EventFlags::PRI);
+        self.urgent |= events.contains(EventFlags::PRI);
+    }
+
+    /// Notes that only reads can tell what else there is.
+    pub fn set_closing(&mut self) {
+        self.closing = true;
+        self.readable = true;
+    }
+
+    /// Whether to try to read.
+    pub fn readable(&self) -> bool {
+        self.readable
+    }
+
+    /// Whether to try to write.
+    pub fn writable(&self) -> bool {
+        self.writable
+    }
+
+    /// Whether urgent data was announced and not yet read past.
+    pub fn urgent(&self) -> bool {
+        self.urgent
+    }
+
+    /// A read returned less than was asked for. That empties the queue, so new data will make a
+    /// new edge, unless something announced earlier still waits behind.
+    pub fn read_short(&mut self) {
+        self.readable = self.closing || self.urgent;
+    }
+
+    /// A read said `EAGAIN`.
+    pub fn read_would_block(&mut self) {
+        self.readable = false;
+        self.urgent = false;
+    }
+
+    /// A write said `EAGAIN` or took less than it was given; the kernel has noted that somebody
+    /// waits for room.
+    pub fn write_would_block(&mut self) {
+        self.writable = false;
+    }
+}

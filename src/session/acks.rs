@@ -1,0 +1,139 @@
+//! What a peer has acknowledged, asked of the kernel through sock_diag(7).
+//!
+//! `SIOCOUTQ` would say the same, but no safe binding offers it; sock_diag also answers for any
+//! socket of this machine by its addresses, without holding it.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    os::fd::{BorrowedFd, OwnedFd},
+};
+
+use rustix::{
+    io,
+    net::{
+        AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, getpeername, getsockname,
+        netlink, recv, send, socket_with,
+    },
+};
+
+/// Asks the kernel; opens its netlink socket at the first question.
+#[derive(Debug, Default)]
+pub struct AckProbe {
+    netlink: Option<OwnedFd>,
+}
+
+/// `SOCK_DIAG_BY_FAMILY`.
+const BY_FAMILY: u16 = 20;
+/// `NLM_F_REQUEST`.
+const REQUEST: u16 = 1;
+/// `struct nlmsghdr` and `struct inet_diag_req_v2`.
+const QUESTION_LEN: usize = 16 + 56;
+/// Where `idiag_wqueue` is in the answer: behind `nlmsghdr`, four bytes, `inet_diag_sockid`,
+/// `idiag_expires` and `idiag_rqueue`.
+const WQUEUE: std::ops::Range<usize> = 76..80;
+
+impl AckProbe {
+    /// Bytes sent through a connected TCP socket that its peer has not acknowledged, or `None`
+    /// if the kernel does not tell.
+    pub fn unacknowledged(&mut self, socket: BorrowedFd<'_>) -> Option<u32> {
+        let local = SocketAddr::try_from(getsockname(socket).ok()?).ok()?;
+        let remote = SocketAddr::try_from(getpeername(socket).ok()??).ok()?;
+        self.ask(&question(local, remote)).ok()?
+    }
+
+    fn ask(&mut self, question: &[u8]) -> io::Result<Option<u32>> {
+        let netlink = match &self.netlink {
+            Some(netlink) => netlink,
+            None => self.netlink.insert(socket_with(
+                AddressFamily::NETLINK,
+                SocketType::DGRAM,
+                SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+                Some(netlink::SOCK_DIAG),
+            )?),
+        };
+        send(netlink, question, SendFlags::empty())?;
+        // The kernel answers while it takes the question, so the answer is there.
+        let mut answer = [0; 512];
+        let (len, _) = recv(netlink, &mut answer, RecvFlags::empty())?;
+        let is_socket = answer[4..6] == BY_FAMILY.to_ne_bytes();
+        Ok((is_socket && len >= WQUEUE.end).then(|| {
+            let wqueue = answer[WQUEUE].try_into().expect("the range is four bytes");
+            u32::from_ne_bytes(wqueue)
+        }))
+    }
+}
+
+fn question(local: SocketAddr, remote: SocketAddr) -> [u8; QUESTION_LEN] {
+    /// `AF_INET` and `AF_INET6` as the kernel numbers them on Linux.
+    const FAMILIES: (u8, u8) = (2, 10);
+    /// `IPPROTO_TCP`.
+    const TCP: u8 = 6;
+
+    let mut message = [0; QUESTION_LEN];
+    let mut put = |at: usize, bytes: &[u8]| message[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, &(QUESTION_LEN as u32).to_ne_bytes());
+    put(4, &BY_FAMILY.to_ne_bytes());
+    put(6, &REQUEST.to_ne_bytes());
+    let local_ip = local.ip().to_canonical();
+    put(
+        16,
+        &[
+            match local_ip {
+                IpAddr::V4(_) => FAMILIES.0,
+                IpAddr::V6(_) => FAMILIES.1,
+            },
+            TCP,
+        ],
+    );
+    // Every state.
+    put(20, &u32::MAX.to_ne_bytes());
+    put(24, &local.port().to_be_bytes());
+    put(26, &remote.port().to_be_bytes());
+    for (at, ip) in [(28, local_ip), (44, remote.ip().to_canonical())] {
+        match ip {
+            IpAddr::V4(ip) => put(at, &ip.octets()),
+            IpAddr::V6(ip) => put(at, &ip.octets()),
+        }
+    }
+    if let SocketAddr::V6(local) = local {
+        // Link-local addresses mean nothing without their interface.
+        put(60, &local.scope_id().to_ne_bytes());
+    }
+    // No cookie.
+    put(64, &[0xff; 8]);
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::{TcpListener, TcpStream},
+        os::fd::AsFd,
+    };
+
+    use super::*;
+
+    #[test]
+    fn what_a_reader_took_is_acknowledged_and_what_does_not_fit_is_not() {
+        for bind in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = TcpListener::bind(bind).expect("a listener");
+            let mut sender =
+                TcpStream::connect(listener.local_addr().expect("its address")).expect("connects");
+            let (mut reader, _) = listener.accept().expect("accepted");
+            let mut probe = AckProbe::default();
+
+            sender.write_all(b"hello").expect("sent");
+            reader.read_exact(&mut [0; 5]).expect("received");
+            assert_eq!(probe.unacknowledged(sender.as_fd()), Some(0), "{bind}");
+
+            sender.set_nonblocking(true).expect("non-blocking");
+            while sender.write(&[0; 65536]).is_ok() {}
+            let waiting = probe.unacknowledged(sender.as_fd());
+            assert!(
+                waiting.is_some_and(|bytes| bytes > 0),
+                "{bind}: {waiting:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Connecting to the target.
+
+use std::{net::SocketAddr, os::fd::OwnedFd};
+
+use rustix::{
+    io::Errno,
+    net::{bind, connect},
+};
+
+use crate::{
+    socket,
+    table::Route,
+    telemetry::{ConnectFailure, EndReason},
+};
+
+/// Opens a socket and starts connecting it. The outcome shows as writability.
+pub(super) fn start(route: &Route) -> Result<OwnedFd, Errno> {
+    let policy = &route.mapping.policy;
+    let socket = socket::open(&route.target)?;
+    socket::set_session_options(&socket, policy)?;
+    if let Some(source) = policy.bind {
+        let source = SocketAddr::new(source, 0);
+        if policy.freebind {
+            socket::set_freebind(&socket, &source)?;
+        }
+        bind(&socket, &source)?;
+    }
+    match connect(&socket, &route.target) {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// What it means that connecting failed.
+pub(super) fn failed(errno: Errno) -> EndReason {
+    match errno {
+        Errno::CONNREFUSED => EndReason::ConnectRefused,
+        Errno::TIMEDOUT => EndReason::ConnectTimeout,
+        // EACCES and EPERM are how ICMPv6 "administratively prohibited" and a local firewall
+        // appear.
+        Errno::NETUNREACH
+        | Errno::HOSTUNREACH
+        | Errno::NETDOWN
+        | Errno::HOSTDOWN
+        | Errno::ACCESS
+        | Errno::PERM => EndReason::ConnectUnreachable,
+        _ => EndReason::ConnectFailed,
+    }
+}
+
+/// The failure to count for a session that ended for `reason`.
+pub(super) fn connect_failure(reason: EndReason) -> Option<ConnectFailure> {
+    match reason {
+        EndReason::ConnectRefused => Some(ConnectFailure::Refused),
+        EndReason::ConnectUnreachable => Some(ConnectFailure::Unreachable),
+        EndReason::ConnectTimeout => Some(ConnectFailure::Timeout),
+        EndReason::ConnectFailed => Some(ConnectFailure::Local),
+        _ => None,
+    }
+}

@@ -1,0 +1,439 @@
+//! One client connection: dialled, relayed, settled, and recorded how it ended.
+//!
+//! A [`Session`] is a plain value. It owns its two sockets and everything known about them; the
+//! worker that drives it tells it what epoll reported and what time it is, and does what the
+//! [`Verdict`] says. It never waits, never sleeps and keeps nothing outside itself, so it can be
+//! moved to another worker between two calls.
+
+mod acks;
+mod admit;
+mod dial;
+mod record;
+
+use std::{
+    net::SocketAddr,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rustix::{event::epoll::EventFlags, io::Errno, net::getsockname, net::sockopt::socket_error};
+
+pub use acks::AckProbe;
+pub use admit::admit;
+pub use record::{SessionId, SessionRecord};
+
+use crate::{
+    listen::Accepted,
+    relay::{Kernel, Pipe, PipePool, Progress, Readiness, Relay, RelayMode, Side},
+    socket,
+    table::Route,
+    telemetry::EndReason,
+};
+
+/// A direction that moved nothing for this long gives its pipe back.
+const PIPE_IDLE: Duration = Duration::from_secs(1);
+
+/// How long the side that did not break may take to acknowledge what it was sent before the break
+/// is passed on regardless.
+const SETTLE_AT_MOST: Duration = Duration::from_secs(60);
+
+/// How often to ask whether it has: at first, and at most.
+const SETTLE_POLL: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(250));
+
+/// A client connection and the connection to its target.
+#[derive(Debug)]
+pub struct Session {
+    id: SessionId,
+    route: Arc<Route>,
+    client: OwnedFd,
+    target: OwnedFd,
+    peer: SocketAddr,
+    source: Option<SocketAddr>,
+    opened: Instant,
+    connected: Option<Instant>,
+    /// When a byte last moved.
+    active: Instant,
+    /// When control wants the session gone, and why.
+    leave: Option<(Instant, EndReason)>,
+    phase: Phase,
+    relay: Relay<Pipe>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    /// connect(2) is under way.
+    Dialing,
+    /// Bytes flow.
+    Relaying,
+    /// One side broke; this one is reset once it has acknowledged what it was sent.
+    Settling {
+        side: Side,
+        since: Instant,
+        pause: Duration,
+    },
+}
+
+/// What the worker has to do with a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Wait for a socket or the deadline.
+    Wait,
+    /// Give it another turn soon.
+    Again,
+    /// It is over.
+    End(EndReason),
+}
+
+/// What a worker lends to a session for one turn.
+#[derive(Debug)]
+pub struct Turn<'a> {
+    /// The time of this turn.
+    pub now: Instant,
+    /// Where pipes are borrowed.
+    pub pipes: &'a mut PipePool,
+    /// Working space; nothing in it is kept.
+    pub scratch: &'a mut [u8],
+    /// Bytes a direction may move before it yields.
+    pub budget: usize,
+    /// How to learn what a peer has acknowledged.
+    pub acks: &'a mut AckProbe,
+}
+
+impl Session {
+    /// Starts connecting an accepted client to the target of its route.
+    ///
+    /// # Errors
+    ///
+    /// Why no attempt could be made, and the client to be refused.
+    pub fn dial(
+        id: SessionId,
+        accepted: Accepted,
+        route: Arc<Route>,
+        now: Instant,
+        splice: bool,
+    ) -> Result<Self, (Errno, Accepted)> {
+        let target = match dial::start(&route) {
+            Ok(target) => target,
+            Err(errno) => return Err((errno, accepted)),
+        };
+        let mode = match splice {
+            true => route.mapping.policy.relay,
+            false => RelayMode::Copy,
+        };
+        Ok(Self {
+            id,
+            route,
+            client: accepted.socket,
+            target,
+            peer: accepted.client,
+            source: None,
+            opened: now,
+            connected: None,
+            active: now,
+            leave: None,
+            phase: Phase::Dialing,
+            relay: Relay::new(mode),
+        })
+    }
+
+    /// The socket of one side, to be watched for [`Readiness::INTEREST`].
+    pub fn socket(&self, side: Side) -> BorrowedFd<'_> {
+        match side {
+            Side::Client => self.client.as_fd(),
+            Side::Target => self.target.as_fd(),
+        }
+    }
+
+    /// The route the session belongs to.
+    pub fn route(&self) -> &Arc<Route> {
+        &self.route
+    }
+
+    /// Whether the session moves bulk: it holds a pipe.
+    pub fn moves_bulk(&self) -> bool {
+        self.relay.holds_pipe()
+    }
+
+    /// Takes in what epoll reported of one side's socket.
+    pub fn note(&mut self, side: Side, events: EventFlags) {
+        self.relay.readiness(side).note(events);
+    }
+
+    /// Goes on as far as possible.
+    pub fn turn(&mut self, side: Side, events: EventFlags, turn: &mut Turn<'_>) -> Verdict {
+        self.note(side, events);
+        match self.phase {
+            Phase::Dialing => self.check_dial(side, events, turn),
+            Phase::Relaying => self.relay(turn),
+            Phase::Settling { side: waiting, .. } => {
+                // Bytes from a side about to be reset have nowhere to go; its own break ends the
+                // wait.
+                if side == waiting && events.intersects(EventFlags::ERR | EventFlags::HUP) {
+                    return Verdict::End(self.fault_reason());
+                }
+                Verdict::Wait
+            }
+        }
+    }
+
+    /// Another turn for a session that had said [`Verdict::Again`].
+    pub fn resume(&mut self, turn: &mut Turn<'_>) -> Verdict {
+        match self.phase {
+            Phase::Relaying => self.relay(turn),
+            Phase::Dialing | Phase::Settling { .. } => Verdict::Wait,
+        }
+    }
+
+    fn check_dial(&mut self, side: Side, events: EventFlags, turn: &mut Turn<'_>) -> Verdict {
+        let broke = events.intersects(EventFlags::ERR | EventFlags::HUP);
+        if side == Side::Client {
+            // A client that has merely closed its sending half still wants its answer.
+            if broke && pending_error(&self.client).is_some() {
+                return Verdict::End(EndReason::ClientGone);
+            }
+            return Verdict::Wait;
+        }
+        let error = match broke {
+            true => pending_error(&self.target),
+            false => None,
+        };
+        match error {
+            // Only an established connection can be reset: it was accepted first, and what it
+            // sent before the reset still counts.
+            Some(errno @ (Errno::CONNRESET | Errno::PIPE)) => {
+                self.relay.report_fault(Side::Target, errno);
+            }
+            Some(errno) => return Verdict::End(dial::failed(errno)),
+            None if !events.intersects(EventFlags::OUT) => return Verdict::Wait,
+            None => {}
+        }
+        self.connected = Some(turn.now);
+        self.active = turn.now;
+        self.source = getsockname(&self.target)
+            .ok()
+            .and_then(|addr| addr.try_into().ok());
+        self.phase = Phase::Relaying;
+        self.relay(turn)
+    }
+
+    fn relay(&mut self, turn: &mut Turn<'_>) -> Verdict {
+        let before = self.delivered();
+        let mut kernel = Kernel {
+            client: self.client.as_fd(),
+            target: self.target.as_fd(),
+            pipes: turn.pipes,
+        };
+        let progress = self.relay.advance(&mut kernel, turn.scratch, turn.budget);
+        self.count(before, turn.now);
+        match progress {
+            Progress::Waiting => Verdict::Wait,
+            Progress::Again => Verdict::Again,
+            Progress::Closed => Verdict::End(EndReason::Closed),
+            Progress::Broken => Verdict::End(self.fault_reason()),
+            Progress::Settling(side) => {
+                self.phase = Phase::Settling {
+                    side,
+                    since: turn.now,
+                    pause: SETTLE_POLL.0,
+                };
+                self.active = turn.now;
+                self.settle(turn)
+            }
+        }
+    }
+
+    /// Ends the session if the side that did not break has acknowledged everything.
+    fn settle(&mut self, turn: &mut Turn<'_>) -> Verdict {
+        let Phase::Settling { side, since, pause } = self.phase else {
+            return Verdict::Wait;
+        };
+        let longest = SETTLE_POLL.1;
+        let settled = match turn.acks.unacknowledged(self.socket(side)) {
+            Some(bytes) => bytes == 0,
+            // Not to be learnt on this kernel: a good while has to do.
+            None => pause >= longest,
+        };
+        if settled || turn.now.duration_since(since) >= SETTLE_AT_MOST {
+            return Verdict::End(self.fault_reason());
+        }
+        self.active = turn.now;
+        self.phase = Phase::Settling {
+            side,
+            since,
+            pause: (pause * 2).min(longest),
+        };
+        Verdict::Wait
+    }
+
+    fn delivered(&self) -> (u64, u64) {
+        (
+            self.relay.delivered_to(Side::Target),
+            self.relay.delivered_to(Side::Client),
+        )
+    }
+
+    fn count(&mut self, before: (u64, u64), now: Instant) {
+        let (up, down) = self.delivered();
+        let stats = &self.route.mapping.stats;
+        if up > before.0 {
+            stats.add_up(up - before.0);
+            self.active = now;
+        }
+        if down > before.1 {
+            stats.add_down(down - before.1);
+            self.active = now;
+        }
+    }
+
+    fn fault_reason(&self) -> EndReason {
+        let Some(fault) = self.relay.fault() else {
+            return EndReason::Internal;
+        };
+        match (fault.side, fault.errno) {
+            (Side::Client, Errno::CONNRESET | Errno::PIPE) => EndReason::ClientReset,
+            (Side::Target, Errno::CONNRESET | Errno::PIPE) => EndReason::TargetReset,
+            (_, Errno::IO | Errno::BADF | Errno::INVAL | Errno::NOMEM) => EndReason::Internal,
+            (Side::Client, _) => EndReason::ClientLost,
+            (Side::Target, _) => EndReason::TargetLost,
+        }
+    }
+
+    /// When the session next wants [`Self::on_deadline`] called, however often it is active until
+    /// then.
+    pub fn deadline(&self) -> Option<Instant> {
+        let policy = &self.route.mapping.policy;
+        let own = match self.phase {
+            Phase::Dialing => Some(self.opened + policy.connect_timeout),
+            Phase::Settling { pause, .. } => Some(self.active + pause),
+            Phase::Relaying => [
+                self.relay.holds_pipe().then_some(PIPE_IDLE),
+                self.relay.half_closed_by().and(policy.half_close_timeout),
+                policy.idle_timeout,
+            ]
+            .into_iter()
+            .flatten()
+            .min()
+            .map(|span| self.active + span),
+        };
+        match (own, self.leave) {
+            (Some(own), Some((leave, _))) => Some(own.min(leave)),
+            (own, leave) => own.or(leave.map(|(at, _)| at)),
+        }
+    }
+
+    /// Does what is due.
+    pub fn on_deadline(&mut self, turn: &mut Turn<'_>) -> Verdict {
+        let now = turn.now;
+        if let Some((at, reason)) = self.leave
+            && at <= now
+        {
+            return Verdict::End(reason);
+        }
+        let policy = &self.route.mapping.policy;
+        let quiet = now.duration_since(self.active);
+        match self.phase {
+            Phase::Dialing if now.duration_since(self.opened) >= policy.connect_timeout => {
+                Verdict::End(EndReason::ConnectTimeout)
+            }
+            Phase::Dialing => Verdict::Wait,
+            Phase::Settling { pause, .. } if quiet >= pause => self.settle(turn),
+            Phase::Settling { .. } => Verdict::Wait,
+            Phase::Relaying => {
+                let over = |span: Option<Duration>| span.is_some_and(|span| quiet >= span);
+                if let Some(closed) = self.relay.half_closed_by()
+                    && over(policy.half_close_timeout)
+                {
+                    return Verdict::End(match closed {
+                        Side::Client => EndReason::TargetHalfCloseTimeout,
+                        Side::Target => EndReason::ClientHalfCloseTimeout,
+                    });
+                }
+                if over(policy.idle_timeout) {
+                    return Verdict::End(EndReason::IdleTimeout);
+                }
+                if quiet >= PIPE_IDLE {
+                    self.relay.release_idle_pipes(&mut Kernel {
+                        client: self.client.as_fd(),
+                        target: self.target.as_fd(),
+                        pipes: turn.pipes,
+                    });
+                }
+                Verdict::Wait
+            }
+        }
+    }
+
+    /// Has the session end at `at`, or earlier if that was wanted already.
+    pub fn leave_by(&mut self, at: Instant, reason: EndReason) {
+        if self.leave.is_none_or(|(earlier, _)| at < earlier) {
+            self.leave = Some((at, reason));
+        }
+    }
+
+    /// Puts the session under the route's new mapping; it keeps its target.
+    pub fn adopt(&mut self, successor: &Arc<Route>) {
+        let old = &self.route.mapping.stats;
+        let new = &successor.mapping.stats;
+        if !Arc::ptr_eq(old, new) {
+            old.hand_over(new);
+        }
+        self.route = match successor.target == self.route.target {
+            true => Arc::clone(successor),
+            false => Arc::new(Route {
+                listen: self.route.listen,
+                target: self.route.target,
+                mapping: Arc::clone(&successor.mapping),
+            }),
+        };
+        let options = [&self.client, &self.target]
+            .map(|fd| socket::set_liveness(fd, &self.route.mapping.policy));
+        if let Some(Err(error)) = options.into_iter().find(Result::is_err) {
+            tracing::debug!(session = %self.id, %error, "session keeps its old keepalive options");
+        }
+    }
+
+    /// Closes both sockets and says how it went.
+    ///
+    /// Any end but a clean one is passed on as a reset, so that nobody takes it for a whole answer.
+    pub fn end(mut self, reason: EndReason, pipes: &mut PipePool, now: Instant) -> SessionRecord {
+        self.relay.abandon(&mut Kernel {
+            client: self.client.as_fd(),
+            target: self.target.as_fd(),
+            pipes,
+        });
+        if reason != EndReason::Closed {
+            socket::reset_on_close(&self.client);
+            socket::reset_on_close(&self.target);
+        }
+        let stats = &self.route.mapping.stats;
+        if let Some(cause) = dial::connect_failure(reason) {
+            stats.count_connect_failure(cause);
+        }
+        stats.close(reason);
+        let (bytes_up, bytes_down) = self.delivered();
+        SessionRecord {
+            id: self.id,
+            bytes_up,
+            bytes_down,
+            bytes_spliced: self.relay.spliced(),
+            duration: now.duration_since(self.opened),
+            connect: self.connected.map(|at| at.duration_since(self.opened)),
+            client: self.peer,
+            source: self.source,
+            route: self.route,
+            reason,
+        }
+    }
+}
+
+/// Takes the error a socket has waiting, as getsockopt(2) `SO_ERROR` does.
+fn pending_error(socket: &OwnedFd) -> Option<Errno> {
+    match socket_error(socket) {
+        Ok(Ok(())) => None,
+        Ok(Err(errno)) | Err(errno) => Some(errno),
+    }
+}
+
+/// The events a worker watches both sockets for.
+pub const INTEREST: EventFlags = Readiness::INTEREST;

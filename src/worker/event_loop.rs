@@ -1,0 +1,526 @@
+//! The loop of one worker.
+//!
+//! Order of service: what epoll reports for sessions without a pipe (keystrokes), new connections
+//! and commands is served at once; sessions that move bulk wait in a queue of their own, and only
+//! one turn of it is taken between two looks at epoll. So a keystroke waits for one turn of one
+//! bulk session at most, however many there are.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    io,
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        atomic::Ordering::Relaxed,
+        mpsc::{Receiver, TryRecvError},
+    },
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{
+        Timespec,
+        epoll::{self, EventData, EventFlags},
+    },
+    io::Errno,
+};
+
+use super::{
+    Command, SessionChange, SessionChanges, Shared, WorkerHandle,
+    slots::{Key, Slots},
+    timers::Timers,
+    token::Token,
+};
+use crate::{
+    listen::{AcceptError, Accepted, Backoff, accept},
+    relay::{PipePool, Side},
+    session::{AckProbe, INTEREST, Session, SessionId, SessionRecord, Turn, Verdict, admit},
+    socket,
+    table::{Departure, ListenAddr, Route},
+    telemetry::EndReason,
+};
+
+/// Bytes a direction may move in one turn: one full pipe.
+const TURN_BYTES: usize = 256 * 1024;
+
+/// The buffer copied bytes pass through.
+const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// Events taken from epoll at a time.
+const EVENTS: usize = 256;
+
+/// Connections accepted from one listener before others get their turn.
+const ACCEPTS: usize = 16;
+
+/// Sessions a worker may have more than the least busy one before it passes new ones on.
+const IMBALANCE: usize = 8;
+
+/// At most one log line in this time for each cause of accept trouble.
+const ACCEPT_LOG_EVERY: Duration = Duration::from_secs(5);
+
+/// Sessions closed by decree are closed one by one in this rhythm, so that their clients do not all
+/// come back in the same instant.
+const PACE: Duration = Duration::from_millis(1);
+
+/// A worker's state.
+pub(super) struct EventLoop {
+    number: usize,
+    workers: Vec<WorkerHandle>,
+    commands: Receiver<Command>,
+    wake: Arc<OwnedFd>,
+    shared: Arc<Shared>,
+    epoll: OwnedFd,
+    listeners: Slots<Listener>,
+    listening: HashMap<ListenAddr, Key>,
+    sessions: Slots<Entry>,
+    timers: Timers,
+    /// Sessions that move bulk and can go on.
+    bulk: VecDeque<Key>,
+    /// Listeners left alone until a time.
+    paused: Vec<(Instant, Key)>,
+    pipes: PipePool,
+    acks: AckProbe,
+    scratch: Box<[u8]>,
+    now: Instant,
+    draining: bool,
+    accept_logged: Option<Instant>,
+}
+
+struct Listener {
+    addr: ListenAddr,
+    socket: Arc<OwnedFd>,
+    backoff: Backoff,
+}
+
+struct Entry {
+    session: Session,
+    /// Whether it waits in the bulk queue.
+    queued: bool,
+}
+
+impl EventLoop {
+    pub(super) fn new(
+        number: usize,
+        workers: Vec<WorkerHandle>,
+        commands: Receiver<Command>,
+        wake: Arc<OwnedFd>,
+        shared: Arc<Shared>,
+    ) -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        epoll::add(
+            &epoll,
+            &*wake,
+            EventData::new_u64(Token::Commands.to_bits()),
+            EventFlags::IN,
+        )?;
+        let pipes = PipePool::new(Arc::clone(&shared.pipes));
+        Ok(Self {
+            number,
+            workers,
+            commands,
+            wake,
+            shared,
+            epoll,
+            listeners: Slots::new(),
+            listening: HashMap::new(),
+            sessions: Slots::new(),
+            timers: Timers::default(),
+            bulk: VecDeque::new(),
+            paused: Vec::new(),
+            pipes,
+            acks: AckProbe::default(),
+            scratch: vec![0; SCRATCH_BYTES].into(),
+            now: Instant::now(),
+            draining: false,
+            accept_logged: None,
+        })
+    }
+
+    /// Serves until told to stop and the last session has ended.
+    pub(super) fn run(mut self) -> io::Result<()> {
+        let mut events = Vec::with_capacity(EVENTS);
+        while !(self.draining && self.sessions.len() == 0) {
+            events.clear();
+            let timeout = self.timeout();
+            match epoll::wait(
+                &self.epoll,
+                rustix::buffer::spare_capacity(&mut events),
+                timeout.as_ref(),
+            ) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+            self.now = Instant::now();
+            for event in &events {
+                let flags = event.flags;
+                match Token::from_bits(event.data.u64()) {
+                    Token::Commands => self.obey(),
+                    Token::Listener(key) => self.accept_from(key),
+                    Token::Session(key, side) => self.on_ready(key, side, flags),
+                }
+            }
+            self.on_time();
+            self.bulk_turn();
+            self.workers[self.number].publish_sessions(self.sessions.len());
+        }
+        Ok(())
+    }
+
+    /// How long epoll may wait; `None` is for ever.
+    fn timeout(&self) -> Option<Timespec> {
+        if !self.bulk.is_empty() {
+            return Some(Timespec::default());
+        }
+        let next = [
+            self.timers.next(),
+            self.paused.iter().map(|(until, _)| *until).min(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()?;
+        let wait = next.saturating_duration_since(Instant::now());
+        Some(Timespec {
+            tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(wait.subsec_nanos()),
+        })
+    }
+
+    // --- sessions
+
+    fn on_ready(&mut self, key: Key, side: Side, events: EventFlags) {
+        let Some(entry) = self.sessions.get_mut(key) else {
+            return;
+        };
+        if entry.session.moves_bulk() {
+            entry.session.note(side, events);
+            if !entry.queued {
+                entry.queued = true;
+                self.bulk.push_back(key);
+            }
+            return;
+        }
+        self.with_session(key, |session, turn| session.turn(side, events, turn));
+    }
+
+    fn bulk_turn(&mut self) {
+        let Some(key) = self.bulk.pop_front() else {
+            return;
+        };
+        let Some(entry) = self.sessions.get_mut(key) else {
+            return;
+        };
+        entry.queued = false;
+        self.with_session(key, Session::resume);
+    }
+
+    fn on_time(&mut self) {
+        while let Some(slot) = self.timers.pop_due(self.now) {
+            if let Some(key) = self.sessions.occupant_of(slot) {
+                self.with_session(key, Session::on_deadline);
+            }
+        }
+        let now = self.now;
+        let mut due = Vec::new();
+        self.paused.retain(|&(until, key)| {
+            let is_due = until <= now;
+            if is_due {
+                due.push(key);
+            }
+            !is_due
+        });
+        for key in due {
+            self.watch_listener(key, EventFlags::IN);
+        }
+    }
+
+    /// Lends a session what it needs, and does what it then says.
+    fn with_session(&mut self, key: Key, act: impl FnOnce(&mut Session, &mut Turn<'_>) -> Verdict) {
+        let Some(entry) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let mut turn = Turn {
+            now: self.now,
+            pipes: &mut self.pipes,
+            scratch: &mut self.scratch,
+            budget: TURN_BYTES,
+            acks: &mut self.acks,
+        };
+        match act(&mut entry.session, &mut turn) {
+            Verdict::End(reason) => {
+                self.end(key, reason);
+                return;
+            }
+            Verdict::Again if !entry.queued => {
+                entry.queued = true;
+                self.bulk.push_back(key);
+            }
+            Verdict::Again | Verdict::Wait => {}
+        }
+        if let Some(at) = entry.session.deadline() {
+            self.timers.arm(key.index(), at);
+        }
+    }
+
+    fn end(&mut self, key: Key, reason: EndReason) {
+        let Some(entry) = self.sessions.remove(key) else {
+            return;
+        };
+        let record = entry.session.end(reason, &mut self.pipes, self.now);
+        let stats = &self.shared.stats;
+        let copied = record.bytes_up + record.bytes_down - record.bytes_spliced;
+        stats.spliced_bytes.fetch_add(record.bytes_spliced, Relaxed);
+        stats.copied_bytes.fetch_add(copied, Relaxed);
+        stats.session_ended();
+        self.shared.log.push(record);
+    }
+
+    // --- connections
+
+    fn accept_from(&mut self, key: Key) {
+        for _ in 0..ACCEPTS {
+            let Some(listener) = self.listeners.get_mut(key) else {
+                return;
+            };
+            // The route was removed a moment ago; the command to serve the queue a last time and
+            // to close it is on its way.
+            let Some(route) = self.shared.table.load().route(&listener.addr).cloned() else {
+                return;
+            };
+            match accept(&*listener.socket) {
+                Ok(accepted) => {
+                    listener.backoff.reset();
+                    self.place(accepted, route);
+                }
+                Err(AcceptError::Empty) => return,
+                Err(AcceptError::Retry(errno)) => {
+                    self.shared.stats.accept_retries.fetch_add(1, Relaxed);
+                    tracing::debug!(listen = %listener.addr, %errno, "connection lost before it was accepted");
+                }
+                Err(AcceptError::Pause(errno)) => return self.pause(key, errno),
+                Err(AcceptError::Fatal(errno)) => {
+                    self.shared.stats.accept_failures.fetch_add(1, Relaxed);
+                    tracing::error!(listen = %listener.addr, %errno, "listener failed and is closed");
+                    self.remove_listener(key);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Leaves a listener alone for a while: trying at once would fail the same way.
+    fn pause(&mut self, key: Key, errno: Errno) {
+        let Some(listener) = self.listeners.get_mut(key) else {
+            return;
+        };
+        let pause = listener.backoff.pause();
+        self.shared.stats.accept_pauses.fetch_add(1, Relaxed);
+        if self
+            .accept_logged
+            .is_none_or(|last| self.now.duration_since(last) >= ACCEPT_LOG_EVERY)
+        {
+            self.accept_logged = Some(self.now);
+            tracing::warn!(
+                listen = %listener.addr,
+                %errno,
+                pause_ms = pause.as_millis() as u64,
+                "out of resources: not accepting for a moment"
+            );
+        }
+        self.paused.push((self.now + pause, key));
+        self.watch_listener(key, EventFlags::empty());
+    }
+
+    fn watch_listener(&mut self, key: Key, events: EventFlags) {
+        if let Some(listener) = self.listeners.get_mut(key) {
+            let data = EventData::new_u64(Token::Listener(key).to_bits());
+            // The socket is registered and stays open as long as the entry; nothing can fail but
+            // the kernel's memory, and then the next pause or reload tries again.
+            let _ = epoll::modify(&self.epoll, &*listener.socket, data, events);
+        }
+    }
+
+    /// Serves a connection here, or has a less busy worker do so.
+    fn place(&mut self, accepted: Accepted, route: Arc<Route>) {
+        let own = self.sessions.len();
+        let lightest = self
+            .workers
+            .iter()
+            .enumerate()
+            .filter(|(number, _)| *number != self.number)
+            .min_by_key(|(_, worker)| worker.sessions());
+        match lightest {
+            Some((_, worker)) if !self.draining && worker.sessions() + IMBALANCE < own => {
+                worker.send(Command::Adopt(accepted, route));
+            }
+            _ => self.open(accepted, route),
+        }
+    }
+
+    fn open(&mut self, accepted: Accepted, route: Arc<Route>) {
+        let shared = Arc::clone(&self.shared);
+        let id = SessionId(shared.next_session.fetch_add(1, Relaxed));
+        let room = shared.stats.sessions_open() < shared.max_sessions;
+        if let Err(reason) = admit(&accepted, &route, room) {
+            socket::reset_on_close(&accepted.socket);
+            return shared
+                .log
+                .push(SessionRecord::refused(id, &accepted, route, reason));
+        }
+        let session = match Session::dial(id, accepted, Arc::clone(&route), self.now, shared.splice)
+        {
+            Ok(session) => session,
+            Err((errno, accepted)) => {
+                socket::reset_on_close(&accepted.socket);
+                return shared
+                    .log
+                    .push(SessionRecord::undialled(id, &accepted, route, errno));
+            }
+        };
+        shared.stats.session_opened();
+        let deadline = session.deadline();
+        let key = self.sessions.insert(Entry {
+            session,
+            queued: false,
+        });
+        if let Err(errno) = self.watch_session(key) {
+            tracing::error!(%errno, "cannot watch a session's sockets");
+            return self.end(key, EndReason::NoResources);
+        }
+        if let Some(at) = deadline {
+            self.timers.arm(key.index(), at);
+        }
+    }
+
+    /// Registers both sockets. Closing them undoes it.
+    fn watch_session(&mut self, key: Key) -> Result<(), Errno> {
+        let Some(entry) = self.sessions.get_mut(key) else {
+            return Ok(());
+        };
+        for side in [Side::Client, Side::Target] {
+            let data = EventData::new_u64(Token::Session(key, side).to_bits());
+            epoll::add(&self.epoll, entry.session.socket(side), data, INTEREST)?;
+        }
+        Ok(())
+    }
+
+    // --- control
+
+    fn obey(&mut self) {
+        // Resets the eventfd's counter; an empty one has been reset already.
+        let _ = rustix::io::read(&*self.wake, &mut [0; 8]);
+        loop {
+            match self.commands.try_recv() {
+                Ok(command) => self.execute(command),
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn execute(&mut self, command: Command) {
+        match command {
+            Command::Listen(addr, socket) => self.listen(addr, socket),
+            Command::Unlisten(route) => self.unlisten(&route),
+            Command::Apply(changes) => self.apply(&changes),
+            Command::Adopt(accepted, route) => self.open(accepted, route),
+            Command::Drain => self.drain(),
+            Command::Cut(reason, spread) => self.cut(reason, spread),
+            Command::Beat => self.workers[self.number].beat(),
+        }
+    }
+
+    fn listen(&mut self, addr: ListenAddr, socket: Arc<OwnedFd>) {
+        let key = self.listeners.insert(Listener {
+            addr,
+            socket: Arc::clone(&socket),
+            backoff: Backoff::default(),
+        });
+        self.listening.insert(addr, key);
+        let data = EventData::new_u64(Token::Listener(key).to_bits());
+        if let Err(errno) = epoll::add(&self.epoll, &*socket, data, EventFlags::IN) {
+            self.shared.stats.accept_failures.fetch_add(1, Relaxed);
+            tracing::error!(listen = %addr, %errno, "cannot watch a listener; it accepts nothing");
+            self.remove_listener(key);
+        }
+    }
+
+    /// Serves what waits in the listener's queue, then lets go of it.
+    fn unlisten(&mut self, route: &Arc<Route>) {
+        let Some(&key) = self.listening.get(&route.listen) else {
+            return;
+        };
+        if let Some(listener) = self.remove_listener(key)
+            && route.mapping.policy.on_remove != Departure::Kill
+        {
+            while let Ok(accepted) = accept(&*listener.socket) {
+                self.open(accepted, Arc::clone(route));
+            }
+        }
+    }
+
+    /// Takes a listener out. Its socket may live on in control's hands, so epoll has to be told.
+    fn remove_listener(&mut self, key: Key) -> Option<Listener> {
+        let listener = self.listeners.remove(key)?;
+        self.listening.remove(&listener.addr);
+        // It was registered when it came in.
+        let _ = epoll::delete(&self.epoll, &*listener.socket);
+        Some(listener)
+    }
+
+    fn apply(&mut self, changes: &SessionChanges) {
+        let mut leaving = 0;
+        for key in self.sessions.keys() {
+            let Some(entry) = self.sessions.get_mut(key) else {
+                continue;
+            };
+            let Some(change) = changes.get(&entry.session.route().listen) else {
+                continue;
+            };
+            match change {
+                SessionChange::Adopt(route) => entry.session.adopt(route),
+                SessionChange::Leave {
+                    within,
+                    reason,
+                    successor,
+                } => {
+                    let at = self.now + *within + PACE * leaving;
+                    leaving += 1;
+                    entry.session.leave_by(at, *reason);
+                    if let Some(successor) = successor {
+                        entry.session.adopt(successor);
+                    }
+                }
+            }
+            if let Some(at) = entry.session.deadline() {
+                self.timers.arm(key.index(), at);
+            }
+        }
+    }
+
+    fn drain(&mut self) {
+        self.draining = true;
+        let table = self.shared.table.load_full();
+        for key in self.listeners.keys() {
+            let Some(listener) = self.remove_listener(key) else {
+                continue;
+            };
+            let Some(route) = table.route(&listener.addr) else {
+                continue;
+            };
+            while let Ok(accepted) = accept(&*listener.socket) {
+                self.open(accepted, Arc::clone(route));
+            }
+        }
+    }
+
+    fn cut(&mut self, reason: EndReason, spread: Duration) {
+        let keys = self.sessions.keys();
+        let pace = PACE.min(spread / u32::try_from(keys.len().max(1)).unwrap_or(u32::MAX));
+        for (place, key) in (0..).zip(keys) {
+            if let Some(entry) = self.sessions.get_mut(key) {
+                let at = self.now + pace * place;
+                entry.session.leave_by(at, reason);
+                self.timers.arm(key.index(), at);
+            }
+        }
+    }
+}
