@@ -4,16 +4,34 @@
 //! contradicts what between mappings is the [`table`](crate::table)'s to say; a provider adds it
 //! to the same list. Nothing here opens a socket or remembers an earlier configuration.
 
+mod address;
+mod draft;
+mod file;
+mod listing;
+mod mapping;
+mod policy;
 mod problem;
+mod reader;
+mod report;
+mod sections;
 mod settings;
+mod similar;
+mod values;
 
 use std::path::Path;
 
-pub(crate) use problem::problems_of;
+pub(crate) use address::{LISTEN, Listen, TARGET, Target, pair};
+pub(crate) use draft::Draft;
+pub(crate) use file::{read, read_text};
+pub use listing::{Setting, Settings};
 pub use problem::{ConfigErrors, Fault, Problem};
 pub use settings::{
     Admin, AutoOr, Config, Log, LogFormat, LogLevel, Process, Targets, UnknownWord,
 };
+pub(crate) use values::Refusal;
+
+/// The version of the file format; every file says which it is written in.
+pub const VERSION: u32 = 1;
 
 /// Reads the configuration file `path`.
 ///
@@ -21,8 +39,7 @@ pub use settings::{
 ///
 /// Every problem of the file, or why it cannot be read.
 pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
-    let _ = path;
-    Ok(Config::default())
+    read(path).finish()
 }
 
 /// Reads a configuration from `text`; problems name `path` as its file.
@@ -31,6 +48,8 @@ pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
 ///
 /// Every problem of the text.
 pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigErrors> {
-    let _ = (text, path);
-    Ok(Config::default())
+    read_text(text, path).finish()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! What is wrong with a configuration: every problem with its place, the key and what would do.
 
-use std::{fmt, io, path::PathBuf, sync::Arc};
+use std::{fmt, io, mem::discriminant, path::PathBuf, sync::Arc};
 
 use crate::table::{Conflict, Origin};
 
@@ -16,7 +16,7 @@ pub enum Problem {
         error: io::Error,
     },
     /// A key, or the text around it, is not right.
-    #[error("{origin}: {key}{}{fault}", if key.is_empty() { "" } else { ": " })]
+    #[error("{origin}: {}{fault}", Prefix(key))]
     Key {
         /// Where.
         origin: Origin,
@@ -54,7 +54,7 @@ pub enum Fault {
         needed: String,
     },
     /// There is no such key here.
-    #[error("unknown key{}; allowed: {}", DidYouMean(near), allowed.join(", "))]
+    #[error("unknown key{}, allowed: {}", DidYouMean(*near), allowed.join(", "))]
     UnknownKey {
         /// The key that was probably meant.
         near: Option<&'static str>,
@@ -64,9 +64,9 @@ pub enum Fault {
     /// It does not go together with something else.
     #[error("{0}")]
     Contradiction(String),
-    /// The file is not TOML.
+    /// The text is not TOML.
     #[error("{0}")]
-    Syntax(String),
+    Text(String),
 }
 
 /// Everything that is wrong with a configuration, in the order of the places.
@@ -113,10 +113,14 @@ impl Problem {
     }
 }
 
-/// One problem per pair of statements, however many ports they disagree on.
-pub(crate) fn problems_of(conflicts: Vec<Conflict>) -> Vec<Problem> {
+/// One problem per pair of statements, however many ports they disagree on. Names used twice are
+/// left out: who read them has said so already, and where the name stands.
+pub(super) fn problems_of(conflicts: Vec<Conflict>) -> Vec<Problem> {
     let mut problems: Vec<Problem> = Vec::new();
     for conflict in conflicts {
+        if matches!(conflict, Conflict::Name { .. }) {
+            continue;
+        }
         let known = problems.iter_mut().find_map(|problem| match problem {
             Problem::Conflict {
                 conflict: first,
@@ -136,27 +140,29 @@ pub(crate) fn problems_of(conflicts: Vec<Conflict>) -> Vec<Problem> {
 }
 
 fn same_statements(a: &Conflict, b: &Conflict) -> bool {
-    use Conflict::{Listen, Loop};
-    match (a, b) {
-        (
-            Listen { first, second, .. },
-            Listen {
-                first: other_first,
-                second: other_second,
-                ..
-            },
-        ) => first == other_first && second == other_second,
-        (
-            Loop {
-                at, listener_at, ..
-            },
-            Loop {
-                at: other_at,
-                listener_at: other_listener_at,
-                ..
-            },
-        ) => at == other_at && listener_at == other_listener_at,
-        _ => false,
+    discriminant(a) == discriminant(b) && statements(a) == statements(b)
+}
+
+/// Where the two statements of a conflict stand.
+fn statements(conflict: &Conflict) -> (&Origin, &Origin) {
+    match conflict {
+        Conflict::Name { first, second, .. } | Conflict::Listen { first, second, .. } => {
+            (first, second)
+        }
+        Conflict::Loop {
+            listener_at, at, ..
+        } => (listener_at, at),
+    }
+}
+
+struct Prefix<'a>(&'a str);
+
+impl fmt::Display for Prefix<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            "" => Ok(()),
+            key => write!(f, "{key}: "),
+        }
     }
 }
 
@@ -172,12 +178,12 @@ impl fmt::Display for Others {
     }
 }
 
-struct DidYouMean<'a>(&'a Option<&'static str>);
+struct DidYouMean(Option<&'static str>);
 
-impl fmt::Display for DidYouMean<'_> {
+impl fmt::Display for DidYouMean {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Some(near) => write!(f, ", did you mean \"{near}\"?"),
+            Some(near) => write!(f, " (did you mean \"{near}\"?)"),
             None => Ok(()),
         }
     }

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     net::{Ipv4Addr, SocketAddr},
-    num::{NonZeroU32, NonZeroUsize},
+    num::NonZeroU32,
     str::FromStr,
     time::Duration,
 };
@@ -33,7 +33,7 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {
     /// Data path threads; `Auto` follows the processors this process may run on.
-    pub workers: AutoOr<NonZeroUsize>,
+    pub workers: AutoOr<NonZeroU32>,
     /// How long a stop waits for sessions; `None` is for ever.
     pub shutdown_timeout: Option<Duration>,
     /// Sessions open at once; `Auto` follows the descriptor limit.

@@ -1,15 +1,12 @@
 //! The echo service behind the built-in example, so that it needs no other software.
 
-use std::net::{Ipv4Addr, SocketAddr};
-
 use tokio::net::{TcpListener, TcpStream};
 
-/// Where the example's mapping leads.
-const ADDR: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7008);
+use crate::provider::demo;
 
 /// Sends every byte back to where it came from, until the runtime ends.
 pub(super) async fn start() -> std::io::Result<()> {
-    let listener = TcpListener::bind(ADDR).await?;
+    let listener = TcpListener::bind(demo::ECHO).await?;
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             tokio::spawn(echo(stream));

@@ -333,11 +333,10 @@ fn take_budget(config: &Config, listeners: usize) -> Budget {
 }
 
 fn worker_count(config: &Config) -> usize {
-    config
-        .process
-        .workers
-        .or_else(|| thread::available_parallelism().unwrap_or(NonZeroUsize::MIN))
-        .get()
+    match config.process.workers {
+        AutoOr::Auto => thread::available_parallelism().map_or(1, NonZeroUsize::get),
+        AutoOr::Value(workers) => workers.get() as usize,
+    }
 }
 
 fn spawn_log_writer(shared: Arc<Shared>, sessions: bool) -> io::Result<thread::JoinHandle<()>> {

@@ -1,14 +1,18 @@
 //! Where mappings come from.
 //!
 //! A provider hands over whole sets of mappings, never changes to a set: what changed is for
-//! [`table::diff`](crate::table::diff) to find. A set is complete and valid or it is not handed
+//! [`table::diff`](crate::table::diff()) to find. A set is complete and valid or it is not handed
 //! over at all.
+
+mod args;
+pub mod demo;
+mod local;
 
 use std::{net::SocketAddr, path::PathBuf};
 
 use crate::{
-    config::{Config, ConfigErrors, LogFormat, LogLevel},
-    table::Table,
+    config::{self, Config, ConfigErrors, Draft, LogFormat, LogLevel},
+    table::{Origin, Table},
 };
 
 /// Where a process has its configuration from.
@@ -45,7 +49,35 @@ impl Source {
         overrides: &Overrides,
         previous: &Table,
     ) -> Result<(Config, Table), ConfigErrors> {
-        let _ = (overrides, previous);
-        Ok((Config::default(), Table::default()))
+        let mut draft = self.draft();
+        overrides.apply(&mut draft.config);
+        draft.build(previous, &local::is_local)
+    }
+
+    fn draft(&self) -> Draft {
+        match self {
+            Self::File(path) => config::read(path),
+            Self::Arguments(maps) => args::read(maps),
+            Self::Demo => demo::read(),
+        }
     }
 }
+
+impl Overrides {
+    fn apply(&self, config: &mut Config) {
+        if let Some(listen) = self.admin {
+            let given = listen.map_or("off".to_owned(), |addr| addr.to_string());
+            config.admin.listen = listen;
+            config.admin.origin = Origin::Argument(format!("--admin {given}").into());
+        }
+        if let Some(format) = self.log_format {
+            config.log.format = format;
+        }
+        if let Some(level) = self.log_level {
+            config.log.level = level;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

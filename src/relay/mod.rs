@@ -201,17 +201,13 @@ impl<P> Relay<P> {
             Ok(Step::Delivered) => {
                 let source_broke = self.fault.is_some_and(|fault| fault.side == from);
                 // When the other direction is over too, closing the socket sends the same FIN.
-                if !source_broke && !opposite.is_over() {
-                    if let Err(errno) = sys.shutdown(from.other()) {
-                        self.break_side(
-                            Broken {
-                                side: from.other(),
-                                errno,
-                            },
-                            sys,
-                        );
-                        return false;
-                    }
+                if !source_broke
+                    && !opposite.is_over()
+                    && let Err(errno) = sys.shutdown(from.other())
+                {
+                    let side = from.other();
+                    self.break_side(Broken { side, errno }, sys);
+                    return false;
                 }
                 self.direction_mut(from).close();
                 false

@@ -1,0 +1,371 @@
+//! How public addresses and targets are written, and how the two are paired.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::values::{Parsed, Refusal};
+use crate::table::{ListenAddr, ListenHost};
+
+/// What a public address looks like.
+pub(crate) const LISTEN: &str = "a port (22014), an address and a port (\"*:22014\", \
+                                 \"192.0.2.1:22014\", \"[2001:db8::1]:22014\") or a range of \
+                                 ports (\"22000-22099\")";
+
+/// What a target looks like.
+pub(crate) const TARGET: &str = "an IP address and a port (\"192.0.2.1:22\", \
+                                 \"[2001:db8::1]:22\") or a range of ports (\"192.0.2.1:22-31\")";
+
+/// Public addresses on one host, as one value asks for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Listen {
+    host: ListenHost,
+    ports: Ports,
+}
+
+/// Targets on one host, as one value asks for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Target {
+    ip: IpAddr,
+    ports: Ports,
+}
+
+/// One port or a range of them; a range of one is still a range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ports {
+    One(u16),
+    Range { first: u16, last: u16 },
+}
+
+impl Ports {
+    fn parse(text: &str) -> Parsed<Self> {
+        let Some((first, last)) = text.split_once('-') else {
+            return parse_port(text).map(Self::One);
+        };
+        let (first, last) = (parse_port(first)?, parse_port(last)?);
+        if first > last {
+            return Err(Refusal::new(
+                "a range whose first port is not above its last",
+            ));
+        }
+        Ok(Self::Range { first, last })
+    }
+
+    fn first(self) -> u16 {
+        match self {
+            Self::One(port) | Self::Range { first: port, .. } => port,
+        }
+    }
+
+    fn last(self) -> u16 {
+        match self {
+            Self::One(port) | Self::Range { last: port, .. } => port,
+        }
+    }
+
+    fn count(self) -> usize {
+        usize::from(self.last() - self.first()) + 1
+    }
+
+    /// The ports as a message counts them.
+    fn describe(self) -> String {
+        match self {
+            Self::One(port) => format!("1 port ({port})"),
+            Self::Range { first, last } => match self.count() {
+                1 => format!("1 port ({first}-{last})"),
+                count => format!("{count} ports ({first}-{last})"),
+            },
+        }
+    }
+}
+
+fn parse_port(text: &str) -> Parsed<u16> {
+    Some(text)
+        .filter(|text| text.chars().all(|c| c.is_ascii_digit()))
+        .and_then(|text| text.parse().ok())
+        .filter(|port| *port != 0)
+        .ok_or_else(|| Refusal::new("a port from 1 to 65535"))
+}
+
+impl Listen {
+    /// The public address of a bare port: it is taken on every address.
+    pub fn on_port(number: Option<u32>) -> Parsed<Self> {
+        let port = number
+            .and_then(|number| u16::try_from(number).ok())
+            .filter(|port| *port != 0)
+            .ok_or_else(|| Refusal::new("a port from 1 to 65535"))?;
+        Ok(Self {
+            host: ListenHost::Any,
+            ports: Ports::One(port),
+        })
+    }
+
+    /// Reads `PORT`, `HOST:PORT`, or either with `FIRST-LAST` in place of the port.
+    pub fn parse(text: &str) -> Parsed<Self> {
+        let (host, ports) = match text.rsplit_once(':') {
+            Some((host, ports)) => (parse_listen_host(host)?, ports),
+            None if text.starts_with(|c: char| c.is_ascii_digit()) && !text.contains('.') => {
+                (ListenHost::Any, text)
+            }
+            None => return Err(Refusal::new(LISTEN)),
+        };
+        let ports = Ports::parse(ports)?;
+        Ok(Self { host, ports })
+    }
+
+    /// How many public addresses these are.
+    pub fn count(&self) -> usize {
+        self.ports.count()
+    }
+
+    fn addresses(self) -> impl Iterator<Item = ListenAddr> {
+        let ports = self.ports.first()..=self.ports.last();
+        ports.map(move |port| ListenAddr::new(self.host, port))
+    }
+}
+
+fn parse_listen_host(text: &str) -> Parsed<ListenHost> {
+    if text == "*" {
+        return Ok(ListenHost::Any);
+    }
+    match parse_ip(text) {
+        Some(IpAddr::V4(ip)) if !ip.is_multicast() => Ok(ListenHost::V4(ip)),
+        Some(IpAddr::V6(ip)) if ip.to_ipv4_mapped().is_some() => {
+            Err(Refusal::new("an IPv4 address written as IPv4"))
+        }
+        Some(IpAddr::V6(ip)) if !ip.is_multicast() => Ok(ListenHost::V6(ip)),
+        Some(_) => Err(Refusal::new("an address that can be listened on")),
+        None => Err(Refusal::new(LISTEN)),
+    }
+}
+
+/// An IPv4 address, or an IPv6 address in brackets.
+fn parse_ip(text: &str) -> Option<IpAddr> {
+    match text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'))
+    {
+        Some(inside) => inside.parse::<Ipv6Addr>().map(IpAddr::V6).ok(),
+        None => text.parse::<Ipv4Addr>().map(IpAddr::V4).ok(),
+    }
+}
+
+impl Target {
+    /// Reads `IP:PORT` or `IP:FIRST-LAST`.
+    pub fn parse(text: &str) -> Parsed<Self> {
+        let (host, ports) = text.rsplit_once(':').ok_or(Refusal::new(TARGET))?;
+        let ip = parse_ip(host).ok_or(Refusal::new(TARGET))?.to_canonical();
+        if !connectable(ip) {
+            return Err(Refusal::new("an address that can be connected to"));
+        }
+        let ports = Ports::parse(ports)?;
+        Ok(Self { ip, ports })
+    }
+
+    /// The host.
+    pub fn ip(&self) -> IpAddr {
+        self.ip
+    }
+
+    fn at(&self, offset: usize) -> Option<SocketAddr> {
+        let offset = u16::try_from(offset).ok()?;
+        let port = self.ports.first().checked_add(offset)?;
+        Some(SocketAddr::new(self.ip, port))
+    }
+}
+
+/// Whether connect(2) could succeed: a link-local address would need an interface as well.
+fn connectable(ip: IpAddr) -> bool {
+    let special = match ip {
+        IpAddr::V4(ip) => ip.is_broadcast(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    !(special || ip.is_unspecified() || ip.is_multicast())
+}
+
+/// Pairs every public address with its target: a single port with the first target port, a range
+/// port by port with the range of its size.
+///
+/// # Errors
+///
+/// Ranges that do not fit each other, in a sentence.
+pub(crate) fn pair(
+    listens: &[Listen],
+    target: &Target,
+) -> Result<Vec<(ListenAddr, SocketAddr)>, String> {
+    let mut pairs = Vec::with_capacity(listens.iter().map(Listen::count).sum());
+    for listen in listens {
+        let ports = listen.ports;
+        if matches!(target.ports, Ports::Range { .. }) && target.ports.count() != ports.count() {
+            return Err(format!(
+                "listen has {} and target has {}: both must have the same number, or target only \
+                 its first port",
+                ports.describe(),
+                target.ports.describe(),
+            ));
+        }
+        for (offset, address) in listen.addresses().enumerate() {
+            let Some(target) = target.at(offset) else {
+                return Err(format!(
+                    "listen has {} and target starts at port {}: the last would be above 65535",
+                    ports.describe(),
+                    target.ports.first(),
+                ));
+            };
+            pairs.push((address, target));
+        }
+    }
+    Ok(pairs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pairs(listens: &[&str], target: &str) -> Result<Vec<String>, String> {
+        let listens: Vec<_> = listens
+            .iter()
+            .map(|text| Listen::parse(text).expect("a public address"))
+            .collect();
+        let target = Target::parse(target).expect("a target");
+        let pairs = pair(&listens, &target)?;
+        Ok(pairs
+            .iter()
+            .map(|(listen, target)| format!("{listen} {target}"))
+            .collect())
+    }
+
+    #[test]
+    fn a_port_alone_is_taken_on_every_address() {
+        let any = Listen::on_port(Some(22014)).expect("a port");
+        assert_eq!(Listen::parse("22014"), Ok(any));
+        assert_eq!(Listen::parse("*:22014"), Ok(any));
+    }
+
+    #[test]
+    fn a_host_says_which_family() {
+        for (text, host) in [
+            ("0.0.0.0:1", ListenHost::V4(Ipv4Addr::UNSPECIFIED)),
+            ("[::]:1", ListenHost::V6(Ipv6Addr::UNSPECIFIED)),
+            ("127.0.0.1:1", ListenHost::V4(Ipv4Addr::LOCALHOST)),
+            ("[::1]:1-2", ListenHost::V6(Ipv6Addr::LOCALHOST)),
+        ] {
+            assert_eq!(Listen::parse(text).expect(text).host, host);
+        }
+    }
+
+    #[test]
+    fn a_public_address_is_refused_unless_one_can_listen_on_it() {
+        for text in [
+            "",
+            ":",
+            ":22",
+            "0",
+            "65536",
+            "-1",
+            "+22",
+            " 22",
+            "22-",
+            "-22",
+            "22-21",
+            "22-23-24",
+            "*",
+            "*:",
+            "*:0",
+            "localhost:22",
+            "::1",
+            "::1:22",
+            "[::1]",
+            "[::1]22",
+            "[::1%lo]:22",
+            "[127.0.0.1]:22",
+            "127.0.0.1",
+            "[::ffff:127.0.0.1]:22",
+            "224.0.0.1:22",
+            "[ff02::1]:22",
+        ] {
+            assert!(Listen::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_target_is_refused_unless_one_can_connect_to_it() {
+        for text in [
+            "",
+            "22",
+            "*:22",
+            "0.0.0.0:22",
+            "[::]:22",
+            "[::ffff:0.0.0.0]:22",
+            "224.0.0.1:22",
+            "255.255.255.255:22",
+            "[ff02::1]:22",
+            "[fe80::1]:22",
+            "10.0.0.1:0",
+            "10.0.0.1:65536",
+            "example.org:22",
+        ] {
+            assert!(Target::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn single_ports_share_the_target() {
+        assert_eq!(
+            pairs(&["1000", "127.0.0.1:2000"], "10.0.0.1:22"),
+            Ok(vec![
+                "*:1000 10.0.0.1:22".to_owned(),
+                "127.0.0.1:2000 10.0.0.1:22".to_owned()
+            ])
+        );
+    }
+
+    #[test]
+    fn ranges_are_paired_port_by_port_and_all_start_at_the_same_target_port() {
+        let expected = [
+            "*:1000 10.0.0.1:22",
+            "*:1001 10.0.0.1:23",
+            "[::1]:2000 10.0.0.1:22",
+            "[::1]:2001 10.0.0.1:23",
+        ];
+        for target in ["10.0.0.1:22", "10.0.0.1:22-23"] {
+            let pairs = pairs(&["1000-1001", "[::1]:2000-2001"], target);
+            assert_eq!(pairs.expect("fits"), expected);
+        }
+    }
+
+    #[test]
+    fn ranges_of_two_sizes_are_refused_and_both_sizes_named() {
+        for (listen, target, named) in [
+            (
+                "1000-1009",
+                "10.0.0.1:22-23",
+                ["10 ports (1000-1009)", "2 ports (22-23)"],
+            ),
+            (
+                "1000",
+                "10.0.0.1:22-23",
+                ["1 port (1000)", "2 ports (22-23)"],
+            ),
+            (
+                "1000-1001",
+                "10.0.0.1:65535",
+                ["2 ports (1000-1001)", "port 65535"],
+            ),
+        ] {
+            let text = pairs(&[listen], target).expect_err("does not fit");
+            assert!(named.iter().all(|name| text.contains(name)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_range_may_be_every_port_there_is() {
+        let pairs = pairs(&["1-65535"], "10.0.0.1:1").expect("fits");
+        assert_eq!(pairs.len(), 65535);
+        assert_eq!(pairs[65534], "*:65535 10.0.0.1:65535");
+    }
+
+    #[test]
+    fn a_mapped_target_is_the_ipv4_address_it_maps() {
+        let target = Target::parse("[::ffff:10.0.0.1]:22").expect("a target");
+        assert_eq!(target.ip(), IpAddr::from([10, 0, 0, 1]));
+    }
+}

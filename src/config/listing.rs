@@ -1,0 +1,195 @@
+//! The other way round: settings as the file would have them, for people and for JSON.
+//!
+//! Names are those of the file and in its order; whatever is off is called `off`.
+
+use std::{fmt, time::Duration};
+
+use serde::{Serialize, Serializer};
+
+use super::settings::{Admin, AutoOr, Config, Log, Process, Targets};
+use crate::table::{Departure, Keepalive, Policy};
+
+/// Settings by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings(Vec<(&'static str, Setting)>);
+
+/// The value of a setting.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Setting {
+    /// `true` or `false`.
+    Flag(bool),
+    /// A number.
+    Number(u64),
+    /// A word, a duration, an address.
+    Text(String),
+    /// Any number of values.
+    List(Vec<String>),
+    /// Settings of their own.
+    Table(Settings),
+}
+
+impl Settings {
+    /// Each setting with its name.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &Setting)> {
+        self.0.iter().map(|(name, value)| (*name, value))
+    }
+
+    /// The settings that are not the same in `other`.
+    pub fn except(&self, other: &Self) -> Self {
+        let same = |setting: &&(&str, Setting)| other.0.contains(setting);
+        Self(self.0.iter().filter(|own| !same(own)).cloned().collect())
+    }
+}
+
+impl Serialize for Settings {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
+    }
+}
+
+impl fmt::Display for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (name, value)) in self.iter().enumerate() {
+            let before = if index == 0 { "" } else { ", " };
+            write!(f, "{before}{name} = {value}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag(flag) => write!(f, "{flag}"),
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Text(text) => f.write_str(text),
+            Self::List(items) => write!(f, "[{}]", items.join(", ")),
+            Self::Table(settings) => write!(f, "{{ {settings} }}"),
+        }
+    }
+}
+
+impl Config {
+    /// Every section but the mappings, by name.
+    pub fn sections(&self) -> [(&'static str, Settings); 5] {
+        [
+            ("process", process(&self.process)),
+            ("admin", admin(&self.admin)),
+            ("log", log(&self.log)),
+            ("targets", targets(&self.targets)),
+            ("defaults", Settings::from(&self.defaults)),
+        ]
+    }
+}
+
+fn process(process: &Process) -> Settings {
+    let pipes = match process.pipes {
+        AutoOr::Value(0) => off(),
+        pipes => auto_or(pipes),
+    };
+    Settings(vec![
+        ("workers", auto_or(process.workers)),
+        (
+            "shutdown_timeout",
+            off_or(process.shutdown_timeout.map(duration)),
+        ),
+        ("max_sessions", auto_or(process.max_sessions)),
+        ("splice", Setting::Flag(process.splice)),
+        ("pipe_size", size(process.pipe_size)),
+        ("pipes", pipes),
+    ])
+}
+
+fn admin(admin: &Admin) -> Settings {
+    Settings(vec![("listen", off_or(admin.listen.map(text)))])
+}
+
+fn log(log: &Log) -> Settings {
+    Settings(vec![
+        ("format", text(log.format)),
+        ("level", text(log.level)),
+        ("sessions", Setting::Flag(log.sessions)),
+    ])
+}
+
+fn targets(targets: &Targets) -> Settings {
+    Settings(vec![("allow", list(&targets.allow))])
+}
+
+impl From<&Policy> for Settings {
+    fn from(policy: &Policy) -> Self {
+        Self(vec![
+            ("connect_timeout", duration(policy.connect_timeout)),
+            ("idle_timeout", off_or(policy.idle_timeout.map(duration))),
+            (
+                "half_close_timeout",
+                off_or(policy.half_close_timeout.map(duration)),
+            ),
+            ("keepalive", off_or(policy.keepalive.map(keepalive))),
+            ("user_timeout", off_or(policy.user_timeout.map(duration))),
+            ("backlog", Setting::Number(policy.backlog.into())),
+            ("allow", list(policy.sources.allow())),
+            ("deny", list(policy.sources.deny())),
+            (
+                "max_sessions",
+                off_or(policy.max_sessions.map(|max| Setting::Number(max.into()))),
+            ),
+            ("on_remove", departure(policy.on_remove)),
+            ("on_retarget", departure(policy.on_retarget)),
+            ("relay", text(policy.relay)),
+            ("bind", off_or(policy.bind.map(text))),
+            ("freebind", Setting::Flag(policy.freebind)),
+        ])
+    }
+}
+
+fn keepalive(keepalive: Keepalive) -> Setting {
+    Setting::Table(Settings(vec![
+        ("idle", duration(keepalive.idle)),
+        ("interval", duration(keepalive.interval)),
+        ("count", Setting::Number(keepalive.count.into())),
+    ]))
+}
+
+fn departure(departure: Departure) -> Setting {
+    match departure {
+        Departure::Keep => text("keep"),
+        Departure::Kill => text("kill"),
+        Departure::Drain(deadline) => Setting::Table(Settings(vec![("drain", duration(deadline))])),
+    }
+}
+
+fn duration(duration: Duration) -> Setting {
+    text(humantime::format_duration(duration))
+}
+
+fn size(bytes: usize) -> Setting {
+    match bytes >> 10 {
+        kib if kib % 1024 == 0 => text(format!("{}MiB", kib >> 10)),
+        kib => text(format!("{kib}KiB")),
+    }
+}
+
+fn text(value: impl fmt::Display) -> Setting {
+    Setting::Text(value.to_string())
+}
+
+fn list(values: &[impl fmt::Display]) -> Setting {
+    Setting::List(values.iter().map(ToString::to_string).collect())
+}
+
+fn off() -> Setting {
+    text("off")
+}
+
+fn off_or(value: Option<Setting>) -> Setting {
+    value.unwrap_or_else(off)
+}
+
+fn auto_or(value: AutoOr<impl Into<u32>>) -> Setting {
+    match value {
+        AutoOr::Auto => text("auto"),
+        AutoOr::Value(number) => Setting::Number(number.into().into()),
+    }
+}

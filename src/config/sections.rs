@@ -1,0 +1,106 @@
+//! The sections of a file, from the outermost table down to the mappings.
+
+use toml::de::DeValue;
+
+use super::{
+    VERSION,
+    mapping::Mappings,
+    policy,
+    reader::Section,
+    settings::{Admin, Config, Log, LogFormat, LogLevel, Process, Targets},
+    values::{
+        ANY_DURATION, Refusal, duration, flag, integer, number, or_auto, or_off, pipe_size, prefix,
+        text, word,
+    },
+};
+
+/// The configuration in the outermost table; none if it is written for another version.
+pub(super) fn read(mut root: Section<'_>) -> Option<Config> {
+    let version = VERSION.to_string();
+    if let Some(entry) = root.required("version", &version)
+        && integer(entry.value()) != Some(VERSION)
+    {
+        entry.refuse(version);
+        if entry.value().is_integer() {
+            // Its keys may be other keys.
+            return None;
+        }
+    }
+    let mut config = Config {
+        process: root.section("process").map(process).unwrap_or_default(),
+        admin: root.section("admin").map(admin).unwrap_or_default(),
+        log: root.section("log").map(log).unwrap_or_default(),
+        targets: root.section("targets").map(targets).unwrap_or_default(),
+        ..Config::default()
+    };
+    if let Some(mut section) = root.section("defaults") {
+        config.defaults = policy::read(&mut section, &config.defaults);
+        section.finish();
+    }
+    if let Some(entries) = root
+        .entry("mapping")
+        .and_then(|entry| entry.items("tables, each headed [[mapping]]"))
+    {
+        let mut mappings = Mappings::new(&config.targets, &config.defaults);
+        config.mappings = (1..)
+            .zip(entries)
+            .filter_map(|(number, entry)| mappings.read(number, entry))
+            .collect();
+    }
+    root.finish();
+    Some(config)
+}
+
+fn process(mut section: Section<'_>) -> Process {
+    let mut process = Process::default();
+    section.set("workers", &mut process.workers, or_auto(number(1..=64)));
+    section.set(
+        "shutdown_timeout",
+        &mut process.shutdown_timeout,
+        or_off(duration(ANY_DURATION)),
+    );
+    section.set(
+        "max_sessions",
+        &mut process.max_sessions,
+        or_auto(number(1..=u32::MAX)),
+    );
+    section.set("splice", &mut process.splice, flag);
+    section.set("pipe_size", &mut process.pipe_size, pipe_size);
+    section.set("pipes", &mut process.pipes, or_auto(pipes));
+    section.finish();
+    process
+}
+
+fn pipes(value: &DeValue<'_>) -> Result<u32, Refusal> {
+    or_off(number(1..=u32::MAX))(value).map(Option::unwrap_or_default)
+}
+
+fn admin(mut section: Section<'_>) -> Admin {
+    let mut admin = Admin::default();
+    if let Some(entry) = section.entry("listen") {
+        let address = text("an IP address and a port, such as \"127.0.0.1:9422\"");
+        if let Some(listen) = entry.read(or_off(address)) {
+            admin = Admin {
+                listen,
+                origin: entry.origin(),
+            };
+        }
+    }
+    section.finish();
+    admin
+}
+
+fn log(mut section: Section<'_>) -> Log {
+    let mut log = Log::default();
+    section.set("format", &mut log.format, word(LogFormat::WORDS));
+    section.set("level", &mut log.level, word(LogLevel::WORDS));
+    section.set("sessions", &mut log.sessions, flag);
+    section.finish();
+    log
+}
+
+fn targets(mut section: Section<'_>) -> Targets {
+    let allow = section.list("allow", prefix).unwrap_or_default();
+    section.finish();
+    Targets { allow }
+}

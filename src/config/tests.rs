@@ -1,0 +1,515 @@
+use std::{net::SocketAddr, path::Path, time::Duration};
+
+use super::*;
+use crate::table::{Departure, Keepalive, Policy, RelayMode};
+
+const MAPPING: &str = "[[mapping]]\nname = \"a\"\nlisten = 1000\ntarget = \"10.0.0.1:22\"\n";
+
+fn read(text: &str) -> Result<Config, ConfigErrors> {
+    parse(text, Path::new("f"))
+}
+
+fn config(text: &str) -> Config {
+    read(&format!("version = 1\n{text}")).expect(text)
+}
+
+/// The policy of a mapping with `keys`, below `[defaults]` with `defaults`.
+fn policy(defaults: &str, keys: &str) -> Policy {
+    let config = config(&format!("[defaults]\n{defaults}\n{MAPPING}{keys}"));
+    config.mappings[0].policy.clone()
+}
+
+/// What is wrong with `text`, which starts on line 2.
+fn problems(text: &str) -> String {
+    let errors = read(&format!("version = 1\n{text}")).expect_err(text);
+    errors.to_string()
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+mod accepted {
+    use super::*;
+
+    #[test]
+    fn a_version_alone_is_a_configuration_of_defaults() {
+        let config = config("");
+        assert_eq!(config.process, Process::default());
+        assert_eq!(config.admin, Admin::default());
+        assert_eq!(config.log, Log::default());
+        assert_eq!(config.targets, Targets::default());
+        assert_eq!(config.defaults, Policy::default());
+        assert!(config.mappings.is_empty());
+    }
+
+    #[test]
+    fn every_setting_of_the_process_can_be_set() {
+        let config = config(
+            "[process]\nworkers = 2\nshutdown_timeout = \"off\"\nmax_sessions = 9\n\
+             splice = false\npipe_size = \"1MiB\"\npipes = 7\n\
+             [admin]\nlisten = \"[::1]:9\"\n\
+             [log]\nformat = \"json\"\nlevel = \"trace\"\nsessions = false\n\
+             [targets]\nallow = [\"fd00::/8\", \"10.0.0.1\"]\n",
+        );
+        let some = |number| AutoOr::Value(std::num::NonZero::new(number).expect("not 0"));
+        let process = Process {
+            workers: some(2),
+            shutdown_timeout: None,
+            max_sessions: some(9),
+            splice: false,
+            pipe_size: 1 << 20,
+            pipes: AutoOr::Value(7),
+        };
+        let log = Log {
+            format: LogFormat::Json,
+            level: LogLevel::Trace,
+            sessions: false,
+        };
+        assert_eq!(config.process, process);
+        assert_eq!(config.log, log);
+        assert_eq!(
+            config.admin.listen,
+            Some("[::1]:9".parse().expect("an address"))
+        );
+        assert_eq!(config.admin.origin.to_string(), "f:10:10");
+        let allow: Vec<_> = ["fd00::/8", "10.0.0.1/32"].map(|net| net.parse()).into();
+        assert_eq!(
+            config.targets.allow.into_iter().map(Ok).collect::<Vec<_>>(),
+            allow
+        );
+    }
+
+    #[test]
+    fn every_setting_of_a_mapping_can_be_set() {
+        let policy = policy(
+            "",
+            "connect_timeout = \"1s\"\nidle_timeout = \"1h 30m\"\nhalf_close_timeout = \"off\"\n\
+             keepalive = \"off\"\nuser_timeout = 0\nbacklog = 5\nallow = [\"10.0.0.0/8\"]\n\
+             deny = [\"10.1.0.0/16\"]\nmax_sessions = 3\non_remove = \"kill\"\n\
+             on_retarget = { drain = \"5s\" }\nrelay = \"copy\"\nbind = \"10.0.0.9\"\n\
+             freebind = true\n",
+        );
+        let expected = Policy {
+            connect_timeout: seconds(1),
+            idle_timeout: Some(seconds(5400)),
+            half_close_timeout: None,
+            keepalive: None,
+            user_timeout: None,
+            backlog: 5,
+            sources: policy.sources.clone(),
+            max_sessions: Some(3),
+            on_remove: Departure::Kill,
+            on_retarget: Departure::Drain(seconds(5)),
+            relay: RelayMode::Copy,
+            bind: Some([10, 0, 0, 9].into()),
+            freebind: true,
+        };
+        assert_eq!(policy, expected);
+        assert!(policy.sources.permits([10, 0, 0, 1].into()));
+        assert!(!policy.sources.permits([10, 1, 0, 1].into()));
+    }
+
+    #[test]
+    fn a_mapping_overrides_the_defaults_key_by_key() {
+        let policy = policy(
+            "idle_timeout = \"1h\"\nuser_timeout = \"9s\"\ndeny = [\"10.0.0.0/8\"]",
+            "user_timeout = \"8s\"\nallow = [\"10.1.0.0/16\"]",
+        );
+        assert_eq!(policy.idle_timeout, Some(seconds(3600)));
+        assert_eq!(policy.user_timeout, Some(seconds(8)));
+        assert_eq!(policy.backlog, Policy::default().backlog);
+        assert!(policy.sources.permits([10, 1, 0, 1].into()));
+        assert!(!policy.sources.permits([10, 2, 0, 1].into()));
+    }
+
+    #[test]
+    fn a_missing_key_of_keepalive_is_as_in_the_defaults() {
+        let keepalive = |idle, interval, count| {
+            Some(Keepalive {
+                idle: seconds(idle),
+                interval: seconds(interval),
+                count,
+            })
+        };
+        let own = "keepalive = { count = 9 }";
+        for (defaults, expected) in [
+            ("", keepalive(60, 15, 9)),
+            ("keepalive = { idle = \"5s\" }", keepalive(5, 15, 9)),
+            ("keepalive = \"off\"", keepalive(60, 15, 9)),
+        ] {
+            assert_eq!(policy(defaults, own).keepalive, expected, "{defaults}");
+        }
+    }
+
+    #[test]
+    fn zero_is_off_where_off_is_allowed() {
+        let policy = policy(
+            "idle_timeout = \"1h\"",
+            "idle_timeout = 0\nmax_sessions = 0",
+        );
+        assert_eq!(policy.idle_timeout, None);
+        assert_eq!(policy.max_sessions, None);
+        let pipes = |value: &str| config(&format!("[process]\npipes = {value}")).process.pipes;
+        assert_eq!(pipes("0"), AutoOr::Value(0));
+        assert_eq!(pipes("\"off\""), AutoOr::Value(0));
+    }
+
+    #[test]
+    fn listens_may_be_a_port_a_text_or_a_list_of_both() {
+        for (listen, count) in [
+            ("1000", 1),
+            ("\"127.0.0.1:1000\"", 1),
+            ("[1000, \"[::1]:1001\", \"2000-2009\"]", 12),
+        ] {
+            let config = config(&format!(
+                "[[mapping]]\nname = \"a\"\nlisten = {listen}\ntarget = \"10.0.0.1:22\""
+            ));
+            assert_eq!(config.mappings[0].pairs.len(), count, "{listen}");
+        }
+    }
+
+    #[test]
+    fn a_mapping_remembers_where_it_listens() {
+        let config = config(MAPPING);
+        assert_eq!(config.mappings[0].origin.to_string(), "f:4:10");
+        let target: SocketAddr = "10.0.0.1:22".parse().expect("an address");
+        assert_eq!(config.mappings[0].pairs[0].1, target);
+    }
+
+    #[test]
+    fn a_byte_order_mark_and_carriage_returns_do_no_harm() {
+        let text = format!("\u{feff}version = 1\n{MAPPING}").replace('\n', "\r\n");
+        let config = read(&text).expect("valid");
+        assert_eq!(config.mappings[0].origin.to_string(), "f:4:10");
+    }
+}
+
+mod refused {
+    use super::*;
+
+    #[test]
+    fn every_problem_is_reported_in_the_order_of_the_file() {
+        let text = "[process]\nworkers = 65\n\
+                    [[mapping]]\nname = \"a\"\nlisten = 70000\ntarget = \"10.0.0.1:22\"\nlisten6 = 1\n\
+                    [log]\nlevel = \"loud\"\n";
+        let lines: Vec<_> = problems(text).lines().map(str::to_owned).collect();
+        assert_eq!(
+            lines[0],
+            "f:3:11: process.workers: found 65, allowed: \"auto\" or a number from 1 to 64"
+        );
+        assert_eq!(
+            lines[1],
+            "f:6:10: mapping \"a\": listen: found 70000, allowed: a port from 1 to 65535"
+        );
+        assert!(lines[2].starts_with(
+            "f:8:1: mapping \"a\": listen6: unknown key (did you mean \"listen\"?), allowed: name, listen, target,"
+        ));
+        assert_eq!(
+            lines[3],
+            "f:10:9: log.level: found \"loud\", allowed: \"error\", \"warn\", \"info\", \"debug\" or \"trace\""
+        );
+        assert_eq!(lines.len(), 4);
+    }
+
+    #[test]
+    fn the_version_must_be_there_and_known() {
+        let text = |version: &str| {
+            read(&format!("{version}\nx = 1"))
+                .expect_err("refused")
+                .to_string()
+        };
+        assert!(text("").starts_with("f:1:1: version: missing, needed: 1\nf:2:1: x: unknown key"));
+        assert!(
+            text("version = \"1\"").starts_with("f:1:11: version: found \"1\", allowed: 1\nf:2:1:")
+        );
+        assert_eq!(text("version = 2"), "f:1:11: version: found 2, allowed: 1");
+    }
+
+    #[test]
+    fn an_empty_file_is_called_empty() {
+        for text in ["", "\n \r\n", "\u{feff}"] {
+            let errors = read(text).expect_err("empty");
+            assert_eq!(
+                errors.to_string(),
+                "f:1:1: the file is empty, needed at least: version = 1"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_not_toml_is_reported_with_its_place() {
+        assert_eq!(
+            problems("x ="),
+            "f:2:4: not TOML: string values must be quoted, expected literal string"
+        );
+        let text = problems("a = [\nb = 1\n[[c]\n");
+        assert!(text.lines().count() > 1, "{text}");
+    }
+
+    #[test]
+    fn a_key_given_twice_does_not_hide_other_problems() {
+        let text = problems("[process]\nsplice = true\nsplice = false\nworkers = 0");
+        assert_eq!(
+            text,
+            "f:4:1: not TOML: duplicate key\n\
+             f:5:11: process.workers: found 0, allowed: \"auto\" or a number from 1 to 64"
+        );
+    }
+
+    #[test]
+    fn what_makes_a_mapping_must_be_there() {
+        let text = problems("[[mapping]]\n[[mapping]]\nname = \"b\"\n");
+        let missing: Vec<_> = text
+            .lines()
+            .map(|line| line.split(": missing").next().unwrap_or_default())
+            .collect();
+        assert_eq!(
+            missing,
+            [
+                "f:2:1: mapping number 1: name",
+                "f:2:1: mapping number 1: listen",
+                "f:2:1: mapping number 1: target",
+                "f:3:1: mapping \"b\": listen",
+                "f:3:1: mapping \"b\": target",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_name_used_twice_is_reported_with_both_places() {
+        let text = problems(&format!("{MAPPING}{}", MAPPING.replace("1000", "1001")));
+        assert_eq!(text, "f:7:8: mapping \"a\": name: already used at f:3:8");
+    }
+
+    #[test]
+    fn a_name_that_could_break_a_line_is_not_one() {
+        for name in ["", "a b", "a\\nb", "a\\\"b", "é", &"a".repeat(65)] {
+            let text = problems(&MAPPING.replace("\"a\"", &format!("\"{name}\"")));
+            assert!(
+                text.starts_with("f:3:8: mapping number 1: name: found"),
+                "{text}"
+            );
+            assert_eq!(text.lines().count(), 1);
+        }
+    }
+
+    /// Each value is wrong for its key, and the message says so.
+    #[test]
+    fn a_wrong_value_is_shown_with_what_is_allowed() {
+        for (line, message) in [
+            (
+                "connect_timeout = \"off\"",
+                "found \"off\", allowed: a duration from 1ms to 1year",
+            ),
+            (
+                "connect_timeout = \"0s\"",
+                "found \"0s\", allowed: a duration from 1ms",
+            ),
+            (
+                "idle_timeout = 90",
+                "found 90, allowed: \"off\" or a duration with its unit, such as \"90s\"",
+            ),
+            (
+                "idle_timeout = \"90\"",
+                "found \"90\", allowed: \"off\" or a duration from",
+            ),
+            ("idle_timeout = \"2years\"", "found \"2years\", allowed"),
+            (
+                "idle_timeout = true",
+                "found true, allowed: \"off\" or a duration",
+            ),
+            (
+                "user_timeout = \"25days\"",
+                "allowed: \"off\" or a duration from 1ms to 24days",
+            ),
+            (
+                "keepalive = \"on\"",
+                "allowed: \"off\" or a table such as { idle",
+            ),
+            (
+                "keepalive = { idle = \"1500ms\" }",
+                "keepalive.idle: found \"1500ms\", allowed: whole seconds from \"1s\" to \"32767s\"",
+            ),
+            (
+                "keepalive = { interval = \"9h 6m 8s\" }",
+                "keepalive.interval: found",
+            ),
+            (
+                "keepalive = { count = 128 }",
+                "keepalive.count: found 128, allowed: a number from 1 to 127",
+            ),
+            (
+                "keepalive = { idl = \"1s\" }",
+                "keepalive.idl: unknown key (did you mean \"idle\"?), allowed: idle, interval, count",
+            ),
+            ("backlog = 0", "found 0, allowed: a number from 1 to 65535"),
+            ("backlog = 4096.0", "found 4096.0, allowed: a number"),
+            (
+                "allow = \"10.0.0.0/8\"",
+                "found \"10.0.0.0/8\", allowed: a list",
+            ),
+            (
+                "allow = [\"10.0.0.0/33\"]",
+                "allow (item 1): found \"10.0.0.0/33\", allowed: a prefix such as",
+            ),
+            (
+                "deny = [\"::ffff:10.0.0.0/104\"]",
+                "allowed: an IPv4 prefix written as IPv4",
+            ),
+            (
+                "max_sessions = -1",
+                "found -1, allowed: \"off\" or a number from 1",
+            ),
+            (
+                "on_remove = \"drain\"",
+                "allowed: \"keep\", \"kill\" or { drain = \"30s\" }",
+            ),
+            (
+                "on_remove = { }",
+                "on_remove.drain: missing, needed: the time that sessions have left",
+            ),
+            (
+                "on_remove = { drain = 30 }",
+                "on_remove.drain: found 30, allowed: a duration with its unit",
+            ),
+            (
+                "relay = \"zerocopy\"",
+                "allowed: \"auto\", \"copy\" or \"splice\"",
+            ),
+            (
+                "bind = \"0.0.0.0\"",
+                "allowed: \"off\" or an IP address of this machine",
+            ),
+            (
+                "freebind = \"yes\"",
+                "found \"yes\", allowed: true or false",
+            ),
+            (
+                "freebind = 1979-05-27",
+                "found 1979-05-27, allowed: true or false",
+            ),
+        ] {
+            let text = problems(&format!("{MAPPING}{line}"));
+            assert!(text.starts_with("f:6:") && text.contains(message), "{text}");
+            assert_eq!(text.lines().count(), 1, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_section_must_be_a_table_and_a_mapping_headed_by_two_brackets() {
+        assert_eq!(problems("log = 1"), "f:2:7: log: found 1, allowed: a table");
+        assert_eq!(
+            problems("[mapping]"),
+            "f:2:1: mapping: found a table, allowed: tables, each headed [[mapping]]"
+        );
+        assert_eq!(
+            problems("mapping = [7]"),
+            "f:2:12: mapping number 1: found 7, allowed: a table"
+        );
+    }
+
+    #[test]
+    fn one_prefix_both_allowed_and_denied_is_reported_where_it_was_added() {
+        let net = "[\"10.0.0.0/8\"]";
+        let both = "10.0.0.0/8 is in both allow and deny";
+        for (defaults, keys, place) in [
+            (
+                format!("deny = {net}"),
+                format!("allow = {net}"),
+                "f:8:9: mapping \"a\": allow",
+            ),
+            (
+                String::new(),
+                format!("allow = {net}\ndeny = {net}"),
+                "f:9:8: mapping \"a\": deny",
+            ),
+        ] {
+            let text = problems(&format!("[defaults]\n{defaults}\n{MAPPING}{keys}"));
+            assert_eq!(text, format!("{place}: {both}"));
+        }
+    }
+
+    #[test]
+    fn a_target_must_be_in_an_allowed_prefix() {
+        let text = problems(&format!("[targets]\nallow = [\"fd00::/8\"]\n{MAPPING}"));
+        assert_eq!(
+            text,
+            "f:7:10: mapping \"a\": target: found \"10.0.0.1:22\", \
+             allowed: an address in fd00::/8 (targets.allow)"
+        );
+    }
+
+    #[test]
+    fn a_source_address_must_be_of_the_family_of_the_target() {
+        let why = "bind ::1 is IPv6 and target 10.0.0.1 is IPv4";
+        assert_eq!(
+            problems(&format!("{MAPPING}bind = \"::1\"")),
+            format!("f:6:8: mapping \"a\": bind: {why}")
+        );
+        assert_eq!(
+            problems(&format!("[defaults]\nbind = \"::1\"\n{MAPPING}")),
+            format!("f:7:10: mapping \"a\": target: {why}")
+        );
+    }
+
+    #[test]
+    fn a_list_of_no_listens_is_not_enough() {
+        let text = problems(&MAPPING.replace("1000", "[]"));
+        assert_eq!(
+            text,
+            "f:4:10: mapping \"a\": listen: found a list, allowed: at least one public address"
+        );
+    }
+
+    #[test]
+    fn more_public_addresses_than_there_are_descriptors_are_refused() {
+        let listens: Vec<_> = (1..=5)
+            .map(|host| format!("\"127.0.0.{host}:1-65535\""))
+            .collect();
+        let text = problems(
+            &MAPPING
+                .replace("1000", &format!("[{}]", listens.join(", ")))
+                .replace(":22", ":1"),
+        );
+        assert!(
+            text.contains("makes 327675 public addresses up to here, at most 262144 are allowed"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_long_value_is_cut_and_stays_on_one_line() {
+        let text = problems(&format!(
+            "[log]\nlevel = \"\"\"{}\"\"\"",
+            "x\n".repeat(1000)
+        ));
+        assert_eq!(text.lines().count(), 1);
+        assert!(text.len() < 250, "{text}");
+    }
+}
+
+mod unreadable {
+    use super::*;
+
+    fn cause(path: &str) -> String {
+        load(Path::new(path)).expect_err("unreadable").to_string()
+    }
+
+    #[test]
+    fn the_cause_is_named() {
+        assert!(cause("/nonexistent/f").contains("/nonexistent/f: No such file"));
+        assert!(cause("/").contains("/: Is a directory"));
+        assert!(cause("/dev/zero").contains("/dev/zero: longer than 64 MiB"));
+    }
+
+    #[test]
+    fn bytes_that_are_not_text_are_reported_where_they_stand() {
+        let draft = file::read_bytes(b"version = 1\nx = \"\xff\"\n", Path::new("f"));
+        let errors = draft.finish().expect_err("not text");
+        assert_eq!(errors.to_string(), "f:2:6: not UTF-8 text (byte 0xff)");
+    }
+}
+
+mod hostile;
+mod reference;

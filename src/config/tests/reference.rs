@@ -1,0 +1,76 @@
+//! `config/tml-proxy.toml` is what the program does, not what somebody remembers of it.
+
+use std::path::Path;
+
+use super::{Admin, Config, Fault, Log, Problem, Process, Targets, parse};
+use crate::table::{Policy, Table};
+
+const REFERENCE: &str = include_str!("../../../config/tml-proxy.toml");
+
+/// The reference with its examples live: a `#` right before a setting hides an example, one before
+/// a space begins a remark.
+pub(super) fn uncommented(text: &str) -> String {
+    let line = |line: &str| match line.strip_prefix('#') {
+        Some(example) if example.starts_with(|c: char| !c.is_whitespace()) => {
+            format!("{example}\n")
+        }
+        _ => format!("{line}\n"),
+    };
+    text.lines().map(line).collect()
+}
+
+fn config(text: &str) -> Config {
+    parse(text, Path::new("config/tml-proxy.toml")).expect("the reference is valid")
+}
+
+#[test]
+fn the_reference_as_it_stands_changes_nothing() {
+    let config = config(REFERENCE);
+    assert_eq!(config.process, Process::default());
+    assert_eq!(config.admin.listen, Admin::default().listen);
+    assert_eq!(config.log, Log::default());
+    assert_eq!(config.targets, Targets::default());
+    assert_eq!(config.defaults, Policy::default());
+    assert!(config.mappings.is_empty());
+}
+
+#[test]
+fn the_examples_of_the_reference_are_valid() {
+    let draft = super::file::read_text(&uncommented(REFERENCE), Path::new("reference"));
+    let (config, table) = draft
+        .build(&Table::default(), &|_| false)
+        .expect("the examples are valid");
+    assert!(config.mappings.len() > 1 && table.routes().len() > 1);
+}
+
+#[test]
+fn every_key_occurs_in_the_reference() {
+    for key in known_keys() {
+        let written = REFERENCE.contains(&format!("{key} ="))
+            || REFERENCE.contains(&format!("[{key}]"))
+            || REFERENCE.contains(&format!("[[{key}]]"));
+        assert!(written, "{key} is not in the reference");
+    }
+}
+
+/// Every key there is: the program names them when it finds one that is none.
+fn known_keys() -> Vec<&'static str> {
+    let text = "version = 1\nx = 1\n\
+                process.x = 1\nadmin.x = 1\nlog.x = 1\ntargets.x = 1\n\
+                defaults = { x = 1, keepalive = { x = 1 }, on_remove = { x = 1 } }\n\
+                mapping = [{ x = 1 }]\n";
+    let errors = parse(text, Path::new("f")).expect_err("no key is called x");
+    let keys = errors
+        .problems()
+        .iter()
+        .filter_map(|problem| match problem {
+            Problem::Key {
+                fault: Fault::UnknownKey { allowed, .. },
+                ..
+            } => Some(allowed.clone()),
+            _ => None,
+        });
+    let keys: Vec<_> = keys.collect();
+    assert_eq!(keys.len(), 9, "a section was not asked");
+    keys.concat()
+}
