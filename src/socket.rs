@@ -30,14 +30,13 @@ pub fn open(addr: &SocketAddr) -> Result<OwnedFd> {
     )
 }
 
-/// Sets what every session's sockets need.
-pub fn set_session_options(socket: impl AsFd, policy: &Policy) -> Result<()> {
+/// Sets what a session's bytes need from its first one on.
+pub fn set_stream_options(socket: impl AsFd) -> Result<()> {
     let socket = socket.as_fd();
     // Small writes are keystrokes: waiting to merge them would be felt.
     sockopt::set_tcp_nodelay(socket, true)?;
     // Urgent bytes stay in the stream, or they would be lost on the way through.
-    sockopt::set_socket_oobinline(socket, true)?;
-    set_liveness(socket, policy)
+    sockopt::set_socket_oobinline(socket, true)
 }
 
 /// Sets how a dead peer is noticed; may be called again when the policy changes.

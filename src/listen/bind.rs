@@ -90,7 +90,8 @@ fn open(addr: &ListenAddr, policy: &Policy) -> Result<OwnedFd, Errno> {
     if policy.freebind {
         socket::set_freebind(&socket, &sockaddr)?;
     }
-    socket::set_session_options(&socket, policy)?;
+    socket::set_stream_options(&socket)?;
+    socket::set_liveness(&socket, policy)?;
     Ok(socket)
 }
 

@@ -17,7 +17,7 @@ use crate::{
 pub(super) fn start(route: &Route) -> Result<OwnedFd, Errno> {
     let policy = &route.mapping.policy;
     let socket = socket::open(&route.target)?;
-    socket::set_session_options(&socket, policy)?;
+    socket::set_stream_options(&socket)?;
     if let Some(source) = policy.bind {
         let source = SocketAddr::new(source, 0);
         if policy.freebind {

@@ -31,6 +31,10 @@ use crate::{
     telemetry::EndReason,
 };
 
+/// A session that lives this long gets keepalive and the like on the socket to its target: five
+/// system calls that a short one is spared.
+const LONG_LIVED: Duration = Duration::from_secs(1);
+
 /// A direction that moved nothing for this long gives its pipe back.
 const PIPE_IDLE: Duration = Duration::from_secs(1);
 
@@ -56,6 +60,8 @@ pub struct Session {
     active: Instant,
     /// When control wants the session gone, and why.
     leave: Option<(Instant, EndReason)>,
+    /// Whether the socket to the target notices a dead peer.
+    guarded: bool,
     phase: Phase,
     relay: Relay<Pipe>,
 }
@@ -132,6 +138,7 @@ impl Session {
             connected: None,
             active: now,
             leave: None,
+            guarded: false,
             phase: Phase::Dialing,
             relay: Relay::new(mode),
         })
@@ -316,10 +323,9 @@ impl Session {
             .min()
             .map(|span| self.active + span),
         };
-        match (own, self.leave) {
-            (Some(own), Some((leave, _))) => Some(own.min(leave)),
-            (own, leave) => own.or(leave.map(|(at, _)| at)),
-        }
+        let guard = (!self.guarded).then(|| self.opened + LONG_LIVED);
+        let leave = self.leave.map(|(at, _)| at);
+        [own, guard, leave].into_iter().flatten().min()
     }
 
     /// Does what is due.
@@ -329,6 +335,9 @@ impl Session {
             && at <= now
         {
             return Verdict::End(reason);
+        }
+        if !self.guarded && now.duration_since(self.opened) >= LONG_LIVED {
+            self.guard();
         }
         let policy = &self.route.mapping.policy;
         let quiet = now.duration_since(self.active);
@@ -386,10 +395,17 @@ impl Session {
                 mapping: Arc::clone(&successor.mapping),
             }),
         };
-        let options = [&self.client, &self.target]
-            .map(|fd| socket::set_liveness(fd, &self.route.mapping.policy));
-        if let Some(Err(error)) = options.into_iter().find(Result::is_err) {
-            tracing::debug!(session = %self.id, %error, "session keeps its old keepalive options");
+        self.guard();
+        if let Err(error) = socket::set_liveness(&self.client, &self.route.mapping.policy) {
+            tracing::debug!(session = %self.id, %error, "the client's keepalive stays as it was");
+        }
+    }
+
+    /// Has the kernel notice when the target's host is gone. The client's socket inherited that.
+    fn guard(&mut self) {
+        self.guarded = true;
+        if let Err(error) = socket::set_liveness(&self.target, &self.route.mapping.policy) {
+            tracing::debug!(session = %self.id, %error, "the target's keepalive stays as it was");
         }
     }
 
