@@ -56,7 +56,7 @@ pub struct Session {
     source: Option<SocketAddr>,
     opened: Instant,
     connected: Option<Instant>,
-    /// When a byte last moved.
+    /// When a byte last moved, or an end of stream.
     active: Instant,
     /// When control wants the session gone, and why.
     leave: Option<(Instant, EndReason)>,
@@ -225,14 +225,17 @@ impl Session {
     }
 
     fn relay(&mut self, turn: &mut Turn<'_>) -> Verdict {
-        let before = self.delivered();
+        let before = (self.delivered(), self.relay.half_closed_by());
         let mut kernel = Kernel {
             client: self.client.as_fd(),
             target: self.target.as_fd(),
             pipes: turn.pipes,
         };
         let progress = self.relay.advance(&mut kernel, turn.scratch, turn.budget);
-        self.count(before, turn.now);
+        self.count(before.0);
+        if before != (self.delivered(), self.relay.half_closed_by()) {
+            self.active = turn.now;
+        }
         match progress {
             Progress::Waiting => Verdict::Wait,
             Progress::Again => Verdict::Again,
@@ -280,16 +283,14 @@ impl Session {
         )
     }
 
-    fn count(&mut self, before: (u64, u64), now: Instant) {
+    fn count(&self, before: (u64, u64)) {
         let (up, down) = self.delivered();
         let stats = &self.route.mapping.stats;
         if up > before.0 {
             stats.add_up(up - before.0);
-            self.active = now;
         }
         if down > before.1 {
             stats.add_down(down - before.1);
-            self.active = now;
         }
     }
 
