@@ -1,0 +1,177 @@
+//! The command line of the side-by-side run.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+
+use crate::{
+    peers::Overrides,
+    workloads::{Windows, Workload},
+};
+
+/// Runs the proxy and every peer that is installed side by side.
+///
+/// It measures the workloads, unless only --growth, --unprivileged or --syscalls is asked for.
+#[derive(Debug, Parser)]
+#[command(name = "versus", bin_name = "cargo bench --bench versus --")]
+pub struct Args {
+    /// Short windows, one round, no 9000 sessions: a look in under a minute
+    #[arg(long)]
+    pub quick: bool,
+
+    /// Rounds per workload; every peer has its turn in each
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: Option<u32>,
+
+    /// Only these workloads, by name or by the beginning of it (--list shows them)
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub workload: Vec<String>,
+
+    /// Only these peers, by name or by the beginning of it
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub peer: Vec<String>,
+
+    /// Write every sample and every summary as a line of JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+
+    /// Draw the proxies' CPU as bars
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+
+    /// Compare with another tml-proxy binary
+    #[arg(long, value_name = "NAME=PATH", value_parser = parse_extra_binary)]
+    pub extra_binary: Vec<Extra>,
+
+    /// Compare with another configuration: dotted keys of the configuration file; without PATH
+    /// the binary is the one just built
+    #[arg(long, value_name = "NAME=[PATH]:KEY=VALUE[,KEY=VALUE]", value_parser = parse_extra_config)]
+    pub extra_config: Vec<Extra>,
+
+    /// Let every peer write a line per session, as an operator would
+    #[arg(long)]
+    pub log_sessions: bool,
+
+    /// How cost grows with mappings and open sessions; reload and start with 10 000 mappings
+    #[arg(long)]
+    pub growth: bool,
+
+    /// 2000 bulk sessions at once through proxies without privileges, where the pipe budget binds
+    #[arg(long)]
+    pub unprivileged: bool,
+
+    /// System calls per connection and per round trip, counted by strace
+    #[arg(long)]
+    pub syscalls: bool,
+
+    /// Show the workloads and the peers found, and stop
+    #[arg(long)]
+    pub list: bool,
+
+    /// Given by cargo bench
+    #[arg(long, hide = true)]
+    pub bench: bool,
+}
+
+/// A further tml-proxy to compare with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extra {
+    /// What it is called in the tables.
+    pub name: String,
+    /// Its binary, or the one just built.
+    pub binary: Option<PathBuf>,
+    /// What its configuration has beyond the common one.
+    pub overrides: Overrides,
+}
+
+impl Args {
+    /// Rounds per workload.
+    pub fn rounds(&self) -> u32 {
+        self.rounds.unwrap_or(if self.quick { 1 } else { 5 })
+    }
+
+    /// How long things are measured.
+    pub fn windows(&self) -> Windows {
+        if self.quick {
+            Windows::QUICK
+        } else {
+            Windows::FULL
+        }
+    }
+
+    /// Whether the workloads are to be measured.
+    pub fn compares(&self) -> bool {
+        !self.workload.is_empty() || !(self.growth || self.unprivileged || self.syscalls)
+    }
+
+    /// Whether a peer was asked for.
+    pub fn wants_peer(&self, name: &str) -> bool {
+        self.peer.is_empty() || self.peer.iter().any(|wanted| name.starts_with(wanted))
+    }
+
+    /// The workloads asked for.
+    ///
+    /// # Errors
+    ///
+    /// A name that fits none.
+    pub fn workloads(&self) -> Result<Vec<Workload>> {
+        let all = Workload::all(self.quick && self.workload.is_empty());
+        if self.workload.is_empty() {
+            return Ok(all);
+        }
+        for wanted in &self.workload {
+            ensure!(
+                all.iter().any(|known| known.name().starts_with(wanted)),
+                "no workload is called {wanted:?}; --list shows them"
+            );
+        }
+        let is_name = |text: &String| all.iter().any(|known| known.name() == *text);
+        let wanted = |known: &Workload| {
+            // A full name means itself only: "keystrokes" is also the beginning of another.
+            let fits = |text: &String| match is_name(text) {
+                true => known.name() == *text,
+                false => known.name().starts_with(text),
+            };
+            self.workload.iter().any(fits)
+        };
+        Ok(all.iter().copied().filter(wanted).collect())
+    }
+}
+
+fn parse_extra_binary(text: &str) -> Result<Extra> {
+    let (name, path) = split_name(text)?;
+    ensure!(!path.is_empty(), "expected a path after {name}=");
+    Ok(Extra {
+        name: name.to_owned(),
+        binary: Some(path.into()),
+        overrides: Overrides::default(),
+    })
+}
+
+fn parse_extra_config(text: &str) -> Result<Extra> {
+    let (name, rest) = split_name(text)?;
+    let (path, settings) = rest
+        .split_once(':')
+        .context("expected a colon before KEY=VALUE")?;
+    let mut overrides = Overrides::default();
+    for setting in settings.split(',') {
+        let (key, value) = setting.split_once('=').context("expected KEY=VALUE")?;
+        overrides.set(key.trim(), value.trim());
+    }
+    Ok(Extra {
+        name: name.to_owned(),
+        binary: (!path.is_empty()).then(|| path.into()),
+        overrides,
+    })
+}
+
+/// A name before an equals sign; it also names a directory.
+fn split_name(text: &str) -> Result<(&str, &str)> {
+    let (name, rest) = text.split_once('=').context("expected NAME=…")?;
+    ensure!(
+        !name.is_empty() && !name.contains('/'),
+        "{name:?} is not fit for a name"
+    );
+    Ok((name, rest))
+}

@@ -1,0 +1,217 @@
+//! What a proxy and the machine used: processor time, memory, descriptors, wake-ups.
+//!
+//! Processor time comes from `/proc/PID/task/TID/schedstat`, in nanoseconds; it is exact for a
+//! thread that sleeps, so it is read before the load starts and after it has ended. A thread that
+//! ended in between is not counted.
+
+use std::{
+    collections::HashMap,
+    fs, thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+
+/// The processes of a proxy and what they have used so far.
+#[derive(Debug, Clone, Default)]
+pub struct Meter {
+    pids: Vec<u32>,
+}
+
+/// Processor time at one moment.
+pub struct Reading {
+    threads: HashMap<String, u64>,
+    machine: Machine,
+}
+
+/// Processor time between two moments.
+#[derive(Debug, Clone, Copy)]
+pub struct Cost {
+    /// User and system time of the proxy, all threads of all its processes.
+    pub proxy: Duration,
+    /// The whole machine, less what it was idle.
+    pub machine: Duration,
+}
+
+/// What a proxy holds at one moment.
+#[derive(Debug, Clone, Copy)]
+pub struct Holdings {
+    /// Proportional set size in bytes: user memory, shared pages counted by share.
+    pub memory: u64,
+    /// Open descriptors.
+    pub descriptors: u64,
+    /// How often a thread has gone to sleep so far.
+    pub sleeps: u64,
+}
+
+impl Meter {
+    /// Watches a process and its children, as they are now.
+    pub fn of_process(root: u32) -> Result<Self> {
+        let mut pids = vec![root];
+        let parents = parents()?;
+        let mut next = 0;
+        while let Some(&parent) = pids.get(next) {
+            pids.extend(
+                parents
+                    .iter()
+                    .filter(|(_, of)| **of == parent)
+                    .map(|(pid, _)| *pid),
+            );
+            next += 1;
+        }
+        Ok(Self { pids })
+    }
+
+    /// The processes watched.
+    pub fn pids(&self) -> &[u32] {
+        &self.pids
+    }
+
+    /// Whether a tracer holds every thread.
+    pub fn is_traced(&self) -> Result<bool> {
+        for task in self.tasks()? {
+            if field(&fs::read_to_string(format!("{task}/status"))?, "TracerPid:")? == 0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Processor time used so far.
+    pub fn read(&self) -> Result<Reading> {
+        let mut threads = HashMap::new();
+        for task in self.tasks()? {
+            // A thread may end while we look.
+            let Ok(text) = fs::read_to_string(format!("{task}/schedstat")) else {
+                continue;
+            };
+            let on_cpu = text.split(' ').next().and_then(|ns| ns.parse().ok());
+            threads.insert(
+                task,
+                on_cpu.context("schedstat has a number of nanoseconds")?,
+            );
+        }
+        Ok(Reading {
+            threads,
+            machine: Machine::now()?,
+        })
+    }
+
+    /// Processor time used since `before`.
+    pub fn since(&self, before: &Reading) -> Result<Cost> {
+        let now = self.read()?;
+        let used = |(task, ns): (&String, &u64)| {
+            ns.saturating_sub(before.threads.get(task).copied().unwrap_or(0))
+        };
+        Ok(Cost {
+            proxy: Duration::from_nanos(now.threads.iter().map(used).sum()),
+            machine: now.machine.busy_since(&before.machine),
+        })
+    }
+
+    /// What is held now.
+    pub fn holdings(&self) -> Result<Holdings> {
+        let mut held = Holdings {
+            memory: 0,
+            descriptors: 0,
+            sleeps: 0,
+        };
+        for pid in &self.pids {
+            let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))
+                .with_context(|| format!("read the memory of process {pid}"))?;
+            held.memory += field(&rollup, "Pss:")? * 1024;
+            held.descriptors += u64::try_from(fs::read_dir(format!("/proc/{pid}/fd"))?.count())?;
+        }
+        for task in self.tasks()? {
+            let status = fs::read_to_string(format!("{task}/status"))?;
+            held.sleeps += field(&status, "voluntary_ctxt_switches:")?;
+        }
+        Ok(held)
+    }
+
+    fn tasks(&self) -> Result<Vec<String>> {
+        let mut tasks = Vec::new();
+        for pid in &self.pids {
+            let entries = fs::read_dir(format!("/proc/{pid}/task"))
+                .with_context(|| format!("process {pid} is gone"))?;
+            for entry in entries {
+                tasks.push(entry?.path().display().to_string());
+            }
+        }
+        Ok(tasks)
+    }
+}
+
+fn field(text: &str, name: &str) -> Result<u64> {
+    text.lines()
+        .find_map(|line| line.strip_prefix(name))
+        .and_then(|rest| rest.split_whitespace().next())
+        .and_then(|number| number.parse().ok())
+        .with_context(|| format!("no number after {name}"))
+}
+
+/// Every process and its parent.
+fn parents() -> Result<HashMap<u32, u32>> {
+    let mut parents = HashMap::new();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else {
+            continue;
+        };
+        parents.insert(pid, u32::try_from(field(&status, "PPid:")?)?);
+    }
+    Ok(parents)
+}
+
+/// How many processors somebody uses although nothing is measured yet.
+pub fn background() -> Result<f64> {
+    let before = Machine::now()?;
+    thread::sleep(Duration::from_millis(500));
+    let now = Machine::now()?;
+    Ok(now.busy_since(&before).as_secs_f64() / (now.at - before.at).as_secs_f64())
+}
+
+/// The processors' idle time at one moment.
+///
+/// What is not idle is busy: the kernel keeps idle time by the clock, and what is used only by
+/// looking who runs when it ticks, which misses a machine that wakes up a thousand times a second.
+struct Machine {
+    at: Instant,
+    processors: u32,
+    /// Idle, or taken by the host of a virtual machine.
+    unused: Duration,
+}
+
+impl Machine {
+    fn now() -> Result<Self> {
+        let at = Instant::now();
+        let stat = fs::read_to_string("/proc/stat").context("read /proc/stat")?;
+        let is_processor = |line: &str| {
+            line.strip_prefix("cpu")
+                .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+        };
+        let total = stat.lines().next().context("/proc/stat is empty")?;
+        let ticks: Vec<u64> = total
+            .split_whitespace()
+            .skip(1)
+            .map_while(|n| n.parse().ok())
+            .collect();
+        let [_, _, _, idle, waiting, _, _, stolen, ..] = ticks[..] else {
+            anyhow::bail!("/proc/stat has too few columns: {total:?}");
+        };
+        let per_second = u32::try_from(rustix::param::clock_ticks_per_second())?;
+        Ok(Self {
+            at,
+            processors: u32::try_from(stat.lines().filter(|line| is_processor(line)).count())?,
+            unused: Duration::from_secs(idle + waiting + stolen) / per_second,
+        })
+    }
+
+    fn busy_since(&self, before: &Self) -> Duration {
+        let passed = (self.at - before.at) * self.processors;
+        passed.saturating_sub(self.unused.saturating_sub(before.unused))
+    }
+}

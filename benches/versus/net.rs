@@ -1,0 +1,152 @@
+//! Sockets for the load: listeners, connections and an epoll set, all non-blocking.
+//!
+//! Levels, not edges: a load generator that misses a wake-up would be blamed on the proxy.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    os::fd::{AsFd, AsRawFd},
+    sync::atomic::{AtomicU16, Ordering},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use rustix::{
+    event::{Timespec, epoll},
+    net::SocketFlags,
+};
+use socket2::{Domain, Socket, Type};
+
+pub use rustix::event::epoll::{Event, EventFlags};
+
+/// Nothing here waits longer than this for a peer to do something.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A set of sockets to wait for.
+pub struct Poller {
+    epoll: rustix::fd::OwnedFd,
+}
+
+impl Poller {
+    /// An empty set.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+        })
+    }
+
+    /// Adds a socket; its descriptor number is its token.
+    pub fn add(&self, socket: &(impl AsFd + AsRawFd), interest: EventFlags) -> io::Result<()> {
+        let token = epoll::EventData::new_u64(token(socket));
+        Ok(epoll::add(&self.epoll, socket, token, interest)?)
+    }
+
+    /// Changes what a socket is waited for.
+    pub fn modify(&self, socket: &(impl AsFd + AsRawFd), interest: EventFlags) -> io::Result<()> {
+        let token = epoll::EventData::new_u64(token(socket));
+        Ok(epoll::modify(&self.epoll, socket, token, interest)?)
+    }
+
+    /// Waits until something is ready, at most `timeout`. What is ready replaces `ready`.
+    pub fn wait(&self, ready: &mut Vec<Event>, timeout: Duration) -> io::Result<()> {
+        let timeout = Timespec {
+            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: timeout.subsec_nanos().into(),
+        };
+        ready.clear();
+        ready.reserve(256);
+        rustix::io::retry_on_intr(|| {
+            epoll::wait(
+                &self.epoll,
+                rustix::buffer::spare_capacity(ready),
+                Some(&timeout),
+            )
+        })?;
+        Ok(())
+    }
+}
+
+/// What a ready event calls this socket.
+pub fn token(socket: &impl AsRawFd) -> u64 {
+    u64::try_from(socket.as_raw_fd()).expect("an open descriptor is not negative")
+}
+
+/// Listens on a free loopback port; accepted sockets inherit TCP_NODELAY.
+pub fn listen() -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_nonblocking(true)?;
+    socket.listen(4096)?;
+    Ok(socket.into())
+}
+
+/// Accepts one connection, if one waits.
+pub fn accept(listener: &TcpListener) -> io::Result<Option<TcpStream>> {
+    match rustix::net::accept_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+        Ok(socket) => Ok(Some(socket.into())),
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::CONNABORTED) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Connects, waiting a bounded time, and returns a non-blocking socket.
+///
+/// On the loopback interface the handshake is over when connect(2) returns, so that this is one
+/// call and no wait.
+pub fn connect(to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+    socket.set_write_timeout(Some(PATIENCE))?;
+    socket.connect(&to.into())?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// Connects with blocking reads and writes that give up after a while.
+pub fn connect_blocking(to: SocketAddr) -> io::Result<TcpStream> {
+    let stream = connect(to)?;
+    stream.set_nonblocking(false)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+/// `count` loopback ports nobody listens on, outside the range the kernel picks from, so that no
+/// outgoing connection takes one before the proxy does.
+pub fn free_ports(count: usize) -> Result<Vec<SocketAddr>> {
+    const FIRST: u16 = 10_000;
+    const LAST: u16 = 32_000;
+    static NEXT: AtomicU16 = AtomicU16::new(FIRST);
+
+    let mut ports = Vec::with_capacity(count);
+    for _ in FIRST..LAST {
+        if ports.len() == count {
+            break;
+        }
+        let step = |port| Some(if port + 1 < LAST { port + 1 } else { FIRST });
+        let port = NEXT
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, step)
+            .expect("the step always gives a port");
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        if TcpListener::bind(address).is_ok() {
+            ports.push(address);
+        }
+    }
+    ensure!(
+        ports.len() == count,
+        "only {} of {count} ports are free",
+        ports.len()
+    );
+    Ok(ports)
+}
+
+/// Sends all of a small message on a non-blocking socket.
+pub fn send_small(stream: &TcpStream, message: &[u8]) -> Result<()> {
+    let sent = rustix::net::send(stream, message, rustix::net::SendFlags::NOSIGNAL)
+        .context("send a small message")?;
+    ensure!(
+        sent == message.len(),
+        "a small message was sent in part: {sent} bytes"
+    );
+    Ok(())
+}

@@ -1,0 +1,194 @@
+//! Child processes that never outlive the run, whichever way it ends.
+
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus},
+    sync::{Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions, kill_process, waitpid};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// What has to be cleared away when a signal ends the run.
+static LEFT_BEHIND: Mutex<LeftBehind> = Mutex::new(LeftBehind {
+    children: Vec::new(),
+    directories: Vec::new(),
+});
+
+struct LeftBehind {
+    children: Vec<Pid>,
+    directories: Vec<PathBuf>,
+}
+
+impl LeftBehind {
+    /// Ends the children and removes the directories, as far as that takes a bounded time.
+    fn clear_away(&mut self) {
+        for &pid in &self.children {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        for _ in 0..40 {
+            // Whoever is still running, and the main thread until it wants to start something,
+            // may write to a directory while it is being removed.
+            let running = |pid: &Pid| matches!(waitpid(Some(*pid), WaitOptions::NOHANG), Ok(None));
+            self.children.retain(running);
+            self.directories.retain(|path| {
+                let _ = fs::remove_dir_all(path);
+                path.exists()
+            });
+            if self.children.is_empty() && self.directories.is_empty() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        for &pid in &self.children {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
+fn left_behind<T>(change: impl FnOnce(&mut LeftBehind) -> T) -> T {
+    change(&mut LEFT_BEHIND.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// A child process; dropping it ends it.
+pub struct Process {
+    child: Child,
+}
+
+impl Process {
+    /// Starts a program.
+    pub fn spawn(command: &mut Command) -> Result<Self> {
+        // Under the lock, or a signal could fall between the start and the entry.
+        left_behind(|left| {
+            let child = command
+                .spawn()
+                .with_context(|| format!("start {command:?}"))?;
+            let process = Self { child };
+            left.children.push(process.pid());
+            Ok(process)
+        })
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        Ok(kill_process(self.pid(), signal)?)
+    }
+
+    /// Waits for its end; whether it came in time.
+    pub fn wait(&mut self, at_most: Duration) -> bool {
+        let deadline = Instant::now() + at_most;
+        while Instant::now() < deadline {
+            if self.ended().is_some() {
+                return true;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        false
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let pid = self.pid();
+        if self.ended().is_none() {
+            // Errors mean that it is gone, which is what is wanted.
+            let _ = kill_process(pid, Signal::TERM);
+            if !self.wait(Duration::from_secs(5)) {
+                let _ = self.child.kill();
+            }
+            let _ = self.child.wait();
+        }
+        left_behind(|left| left.children.retain(|child| *child != pid));
+    }
+}
+
+/// A directory for configurations and logs, removed at the end. Readable by every user, because a
+/// proxy may run as another.
+pub struct Workspace {
+    path: PathBuf,
+}
+
+impl Workspace {
+    /// Makes an empty directory.
+    pub fn new() -> Result<Self> {
+        let name = format!("tml-proxy-versus-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).with_context(|| format!("create {}", path.display()))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        left_behind(|left| left.directories.push(path.clone()));
+        Ok(Self { path })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Workspace {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+        left_behind(|left| left.directories.retain(|path| *path != self.path));
+    }
+}
+
+/// From now on a signal that would end the run ends the children first.
+pub fn clean_up_on_signal() -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            runtime.block_on(async {
+                let [Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)] = [
+                    SignalKind::interrupt(),
+                    SignalKind::terminate(),
+                    SignalKind::hangup(),
+                ]
+                .map(signal) else {
+                    return;
+                };
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                    _ = hangup.recv() => {}
+                }
+                // The lock is kept: nothing is started any more.
+                left_behind(|left| {
+                    left.clear_away();
+                    std::process::exit(130);
+                });
+            });
+        })?;
+    Ok(())
+}
+
+/// Allows this process and its children as many descriptors as the system does.
+pub fn raise_descriptor_limit() -> Result<()> {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    rustix::process::setrlimit(Resource::Nofile, raised).context("raise the descriptor limit")
+}
