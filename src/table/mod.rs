@@ -8,18 +8,16 @@
 //!
 //! Nothing here does I/O: sockets follow the table, they are not in it.
 
+mod conflict;
 mod diff;
 mod listen_addr;
 mod mapping;
 mod policy;
 mod sources;
 
-use std::{
-    collections::HashMap,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
+pub use conflict::{Conflict, Surroundings};
 pub use diff::{Diff, RouteChange, diff};
 pub use listen_addr::{ListenAddr, ListenHost};
 pub use mapping::{Mapping, MappingName, MappingSpec, Origin};
@@ -46,73 +44,6 @@ pub struct Table {
     mappings: Vec<Arc<Mapping>>,
 }
 
-/// What a set of mappings must not contradict besides itself.
-pub struct Surroundings<'a> {
-    /// Listeners of our own that are not mappings (the admin endpoint), and where they were asked for.
-    pub reserved: &'a [(SocketAddr, Origin)],
-    /// Whether an address belongs to this machine; decides if a wildcard listener is a loop.
-    pub is_local: &'a dyn Fn(IpAddr) -> bool,
-}
-
-/// Two statements of the operator that cannot both hold.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Conflict {
-    /// Two mappings carry one name.
-    #[error("{second}: mapping name {name:?} is already used at {first}")]
-    Name {
-        /// The name in question.
-        name: MappingName,
-        /// Who has it.
-        first: Origin,
-        /// Who wants it too.
-        second: Origin,
-    },
-    /// Two listeners would claim the same connections.
-    #[error(
-        "{second}: mapping {second_name:?} listens on {wanted}, which overlaps {taken} of {first_name} at {first}"
-    )]
-    Listen {
-        /// The address that came first.
-        taken: ListenAddr,
-        /// Who has it, as it is called.
-        first_name: String,
-        /// Where that was written.
-        first: Origin,
-        /// The address that overlaps it.
-        wanted: ListenAddr,
-        /// The mapping that wants it.
-        second_name: MappingName,
-        /// Where that was written.
-        second: Origin,
-    },
-    /// A target is one of our own listeners: a connection would chase its own tail.
-    #[error(
-        "{at}: mapping {name:?} has the target {target}, which is this proxy's own listener {listener} at {listener_at}: connections would loop"
-    )]
-    Loop {
-        /// The mapping with the target.
-        name: MappingName,
-        /// The target.
-        target: SocketAddr,
-        /// Where the mapping was written.
-        at: Origin,
-        /// The listener it would come back to.
-        listener: ListenAddr,
-        /// Where that listener was written.
-        listener_at: Origin,
-    },
-}
-
-impl Conflict {
-    /// Where the later of the two statements stands.
-    pub fn origin(&self) -> &Origin {
-        match self {
-            Self::Name { second, .. } | Self::Listen { second, .. } => second,
-            Self::Loop { at, .. } => at,
-        }
-    }
-}
-
 impl Table {
     /// Makes a snapshot of `specs`, sharing with `previous` what did not change.
     ///
@@ -124,7 +55,7 @@ impl Table {
         previous: &Table,
         around: &Surroundings<'_>,
     ) -> Result<Table, Vec<Conflict>> {
-        let conflicts = conflicts(specs, around);
+        let conflicts = conflict::find(specs, around);
         if !conflicts.is_empty() {
             return Err(conflicts);
         }
@@ -172,63 +103,6 @@ impl Table {
     pub fn mappings(&self) -> &[Arc<Mapping>] {
         &self.mappings
     }
-}
-
-fn conflicts(specs: &[MappingSpec], around: &Surroundings<'_>) -> Vec<Conflict> {
-    let mut found = Vec::new();
-    let mut names: HashMap<&MappingName, &Origin> = HashMap::new();
-    // Only equal ports can overlap, and a port rarely has more than one listener.
-    let mut by_port: HashMap<u16, Vec<(ListenAddr, String, &Origin)>> = HashMap::new();
-    for (addr, origin) in around.reserved {
-        let listen = ListenAddr::from(*addr);
-        by_port.entry(listen.port()).or_default().push((
-            listen,
-            "the admin listener".to_owned(),
-            origin,
-        ));
-    }
-    for spec in specs {
-        if let Some(first) = names.insert(&spec.name, &spec.origin) {
-            found.push(Conflict::Name {
-                name: spec.name.clone(),
-                first: first.clone(),
-                second: spec.origin.clone(),
-            });
-        }
-        for &(wanted, _) in &spec.pairs {
-            let same_port = by_port.entry(wanted.port()).or_default();
-            if let Some((taken, first_name, first)) =
-                same_port.iter().find(|(addr, _, _)| addr.overlaps(&wanted))
-            {
-                found.push(Conflict::Listen {
-                    taken: *taken,
-                    first_name: first_name.clone(),
-                    first: (*first).clone(),
-                    wanted,
-                    second_name: spec.name.clone(),
-                    second: spec.origin.clone(),
-                });
-            }
-            same_port.push((wanted, format!("mapping {:?}", spec.name), &spec.origin));
-        }
-    }
-    for spec in specs {
-        for &(_, target) in &spec.pairs {
-            let listeners = by_port.get(&target.port()).into_iter().flatten();
-            for (listener, _, listener_at) in listeners {
-                if listener.receives(&target, around.is_local) {
-                    found.push(Conflict::Loop {
-                        name: spec.name.clone(),
-                        target,
-                        at: spec.origin.clone(),
-                        listener: *listener,
-                        listener_at: (*listener_at).clone(),
-                    });
-                }
-            }
-        }
-    }
-    found
 }
 
 #[cfg(test)]

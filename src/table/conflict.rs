@@ -1,0 +1,209 @@
+//! What contradicts what in a set of mappings.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
+
+use super::{ListenAddr, MappingName, MappingSpec, Origin};
+
+/// What a set of mappings must not contradict besides itself.
+pub struct Surroundings<'a> {
+    /// Listeners of our own that are not mappings (the admin endpoint), and where they were asked for.
+    pub reserved: &'a [(SocketAddr, Origin)],
+    /// Whether an address belongs to this machine; decides if a wildcard listener is a loop.
+    pub is_local: &'a dyn Fn(IpAddr) -> bool,
+}
+
+/// Two statements of the operator that cannot both hold.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Conflict {
+    /// Two mappings carry one name.
+    #[error("{second}: mapping name {name:?} is already used at {first}")]
+    Name {
+        /// The name in question.
+        name: MappingName,
+        /// Who has it.
+        first: Origin,
+        /// Who wants it too.
+        second: Origin,
+    },
+    /// Two listeners would claim the same connections.
+    #[error(
+        "{second}: mapping {second_name:?} listens on {wanted}, which overlaps {taken} of {first_name} at {first}"
+    )]
+    Listen {
+        /// The address that came first.
+        taken: ListenAddr,
+        /// Who has it, as it is called.
+        first_name: String,
+        /// Where that was written.
+        first: Origin,
+        /// The address that overlaps it.
+        wanted: ListenAddr,
+        /// The mapping that wants it.
+        second_name: MappingName,
+        /// Where that was written.
+        second: Origin,
+    },
+    /// A target is one of our own listeners: a connection would chase its own tail.
+    #[error(
+        "{at}: mapping {name:?} has the target {target}, which is this proxy's own listener {listener} at {listener_at}: connections would loop"
+    )]
+    Loop {
+        /// The mapping with the target.
+        name: MappingName,
+        /// The target.
+        target: SocketAddr,
+        /// Where the mapping was written.
+        at: Origin,
+        /// The listener it would come back to.
+        listener: ListenAddr,
+        /// Where that listener was written.
+        listener_at: Origin,
+    },
+}
+
+impl Conflict {
+    /// Where the later of the two statements stands.
+    pub fn origin(&self) -> &Origin {
+        match self {
+            Self::Name { second, .. } | Self::Listen { second, .. } => second,
+            Self::Loop { at, .. } => at,
+        }
+    }
+}
+
+/// Every contradiction in `specs`.
+pub(super) fn find(specs: &[MappingSpec], around: &Surroundings<'_>) -> Vec<Conflict> {
+    let claims = Claims::new(specs, around);
+    let names = names_used_twice(specs);
+    let overlaps = claims.overlaps();
+    let loops = specs.iter().flat_map(|spec| claims.loops(spec, around));
+    names.into_iter().chain(overlaps).chain(loops).collect()
+}
+
+fn names_used_twice(specs: &[MappingSpec]) -> Vec<Conflict> {
+    let mut known: HashMap<&MappingName, &Origin> = HashMap::with_capacity(specs.len());
+    let twice = specs.iter().filter_map(|spec| {
+        let first = known.insert(&spec.name, &spec.origin)?;
+        Some(Conflict::Name {
+            name: spec.name.clone(),
+            first: first.clone(),
+            second: spec.origin.clone(),
+        })
+    });
+    twice.collect()
+}
+
+/// Who wants which listener, by port and then in the order of the wishes: only equal ports can
+/// overlap, so only neighbours need to be looked at.
+struct Claims<'a>(Vec<Claim<'a>>);
+
+#[derive(Clone, Copy)]
+struct Claim<'a> {
+    listen: ListenAddr,
+    order: usize,
+    holder: Holder<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum Holder<'a> {
+    Reserved(&'a Origin),
+    Mapping(&'a MappingSpec),
+}
+
+impl<'a> Holder<'a> {
+    fn origin(self) -> &'a Origin {
+        match self {
+            Self::Reserved(origin) => origin,
+            Self::Mapping(spec) => &spec.origin,
+        }
+    }
+}
+
+impl fmt::Display for Holder<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reserved(_) => f.write_str("the admin listener"),
+            Self::Mapping(spec) => write!(f, "mapping {:?}", spec.name),
+        }
+    }
+}
+
+impl<'a> Claims<'a> {
+    fn new(specs: &'a [MappingSpec], around: &Surroundings<'a>) -> Self {
+        let reserved = around
+            .reserved
+            .iter()
+            .map(|(addr, origin)| (ListenAddr::from(*addr), Holder::Reserved(origin)));
+        let wanted = specs.iter().flat_map(|spec| {
+            let listens = spec.pairs.iter().map(|(listen, _)| *listen);
+            listens.map(move |listen| (listen, Holder::Mapping(spec)))
+        });
+        let mut claims: Vec<_> = reserved
+            .chain(wanted)
+            .enumerate()
+            .map(|(order, (listen, holder))| Claim {
+                listen,
+                order,
+                holder,
+            })
+            .collect();
+        claims.sort_unstable_by_key(|claim| (claim.listen.port(), claim.order));
+        Self(claims)
+    }
+
+    fn on_port(&self, port: u16) -> &[Claim<'a>] {
+        let start = self.0.partition_point(|claim| claim.listen.port() < port);
+        let claims = &self.0[start..];
+        let end = claims.partition_point(|claim| claim.listen.port() == port);
+        &claims[..end]
+    }
+
+    /// Each claim that overlaps an earlier one, in the order of the wishes.
+    fn overlaps(&self) -> Vec<Conflict> {
+        let mut found = Vec::new();
+        for same_port in self.0.chunk_by(|a, b| a.listen.port() == b.listen.port()) {
+            for (place, second) in same_port.iter().enumerate() {
+                let Holder::Mapping(spec) = second.holder else {
+                    continue;
+                };
+                let earlier = &same_port[..place];
+                if let Some(first) = earlier.iter().find(|c| c.listen.overlaps(&second.listen)) {
+                    let conflict = Conflict::Listen {
+                        taken: first.listen,
+                        first_name: first.holder.to_string(),
+                        first: first.holder.origin().clone(),
+                        wanted: second.listen,
+                        second_name: spec.name.clone(),
+                        second: spec.origin.clone(),
+                    };
+                    found.push((second.order, conflict));
+                }
+            }
+        }
+        found.sort_by_key(|(order, _)| *order);
+        found.into_iter().map(|(_, conflict)| conflict).collect()
+    }
+
+    /// Each of our listeners that a target of `spec` would come back to.
+    fn loops(&self, spec: &MappingSpec, around: &Surroundings<'_>) -> Vec<Conflict> {
+        let mut found = Vec::new();
+        for &(_, target) in &spec.pairs {
+            for claim in self.on_port(target.port()) {
+                if claim.listen.receives(&target, around.is_local) {
+                    found.push(Conflict::Loop {
+                        name: spec.name.clone(),
+                        target,
+                        at: spec.origin.clone(),
+                        listener: claim.listen,
+                        listener_at: claim.holder.origin().clone(),
+                    });
+                }
+            }
+        }
+        found
+    }
+}
