@@ -99,6 +99,7 @@ impl<'a> Running<'a> {
             stats: ProcessStats::default(),
             pipes: Arc::new(PipeBudget::new(budget.pipes, config.process.pipe_size)),
             log: LogQueue::new(LOG_QUEUE),
+            log_sessions: config.log.sessions,
             next_session: AtomicU64::new(1),
             max_sessions: budget.sessions,
             splice: config.process.splice && budget.pipes > 0,
@@ -123,7 +124,7 @@ impl<'a> Running<'a> {
             let _ = report.send(result);
         })
         .map_err(|error| start_failed("cannot start the workers", &error))?;
-        let log_writer = spawn_log_writer(Arc::clone(&shared), config.log.sessions)
+        let log_writer = spawn_log_writer(Arc::clone(&shared))
             .map_err(|error| start_failed("cannot start the log writer", &error))?;
         let mut control = Control::new(Arc::clone(&shared), handles);
         let summary = control
@@ -339,16 +340,10 @@ fn worker_count(config: &Config) -> usize {
     }
 }
 
-fn spawn_log_writer(shared: Arc<Shared>, sessions: bool) -> io::Result<thread::JoinHandle<()>> {
+fn spawn_log_writer(shared: Arc<Shared>) -> io::Result<thread::JoinHandle<()>> {
     thread::Builder::new()
         .name("session-log".to_owned())
-        .spawn(move || {
-            shared.log.write_all(|record: SessionRecord| {
-                if sessions {
-                    record.log();
-                }
-            });
-        })
+        .spawn(move || shared.log.write_all(|record: SessionRecord| record.log()))
 }
 
 fn list(errors: &[ListenError]) -> String {

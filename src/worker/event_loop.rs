@@ -271,7 +271,7 @@ impl EventLoop {
         stats.spliced_bytes.fetch_add(record.bytes_spliced, Relaxed);
         stats.copied_bytes.fetch_add(copied, Relaxed);
         stats.session_ended();
-        self.shared.log.push(record);
+        self.shared.record(record);
     }
 
     // --- connections
@@ -362,18 +362,14 @@ impl EventLoop {
         let room = shared.stats.sessions_open() < shared.max_sessions;
         if let Err(reason) = admit(&accepted, &route, room) {
             socket::reset_on_close(&accepted.socket);
-            return shared
-                .log
-                .push(SessionRecord::refused(id, &accepted, route, reason));
+            return shared.record(SessionRecord::refused(id, &accepted, route, reason));
         }
         let session = match Session::dial(id, accepted, Arc::clone(&route), self.now, shared.splice)
         {
             Ok(session) => session,
             Err((errno, accepted)) => {
                 socket::reset_on_close(&accepted.socket);
-                return shared
-                    .log
-                    .push(SessionRecord::undialled(id, &accepted, route, errno));
+                return shared.record(SessionRecord::undialled(id, &accepted, route, errno));
             }
         };
         shared.stats.session_opened();

@@ -41,12 +41,22 @@ pub struct Shared {
     pub pipes: Arc<PipeBudget>,
     /// Where ended sessions go.
     pub log: LogQueue<SessionRecord>,
+    /// Whether anybody reads that.
+    pub log_sessions: bool,
     /// The number of the next session.
     pub next_session: AtomicU64,
     /// Sessions the process may have open.
     pub max_sessions: u32,
     /// Whether splicing is allowed at all.
     pub splice: bool,
+}
+
+impl Shared {
+    fn record(&self, record: SessionRecord) {
+        if self.log_sessions {
+            self.log.push(record);
+        }
+    }
 }
 
 /// What control asks of a worker.
