@@ -10,7 +10,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
@@ -93,6 +93,9 @@ impl<'a> Running<'a> {
         config: Config,
         table: Table,
     ) -> Result<(), RunError> {
+        // From here on a signal is heard, whoever waits for the first line of the log to send one.
+        let signals = Signals::register()
+            .map_err(|error| RunError::Start(format!("cannot receive signals: {error}")))?;
         let budget = take_budget(&config, table.routes().len());
         let shared = Arc::new(Shared {
             table: ArcSwap::from_pointee(Table::default()),
@@ -155,7 +158,7 @@ impl<'a> Running<'a> {
             ended,
             workers,
         };
-        let result = running.serve().await;
+        let result = running.serve(signals).await;
         shared.log.close();
         if log_writer.join().is_err() {
             tracing::error!("the session log's writer has failed");
@@ -163,19 +166,14 @@ impl<'a> Running<'a> {
         result
     }
 
-    async fn serve(mut self) -> Result<(), RunError> {
-        let no_signals = |error| RunError::Start(format!("cannot receive signals: {error}"));
-        let mut hangup = signal(SignalKind::hangup()).map_err(no_signals)?;
-        let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
+    async fn serve(mut self, mut signals: Signals) -> Result<(), RunError> {
         let mut watchdog = Watchdog::new();
         systemd::ready(&self.status());
         loop {
             tokio::select! {
                 // Signals that came together are one.
-                Some(()) = hangup.recv() => self.reload(),
-                Some(()) = terminate.recv() => break,
-                Some(()) = interrupt.recv() => break,
+                Some(()) = signals.hangup.recv() => self.reload(),
+                () = signals.stop.recv() => break,
                 () = watchdog.tick() => watchdog.check(&self.control),
                 Some(result) = self.ended.recv() => {
                     let error = result.err().unwrap_or_else(|| "it ended by itself".to_owned());
@@ -201,8 +199,7 @@ impl<'a> Running<'a> {
                     watchdog.check(&self.control);
                     continue;
                 }
-                Some(()) = terminate.recv() => Duration::ZERO,
-                Some(()) = interrupt.recv() => Duration::ZERO,
+                () = signals.stop.recv() => Duration::ZERO,
                 () = until(deadline) => CUT_SPREAD,
             };
             if cut && spread > Duration::ZERO {
@@ -262,6 +259,39 @@ impl<'a> Running<'a> {
     fn status(&self) -> String {
         let mappings = self.control.table().mappings().len();
         format!("forwarding {mappings} mappings")
+    }
+}
+
+/// The signals the process hears.
+struct Signals {
+    hangup: Signal,
+    stop: StopSignals,
+}
+
+/// Those that ask it to stop.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn register() -> io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            stop: StopSignals {
+                terminate: signal(SignalKind::terminate())?,
+                interrupt: signal(SignalKind::interrupt())?,
+            },
+        })
+    }
+}
+
+impl StopSignals {
+    async fn recv(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
 

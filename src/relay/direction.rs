@@ -8,7 +8,7 @@
 
 use rustix::io::Errno;
 
-use super::{Readiness, RelayMode, Side, Syscalls};
+use super::{Level, Readiness, RelayMode, Side, Syscalls};
 
 /// A read of this many bytes makes a direction splice: a sender of less gains nothing by it.
 const BULK_READ: usize = 16 * 1024;
@@ -80,7 +80,7 @@ enum Moved {
     Blocked,
 }
 
-impl<P> Direction<P> {
+impl<P: Level> Direction<P> {
     pub(super) fn new(from: Side, mode: RelayMode) -> Self {
         Self {
             carrier: Carrier::Scratch,
@@ -141,8 +141,12 @@ impl<P> Direction<P> {
         self.become_scratch(sys);
     }
 
+    pub(super) fn holds_idle_pipe(&self) -> bool {
+        matches!(&self.carrier, Carrier::Pipe(pipe) if pipe.level() == 0)
+    }
+
     pub(super) fn release_idle_pipe(&mut self, sys: &mut impl Syscalls<Pipe = P>) {
-        if matches!(&self.carrier, Carrier::Pipe(pipe) if sys.level(pipe) == 0) {
+        if self.holds_idle_pipe() {
             self.become_scratch(sys);
         }
     }
@@ -220,7 +224,7 @@ impl<P> Direction<P> {
         loop {
             let sent = match &mut self.carrier {
                 Carrier::Scratch => return Ok(Moved::Some),
-                Carrier::Pipe(pipe) if sys.level(pipe) == 0 => return Ok(Moved::Some),
+                Carrier::Pipe(pipe) if pipe.level() == 0 => return Ok(Moved::Some),
                 _ if !sink.writable() => return Ok(Moved::Blocked),
                 Carrier::Pipe(pipe) => sys.drain(pipe, to).inspect(|&n| self.spliced += n as u64),
                 Carrier::Kept { bytes, start } => {

@@ -66,10 +66,6 @@ impl Syscalls for Kernel<'_> {
         Ok(n)
     }
 
-    fn level(&self, pipe: &Pipe) -> usize {
-        pipe.level
-    }
-
     fn take_pipe(&mut self) -> Option<Pipe> {
         self.pipes.take()
     }

@@ -30,7 +30,7 @@ pub use kernel::Kernel;
 pub use mode::RelayMode;
 pub use pipe::{Pipe, PipeBudget, PipePool};
 pub use readiness::Readiness;
-pub use syscalls::{Side, Syscalls};
+pub use syscalls::{Level, Side, Syscalls};
 
 /// Both directions of a session, and what is known of its two sockets.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ pub enum Progress {
     Broken,
 }
 
-impl<P> Relay<P> {
+impl<P: Level> Relay<P> {
     /// A relay between two connected sockets.
     pub fn new(mode: RelayMode) -> Self {
         Self {
@@ -124,6 +124,11 @@ impl<P> Relay<P> {
     /// Whether a direction holds a pipe: the session moves bulk, or did a moment ago.
     pub fn holds_pipe(&self) -> bool {
         self.up.holds_pipe() || self.down.holds_pipe()
+    }
+
+    /// Whether one of the pipes is empty, so that it could be given back.
+    pub fn holds_idle_pipe(&self) -> bool {
+        self.up.holds_idle_pipe() || self.down.holds_idle_pipe()
     }
 
     /// Gives back the pipes that hold nothing. The directions copy again until bulk returns.

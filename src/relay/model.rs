@@ -14,7 +14,7 @@ use rustix::{
     io::{Errno, Result},
 };
 
-use super::{Progress, Relay, RelayMode, Side, Syscalls};
+use super::{Level, Progress, Relay, RelayMode, Side, Syscalls};
 
 /// Slots of a model pipe: few, so that small segments fill it soon.
 const SLOTS: usize = 4;
@@ -108,6 +108,12 @@ impl Socket {
 #[derive(Debug, Default)]
 struct ModelPipe {
     slots: VecDeque<VecDeque<u8>>,
+}
+
+impl Level for ModelPipe {
+    fn level(&self) -> usize {
+        self.slots.iter().map(VecDeque::len).sum()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -212,10 +218,6 @@ impl Syscalls for World {
             n
         });
         self.count(result)
-    }
-
-    fn level(&self, pipe: &ModelPipe) -> usize {
-        pipe.slots.iter().map(VecDeque::len).sum()
     }
 
     fn take_pipe(&mut self) -> Option<ModelPipe> {

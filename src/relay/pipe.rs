@@ -13,6 +13,7 @@ use std::{
     },
 };
 
+use super::Level;
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
 
 /// A pipe, and how many bytes are in it.
@@ -24,6 +25,12 @@ pub struct Pipe {
     pub(super) read: OwnedFd,
     pub(super) write: OwnedFd,
     pub(super) level: usize,
+}
+
+impl Level for Pipe {
+    fn level(&self) -> usize {
+        self.level
+    }
 }
 
 /// How many pipes the process may have, and how many it has.

@@ -32,12 +32,18 @@ impl fmt::Display for Side {
     }
 }
 
+/// A pipe that knows how many bytes are in it.
+pub trait Level {
+    /// Bytes in the pipe.
+    fn level(&self) -> usize;
+}
+
 /// Non-blocking calls on the two sockets of a session, and the pipes between them.
 ///
 /// No call ever blocks or returns `EINTR`.
 pub trait Syscalls {
-    /// A pipe that knows how many bytes are in it.
-    type Pipe;
+    /// The pipes bytes can be spliced through.
+    type Pipe: Level;
 
     /// Reads bytes; 0 is the end of the stream. See recv(2).
     fn recv(&mut self, from: Side, buf: &mut [u8]) -> io::Result<usize>;
@@ -50,9 +56,6 @@ pub trait Syscalls {
 
     /// Moves bytes from a pipe that has some to a socket. See splice(2).
     fn drain(&mut self, pipe: &mut Self::Pipe, to: Side) -> io::Result<usize>;
-
-    /// Bytes in a pipe.
-    fn level(&self, pipe: &Self::Pipe) -> usize;
 
     /// Borrows an empty pipe, if one is to be had.
     fn take_pipe(&mut self) -> Option<Self::Pipe>;

@@ -315,7 +315,7 @@ impl Session {
             Phase::Dialing => Some(self.opened + policy.connect_timeout),
             Phase::Settling { pause, .. } => Some(self.active + pause),
             Phase::Relaying => [
-                self.relay.holds_pipe().then_some(PIPE_IDLE),
+                self.relay.holds_idle_pipe().then_some(PIPE_IDLE),
                 self.relay.half_closed_by().and(policy.half_close_timeout),
                 policy.idle_timeout,
             ]
