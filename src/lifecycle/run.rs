@@ -163,6 +163,7 @@ impl<'a> Running<'a> {
         if log_writer.join().is_err() {
             tracing::error!("the session log's writer has failed");
         }
+        tracing::info!(sessions_left = shared.stats.sessions_open(), "stopped");
         result
     }
 
@@ -209,8 +210,6 @@ impl<'a> Running<'a> {
             self.control.cut(spread);
             deadline = Some(Instant::now() + CUT_GRACE);
         }
-        let left = self.sources.shared.stats.sessions_open();
-        tracing::info!(sessions_cut = left, "stopped");
         Ok(())
     }
 
