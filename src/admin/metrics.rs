@@ -1,7 +1,7 @@
 //! The metrics page, written at each scrape from the counters as they are.
 //!
-//! Series of a mapping exist as long as the mapping does: they come from the table in force, not
-//! from a registry that would have to be told. Of the reasons and causes only those that have
+//! Series of a mapping exist as long as the mapping does, or its last session: they come from the
+//! table in force, not from a registry that would have to be told. Of the reasons and causes only those that have
 //! occurred are listed.
 
 use std::{
@@ -94,8 +94,7 @@ impl Collector for Page {
 
 impl Page {
     fn mappings(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let table = self.0.shared.table.load();
-        let mappings = table.mappings();
+        let mappings = &self.0.shared.mappings();
         let name = |mapping: &Arc<Mapping>| mapping.name.as_str().to_owned();
 
         let mut family = gauges(encoder, "sessions_open", "Sessions open now")?;

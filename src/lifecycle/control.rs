@@ -1,6 +1,13 @@
 //! Keeping listeners, workers and live sessions in step with the table.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        mpsc::{self, RecvTimeoutError},
+    },
+    time::Duration,
+};
 
 use crate::{
     listen::{ListenError, Listeners},
@@ -8,6 +15,9 @@ use crate::{
     telemetry::EndReason,
     worker::{Command, SessionChange, SessionChanges, Shared, WorkerHandle},
 };
+
+/// How long to wait for a worker to close a listener; it takes one turn of its loop.
+const CLOSE_AT_MOST: Duration = Duration::from_secs(1);
 
 /// The control plane's grip on the data path.
 #[derive(Debug)]
@@ -62,12 +72,10 @@ impl Control {
         let diff = table::diff(&self.table(), &table);
         let change = self.listeners.prepare(&diff)?;
         self.shared.table.store(Arc::new(table));
-        for route in &diff.removed {
-            if let Some(worker) = self.placed.remove(&route.listen) {
-                self.workers[worker].send(Command::Unlisten(Arc::clone(route)));
-            }
-        }
-        for opened in self.listeners.commit(change, &diff) {
+        self.shared.depart(&diff);
+        let opened = self.listeners.commit(change, &diff);
+        self.unlisten(&diff);
+        for opened in opened {
             let worker = self.next_worker % self.workers.len();
             self.next_worker += 1;
             self.placed.insert(opened.route.listen, worker);
@@ -88,6 +96,23 @@ impl Control {
             repolicied: diff.changed.len() - retargeted,
             unchanged: diff.unchanged,
         })
+    }
+
+    /// Has the workers let go of removed listeners, and waits until they have: the next reload may
+    /// want the ports again.
+    fn unlisten(&mut self, diff: &Diff) {
+        let (holding, closed) = mpsc::channel();
+        for route in &diff.removed {
+            if let Some(worker) = self.placed.remove(&route.listen) {
+                let command = Command::Unlisten(Arc::clone(route), holding.clone());
+                self.workers[worker].send(command);
+            }
+        }
+        drop(holding);
+        // Nothing is ever sent: it ends when the last sender is dropped.
+        if let Err(RecvTimeoutError::Timeout) = closed.recv_timeout(CLOSE_AT_MOST) {
+            tracing::warn!("removed listeners are not closed yet: a worker is busy");
+        }
     }
 
     /// How many listeners are open.

@@ -3,7 +3,7 @@
 use std::{
     io,
     num::NonZeroUsize,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{Arc, Mutex, atomic::AtomicU64},
     thread,
     time::Duration,
 };
@@ -99,6 +99,7 @@ impl<'a> Running<'a> {
         let budget = take_budget(&config, table.routes().len());
         let shared = Arc::new(Shared {
             table: ArcSwap::from_pointee(Table::default()),
+            departed: Mutex::default(),
             stats: ProcessStats::default(),
             pipes: Arc::new(PipeBudget::new(budget.pipes, config.process.pipe_size)),
             log: LogQueue::new(LOG_QUEUE),

@@ -33,11 +33,15 @@ const QUESTION_LEN: usize = 16 + 56;
 const WQUEUE: std::ops::Range<usize> = 76..80;
 
 impl AckProbe {
-    /// Bytes sent through a connected TCP socket that its peer has not acknowledged, or `None`
+    /// Bytes sent through a TCP socket that its peer has not acknowledged and still may, or `None`
     /// if the kernel does not tell.
     pub fn unacknowledged(&mut self, socket: BorrowedFd<'_>) -> Option<u32> {
         let local = SocketAddr::try_from(getsockname(socket).ok()?).ok()?;
-        let remote = SocketAddr::try_from(getpeername(socket).ok()??).ok()?;
+        let remote = match getpeername(socket) {
+            // The connection is gone: nothing more will be acknowledged.
+            Err(io::Errno::NOTCONN) => return Some(0),
+            remote => SocketAddr::try_from(remote.ok()??).ok()?,
+        };
         self.ask(&question(local, remote)).ok()?
     }
 

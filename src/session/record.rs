@@ -84,7 +84,7 @@ impl SessionRecord {
         tracing::info!(
             target: "session",
             session = self.id.0,
-            mapping = self.route.mapping.name.as_str(),
+            mapping = %self.route.mapping.name,
             client = %self.client,
             listen = %self.route.listen,
             target = %self.route.target,
@@ -93,8 +93,8 @@ impl SessionRecord {
             bytes_down = self.bytes_down,
             duration_ms = millis(self.duration),
             connect_ms = self.connect.map(millis),
-            end = self.reason.code(),
-            reason = self.reason.word(),
+            end = %self.reason.code(),
+            reason = %self.reason.word(),
             "session ended"
         );
     }

@@ -415,7 +415,7 @@ impl EventLoop {
     fn execute(&mut self, command: Command) {
         match command {
             Command::Listen(addr, socket) => self.listen(addr, socket),
-            Command::Unlisten(route) => self.unlisten(&route),
+            Command::Unlisten(route, _closed) => self.unlisten(&route),
             Command::Apply(changes) => self.apply(&changes),
             Command::Adopt(accepted, route) => self.open(accepted, route),
             Command::Drain => self.drain(),

@@ -13,8 +13,9 @@ mod token;
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
     os::fd::OwnedFd,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64, mpsc},
     time::Duration,
 };
 
@@ -26,7 +27,7 @@ use crate::{
     listen::Accepted,
     relay::PipeBudget,
     session::SessionRecord,
-    table::{ListenAddr, Route, Table},
+    table::{Diff, ListenAddr, Mapping, Route, Table},
     telemetry::{EndReason, LogQueue, ProcessStats},
 };
 
@@ -35,6 +36,8 @@ use crate::{
 pub struct Shared {
     /// The table in force.
     pub table: ArcSwap<Table>,
+    /// Mappings that are gone from the table and had sessions then.
+    pub departed: Mutex<Vec<Arc<Mapping>>>,
     /// Counters of the process.
     pub stats: ProcessStats,
     /// The pipes of the process.
@@ -52,6 +55,31 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// Every mapping in force, and those gone that still have sessions.
+    pub fn mappings(&self) -> Vec<Arc<Mapping>> {
+        let table = self.table.load();
+        let mut departed = self.departed.lock().unwrap_or_else(PoisonError::into_inner);
+        departed.retain(|mapping| mapping.stats.open() > 0);
+        let mappings = table.mappings().iter();
+        mappings.chain(departed.iter()).cloned().collect()
+    }
+
+    /// Keeps in sight the mappings that `diff` removes as long as they have sessions.
+    pub fn depart(&self, diff: &Diff) {
+        let mut departed = self.departed.lock().unwrap_or_else(PoisonError::into_inner);
+        for route in &diff.removed {
+            let mapping = &route.mapping;
+            let known = departed.iter().any(|known| Arc::ptr_eq(known, mapping));
+            if mapping.stats.open() > 0 && !known {
+                departed.push(Arc::clone(mapping));
+            }
+        }
+        // Those that lost only some of their ports are still there, and so is a name that came
+        // back.
+        let table = self.table.load();
+        departed.retain(|gone| table.mappings().iter().all(|there| there.name != gone.name));
+    }
+
     fn record(&self, record: SessionRecord) {
         if self.log_sessions {
             self.log.push(record);
@@ -65,8 +93,8 @@ pub enum Command {
     /// Accept from this socket.
     Listen(ListenAddr, Arc<OwnedFd>),
     /// Stop accepting for this route; what waits in its queue is still served, unless its sessions
-    /// would be closed at once.
-    Unlisten(Arc<Route>),
+    /// would be closed at once. The sender is dropped when the socket is.
+    Unlisten(Arc<Route>, mpsc::Sender<Infallible>),
     /// Act on the live sessions of routes that changed.
     Apply(Arc<SessionChanges>),
     /// Take over a connection another worker accepted.
