@@ -1,0 +1,262 @@
+//! Who may connect, how many, and what happens when the process runs out of descriptors.
+
+mod harness;
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    process::Command,
+};
+
+use harness::{
+    Line, Peer, Proxy, Scene, Setup, Target, config, mapping,
+    metrics::Scraper,
+    ports, process,
+    require::{Need, require},
+    wait_until,
+};
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("a literal")
+}
+
+/// The peer is reset, and the proxy says why.
+#[track_caller]
+fn refused(scene: &Scene, mut peer: Peer, reason: &str) -> Line {
+    peer.expect_reset();
+    let line = scene.ends(peer.addr(), reason, 0, 0);
+    assert!(!line.has("source"), "a refused client costs no connection");
+    line
+}
+
+#[track_caller]
+fn served(scene: &Scene, mut peer: Peer) {
+    let mut server = scene.target.accept();
+    peer.exchange(&mut server, b"welcome");
+    let addr = peer.addr();
+    drop((peer, server));
+    scene.ends(addr, "closed", 7, 7);
+}
+
+#[test]
+fn a_client_that_is_denied_is_reset() {
+    let scene = Scene::new("deny = [\"127.0.0.2/32\"]");
+    let line = refused(
+        &scene,
+        Peer::connect_from(ip("127.0.0.2"), scene.port),
+        "denied",
+    );
+    assert_eq!(line.text("end"), "PC");
+    served(&scene, Peer::connect_from(ip("127.0.0.3"), scene.port));
+    served(&scene, Peer::connect_from(ip("::1"), scene.port));
+    let metrics = scene.proxy.metrics();
+    let denied = [("mapping", "m"), ("reason", "denied")];
+    assert_eq!(metrics.sum("tml_proxy_sessions_ended_total", &denied), 1);
+    scene.finish();
+}
+
+#[test]
+fn with_an_allow_list_all_others_are_reset() {
+    let scene = Scene::new("allow = [\"127.0.0.2/31\", \"::1/128\"]");
+    served(&scene, Peer::connect_from(ip("127.0.0.2"), scene.port));
+    served(&scene, Peer::connect_from(ip("127.0.0.3"), scene.port));
+    served(&scene, Peer::connect_from(ip("::1"), scene.port));
+    refused(
+        &scene,
+        Peer::connect_from(ip("127.0.0.4"), scene.port),
+        "denied",
+    );
+    scene.finish();
+}
+
+#[test]
+fn what_is_denied_stays_denied_within_what_is_allowed() {
+    let scene = Scene::new("allow = [\"127.0.0.0/8\"]\ndeny = [\"127.0.0.2\"]");
+    served(&scene, Peer::connect_from(ip("127.0.0.1"), scene.port));
+    refused(
+        &scene,
+        Peer::connect_from(ip("127.0.0.2"), scene.port),
+        "denied",
+    );
+    refused(&scene, Peer::connect_from(ip("::1"), scene.port), "denied");
+    scene.finish();
+}
+
+/// On a dual-stack socket the kernel reports an IPv4 client by an IPv6 address; nobody wants to
+/// read, or write into lists, anything but the IPv4 one.
+#[test]
+fn an_ipv4_client_of_a_dual_stack_socket_is_an_ipv4_client() {
+    let scene = Scene::new("");
+    let peer = Peer::connect_from(ip("127.0.0.5"), scene.port);
+    let addr = peer.addr();
+    served(&scene, peer);
+    let line = scene.proxy.ended_session(addr);
+    assert_eq!(line.text("client"), format!("127.0.0.5:{}", addr.port()));
+    scene.finish();
+}
+
+#[test]
+fn an_address_listened_on_decides_who_reaches_it() {
+    let target = Target::bind();
+    let [any, v4, v6, one] = [0; 4].map(|_| ports::free());
+    let to = target.addr();
+    let proxy = Proxy::start(&config([
+        mapping("any", format!("*:{any}"), to, ""),
+        mapping("v4", format!("0.0.0.0:{v4}"), to, ""),
+        mapping("v6", format!("[::]:{v6}"), to, ""),
+        mapping("one", format!("127.0.0.7:{one}"), to, ""),
+    ]));
+    let reaches = |host: &str, port: u16| {
+        let mut peer = Peer::try_connect_to(SocketAddr::from((ip(host), port))).ok()?;
+        let mut server = target.accept();
+        peer.exchange(&mut server, b"hello");
+        Some(peer.addr())
+    };
+    assert!(reaches("127.0.0.1", any).is_some());
+    assert!(reaches("::1", any).is_some());
+    assert!(reaches("127.0.0.1", v4).is_some());
+    assert!(reaches("::1", v4).is_none());
+    assert!(reaches("127.0.0.1", v6).is_none());
+    assert!(reaches("::1", v6).is_some());
+    assert!(reaches("127.0.0.1", one).is_none());
+    assert!(reaches("127.0.0.7", one).is_some());
+    proxy.settles();
+}
+
+#[test]
+fn a_mapping_that_is_full_resets_the_next_client_until_one_leaves() {
+    let scene = Scene::new("max_sessions = 2");
+    let (mut first, mut first_server) = scene.pair();
+    let (mut second, mut second_server) = scene.pair();
+    let line = refused(&scene, Peer::connect(scene.port), "mapping_full");
+    assert_eq!(line.text("end"), "PC");
+    first.exchange(&mut first_server, b"not affected");
+    second.exchange(&mut second_server, b"not affected");
+
+    let addr = first.addr();
+    drop((first, first_server));
+    scene.ends(addr, "closed", 12, 12);
+    served(&scene, Peer::connect(scene.port));
+    drop((second, second_server));
+    scene.finish();
+}
+
+#[test]
+fn a_process_that_is_full_resets_the_next_client_until_one_leaves() {
+    let process = "[process]\nmax_sessions = 3\n";
+    let scene = Scene::with(&Setup::default(), process, "");
+    let mut pairs: Vec<(Peer, Peer)> = (0..3).map(|_| scene.pair()).collect();
+    assert_eq!(
+        scene.proxy.metrics().sum("tml_proxy_sessions_limit", &[]),
+        3
+    );
+    let line = refused(&scene, Peer::connect(scene.port), "no_resources");
+    assert_eq!(line.text("end"), "RC");
+    for (client, server) in &mut pairs {
+        client.exchange(server, b"not affected");
+    }
+    let (client, server) = pairs.pop().expect("three");
+    let addr = client.addr();
+    drop((client, server));
+    scene.ends(addr, "closed", 12, 12);
+    served(&scene, Peer::connect(scene.port));
+    drop(pairs);
+    scene.finish();
+}
+
+/// The budget computed from a low limit keeps the process from ever running into it.
+#[test]
+fn a_low_descriptor_limit_means_few_sessions_not_trouble() {
+    if !require(&[Need::Tool("prlimit")]) {
+        return;
+    }
+    let setup = Setup {
+        through: ["prlimit", "--nofile=128:128"].map(str::to_owned).to_vec(),
+        ..Setup::default()
+    };
+    let scene = Scene::with(&setup, "", "");
+    let limit = scene.proxy.metrics().sum("tml_proxy_sessions_limit", &[]);
+    assert!(
+        (1..64).contains(&limit),
+        "{limit} sessions with 128 descriptors"
+    );
+
+    let mut pairs: Vec<(Peer, Peer)> = (0..limit).map(|_| scene.pair()).collect();
+    for _ in 0..20 {
+        refused(&scene, Peer::connect(scene.port), "no_resources");
+    }
+    for (client, server) in &mut pairs {
+        client.exchange(server, &[b'x'; 100_000]);
+    }
+    let metrics = scene.proxy.metrics();
+    assert_eq!(metrics.sum("tml_proxy_accept_errors_total", &[]), 0);
+    assert_eq!(
+        metrics.sum("tml_proxy_connect_failures_total", &[("cause", "local")]),
+        0
+    );
+    drop(pairs);
+    scene.proxy.settles();
+    served(&scene, Peer::connect(scene.port));
+    scene.finish();
+}
+
+/// The limit is lowered under the running process: no budget can know that.
+#[test]
+fn running_out_of_descriptors_leaves_sessions_alone_and_passes() {
+    if !require(&[Need::Tool("prlimit")]) {
+        return;
+    }
+    let scene = Scene::new("");
+    let (mut client, mut server) = scene.pair();
+    client.exchange(&mut server, b"before");
+
+    // A connection for scrapes that is there already: there can be no new one.
+    let mut scraper = Scraper::connect(scene.proxy.admin());
+    assert_eq!(
+        scraper.scrape().sum("tml_proxy_accept_errors_total", &[]),
+        0
+    );
+    let lowest = process::lowest_free_descriptor(scene.proxy.id());
+    let usual = limit_descriptors(&scene.proxy, lowest);
+    let mut waiting: Vec<Peer> = (0..5).map(|_| Peer::connect(scene.port)).collect();
+    wait_until("an accept to fail", || {
+        let pauses = [("cause", "pause")];
+        scraper
+            .scrape()
+            .sum("tml_proxy_accept_errors_total", &pauses)
+            > 0
+    });
+    for _ in 0..100 {
+        client.exchange(&mut server, b"during");
+    }
+    scene.proxy.rests();
+
+    limit_descriptors(&scene.proxy, usual);
+    for peer in &mut waiting {
+        let mut server = scene.target.accept();
+        server.send(b"after");
+        drop(server);
+        peer.expect(b"after");
+        peer.expect_end();
+    }
+    drop(waiting);
+    served(&scene, Peer::connect(scene.port));
+    let addr = client.addr();
+    drop((client, server));
+    scene.ends(addr, "closed", 606, 606);
+    scene.finish();
+}
+
+/// Sets the soft limit and returns the one before.
+fn limit_descriptors(proxy: &Proxy, soft: u64) -> u64 {
+    let pid = proxy.id().to_string();
+    let before = process::succeed(Command::new("prlimit").args([
+        "--pid",
+        &pid,
+        "--nofile",
+        "--raw",
+        "--noheadings",
+        "--output=SOFT",
+    ]));
+    process::succeed(Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={soft}:")]));
+    before.trim().parse().expect("a number")
+}

@@ -1,0 +1,198 @@
+//! Programs a test starts, and what /proc says of them.
+
+use std::{
+    fs::{self, File},
+    io::{BufRead, BufReader, Read},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    thread,
+    time::Duration,
+};
+
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+
+use super::{DEADLINE, wait_within};
+
+/// A program that does not outlive its test.
+#[derive(Debug)]
+pub struct Running(Child);
+
+impl Running {
+    /// Starts it.
+    pub fn start(command: &mut Command) -> Self {
+        match command.spawn() {
+            Ok(child) => Self(child),
+            Err(error) => panic!("{command:?}: {error}"),
+        }
+    }
+
+    /// The child, for its pipes.
+    pub fn child(&mut self) -> &mut Child {
+        &mut self.0
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.id()).ok().and_then(Pid::from_raw);
+        kill_process(pid.expect("ids of processes are positive"), signal)
+            .expect("a child not waited for yet can be signalled");
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.0.try_wait().expect("own child").is_some()
+    }
+
+    /// Waits until it ends.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        self.wait_within(DEADLINE)
+    }
+
+    /// Waits until it ends, which may take longer than most things.
+    #[track_caller]
+    pub fn wait_within(&mut self, deadline: Duration) -> ExitStatus {
+        wait_within(deadline, "a program to end", || {
+            self.0.try_wait().expect("own child")
+        })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Either has no effect on a child that has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs a program to its end and gives what it wrote.
+#[track_caller]
+pub fn output(command: &mut Command) -> Output {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut running = Running::start(command);
+    let stdout = collect(running.child().stdout.take());
+    let stderr = collect(running.child().stderr.take());
+    let status = running.wait_within(4 * DEADLINE);
+    Output {
+        status,
+        stdout: stdout.join().expect("reading does not panic"),
+        stderr: stderr.join().expect("reading does not panic"),
+    }
+}
+
+/// Runs a program that has to succeed and gives its standard output.
+#[track_caller]
+pub fn succeed(command: &mut Command) -> String {
+    let output = output(command);
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn collect(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Vec<u8>> {
+    let mut pipe = pipe.expect("asked for");
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // What came until an error is still worth showing.
+        let _ = pipe.read_to_end(&mut bytes);
+        bytes
+    })
+}
+
+/// Lets this test and what it starts open as many files as the hard limit allows; returns that.
+pub fn raise_descriptor_limit() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(u64::MAX);
+    if limit.current.is_some_and(|current| current < most) {
+        let raised = Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        };
+        setrlimit(Resource::Nofile, raised).expect("a soft limit may be raised to the hard one");
+    }
+    most
+}
+
+/// The id of a user who has nothing, so that its limits are not shared with anybody.
+pub fn lone_user() -> u32 {
+    100_000 + std::process::id() % 100_000
+}
+
+/// Resident memory in KiB.
+pub fn resident_kib(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a running process");
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .and_then(|rest| rest.split_whitespace().next())
+        .and_then(|number| number.parse().ok())
+        .expect("VmRSS is a number of KiB")
+}
+
+/// How many descriptors are open.
+pub fn descriptors(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd"))
+        .expect("a running process of the same user")
+        .count()
+}
+
+/// The number the next descriptor will get.
+pub fn lowest_free_descriptor(pid: u32) -> u64 {
+    (0..)
+        .find(|number| fs::symlink_metadata(format!("/proc/{pid}/fd/{number}")).is_err())
+        .expect("some number is free")
+}
+
+/// Processor time used so far, in clock ticks.
+pub fn cpu_ticks(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a running process");
+    let (_, fields) = stat.rsplit_once(") ").expect("stat names the program");
+    let fields: Vec<&str> = fields.split(' ').collect();
+    // Fields 14 and 15 of proc(5), user and system time; the two before the bracket are gone.
+    let number = |at: usize| fields[at].parse::<u64>().expect("a number of ticks");
+    number(11) + number(12)
+}
+
+/// Whether one of the descriptors is the socket of that inode.
+pub fn holds_socket(pid: u32, inode: u64) -> bool {
+    let name = format!("socket:[{inode}]");
+    fs::read_dir(format!("/proc/{pid}/fd"))
+        .expect("a running process of the same user")
+        .filter_map(Result::ok)
+        .any(|entry| fs::read_link(entry.path()).is_ok_and(|link| link.as_os_str() == &*name))
+}
+
+/// The inodes of the sockets of `pid`'s network namespace that listen on `port`.
+pub fn listening_inodes(pid: u32, port: u16) -> Vec<u64> {
+    let mut inodes = Vec::new();
+    for table in ["tcp", "tcp6"] {
+        let Ok(file) = File::open(format!("/proc/{pid}/net/{table}")) else {
+            continue;
+        };
+        for line in BufReader::new(file).lines().skip(1) {
+            let line = line.expect("the kernel writes text");
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            // Listening sockets come first, and there may be very many others.
+            if fields[3] != "0A" {
+                break;
+            }
+            if fields[1].ends_with(&format!(":{port:04X}")) {
+                inodes.push(fields[9].parse().expect("a number"));
+            }
+        }
+    }
+    inodes
+}

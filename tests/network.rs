@@ -1,0 +1,256 @@
+//! Networks that fail or are unlike loopback: no route, hosts that fall silent, small segments.
+//!
+//! Needs root, for network namespaces.
+
+mod harness;
+
+use std::{fs, net::SocketAddr};
+
+use harness::{
+    Peer, Proxy, Stream, Target, both_ways, config,
+    lab::{Lab, TARGET},
+    mapping,
+    require::{Need, require},
+};
+
+const PORT: u16 = 22014;
+
+fn available() -> bool {
+    require(&[Need::Root, Need::Tool("ip")])
+}
+
+/// A proxy in the lab whose mapping `m` leads to `target`.
+fn proxy(lab: &Lab, target: SocketAddr, more: &str) -> Proxy {
+    let text = config([mapping("m", PORT, target, more)]);
+    Proxy::start_with(&lab.setup(), &text)
+}
+
+/// An address of the network behind the target's.
+fn beyond() -> SocketAddr {
+    "[fd9d:773b:e6f8:2::20]:22".parse().expect("a literal")
+}
+
+/// The client of the mapping is reset, for that reason, and it is counted under that cause.
+#[track_caller]
+fn cannot_connect(lab: &Lab, proxy: &Proxy, reason: &str, cause: &str) {
+    let mut client = lab.connect(PORT);
+    client.expect_reset();
+    let line = proxy.ended_session(client.addr());
+    assert_eq!(line.text("reason"), reason);
+    assert_eq!((line.number("bytes_up"), line.number("bytes_down")), (0, 0));
+    let labels = [("mapping", "m"), ("cause", cause)];
+    proxy.wait_until("tml_proxy_connect_failures_total", &labels, 1);
+    proxy.settles();
+}
+
+#[test]
+fn a_target_without_a_route_is_unreachable() {
+    if !available() {
+        return;
+    }
+    let lab = Lab::new();
+    let proxy = proxy(&lab, beyond(), "");
+    cannot_connect(&lab, &proxy, "connect_unreachable", "unreachable");
+}
+
+#[test]
+fn a_target_that_a_router_cannot_reach_is_unreachable() {
+    if !available() {
+        return;
+    }
+    let lab = Lab::new();
+    lab.proxy
+        .ip(&format!("route add fd9d:773b:e6f8:2::/64 via {TARGET}"));
+    lab.target.sysctl("net.ipv6.conf.all.forwarding", "1");
+    lab.target.ip("route add unreachable fd9d:773b:e6f8:2::/64");
+    let proxy = proxy(&lab, beyond(), "");
+    cannot_connect(&lab, &proxy, "connect_unreachable", "unreachable");
+}
+
+#[test]
+fn a_target_that_answers_nothing_runs_out_of_time() {
+    if !available() {
+        return;
+    }
+    let lab = Lab::new();
+    lab.proxy
+        .ip(&format!("route add fd9d:773b:e6f8:2::/64 via {TARGET}"));
+    lab.target.sysctl("net.ipv6.conf.all.forwarding", "1");
+    lab.target.ip("route add blackhole fd9d:773b:e6f8:2::/64");
+    let proxy = proxy(&lab, beyond(), "connect_timeout = \"300ms\"");
+    cannot_connect(&lab, &proxy, "connect_timeout", "timeout");
+}
+
+/// A session over the lab that has exchanged a few bytes.
+fn session(lab: &Lab, more: &str) -> (Proxy, Target, Peer, Peer) {
+    let target = lab.listen(22);
+    let proxy = proxy(lab, target.addr(), more);
+    let mut client = lab.connect(PORT);
+    let mut server = target.accept();
+    client.exchange(&mut server, b"hello");
+    (proxy, target, client, server)
+}
+
+/// With bytes under way keepalive does not help; the user timeout does.
+#[test]
+fn a_host_that_vanishes_with_bytes_under_way_is_noticed() {
+    if !available() {
+        return;
+    }
+    let more = "user_timeout = \"1s\"\nkeepalive = \"off\"";
+    let lab = Lab::new();
+    let (proxy, _target, client, mut server) = session(&lab, more);
+    lab.client.ip("link set near down");
+    server.send(b"into the void");
+    server.expect_reset();
+    let line = proxy.ended_session(client.addr());
+    assert_eq!(line.text("reason"), "client_lost");
+    assert_eq!(line.text("end"), "CD");
+    proxy.settles();
+
+    let lab = Lab::new();
+    let (proxy, _target, mut client, _server) = session(&lab, more);
+    lab.target.ip("link set far down");
+    client.send(b"into the void");
+    client.expect_reset();
+    let line = proxy.ended_session(client.addr());
+    assert_eq!(line.text("reason"), "target_lost");
+    assert_eq!(line.text("end"), "SD");
+    proxy.settles();
+}
+
+#[test]
+fn a_host_that_vanishes_from_a_quiet_session_is_noticed() {
+    if !available() {
+        return;
+    }
+    let more = "keepalive = { idle = \"1s\", interval = \"1s\", count = 1 }\n\
+                user_timeout = \"off\"";
+    let lab = Lab::new();
+    let (proxy, _target, client, mut server) = session(&lab, more);
+    lab.client.ip("link set near down");
+    server.expect_reset();
+    let line = proxy.ended_session(client.addr());
+    assert_eq!(line.text("reason"), "client_lost");
+    proxy.settles();
+
+    let lab = Lab::new();
+    let (proxy, _target, mut client, _server) = session(&lab, more);
+    lab.target.ip("link set far down");
+    client.expect_reset();
+    let line = proxy.ended_session(client.addr());
+    assert_eq!(line.text("reason"), "target_lost");
+    proxy.settles();
+}
+
+/// A link that fails for a while costs time, not the session.
+#[test]
+fn a_link_that_comes_back_in_time_costs_nothing() {
+    if !available() {
+        return;
+    }
+    let lab = Lab::new();
+    let (proxy, _target, mut client, mut server) = session(&lab, "");
+    lab.client.ip("link set near down");
+    server.send(b"meanwhile");
+    proxy.wait_until("tml_proxy_bytes_total", &[("direction", "down")], 14);
+    lab.client.ip("link set near up");
+    client.expect(b"meanwhile");
+    client.exchange(&mut server, b"and on");
+    drop((client, server));
+    proxy.settles();
+}
+
+/// Segments of one packet each fill a pipe long before its size in bytes is reached. Loopback
+/// never sends such; the internet does.
+#[test]
+fn small_segments_arrive_whole() {
+    if !require(&[Need::Root, Need::Tool("ip"), Need::Tool("ethtool")]) {
+        return;
+    }
+    const LENGTH: u64 = 60_000_000;
+    let lab = Lab::new();
+    lab.without_offloads();
+    let target = lab.listen(22);
+    let proxy = proxy(&lab, target.addr(), "");
+    for relay in ["splice", "auto", "copy"] {
+        let more = format!("relay = \"{relay}\"");
+        proxy.reload(&config([mapping("m", PORT, target.addr(), &more)]));
+        let client = lab.connect(PORT);
+        let server = target.accept();
+        let streams = [Stream::new(1), Stream::new(2)];
+        both_ways([(&client, &server, streams)], LENGTH);
+        let line = proxy.ended_session(client.addr());
+        assert_eq!(line.text("reason"), "closed");
+        assert_eq!(line.number("bytes_up"), LENGTH);
+        assert_eq!(line.number("bytes_down"), LENGTH);
+    }
+    let spliced = proxy.metrics().sum("tml_proxy_spliced_bytes_total", &[]);
+    assert!(spliced > 2 * LENGTH, "only {spliced} bytes spliced");
+    proxy.settles();
+}
+
+/// The proxy takes the address it is told to call from.
+#[test]
+fn the_source_address_is_the_one_configured() {
+    if !available() {
+        return;
+    }
+    let lab = Lab::new();
+    lab.proxy
+        .ip("addr add fd9d:773b:e6f8:1::99/64 dev back nodad");
+    let target = lab.listen(22);
+    let more = "bind = \"fd9d:773b:e6f8:1::99\"";
+    let proxy = proxy(&lab, target.addr(), more);
+    let client = lab.connect(PORT);
+    let server = target.accept();
+    let source = server.stream().peer_addr().expect("connected");
+    assert_eq!(source.ip().to_string(), "fd9d:773b:e6f8:1::99");
+    let addr = client.addr();
+    drop((client, server));
+    let line = proxy.ended_session(addr);
+    assert_eq!(line.text("source"), source.to_string());
+    proxy.settles();
+}
+
+/// An address that appears only later can be listened on beforehand.
+#[test]
+fn an_address_that_comes_later_is_listened_on_with_freebind() {
+    if !available() {
+        return;
+    }
+    let lab = Lab::new();
+    let target = lab.listen(22);
+    let late = "198.51.100.77";
+    let text = |more: &str| {
+        config([
+            mapping("m", PORT, target.addr(), ""),
+            mapping("late", format!("{late}:{PORT}"), target.addr(), more),
+        ])
+    };
+    let first = config([mapping("m", PORT + 1, target.addr(), "")]);
+    let proxy = Proxy::start_with(&lab.setup(), &first);
+    proxy.reload_fails(&text("").replace(&format!("\"{PORT}\""), "\"1\""));
+    let moved = text("freebind = true").replace(&format!("\"{PORT}\""), "\"1\"");
+    proxy.reload(&moved);
+    lab.proxy.ip(&format!("addr add {late}/24 dev front"));
+    let mut client = lab.client.run(|| {
+        Peer::connect_to((late.parse::<std::net::Ipv4Addr>().expect("a literal"), PORT).into())
+    });
+    client.exchange(&mut target.accept(), b"hello");
+    drop(client);
+    proxy.settles();
+}
+
+/// The lab is what it is taken for.
+#[test]
+fn the_lab_is_cleaned_up() {
+    if !available() {
+        return;
+    }
+    let lab = Lab::new();
+    let path = lab.proxy.path();
+    assert!(fs::exists(&path).expect("a readable directory"));
+    drop(lab);
+    assert!(!fs::exists(&path).expect("a readable directory"));
+}

@@ -1,0 +1,172 @@
+//! OpenSSH through the proxy, as in production: an IPv4 client, the proxy, and sshd on an internal
+//! IPv6 address, each in a network of its own.
+//!
+//! Needs root, network namespaces and OpenSSH.
+
+mod harness;
+
+#[path = "openssh/peers.rs"]
+mod peers;
+
+use std::fs;
+
+use harness::{
+    Line, Proxy, Stream, TempDir, config,
+    lab::{Lab, TARGET},
+    mapping,
+    process::succeed,
+    require::{Need, require},
+};
+use peers::{Keys, Sshd, scp, ssh};
+
+const PORT: u16 = 22014;
+
+/// Everything in place: the proxy's mapping `board` leads to sshd.
+struct Stage {
+    keys: Keys,
+    proxy: Proxy,
+    _sshd: Sshd,
+    lab: Lab,
+}
+
+impl Stage {
+    fn new() -> Option<Self> {
+        let tools = ["ip", "ssh", "scp", "sshd", "ssh-keygen", "mount"].map(Need::Tool);
+        if !require(&[&[Need::Root], &tools[..]].concat()) {
+            return None;
+        }
+        let lab = Lab::new();
+        let keys = Keys::new(PORT);
+        let sshd = Sshd::start(&lab, &keys);
+        let proxy = Proxy::start_with(&lab.setup(), &config([board("")]));
+        Some(Self {
+            keys,
+            proxy,
+            _sshd: sshd,
+            lab,
+        })
+    }
+
+    #[track_caller]
+    fn session_ended(&self, reason: &str) -> Line {
+        let line = self.proxy.log().wait(0, "a session's end", |line| {
+            line.message() == "session ended" && line.text("reason") == reason
+        });
+        assert_eq!(line.text("mapping"), "board");
+        assert!(line.text("client").starts_with("198.51.100.2:"));
+        assert_eq!(line.text("target"), format!("[{TARGET}]:22"));
+        line
+    }
+}
+
+fn board(policy: &str) -> String {
+    mapping("board", PORT, format!("[{TARGET}]:22"), policy)
+}
+
+#[test]
+fn commands_run_and_terminals_work() {
+    let Some(stage) = Stage::new() else { return };
+    let output = succeed(ssh(&stage.lab, &stage.keys).arg("echo to $SSH_CONNECTION"));
+    let words: Vec<&str> = output.split_whitespace().collect();
+    assert_eq!(words[3], TARGET.to_string(), "{output}");
+    let line = stage.session_ended("closed");
+    let source = format!("[{}]:{}", words[1], words[2]);
+    assert_eq!(line.text("source"), source, "one line joins both logs");
+
+    let mut terminal = peers::Remote::start(
+        ssh(&stage.lab, &stage.keys).args(["-tt", "stty raw -echo; echo ready; exec cat"]),
+    );
+    terminal.hears("ready");
+    for number in 0..50 {
+        terminal.says_and_hears(&format!("line {number}"));
+    }
+    drop(terminal);
+    stage.proxy.settles();
+}
+
+#[test]
+fn files_arrive_whole_both_ways() {
+    const LENGTH: usize = 200_000_000;
+    let Some(stage) = Stage::new() else { return };
+    let dir = TempDir::new();
+    let [file, there, back] = ["file", "there", "back"].map(|name| dir.join(name));
+    fs::write(&file, Stream::bytes(1, LENGTH)).expect("space for a file");
+    succeed(&mut scp(&stage.lab, &stage.keys, &file, &there, true));
+    assert!(same(&there, LENGTH), "the upload differs");
+    fs::remove_file(&file).expect("own file");
+    succeed(&mut scp(&stage.lab, &stage.keys, &back, &there, false));
+    assert!(same(&back, LENGTH), "the download differs");
+    stage.proxy.settles();
+    let spliced = stage
+        .proxy
+        .metrics()
+        .sum("tml_proxy_spliced_bytes_total", &[]);
+    assert!(spliced > LENGTH as u64, "only {spliced} bytes spliced");
+}
+
+fn same(file: &std::path::Path, length: usize) -> bool {
+    let bytes = fs::read(file).expect("the file arrived");
+    Stream::new(1).check(&bytes);
+    bytes.len() == length
+}
+
+#[test]
+fn a_session_stays_while_other_mappings_come_go_and_move() {
+    let Some(stage) = Stage::new() else { return };
+    let mut remote = peers::Remote::start(ssh(&stage.lab, &stage.keys).arg("cat"));
+    remote.says_and_hears("before");
+    for round in 0..20_u16 {
+        let mut parts = vec![board("")];
+        if round % 3 != 0 {
+            let target = format!("[{TARGET}]:{}", 1000 + round);
+            let policy = "on_remove = \"kill\"\non_retarget = \"kill\"";
+            parts.push(mapping("other", 22015, target, policy));
+        }
+        parts.push(mapping("new", 22100 + round, format!("[{TARGET}]:22"), ""));
+        stage.proxy.reload(&config(parts));
+        remote.says_and_hears(&format!("after reload {round}"));
+    }
+    let status = remote.closes();
+    assert_eq!(status.code(), Some(0));
+    stage.session_ended("closed");
+    stage.proxy.settles();
+}
+
+#[test]
+fn a_session_whose_mapping_goes_is_kept() {
+    let Some(stage) = Stage::new() else { return };
+    let mut remote = peers::Remote::start(ssh(&stage.lab, &stage.keys).arg("cat"));
+    remote.says_and_hears("before");
+    stage.proxy.reload(&config([""]));
+    remote.says_and_hears("after");
+    assert_eq!(remote.closes().code(), Some(0));
+    stage.session_ended("closed");
+    stage.proxy.settles();
+}
+
+#[test]
+fn a_session_whose_mapping_goes_may_finish_in_time() {
+    let Some(stage) = Stage::new() else { return };
+    stage
+        .proxy
+        .reload(&config([board("on_remove = { drain = \"1s\" }")]));
+    let mut remote = peers::Remote::start(ssh(&stage.lab, &stage.keys).arg("cat"));
+    remote.says_and_hears("before");
+    stage.proxy.reload(&config([""]));
+    remote.says_and_hears("after");
+    assert_eq!(remote.ends().code(), Some(255));
+    stage.session_ended("drain_deadline");
+    stage.proxy.settles();
+}
+
+#[test]
+fn a_session_whose_mapping_goes_is_killed_if_it_says_so() {
+    let Some(stage) = Stage::new() else { return };
+    stage.proxy.reload(&config([board("on_remove = \"kill\"")]));
+    let mut remote = peers::Remote::start(ssh(&stage.lab, &stage.keys).arg("cat"));
+    remote.says_and_hears("before");
+    stage.proxy.reload(&config([""]));
+    assert_eq!(remote.ends().code(), Some(255));
+    stage.session_ended("mapping_removed");
+    stage.proxy.settles();
+}

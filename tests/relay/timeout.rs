@@ -1,0 +1,65 @@
+//! Sessions nobody uses end when their mapping says so, and not before.
+
+use std::io::ErrorKind::BrokenPipe;
+
+use super::harness::Scene;
+
+#[test]
+fn an_idle_session_ends() {
+    let scene = Scene::new("idle_timeout = \"300ms\"");
+    let (mut client, mut server) = scene.pair();
+    client.exchange(&mut server, b"hello");
+    client.expect_reset();
+    server.expect_reset();
+    let line = scene.ends(client.addr(), "idle_timeout", 5, 5);
+    assert_eq!(line.text("end"), "cD");
+    assert!(line.number("duration_ms") >= 300);
+    scene.finish();
+}
+
+#[test]
+fn a_session_half_closed_by_the_client_ends_when_the_target_is_silent() {
+    let scene = Scene::new("half_close_timeout = \"300ms\"");
+    let (mut client, mut server) = scene.pair();
+    client.send(b"question");
+    client.finish();
+    server.expect(b"question");
+    server.expect_end();
+    client.expect_reset();
+    assert_eq!(server.send_until_error(), BrokenPipe, "reset after its end");
+    let line = scene.ends(client.addr(), "target_half_close_timeout", 8, 0);
+    assert_eq!(line.text("end"), "sD");
+    scene.finish();
+}
+
+#[test]
+fn a_session_half_closed_by_the_target_ends_when_the_client_is_silent() {
+    let scene = Scene::new("half_close_timeout = \"300ms\"");
+    let (mut client, mut server) = scene.pair();
+    server.send(b"bye");
+    server.finish();
+    client.expect(b"bye");
+    client.expect_end();
+    server.expect_reset();
+    assert_eq!(client.send_until_error(), BrokenPipe, "reset after its end");
+    let line = scene.ends(client.addr(), "client_half_close_timeout", 0, 3);
+    assert_eq!(line.text("end"), "cD");
+    scene.finish();
+}
+
+/// The half-close timeout is for half-closed sessions, the idle timeout is off unless set.
+#[test]
+fn a_quiet_session_stays_while_another_one_times_out() {
+    let scene = Scene::new("half_close_timeout = \"300ms\"");
+    let (mut client, mut server) = scene.pair();
+    client.exchange(&mut server, b"hello");
+    let (other, mut other_server) = scene.pair();
+    other.finish();
+    other_server.expect_end();
+    scene.ends(other.addr(), "target_half_close_timeout", 0, 0);
+    client.exchange(&mut server, b"still here");
+    let addr = client.addr();
+    drop((client, server));
+    scene.ends(addr, "closed", 15, 15);
+    scene.finish();
+}
