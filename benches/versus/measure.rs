@@ -130,6 +130,9 @@ fn keystrokes_beside_bulk(backend: &Backend, peer: &Running, windows: &Windows) 
     Ok(sample)
 }
 
+/// What a proxy does once for a session that turns out to last is not part of idling.
+const SETTLE: Duration = Duration::from_millis(1500);
+
 #[expect(
     clippy::cast_precision_loss,
     reason = "memory sizes are exact in a double"
@@ -139,7 +142,7 @@ fn idle(backend: &Backend, peer: &Running, sessions: usize, windows: &Windows) -
     Idle::open(backend, peer.service(Service::Echo), 16)?.close()?;
     let before = peer.meter().holdings()?;
     let idle = Idle::open(backend, peer.service(Service::Echo), sessions)?;
-    thread::sleep(windows.idle / 5);
+    thread::sleep(SETTLE);
     let with = peer.meter().holdings()?;
     thread::sleep(windows.idle);
     let after = peer.meter().holdings()?;

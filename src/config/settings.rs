@@ -32,7 +32,7 @@ pub struct Config {
 /// Settings of the process as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {
-    /// Data path threads; `Auto` follows the processors this process may run on.
+    /// Data path threads; `Auto` is half the processors this process may run on.
     pub workers: AutoOr<NonZeroU32>,
     /// How long a stop waits for sessions; `None` is for ever.
     pub shutdown_timeout: Option<Duration>,

@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    num::NonZeroUsize,
     sync::{Arc, Mutex, atomic::AtomicU64},
     thread,
     time::Duration,
@@ -363,9 +362,11 @@ fn take_budget(config: &Config, listeners: usize) -> Budget {
     budget
 }
 
+/// Half the processors, at least one: the kernel's share of forwarding runs beside the workers, and
+/// one moves several GB/s.
 fn worker_count(config: &Config) -> usize {
     match config.process.workers {
-        AutoOr::Auto => thread::available_parallelism().map_or(1, NonZeroUsize::get),
+        AutoOr::Auto => thread::available_parallelism().map_or(1, |all| all.get().div_ceil(2)),
         AutoOr::Value(workers) => workers.get() as usize,
     }
 }
