@@ -17,4 +17,5 @@ pub mod session;
 pub mod socket;
 pub mod table;
 pub mod telemetry;
+pub mod units;
 pub mod worker;

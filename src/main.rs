@@ -3,11 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use tml_proxy::cli::{Cli, Command, check, run};
+use tml_proxy::cli::Cli;
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
-        Command::Run(args) => run::run(args),
-        Command::Check(args) => check::run(&args),
-    }
+    Cli::parse().command.run()
 }

@@ -79,9 +79,15 @@ process.splice               true
 process.pipe_size            256KiB
 process.pipes                auto
 admin.listen                 127.0.0.1:9422
+admin.socket                 off
+admin.socket_mode            0660
+admin.socket_group           off
 log.format                   text
 log.level                    info
 log.sessions                 true
+log.session_openings         false
+log.session_every            off
+log.refusals_per_second      20
 targets.allow                []
 defaults.connect_timeout     10s
 defaults.idle_timeout        1h

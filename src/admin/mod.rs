@@ -1,52 +1,68 @@
-//! The admin endpoint: HTTP for Prometheus and for health checks, read-only.
+//! The admin endpoint: HTTP for Prometheus, health checks, people and the command line.
 //!
-//! It reads the table and the counters and calls nothing on the data path.
+//! It is served twice: on a unix socket with everything, on TCP without what changes something. It
+//! reads the table and the counters, asks workers about sessions, and hands [`Order`]s to control;
+//! it never waits for the data path with anything in its hands, and the data path never for it.
 
+pub mod api;
+mod health;
 mod metrics;
+mod orders;
+mod page;
+mod server;
+mod unix;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::{Instant, SystemTime},
+};
 
-use axum::{Router, extract::State, http::header, response::IntoResponse, routing::get};
-use tokio::net::TcpListener;
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
 
-pub use metrics::ReloadStatus;
+pub use health::{Problem, Severity, problems};
+pub use metrics::series::{ALL as SERIES, Kind, Series};
+pub use orders::{Order, OrderError};
+pub use server::{AdminListener, serve};
+pub use unix::{SocketError, UnixSocket};
 
-use crate::worker::Shared;
+use crate::{
+    config::Config,
+    telemetry::{Events, History, LogControl, Reloads},
+    worker::{Roster, Shared},
+};
 
-/// What the admin endpoint reads.
+/// What the admin endpoint reads, and the ways to control it has.
 #[derive(Debug)]
 pub struct Sources {
     /// The data path's table and counters.
     pub shared: Arc<Shared>,
+    /// The workers, to be asked about sessions.
+    pub workers: Roster,
+    /// The configuration in force.
+    pub config: ArcSwap<Config>,
     /// How reloads went.
-    pub reload: ReloadStatus,
+    pub reloads: Reloads,
+    /// What happened lately.
+    pub events: Events,
+    /// The last minutes in steps.
+    pub history: History,
+    /// The log's level.
+    pub log: LogControl,
+    /// Where orders go.
+    pub orders: mpsc::Sender<Order>,
+    /// Whether the process is on its way out.
+    pub stopping: AtomicBool,
+    /// When it started.
+    pub started: (Instant, SystemTime),
 }
 
-/// Opens the admin endpoint's socket.
-///
-/// # Errors
-///
-/// The kernel's reason.
-pub async fn bind(addr: SocketAddr) -> std::io::Result<TcpListener> {
-    TcpListener::bind(addr).await
-}
-
-/// Serves until the runtime ends.
-pub async fn serve(listener: TcpListener, sources: Arc<Sources>) {
-    let app = Router::new()
-        .route("/livez", get(|| async { "ok\n" }))
-        .route("/metrics", get(metrics))
-        .with_state(sources);
-    // axum's own loop retries after errors of accept(2), with a pause where something ran out.
-    if let Err(error) = axum::serve(listener, app).await {
-        tracing::error!(%error, "the admin endpoint has failed");
+impl Sources {
+    /// Whether the process is on its way out.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Relaxed)
     }
-}
-
-async fn metrics(State(sources): State<Arc<Sources>>) -> impl IntoResponse {
-    const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    (
-        [(header::CONTENT_TYPE, OPEN_METRICS)],
-        metrics::text(&sources),
-    )
 }

@@ -5,13 +5,9 @@
 
 mod print;
 
-use std::{
-    fmt::Display,
-    io::{self, Write},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode};
 
+use super::{code, output};
 use crate::{
     provider::{Overrides, Source},
     table::Table,
@@ -34,27 +30,14 @@ pub fn run(args: &CheckArgs) -> ExitCode {
     let config = match source.load(&Overrides::default(), &Table::default()) {
         Ok((config, _)) => config,
         Err(errors) => {
-            complain(&errors);
-            return ExitCode::from(1);
+            output::complain(&errors);
+            return ExitCode::from(code::REFUSED);
         }
     };
-    let output = if args.json {
+    let text = if args.json {
         print::json(&config)
     } else {
         print::text(&config)
     };
-    match io::stdout().write_all(output.as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
-        // Whoever read it has read enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(error) => {
-            complain(&format_args!("standard output: {error}"));
-            ExitCode::from(4)
-        }
-    }
-}
-
-fn complain(what: &dyn Display) {
-    // When that fails too, the exit code still tells.
-    let _ = writeln!(io::stderr(), "{what}");
+    output::print(&text)
 }

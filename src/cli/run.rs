@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
+use super::{code, output};
 use crate::{
     config::{LogFormat, LogLevel},
     lifecycle::{self, RunError},
@@ -64,11 +65,11 @@ pub fn run(args: RunArgs) -> ExitCode {
     match lifecycle::run(&source, &overrides) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("tml-proxy: {error}");
+            output::complain(&format_args!("tml-proxy: {error}"));
             ExitCode::from(match error {
-                RunError::Config(_) => 1,
-                RunError::Start(_) => 3,
-                RunError::Worker(_) => 4,
+                RunError::Config(_) => code::REFUSED,
+                RunError::Start(_) => code::NO_START,
+                RunError::Worker(_) => code::FAILED,
             })
         }
     }

@@ -102,7 +102,18 @@ fn process(process: &Process) -> Settings {
 }
 
 fn admin(admin: &Admin) -> Settings {
-    Settings(vec![("listen", off_or(admin.listen.map(text)))])
+    Settings(vec![
+        ("listen", off_or(admin.listen.map(text))),
+        (
+            "socket",
+            off_or(admin.socket.as_ref().map(|path| text(path.display()))),
+        ),
+        ("socket_mode", text(format!("{:04o}", admin.socket_mode))),
+        (
+            "socket_group",
+            off_or(admin.socket_group.as_ref().map(text)),
+        ),
+    ])
 }
 
 fn log(log: &Log) -> Settings {
@@ -110,6 +121,15 @@ fn log(log: &Log) -> Settings {
         ("format", text(log.format)),
         ("level", text(log.level)),
         ("sessions", Setting::Flag(log.sessions)),
+        ("session_openings", Setting::Flag(log.session_openings)),
+        ("session_every", off_or(log.session_every.map(duration))),
+        (
+            "refusals_per_second",
+            off_or(
+                log.refusals_per_second
+                    .map(|lines| Setting::Number(lines.get().into())),
+            ),
+        ),
     ])
 }
 

@@ -5,6 +5,7 @@
 //! to the same list. Nothing here opens a socket or remembers an earlier configuration.
 
 mod address;
+mod document;
 mod draft;
 mod file;
 mod listing;
@@ -21,6 +22,7 @@ mod values;
 use std::path::Path;
 
 pub(crate) use address::{LISTEN, Listen, TARGET, Target, pair};
+pub use document::{Document, RouteRange, route_ranges};
 pub(crate) use draft::Draft;
 pub(crate) use file::{read, read_text};
 pub use listing::{Setting, Settings};

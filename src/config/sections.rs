@@ -1,5 +1,7 @@
 //! The sections of a file, from the outermost table down to the mappings.
 
+use std::time::Duration;
+
 use toml::de::DeValue;
 
 use super::{
@@ -9,8 +11,8 @@ use super::{
     reader::Section,
     settings::{Admin, Config, Log, LogFormat, LogLevel, Process, Targets},
     values::{
-        ANY_DURATION, Refusal, duration, flag, integer, number, or_auto, or_off, pipe_size, prefix,
-        text, word,
+        ANY_DURATION, LONGEST, Refusal, absolute_path, duration, file_mode, flag, group_name,
+        integer, number, or_auto, or_off, pipe_size, prefix, text, word,
     },
 };
 
@@ -80,12 +82,13 @@ fn admin(mut section: Section<'_>) -> Admin {
     if let Some(entry) = section.entry("listen") {
         let address = text("an IP address and a port, such as \"127.0.0.1:9422\"");
         if let Some(listen) = entry.read(or_off(address)) {
-            admin = Admin {
-                listen,
-                origin: entry.origin(),
-            };
+            admin.listen = listen;
+            admin.origin = entry.origin();
         }
     }
+    section.set("socket", &mut admin.socket, or_off(absolute_path));
+    section.set("socket_mode", &mut admin.socket_mode, file_mode);
+    section.set("socket_group", &mut admin.socket_group, or_off(group_name));
     section.finish();
     admin
 }
@@ -95,6 +98,17 @@ fn log(mut section: Section<'_>) -> Log {
     section.set("format", &mut log.format, word(LogFormat::WORDS));
     section.set("level", &mut log.level, word(LogLevel::WORDS));
     section.set("sessions", &mut log.sessions, flag);
+    section.set("session_openings", &mut log.session_openings, flag);
+    section.set(
+        "session_every",
+        &mut log.session_every,
+        or_off(duration(Duration::from_secs(60)..=LONGEST)),
+    );
+    section.set(
+        "refusals_per_second",
+        &mut log.refusals_per_second,
+        or_off(number(1..=100_000)),
+    );
     section.finish();
     log
 }

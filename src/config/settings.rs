@@ -4,6 +4,7 @@ use std::{
     fmt,
     net::{Ipv4Addr, SocketAddr},
     num::NonZeroU32,
+    path::PathBuf,
     str::FromStr,
     time::Duration,
 };
@@ -62,10 +63,16 @@ impl Default for Process {
 /// Settings of the admin endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin {
-    /// Where it listens, if it does.
+    /// Where it listens for those who may only look, if it does.
     pub listen: Option<SocketAddr>,
     /// Who said so.
     pub origin: Origin,
+    /// The unix socket for those who may change things, if there is one.
+    pub socket: Option<PathBuf>,
+    /// Who may connect to it: permission bits.
+    pub socket_mode: u32,
+    /// The group it belongs to; `None` is that of the process.
+    pub socket_group: Option<String>,
 }
 
 impl Default for Admin {
@@ -73,6 +80,9 @@ impl Default for Admin {
         Self {
             listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9422))),
             origin: Origin::BuiltIn,
+            socket: None,
+            socket_mode: 0o660,
+            socket_group: None,
         }
     }
 }
@@ -86,6 +96,12 @@ pub struct Log {
     pub level: LogLevel,
     /// Whether every ended session gets a line.
     pub sessions: bool,
+    /// Whether a session gets a line when its target has answered, too.
+    pub session_openings: bool,
+    /// How often a session that goes on gets a line.
+    pub session_every: Option<Duration>,
+    /// Refused clients that get a line of their own in each second; `None` is all of them.
+    pub refusals_per_second: Option<NonZeroU32>,
 }
 
 impl Default for Log {
@@ -94,6 +110,9 @@ impl Default for Log {
             format: LogFormat::Text,
             level: LogLevel::Info,
             sessions: true,
+            session_openings: false,
+            session_every: None,
+            refusals_per_second: NonZeroU32::new(20),
         }
     }
 }
@@ -162,6 +181,18 @@ impl LogLevel {
         ("debug", Self::Debug),
         ("trace", Self::Trace),
     ];
+}
+
+impl From<tracing::Level> for LogLevel {
+    fn from(level: tracing::Level) -> Self {
+        match level {
+            tracing::Level::ERROR => Self::Error,
+            tracing::Level::WARN => Self::Warn,
+            tracing::Level::INFO => Self::Info,
+            tracing::Level::DEBUG => Self::Debug,
+            tracing::Level::TRACE => Self::Trace,
+        }
+    }
 }
 
 impl From<LogLevel> for tracing::Level {

@@ -49,7 +49,9 @@ mod accepted {
             "[process]\nworkers = 2\nshutdown_timeout = \"off\"\nmax_sessions = 9\n\
              splice = false\npipe_size = \"1MiB\"\npipes = 7\n\
              [admin]\nlisten = \"[::1]:9\"\n\
+             socket = \"/run/s\"\nsocket_mode = \"0600\"\nsocket_group = \"adm\"\n\
              [log]\nformat = \"json\"\nlevel = \"trace\"\nsessions = false\n\
+             session_openings = true\nsession_every = \"1h\"\nrefusals_per_second = \"off\"\n\
              [targets]\nallow = [\"fd00::/8\", \"10.0.0.1\"]\n",
         );
         let some = |number| AutoOr::Value(std::num::NonZero::new(number).expect("not 0"));
@@ -65,6 +67,9 @@ mod accepted {
             format: LogFormat::Json,
             level: LogLevel::Trace,
             sessions: false,
+            session_openings: true,
+            session_every: Some(Duration::from_secs(3600)),
+            refusals_per_second: None,
         };
         assert_eq!(config.process, process);
         assert_eq!(config.log, log);
@@ -73,6 +78,9 @@ mod accepted {
             Some("[::1]:9".parse().expect("an address"))
         );
         assert_eq!(config.admin.origin.to_string(), "f:10:10");
+        assert_eq!(config.admin.socket, Some("/run/s".into()));
+        assert_eq!(config.admin.socket_mode, 0o600);
+        assert_eq!(config.admin.socket_group.as_deref(), Some("adm"));
         let allow: Vec<_> = ["fd00::/8", "10.0.0.1/32"].map(|net| net.parse()).into();
         assert_eq!(
             config.targets.allow.into_iter().map(Ok).collect::<Vec<_>>(),

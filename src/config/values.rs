@@ -2,7 +2,7 @@
 //!
 //! A kind is a function from a TOML value; kinds are put together with [`or_off`] and [`or_auto`].
 
-use std::{fmt, net::IpAddr, ops::RangeInclusive, str::FromStr, time::Duration};
+use std::{fmt, net::IpAddr, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
 
 use ipnet::IpNet;
 use toml::de::DeValue;
@@ -201,6 +201,28 @@ fn parse_size(text: &str) -> Option<usize> {
         .iter()
         .find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, unit)))?;
     number.trim_end().parse::<usize>().ok()?.checked_mul(*unit)
+}
+
+/// A path that does not depend on where the process was started.
+pub(super) fn absolute_path(value: &DeValue<'_>) -> Parsed<PathBuf> {
+    let path = value.as_str().map(PathBuf::from);
+    path.filter(|path| path.is_absolute())
+        .ok_or_else(|| Refusal::new("a path from the root, such as \"/run/tml-proxy/admin.sock\""))
+}
+
+/// Permission bits, in octal as text.
+pub(super) fn file_mode(value: &DeValue<'_>) -> Parsed<u32> {
+    let mode = value.as_str().map(|text| u32::from_str_radix(text, 8));
+    mode.and_then(Result::ok)
+        .filter(|mode| *mode <= 0o777)
+        .ok_or_else(|| Refusal::new("permission bits in octal, such as \"0660\""))
+}
+
+/// A group by name or by number.
+pub(super) fn group_name(value: &DeValue<'_>) -> Parsed<String> {
+    let name = value.as_str().filter(|name| !name.is_empty());
+    name.map(str::to_owned)
+        .ok_or_else(|| Refusal::new("the name or the number of a group, as text"))
 }
 
 /// Addresses that share a prefix; an address alone is a prefix too.

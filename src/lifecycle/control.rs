@@ -1,7 +1,7 @@
 //! Keeping listeners, workers and live sessions in step with the table.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc,
         mpsc::{self, RecvTimeoutError},
@@ -10,8 +10,11 @@ use std::{
 };
 
 use crate::{
-    listen::{ListenError, Listeners},
-    table::{self, Departure, Diff, ListenAddr, RouteChange, Table},
+    listen::{Change, ListenError, Listeners},
+    table::{
+        self, Departure, Diff, Hold, Holds, ListenAddr, Mapping, MappingName, Route, RouteChange,
+        Summary, Table,
+    },
     telemetry::EndReason,
     worker::{Command, SessionChange, SessionChanges, Shared, WorkerHandle},
 };
@@ -25,24 +28,18 @@ pub struct Control {
     shared: Arc<Shared>,
     workers: Vec<WorkerHandle>,
     listeners: Listeners,
-    /// Which worker accepts from which listener.
-    placed: HashMap<ListenAddr, usize>,
+    /// Every listener that is open.
+    placed: HashMap<ListenAddr, Placed>,
     next_worker: usize,
 }
 
-/// What a new table changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Summary {
-    /// Routes that came.
-    pub added: usize,
-    /// Routes that went.
-    pub removed: usize,
-    /// Routes with another target.
-    pub retargeted: usize,
-    /// Routes with another policy or name only.
-    pub repolicied: usize,
-    /// Routes as they were.
-    pub unchanged: usize,
+/// Where a listener is, and how.
+#[derive(Debug, Clone, Copy)]
+struct Placed {
+    /// The worker that accepts from it.
+    worker: usize,
+    /// Whether its clients have to wait.
+    held: bool,
 }
 
 impl Control {
@@ -63,55 +60,151 @@ impl Control {
     }
 
     /// Puts `table` into force: every new socket is opened first, then everything changes, and
-    /// what did not change is not touched.
+    /// what did not change is not touched. A mapping an operator holds stays held.
     ///
     /// # Errors
     ///
     /// Every listener that could not be opened. Nothing has changed then.
     pub fn apply(&mut self, table: Table) -> Result<Summary, Vec<ListenError>> {
         let diff = table::diff(&self.table(), &table);
-        let change = self.listeners.prepare(&diff)?;
+        let mut holds = Holds::clone(&self.shared.holds.load());
+        holds.retain(|name, _| table.mappings().iter().any(|mapping| mapping.name == *name));
+        let changed = diff.changed.iter().map(|change| &change.new);
+        let touched: Vec<_> = diff.added.iter().chain(changed).cloned().collect();
+        let missing = self.missing(&touched, &holds);
+        let opened = self.listeners.prepare(missing)?;
+        let departed = self.departed(&table);
+        self.shared.departed.store(Arc::new(departed));
         self.shared.table.store(Arc::new(table));
-        self.shared.depart(&diff);
-        let opened = self.listeners.commit(change, &diff);
-        self.unlisten(&diff);
-        for opened in opened {
-            let worker = self.next_worker % self.workers.len();
-            self.next_worker += 1;
-            self.placed.insert(opened.route.listen, worker);
-            self.workers[worker].send(Command::Listen(opened.route.listen, opened.socket));
+        self.shared.holds.store(Arc::new(holds));
+        self.close(&diff.removed);
+        for change in &diff.changed {
+            self.listeners.adjust(&change.new);
         }
-        let changes = session_changes(&diff);
-        if !changes.is_empty() {
-            let changes = Arc::new(changes);
-            for worker in &self.workers {
-                worker.send(Command::Apply(Arc::clone(&changes)));
-            }
-        }
-        let retargeted = diff.changed.iter().filter(|c| c.retargeted()).count();
-        Ok(Summary {
-            added: diff.added.len(),
-            removed: diff.removed.len(),
-            retargeted,
-            repolicied: diff.changed.len() - retargeted,
-            unchanged: diff.unchanged,
-        })
+        self.place(opened, &touched);
+        self.tell_sessions(session_changes(&diff));
+        Ok(diff.summary())
     }
 
-    /// Has the workers let go of removed listeners, and waits until they have: the next reload may
-    /// want the ports again.
-    fn unlisten(&mut self, diff: &Diff) {
+    /// The mappings that `new` has not, as long as they have sessions.
+    fn departed(&self, new: &Table) -> Vec<Arc<Mapping>> {
+        let names: HashSet<&MappingName> = new.mappings().iter().map(|m| &m.name).collect();
+        let (old, before) = (self.shared.table.load(), self.shared.departed.load());
+        let known = old.mappings().iter().chain(before.iter());
+        known
+            .filter(|mapping| mapping.stats.open() > 0 && !names.contains(&mapping.name))
+            .cloned()
+            .collect()
+    }
+
+    /// Holds a mapping, or lets go of it.
+    ///
+    /// # Errors
+    ///
+    /// Every listener that could not be opened again. Nothing has changed then.
+    pub fn hold(
+        &mut self,
+        mapping: &MappingName,
+        hold: Option<Hold>,
+    ) -> Result<(), Vec<ListenError>> {
+        let mut holds = Holds::clone(&self.shared.holds.load());
+        match hold {
+            Some(hold) => holds.insert(mapping.clone(), hold),
+            None => holds.remove(mapping),
+        };
+        let touched = self.routes_of(mapping);
+        let opened = self.listeners.prepare(self.missing(&touched, &holds))?;
+        self.shared.holds.store(Arc::new(holds));
+        self.place(opened, &touched);
+        Ok(())
+    }
+
+    /// Has the live sessions of a mapping end within a time.
+    pub fn drain_sessions(&self, mapping: &MappingName, within: Duration) {
+        let leave = SessionChange::Leave {
+            within,
+            reason: EndReason::DrainDeadline,
+            successor: None,
+        };
+        let routes = self.routes_of(mapping);
+        let changes = routes.iter().map(|route| (route.listen, leave.clone()));
+        self.tell_sessions(changes.collect());
+    }
+
+    fn routes_of(&self, mapping: &MappingName) -> Vec<Arc<Route>> {
+        let table = self.shared.table.load();
+        let routes = table
+            .routes()
+            .filter(|route| route.mapping.name == *mapping);
+        routes.cloned().collect()
+    }
+
+    /// Those of `routes` that should have a listener and have none.
+    fn missing<'r>(&self, routes: &'r [Arc<Route>], holds: &Holds) -> Vec<&'r Arc<Route>> {
+        let drained = |route: &Route| holds.get(&route.mapping.name) == Some(&Hold::Drained);
+        let missing = |route: &&Arc<Route>| {
+            !drained(route.as_ref()) && !self.listeners.contains(&route.listen)
+        };
+        routes.iter().filter(missing).collect()
+    }
+
+    /// Hands new listeners to workers and brings those of `routes` that exist in step with the
+    /// holds in force.
+    fn place(&mut self, opened: Change, routes: &[Arc<Route>]) {
+        let holds = self.shared.holds.load_full();
+        let hold = |route: &Route| holds.get(&route.mapping.name).copied();
+        for route in routes {
+            match (hold(route), self.placed.get_mut(&route.listen)) {
+                (_, None) => {}
+                (Some(Hold::Drained), Some(_)) => self.close(std::slice::from_ref(route)),
+                (hold, Some(placed)) => {
+                    let held = hold.is_some();
+                    if placed.held != held {
+                        placed.held = held;
+                        self.workers[placed.worker].send(Command::Hold(route.listen, held));
+                    }
+                }
+            }
+        }
+        for opened in self.listeners.commit(opened) {
+            let addr = opened.route.listen;
+            let worker = self.next_worker % self.workers.len();
+            self.next_worker += 1;
+            let held = hold(&opened.route).is_some();
+            self.placed.insert(addr, Placed { worker, held });
+            self.workers[worker].send(Command::Listen {
+                addr,
+                socket: opened.socket,
+                held,
+            });
+        }
+    }
+
+    /// Stops accepting for routes; what waits in their queues is served first. Returns when the
+    /// sockets are closed: the next change may want the ports again.
+    fn close(&mut self, routes: &[Arc<Route>]) {
         let (holding, closed) = mpsc::channel();
-        for route in &diff.removed {
-            if let Some(worker) = self.placed.remove(&route.listen) {
+        for route in routes {
+            self.listeners.remove(&route.listen);
+            if let Some(placed) = self.placed.remove(&route.listen) {
                 let command = Command::Unlisten(Arc::clone(route), holding.clone());
-                self.workers[worker].send(command);
+                self.workers[placed.worker].send(command);
             }
         }
         drop(holding);
         // Nothing is ever sent: it ends when the last sender is dropped.
         if let Err(RecvTimeoutError::Timeout) = closed.recv_timeout(CLOSE_AT_MOST) {
             tracing::warn!("removed listeners are not closed yet: a worker is busy");
+        }
+    }
+
+    fn tell_sessions(&self, changes: SessionChanges) {
+        if changes.is_empty() {
+            return;
+        }
+        let changes = Arc::new(changes);
+        for worker in &self.workers {
+            worker.send(Command::Apply(Arc::clone(&changes)));
         }
     }
 

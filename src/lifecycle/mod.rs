@@ -9,7 +9,8 @@ mod echo;
 mod limits;
 mod run;
 mod systemd;
+mod ticker;
 
-pub use control::{Control, Summary};
-pub use limits::{Budget, Wanted, budget, raise_descriptor_limit};
+pub use control::Control;
+pub use limits::{Budget, Wanted, budget, pipe_memory, raise_descriptor_limit};
 pub use run::{RunError, run};

@@ -2,13 +2,18 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, atomic::AtomicU64},
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
     thread,
-    time::Duration,
+    time::{self, Duration, SystemTime},
 };
 
 use arc_swap::ArcSwap;
 use tokio::{
+    net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
     time::{Instant, MissedTickBehavior, interval, sleep_until},
@@ -18,18 +23,18 @@ use super::{
     control::Control,
     echo,
     limits::{self, Budget, Wanted},
-    systemd,
+    systemd, ticker,
 };
 use crate::{
-    admin::{self, ReloadStatus, Sources},
+    admin::{self, AdminListener, Order, OrderError, Sources, UnixSocket},
     config::{AutoOr, Config, ConfigErrors, LogFormat},
     listen::ListenError,
     provider::{Overrides, Source},
     relay::PipeBudget,
-    session::SessionRecord,
-    table::Table,
-    telemetry::{LogQueue, ProcessStats, log},
-    worker::{self, Shared},
+    session::SessionLine,
+    table::{Hold, MappingName, Summary, Table},
+    telemetry::{Events, History, LogControl, LogQueue, ProcessStats, Reloads, Sampler, log},
+    worker::{self, Roster, Shared},
 };
 
 /// Ended sessions that may wait to be logged.
@@ -41,6 +46,9 @@ const CUT_SPREAD: Duration = Duration::from_secs(1);
 
 /// How long sessions that are cut at the end may take to be closed.
 const CUT_GRACE: Duration = Duration::from_secs(5);
+
+/// Orders that may wait for control.
+const ORDERS: usize = 16;
 
 /// Why the proxy did not run, or does no longer.
 #[derive(Debug, thiserror::Error)]
@@ -63,24 +71,32 @@ pub enum RunError {
 /// Why it could not start, or what failed.
 pub fn run(source: &Source, overrides: &Overrides) -> Result<(), RunError> {
     let (config, table) = source.load(overrides, &Table::default())?;
-    log::init(
+    let events = Events::default();
+    let log = log::init(
         config.log.format == LogFormat::Json,
         config.log.level.into(),
+        events.clone(),
     );
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| RunError::Start(format!("cannot start the control plane: {error}")))?
-        .block_on(Running::start(source, overrides, config, table))
+        .block_on(Running::start(
+            source,
+            overrides,
+            config,
+            table,
+            (log, events),
+        ))
 }
 
 /// A proxy that runs.
 struct Running<'a> {
     source: &'a Source,
     overrides: &'a Overrides,
-    config: Config,
     control: Control,
     sources: Arc<Sources>,
+    orders: mpsc::Receiver<Order>,
     ended: mpsc::UnboundedReceiver<Result<(), String>>,
     workers: usize,
 }
@@ -91,17 +107,25 @@ impl<'a> Running<'a> {
         overrides: &'a Overrides,
         config: Config,
         table: Table,
+        (log, events): (LogControl, Events),
     ) -> Result<(), RunError> {
+        let started = (time::Instant::now(), SystemTime::now());
         // From here on a signal is heard, whoever waits for the first line of the log to send one.
         let signals = Signals::register()
             .map_err(|error| RunError::Start(format!("cannot receive signals: {error}")))?;
         let budget = take_budget(&config, table.routes().len());
         let shared = Arc::new(Shared {
             table: ArcSwap::from_pointee(Table::default()),
-            departed: Mutex::default(),
             stats: ProcessStats::default(),
             pipes: Arc::new(PipeBudget::new(budget.pipes, config.process.pipe_size)),
+            holds: ArcSwap::default(),
+            departed: ArcSwap::default(),
             log: LogQueue::new(LOG_QUEUE),
+            refusals: Sampler::new(
+                config.log.refusals_per_second.map(NonZeroU32::get),
+                started.0,
+            ),
+            log_openings: config.log.session_openings,
             log_sessions: config.log.sessions,
             next_session: AtomicU64::new(1),
             max_sessions: budget.sessions,
@@ -114,12 +138,7 @@ impl<'a> Running<'a> {
                 .await
                 .map_err(|error| start_failed("cannot start the example's echo service", &error))?;
         }
-        let admin = match config.admin.listen {
-            Some(addr) => Some(admin::bind(addr).await.map_err(|error| {
-                start_failed(&format!("cannot open the admin endpoint {addr}"), &error)
-            })?),
-            None => None,
-        };
+        let admin = open_admin(&config).await?;
         let workers = worker_count(&config);
         let (report, ended) = mpsc::unbounded_channel();
         let handles = worker::spawn(workers, &shared, move |result| {
@@ -129,17 +148,27 @@ impl<'a> Running<'a> {
         .map_err(|error| start_failed("cannot start the workers", &error))?;
         let log_writer = spawn_log_writer(Arc::clone(&shared))
             .map_err(|error| start_failed("cannot start the log writer", &error))?;
-        let mut control = Control::new(Arc::clone(&shared), handles);
+        let mut control = Control::new(Arc::clone(&shared), handles.clone());
         let summary = control
             .apply(table)
             .map_err(|errors| RunError::Start(list(&errors)))?;
+        let (order, orders) = mpsc::channel(ORDERS);
         let sources = Arc::new(Sources {
             shared: Arc::clone(&shared),
-            reload: ReloadStatus::started(control.listeners()),
+            workers: Roster::new(handles),
+            config: ArcSwap::from_pointee(config.clone()),
+            reloads: Reloads::started(control.listeners(), started.0.elapsed()),
+            events,
+            history: History::default(),
+            log,
+            orders: order,
+            stopping: AtomicBool::new(false),
+            started,
         });
-        if let Some(listener) = admin {
+        for listener in admin {
             tokio::spawn(admin::serve(listener, Arc::clone(&sources)));
         }
+        tokio::spawn(ticker::run(Arc::clone(&sources)));
         tracing::info!(
             listeners = summary.added,
             workers,
@@ -147,14 +176,19 @@ impl<'a> Running<'a> {
             max_sessions = budget.sessions,
             pipes = budget.pipes,
             admin = config.admin.listen.map(tracing::field::display),
+            admin_socket = config
+                .admin
+                .socket
+                .as_ref()
+                .map(|path| tracing::field::display(path.display())),
             "listening"
         );
         let running = Running {
             source,
             overrides,
-            config,
             control,
             sources,
+            orders,
             ended,
             workers,
         };
@@ -173,7 +207,11 @@ impl<'a> Running<'a> {
         loop {
             tokio::select! {
                 // Signals that came together are one.
-                Some(()) = signals.hangup.recv() => self.reload(),
+                Some(()) = signals.hangup.recv() => {
+                    // The outcome is in the log.
+                    let _ = self.reload();
+                }
+                Some(order) = self.orders.recv() => self.carry_out(order),
                 () = signals.stop.recv() => break,
                 () = watchdog.tick() => watchdog.check(&self.control),
                 Some(result) = self.ended.recv() => {
@@ -182,7 +220,11 @@ impl<'a> Running<'a> {
                 }
             }
         }
-        let timeout = self.config.process.shutdown_timeout;
+        self.sources.stopping.store(true, Relaxed);
+        // Orders that wait or are yet to come are answered by this.
+        self.orders.close();
+        while self.orders.try_recv().is_ok() {}
+        let timeout = self.sources.config.load().process.shutdown_timeout;
         let open = self.sources.shared.stats.sessions_open();
         tracing::info!(sessions = open, timeout = ?timeout, "stopping");
         systemd::stopping(&format!("stopping, waiting for {open} sessions"));
@@ -213,26 +255,67 @@ impl<'a> Running<'a> {
         Ok(())
     }
 
-    fn reload(&mut self) {
+    fn carry_out(&mut self, order: Order) {
+        // Whoever asked may have gone.
+        match order {
+            Order::Reload { reply } => {
+                let outcome = self.reload().map_err(OrderError::Refused);
+                _ = reply.send(outcome);
+            }
+            Order::Hold {
+                mapping,
+                hold,
+                sessions_within,
+                reply,
+            } => {
+                let table = self.control.table();
+                let outcome = match table.mappings().iter().any(|known| known.name == mapping) {
+                    false => Err(OrderError::UnknownMapping(mapping)),
+                    true => self.hold(&mapping, hold, sessions_within),
+                };
+                _ = reply.send(outcome);
+            }
+        }
+    }
+
+    fn hold(
+        &mut self,
+        mapping: &MappingName,
+        hold: Option<Hold>,
+        sessions_within: Option<Duration>,
+    ) -> Result<(), OrderError> {
+        let held = self.control.hold(mapping, hold);
+        held.map_err(|errors| OrderError::Refused(list(&errors)))?;
+        if let Some(within) = sessions_within {
+            self.control.drain_sessions(mapping, within);
+        }
+        self.sources.reloads.set_listeners(self.control.listeners());
+        Ok(())
+    }
+
+    fn reload(&mut self) -> Result<Summary, String> {
         systemd::reloading();
-        let started = std::time::Instant::now();
-        match self.try_reload() {
-            Ok(()) => {
-                let took = started.elapsed();
-                self.sources.reload.succeeded(self.control.listeners());
+        let started = time::Instant::now();
+        let outcome = self.try_reload();
+        let took = started.elapsed();
+        match &outcome {
+            Ok(_) => {
+                self.sources.reloads.succeeded(took);
+                self.sources.reloads.set_listeners(self.control.listeners());
                 tracing::debug!(took_us = took.as_micros() as u64, "reload took");
                 systemd::ready(&self.status());
             }
             Err(error) => {
-                self.sources.reload.failed();
+                self.sources.reloads.failed(took, error.clone());
                 tracing::error!(error, "reload failed, nothing has changed");
                 let first = error.lines().next().unwrap_or_default();
                 systemd::ready(&format!("{}; last reload failed: {first}", self.status()));
             }
         }
+        outcome
     }
 
-    fn try_reload(&mut self) -> Result<(), String> {
+    fn try_reload(&mut self) -> Result<Summary, String> {
         let (config, table) = self
             .source
             .load(self.overrides, &self.control.table())
@@ -246,13 +329,18 @@ impl<'a> Running<'a> {
             unchanged = summary.unchanged,
             "reload done"
         );
-        if config.process != self.config.process
-            || config.admin != self.config.admin
-            || config.log != self.config.log
-        {
+        let old = self.sources.config.load();
+        if config.process != old.process || config.admin != old.admin || config.log != old.log {
             tracing::warn!("changes in [process], [admin] and [log] take effect at the next start");
         }
-        Ok(())
+        // What is in force is what the start found in these sections.
+        self.sources.config.store(Arc::new(Config {
+            process: old.process.clone(),
+            admin: old.admin.clone(),
+            log: old.log.clone(),
+            ..config
+        }));
+        Ok(summary)
     }
 
     fn status(&self) -> String {
@@ -334,6 +422,21 @@ impl Watchdog {
     }
 }
 
+/// Opens the sockets of the admin endpoint.
+async fn open_admin(config: &Config) -> Result<Vec<AdminListener>, RunError> {
+    let mut listeners = Vec::new();
+    if let Some(addr) = config.admin.listen {
+        let listener = TcpListener::bind(addr).await.map_err(|error| {
+            RunError::Start(format!("cannot open the admin endpoint {addr}: {error}"))
+        })?;
+        listeners.push(AdminListener::Tcp(listener));
+    }
+    let socket = UnixSocket::open(&config.admin)
+        .map_err(|error| RunError::Start(format!("cannot open the admin socket {error}")))?;
+    listeners.extend(socket.map(AdminListener::Unix));
+    Ok(listeners)
+}
+
 fn take_budget(config: &Config, listeners: usize) -> Budget {
     let value = |wish| match wish {
         AutoOr::Auto => None,
@@ -374,7 +477,7 @@ fn worker_count(config: &Config) -> usize {
 fn spawn_log_writer(shared: Arc<Shared>) -> io::Result<thread::JoinHandle<()>> {
     thread::Builder::new()
         .name("session-log".to_owned())
-        .spawn(move || shared.log.write_all(|record: SessionRecord| record.log()))
+        .spawn(move || shared.log.write_all(|line: SessionLine| line.write()))
 }
 
 fn list(errors: &[ListenError]) -> String {

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, os::fd::OwnedFd, sync::Arc};
 
 use super::{ListenError, bind, bind::adjust};
-use crate::table::{Diff, ListenAddr, Route};
+use crate::table::{ListenAddr, Route};
 
 /// Every listening socket in force.
 #[derive(Debug, Default)]
@@ -27,15 +27,18 @@ pub struct Change {
 }
 
 impl Listeners {
-    /// Opens every socket that `diff` adds.
+    /// Opens a socket for each of `routes`.
     ///
     /// # Errors
     ///
     /// Every listener that could not be opened; those that could are closed again.
-    pub fn prepare(&self, diff: &Diff) -> Result<Change, Vec<ListenError>> {
-        let mut opened = Vec::with_capacity(diff.added.len());
+    pub fn prepare<'r>(
+        &self,
+        routes: impl IntoIterator<Item = &'r Arc<Route>>,
+    ) -> Result<Change, Vec<ListenError>> {
+        let mut opened = Vec::new();
         let mut errors = Vec::new();
-        for route in &diff.added {
+        for route in routes {
             match bind(route) {
                 Ok(socket) => opened.push(Opened {
                     route: Arc::clone(route),
@@ -50,24 +53,32 @@ impl Listeners {
         }
     }
 
-    /// Puts a prepared change into force and returns the sockets that came and the routes whose
-    /// sockets went. Sockets of changed routes stay open and take on the new policy.
-    pub fn commit(&mut self, change: Change, diff: &Diff) -> Vec<Opened> {
-        for route in &diff.removed {
-            self.open.remove(&route.listen);
-        }
-        for change in &diff.changed {
-            if let Some(socket) = self.open.get(&change.new.listen)
-                && let Err(error) = adjust(socket, &change.new.mapping.policy)
-            {
-                tracing::warn!(listen = %change.new.listen, %error, "listener keeps its old socket options");
-            }
-        }
+    /// Puts a prepared change into force and returns the sockets that came.
+    pub fn commit(&mut self, change: Change) -> Vec<Opened> {
         for opened in &change.opened {
             self.open
                 .insert(opened.route.listen, Arc::clone(&opened.socket));
         }
         change.opened
+    }
+
+    /// Lets go of a socket; it is closed once its worker has let go of it too.
+    pub fn remove(&mut self, addr: &ListenAddr) {
+        self.open.remove(addr);
+    }
+
+    /// Has the socket of a route, if it is open, take on the policy the route has now.
+    pub fn adjust(&self, route: &Route) {
+        if let Some(socket) = self.open.get(&route.listen)
+            && let Err(error) = adjust(socket, &route.mapping.policy)
+        {
+            tracing::warn!(listen = %route.listen, %error, "listener keeps its old socket options");
+        }
+    }
+
+    /// Whether the socket of an address is open.
+    pub fn contains(&self, addr: &ListenAddr) -> bool {
+        self.open.contains_key(addr)
     }
 
     /// How many sockets are open.

@@ -16,6 +16,9 @@ use rustix::{
     },
 };
 
+use super::path;
+use crate::telemetry::PathInfo;
+
 /// Asks the kernel; opens its netlink socket at the first question.
 #[derive(Debug, Default)]
 pub struct AckProbe {
@@ -31,21 +34,31 @@ const QUESTION_LEN: usize = 16 + 56;
 /// Where `idiag_wqueue` is in the answer: behind `nlmsghdr`, four bytes, `inet_diag_sockid`,
 /// `idiag_expires` and `idiag_rqueue`.
 const WQUEUE: std::ops::Range<usize> = 76..80;
+/// Where the answer's attributes begin: behind `nlmsghdr` and `inet_diag_msg`.
+const ATTRIBUTES: usize = 16 + 72;
 
 impl AckProbe {
     /// Bytes sent through a TCP socket that its peer has not acknowledged and still may, or `None`
     /// if the kernel does not tell.
     pub fn unacknowledged(&mut self, socket: BorrowedFd<'_>) -> Option<u32> {
-        let local = SocketAddr::try_from(getsockname(socket).ok()?).ok()?;
-        let remote = match getpeername(socket) {
-            // The connection is gone: nothing more will be acknowledged.
-            Err(io::Errno::NOTCONN) => return Some(0),
-            remote => SocketAddr::try_from(remote.ok()??).ok()?,
-        };
-        self.ask(&question(local, remote)).ok()?
+        // A connection that is gone will acknowledge nothing more.
+        if getpeername(socket) == Err(io::Errno::NOTCONN) {
+            return Some(0);
+        }
+        let answer = self.ask(&question(socket, 0)?).ok()?;
+        let wqueue = answer.get(WQUEUE)?.try_into();
+        Some(u32::from_ne_bytes(wqueue.expect("the range is four bytes")))
     }
 
-    fn ask(&mut self, question: &[u8]) -> io::Result<Option<u32>> {
+    /// How the way to the peer of a connected TCP socket does, or `None` if the kernel does not
+    /// tell.
+    pub fn path(&mut self, socket: BorrowedFd<'_>) -> Option<PathInfo> {
+        let answer = self.ask(&question(socket, path::EXTENSION)?).ok()?;
+        path::parse(answer.get(ATTRIBUTES..)?)
+    }
+
+    /// The kernel's answer; empty if it knows no such socket.
+    fn ask(&mut self, question: &[u8]) -> io::Result<Vec<u8>> {
         let netlink = match &self.netlink {
             Some(netlink) => netlink,
             None => self.netlink.insert(socket_with(
@@ -57,17 +70,22 @@ impl AckProbe {
         };
         send(netlink, question, SendFlags::empty())?;
         // The kernel answers while it takes the question, so the answer is there.
-        let mut answer = [0; 512];
+        let mut answer = [0; 1024];
         let (len, _) = recv(netlink, &mut answer, RecvFlags::empty())?;
         let is_socket = answer[4..6] == BY_FAMILY.to_ne_bytes();
-        Ok((is_socket && len >= WQUEUE.end).then(|| {
-            let wqueue = answer[WQUEUE].try_into().expect("the range is four bytes");
-            u32::from_ne_bytes(wqueue)
-        }))
+        let len = if is_socket { len.min(answer.len()) } else { 0 };
+        Ok(answer[..len].to_vec())
     }
 }
 
-fn question(local: SocketAddr, remote: SocketAddr) -> [u8; QUESTION_LEN] {
+/// Asks for the socket with the two addresses of this one, and for these extensions.
+fn question(socket: BorrowedFd<'_>, extensions: u8) -> Option<[u8; QUESTION_LEN]> {
+    let local = SocketAddr::try_from(getsockname(socket).ok()?).ok()?;
+    let remote = SocketAddr::try_from(getpeername(socket).ok()??).ok()?;
+    Some(question_about(local, remote, extensions))
+}
+
+fn question_about(local: SocketAddr, remote: SocketAddr, extensions: u8) -> [u8; QUESTION_LEN] {
     /// `AF_INET` and `AF_INET6` as the kernel numbers them on Linux.
     const FAMILIES: (u8, u8) = (2, 10);
     /// `IPPROTO_TCP`.
@@ -87,6 +105,7 @@ fn question(local: SocketAddr, remote: SocketAddr) -> [u8; QUESTION_LEN] {
                 IpAddr::V6(_) => FAMILIES.1,
             },
             TCP,
+            extensions,
         ],
     );
     // Every state.
@@ -130,6 +149,9 @@ mod tests {
             sender.write_all(b"hello").expect("sent");
             reader.read_exact(&mut [0; 5]).expect("received");
             assert_eq!(probe.unacknowledged(sender.as_fd()), Some(0), "{bind}");
+
+            let path = probe.path(sender.as_fd()).expect("the kernel knows it");
+            assert!(path.rtt_us > 0 && path.segments > 0, "{bind}: {path:?}");
 
             sender.set_nonblocking(true).expect("non-blocking");
             while sender.write(&[0; 65536]).is_ok() {}

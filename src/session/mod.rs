@@ -8,7 +8,10 @@
 mod acks;
 mod admit;
 mod dial;
+mod filter;
+mod path;
 mod record;
+mod view;
 
 use std::{
     net::SocketAddr,
@@ -21,7 +24,9 @@ use rustix::{event::epoll::EventFlags, io::Errno, net::getsockname, net::sockopt
 
 pub use acks::AckProbe;
 pub use admit::admit;
-pub use record::{SessionId, SessionRecord};
+pub use filter::SessionFilter;
+pub use record::{SessionId, SessionLine, SessionRecord};
+pub use view::{SessionView, Stage};
 
 use crate::{
     listen::Accepted,
@@ -157,6 +162,45 @@ impl Session {
         &self.route
     }
 
+    /// Its number.
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// Who connected.
+    pub fn client(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// Whether the target has answered.
+    pub fn is_connected(&self) -> bool {
+        self.connected.is_some()
+    }
+
+    /// The session as it is now.
+    pub fn view(&self, now: Instant) -> SessionView {
+        let (bytes_up, bytes_down) = self.delivered();
+        SessionView {
+            id: self.id,
+            route: Arc::clone(&self.route),
+            client: self.peer,
+            source: self.source,
+            bytes_up,
+            bytes_down,
+            age: now.duration_since(self.opened),
+            connect: self.connected.map(|at| at.duration_since(self.opened)),
+            quiet: now.duration_since(self.active),
+            stage: match (self.phase, self.leave, self.relay.half_closed_by()) {
+                (Phase::Dialing, ..) => Stage::Connecting,
+                (Phase::Settling { .. }, ..) => Stage::Ending,
+                (Phase::Relaying, Some(_), _) => Stage::Leaving,
+                (Phase::Relaying, None, Some(_)) => Stage::HalfClosed,
+                (Phase::Relaying, None, None) => Stage::Open,
+            },
+            splices: self.moves_bulk(),
+        }
+    }
+
     /// Whether the session moves bulk: it holds a pipe.
     pub fn moves_bulk(&self) -> bool {
         self.relay.holds_pipe()
@@ -217,6 +261,11 @@ impl Session {
         }
         self.connected = Some(turn.now);
         self.active = turn.now;
+        self.route
+            .mapping
+            .stats
+            .connect_latency
+            .observe(turn.now.duration_since(self.opened));
         self.source = getsockname(&self.target)
             .ok()
             .and_then(|addr| addr.try_into().ok());
@@ -428,13 +477,15 @@ impl Session {
             stats.count_connect_failure(cause);
         }
         stats.close(reason);
+        let duration = now.duration_since(self.opened);
+        stats.session_length.observe(duration);
         let (bytes_up, bytes_down) = self.delivered();
         SessionRecord {
             id: self.id,
             bytes_up,
             bytes_down,
             bytes_spliced: self.relay.spliced(),
-            duration: now.duration_since(self.opened),
+            duration,
             connect: self.connected.map(|at| at.duration_since(self.opened)),
             client: self.peer,
             source: self.source,

@@ -2,9 +2,12 @@
 
 use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
-use crate::{listen::Accepted, table::Route, telemetry::EndReason};
-
-use super::dial;
+use super::{SessionView, dial};
+use crate::{
+    listen::Accepted,
+    table::Route,
+    telemetry::{EndReason, SESSION_LOG},
+};
 
 /// Numbers the sessions of one run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -80,9 +83,9 @@ impl SessionRecord {
     }
 
     /// Writes the session's line to the log.
-    pub fn log(&self) {
+    fn log(&self) {
         tracing::info!(
-            target: "session",
+            target: SESSION_LOG,
             session = self.id.0,
             mapping = %self.route.mapping.name,
             client = %self.client,
@@ -97,6 +100,51 @@ impl SessionRecord {
             reason = %self.reason.word(),
             "session ended"
         );
+    }
+}
+
+/// A line of the session log.
+#[derive(Debug)]
+pub enum SessionLine {
+    /// The target has answered.
+    Opened(SessionView),
+    /// The session has been going on for long.
+    Ongoing(SessionView),
+    /// The session ended, or the client was refused.
+    Ended(SessionRecord),
+}
+
+impl SessionLine {
+    /// Writes the line.
+    pub fn write(&self) {
+        match self {
+            Self::Opened(view) => tracing::info!(
+                target: SESSION_LOG,
+                session = view.id.0,
+                mapping = view.route.mapping.name.as_str(),
+                client = %view.client,
+                listen = %view.route.listen,
+                target = %view.route.target,
+                source = view.source.map(tracing::field::display),
+                connect_ms = view.connect.map(millis),
+                "session opened"
+            ),
+            Self::Ongoing(view) => tracing::info!(
+                target: SESSION_LOG,
+                session = view.id.0,
+                mapping = view.route.mapping.name.as_str(),
+                client = %view.client,
+                listen = %view.route.listen,
+                target = %view.route.target,
+                source = view.source.map(tracing::field::display),
+                bytes_up = view.bytes_up,
+                bytes_down = view.bytes_down,
+                duration_ms = millis(view.age),
+                quiet_ms = millis(view.quiet),
+                "session goes on"
+            ),
+            Self::Ended(record) => record.log(),
+        }
     }
 }
 

@@ -43,6 +43,33 @@ impl Diff {
     pub fn is_empty(&self) -> bool {
         self.added.is_empty() && self.removed.is_empty() && self.changed.is_empty()
     }
+
+    /// The difference in numbers.
+    pub fn summary(&self) -> Summary {
+        let retargeted = self.changed.iter().filter(|c| c.retargeted()).count();
+        Summary {
+            added: self.added.len(),
+            removed: self.removed.len(),
+            retargeted,
+            repolicied: self.changed.len() - retargeted,
+            unchanged: self.unchanged,
+        }
+    }
+}
+
+/// What a new table changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Summary {
+    /// Routes that came.
+    pub added: usize,
+    /// Routes that went.
+    pub removed: usize,
+    /// Routes with another target.
+    pub retargeted: usize,
+    /// Routes with another policy or name only.
+    pub repolicied: usize,
+    /// Routes as they were.
+    pub unchanged: usize,
 }
 
 /// What changed from `old` to `new`.

@@ -10,6 +10,7 @@
 
 mod conflict;
 mod diff;
+mod hold;
 mod listen_addr;
 mod mapping;
 mod policy;
@@ -18,7 +19,8 @@ mod sources;
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
 pub use conflict::{Conflict, Surroundings};
-pub use diff::{Diff, RouteChange, diff};
+pub use diff::{Diff, RouteChange, Summary, diff};
+pub use hold::{Hold, Holds};
 pub use listen_addr::{ListenAddr, ListenHost};
 pub use mapping::{Mapping, MappingName, MappingSpec, Origin};
 pub use policy::{Departure, Keepalive, Policy};

@@ -4,11 +4,26 @@
 //! plain atomic reached through a handle the caller already holds; names and text come in only
 //! when somebody asks.
 
+mod events;
+mod histogram;
+mod history;
 pub mod log;
+mod path;
 mod queue;
 mod reason;
+mod reloads;
+mod sampler;
 mod stats;
+mod usage;
 
+pub use events::{Event, Events, SESSION_LOG};
+pub use histogram::{Distribution, Histogram};
+pub use history::{History, STEP as HISTORY_STEP, Totals};
+pub use log::LogControl;
+pub use path::{PathInfo, PathStats, PathSummary};
 pub use queue::LogQueue;
 pub use reason::EndReason;
+pub use reloads::{ReloadReport, Reloads};
+pub use sampler::Sampler;
 pub use stats::{ConnectFailure, MappingStats, ProcessStats};
+pub use usage::Usage;

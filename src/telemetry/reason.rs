@@ -46,6 +46,8 @@ pub enum EndReason {
     MappingRetargeted,
     /// The time to finish after a removal or a new target ran out.
     DrainDeadline,
+    /// An operator ended it.
+    Killed,
     /// The proxy stops.
     Shutdown,
     /// A fault of the proxy itself.
@@ -54,7 +56,7 @@ pub enum EndReason {
 
 impl EndReason {
     /// Every reason there is, in the order of their numbers.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Closed,
         Self::ClientReset,
         Self::TargetReset,
@@ -74,6 +76,7 @@ impl EndReason {
         Self::MappingRemoved,
         Self::MappingRetargeted,
         Self::DrainDeadline,
+        Self::Killed,
         Self::Shutdown,
         Self::Internal,
     ];
@@ -86,6 +89,11 @@ impl EndReason {
     /// HAProxy's two letters.
     pub const fn code(self) -> &'static str {
         self.words().0
+    }
+
+    /// Whether the client got no session at all. Such an end is counted, but nothing was opened.
+    pub const fn is_refusal(self) -> bool {
+        matches!(self, Self::Denied | Self::MappingFull | Self::NoResources)
     }
 
     const fn words(self) -> (&'static str, &'static str) {
@@ -109,6 +117,7 @@ impl EndReason {
             Self::MappingRemoved => ("KD", "mapping_removed"),
             Self::MappingRetargeted => ("KD", "mapping_retargeted"),
             Self::DrainDeadline => ("KD", "drain_deadline"),
+            Self::Killed => ("KD", "killed"),
             Self::Shutdown => ("KD", "shutdown"),
             Self::Internal => ("ID", "internal"),
         }
@@ -125,6 +134,20 @@ mod tests {
         for (number, reason) in EndReason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, number);
             assert!(words.insert(reason.word()), "{} twice", reason.word());
+        }
+    }
+
+    #[test]
+    fn every_reason_is_explained() {
+        const DOCUMENT: &str = include_str!("../../config/session-log.md");
+        let rows: Vec<&str> = DOCUMENT
+            .lines()
+            .filter(|line| line.starts_with("| `"))
+            .collect();
+        for reason in EndReason::ALL {
+            let start = format!("| `{}` | `{}` | ", reason.code(), reason.word());
+            let count = rows.iter().filter(|row| row.starts_with(&start)).count();
+            assert_eq!(count, 1, "{start}");
         }
     }
 }

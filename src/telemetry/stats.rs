@@ -1,8 +1,40 @@
 //! The counters of one mapping: plain atomics, written on the data path, read by a scrape.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::{
+    sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
 
-use super::EndReason;
+use super::{EndReason, Histogram, PathStats};
+
+/// Bounds of the time from accepting a client to its target's answer: a target nearby takes less
+/// than a millisecond, one that lost its first packet a second more than usual.
+const CONNECT_BOUNDS: [Duration; 12] = [
+    Duration::from_millis(1),
+    Duration::from_micros(2500),
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(25),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_millis(2500),
+    Duration::from_secs(10),
+];
+
+/// Bounds of the length of a session: from a scanner's second to the week of a forgotten terminal.
+const LENGTH_BOUNDS: [Duration; 8] = [
+    Duration::from_secs(1),
+    Duration::from_secs(10),
+    Duration::from_secs(60),
+    Duration::from_secs(10 * 60),
+    Duration::from_secs(3600),
+    Duration::from_secs(6 * 3600),
+    Duration::from_secs(24 * 3600),
+    Duration::from_secs(7 * 24 * 3600),
+];
 
 /// Why no connection to the target came about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -33,7 +65,7 @@ impl ConnectFailure {
 }
 
 /// The counters of one mapping.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct MappingStats {
     open: AtomicU32,
     opened: AtomicU64,
@@ -41,6 +73,28 @@ pub struct MappingStats {
     connect_failures: [AtomicU64; ConnectFailure::ALL.len()],
     bytes_up: AtomicU64,
     bytes_down: AtomicU64,
+    /// From accepting a client to its target's answer.
+    pub connect_latency: Histogram<{ CONNECT_BOUNDS.len() }>,
+    /// From accepting a client to the end of its session.
+    pub session_length: Histogram<{ LENGTH_BOUNDS.len() }>,
+    /// The network towards the target.
+    pub path: PathStats,
+}
+
+impl Default for MappingStats {
+    fn default() -> Self {
+        Self {
+            open: AtomicU32::default(),
+            opened: AtomicU64::default(),
+            ended: Default::default(),
+            connect_failures: Default::default(),
+            bytes_up: AtomicU64::default(),
+            bytes_down: AtomicU64::default(),
+            connect_latency: Histogram::new(&CONNECT_BOUNDS),
+            session_length: Histogram::new(&LENGTH_BOUNDS),
+            path: PathStats::default(),
+        }
+    }
 }
 
 impl MappingStats {
@@ -113,6 +167,12 @@ impl MappingStats {
     /// Failed connections to the target.
     pub fn connect_failures(&self, cause: ConnectFailure) -> u64 {
         self.connect_failures[cause as usize].load(Relaxed)
+    }
+
+    /// Failed connections to the target, whatever the cause.
+    pub fn connect_failures_in_all(&self) -> u64 {
+        let failures = self.connect_failures.iter();
+        failures.map(|failures| failures.load(Relaxed)).sum()
     }
 
     /// Bytes delivered to the target.

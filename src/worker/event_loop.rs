@@ -5,6 +5,8 @@
 //! one turn of it is taken between two looks at epoll. So a keystroke waits for one turn of one
 //! bulk session at most, however many there are.
 
+mod survey;
+
 use std::{
     collections::{HashMap, VecDeque},
     io,
@@ -34,7 +36,9 @@ use super::{
 use crate::{
     listen::{AcceptError, Accepted, Backoff, accept},
     relay::{PipePool, Side},
-    session::{AckProbe, INTEREST, Session, SessionId, SessionRecord, Turn, Verdict, admit},
+    session::{
+        AckProbe, INTEREST, Session, SessionId, SessionLine, SessionRecord, Turn, Verdict, admit,
+    },
     socket,
     table::{Departure, ListenAddr, Route},
     telemetry::EndReason,
@@ -84,12 +88,16 @@ pub(super) struct EventLoop {
     now: Instant,
     draining: bool,
     accept_logged: Option<Instant>,
+    /// The slot at which the next sample of the ways to the targets begins.
+    sampled_up_to: usize,
 }
 
 struct Listener {
     addr: ListenAddr,
     socket: Arc<OwnedFd>,
     backoff: Backoff,
+    /// Whether control wants its clients to wait.
+    held: bool,
 }
 
 struct Entry {
@@ -133,6 +141,7 @@ impl EventLoop {
             now: Instant::now(),
             draining: false,
             accept_logged: None,
+            sampled_up_to: 0,
         })
     }
 
@@ -245,7 +254,13 @@ impl EventLoop {
             budget: TURN_BYTES,
             acks: &mut self.acks,
         };
-        match act(&mut entry.session, &mut turn) {
+        let was_connected = entry.session.is_connected();
+        let verdict = act(&mut entry.session, &mut turn);
+        if self.shared.log_openings && !was_connected && entry.session.is_connected() {
+            let view = entry.session.view(self.now);
+            self.shared.record(SessionLine::Opened(view));
+        }
+        match verdict {
             Verdict::End(reason) => {
                 self.end(key, reason);
                 return;
@@ -271,7 +286,7 @@ impl EventLoop {
         stats.spliced_bytes.fetch_add(record.bytes_spliced, Relaxed);
         stats.copied_bytes.fetch_add(copied, Relaxed);
         stats.session_ended();
-        self.shared.record(record);
+        self.shared.record(SessionLine::Ended(record));
     }
 
     // --- connections
@@ -332,6 +347,11 @@ impl EventLoop {
 
     fn watch_listener(&mut self, key: Key, events: EventFlags) {
         if let Some(listener) = self.listeners.get_mut(key) {
+            let events = if listener.held {
+                EventFlags::empty()
+            } else {
+                events
+            };
             let data = EventData::new_u64(Token::Listener(key).to_bits());
             // The socket is registered and stays open as long as the entry; nothing can fail but
             // the kernel's memory, and then the next pause or reload tries again.
@@ -362,14 +382,19 @@ impl EventLoop {
         let room = shared.stats.sessions_open() < shared.max_sessions;
         if let Err(reason) = admit(&accepted, &route, room) {
             socket::reset_on_close(&accepted.socket);
-            return shared.record(SessionRecord::refused(id, &accepted, route, reason));
+            if shared.refusals.grant(self.now) {
+                let record = SessionRecord::refused(id, &accepted, route, reason);
+                shared.record(SessionLine::Ended(record));
+            }
+            return;
         }
         let session = match Session::dial(id, accepted, Arc::clone(&route), self.now, shared.splice)
         {
             Ok(session) => session,
             Err((errno, accepted)) => {
                 socket::reset_on_close(&accepted.socket);
-                return shared.record(SessionRecord::undialled(id, &accepted, route, errno));
+                let record = SessionRecord::undialled(id, &accepted, route, errno);
+                return shared.record(SessionLine::Ended(record));
             }
         };
         shared.stats.session_opened();
@@ -414,29 +439,53 @@ impl EventLoop {
 
     fn execute(&mut self, command: Command) {
         match command {
-            Command::Listen(addr, socket) => self.listen(addr, socket),
+            Command::Listen { addr, socket, held } => self.listen(addr, socket, held),
+            Command::Hold(addr, held) => self.hold(addr, held),
             Command::Unlisten(route, _closed) => self.unlisten(&route),
             Command::Apply(changes) => self.apply(&changes),
             Command::Adopt(accepted, route) => self.open(accepted, route),
             Command::Drain => self.drain(),
             Command::Cut(reason, spread) => self.cut(reason, spread),
+            // Whoever asked may have gone; the answer is then nobody's.
+            Command::Survey {
+                from,
+                filter,
+                reply,
+            } => _ = reply.send(self.survey(from, &filter)),
+            Command::Kill { filter, reply } => _ = reply.send(self.kill(&filter)),
+            Command::SamplePaths(reply) => _ = reply.send(self.sample_paths()),
             Command::Beat => self.workers[self.number].beat(),
         }
     }
 
-    fn listen(&mut self, addr: ListenAddr, socket: Arc<OwnedFd>) {
+    fn listen(&mut self, addr: ListenAddr, socket: Arc<OwnedFd>, held: bool) {
         let key = self.listeners.insert(Listener {
             addr,
             socket: Arc::clone(&socket),
             backoff: Backoff::default(),
+            held,
         });
         self.listening.insert(addr, key);
         let data = EventData::new_u64(Token::Listener(key).to_bits());
-        if let Err(errno) = epoll::add(&self.epoll, &*socket, data, EventFlags::IN) {
+        let events = match held {
+            true => EventFlags::empty(),
+            false => EventFlags::IN,
+        };
+        if let Err(errno) = epoll::add(&self.epoll, &*socket, data, events) {
             self.shared.stats.accept_failures.fetch_add(1, Relaxed);
             tracing::error!(listen = %addr, %errno, "cannot watch a listener; it accepts nothing");
             self.remove_listener(key);
         }
+    }
+
+    fn hold(&mut self, addr: ListenAddr, held: bool) {
+        let Some(&key) = self.listening.get(&addr) else {
+            return;
+        };
+        if let Some(listener) = self.listeners.get_mut(key) {
+            listener.held = held;
+        }
+        self.watch_listener(key, EventFlags::IN);
     }
 
     /// Serves what waits in the listener's queue, then lets go of it.

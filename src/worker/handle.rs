@@ -42,7 +42,7 @@ impl WorkerHandle {
     }
 
     /// Sessions the worker has.
-    pub(super) fn sessions(&self) -> usize {
+    pub fn sessions(&self) -> usize {
         self.sessions.load(Relaxed)
     }
 

@@ -7,6 +7,7 @@
 
 mod event_loop;
 mod handle;
+mod roster;
 mod slots;
 mod timers;
 mod token;
@@ -15,20 +16,22 @@ use std::{
     collections::HashMap,
     convert::Infallible,
     os::fd::OwnedFd,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64, mpsc},
+    sync::{Arc, atomic::AtomicU64, mpsc},
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
+use tokio::sync::oneshot;
 
 pub use handle::{WorkerHandle, spawn};
+pub use roster::Roster;
 
 use crate::{
     listen::Accepted,
     relay::PipeBudget,
-    session::SessionRecord,
-    table::{Diff, ListenAddr, Mapping, Route, Table},
-    telemetry::{EndReason, LogQueue, ProcessStats},
+    session::{SessionFilter, SessionLine, SessionView},
+    table::{Holds, ListenAddr, Mapping, Route, Table},
+    telemetry::{EndReason, LogQueue, PathInfo, ProcessStats, Sampler},
 };
 
 /// What the workers of a process share.
@@ -36,15 +39,21 @@ use crate::{
 pub struct Shared {
     /// The table in force.
     pub table: ArcSwap<Table>,
-    /// Mappings that are gone from the table and had sessions then.
-    pub departed: Mutex<Vec<Arc<Mapping>>>,
     /// Counters of the process.
     pub stats: ProcessStats,
     /// The pipes of the process.
     pub pipes: Arc<PipeBudget>,
-    /// Where ended sessions go.
-    pub log: LogQueue<SessionRecord>,
-    /// Whether anybody reads that.
+    /// The mappings an operator holds. Only control acts on it.
+    pub holds: ArcSwap<Holds>,
+    /// Mappings that are no longer in the table and had sessions when they went.
+    pub departed: ArcSwap<Vec<Arc<Mapping>>>,
+    /// Where the lines of the session log go.
+    pub log: LogQueue<SessionLine>,
+    /// Which refusals get a line.
+    pub refusals: Sampler,
+    /// Whether a session gets a line when its target has answered.
+    pub log_openings: bool,
+    /// Whether anybody reads those lines.
     pub log_sessions: bool,
     /// The number of the next session.
     pub next_session: AtomicU64,
@@ -55,34 +64,10 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Every mapping in force, and those gone that still have sessions.
-    pub fn mappings(&self) -> Vec<Arc<Mapping>> {
-        let table = self.table.load();
-        let mut departed = self.departed.lock().unwrap_or_else(PoisonError::into_inner);
-        departed.retain(|mapping| mapping.stats.open() > 0);
-        let mappings = table.mappings().iter();
-        mappings.chain(departed.iter()).cloned().collect()
-    }
-
-    /// Keeps in sight the mappings that `diff` removes as long as they have sessions.
-    pub fn depart(&self, diff: &Diff) {
-        let mut departed = self.departed.lock().unwrap_or_else(PoisonError::into_inner);
-        for route in &diff.removed {
-            let mapping = &route.mapping;
-            let known = departed.iter().any(|known| Arc::ptr_eq(known, mapping));
-            if mapping.stats.open() > 0 && !known {
-                departed.push(Arc::clone(mapping));
-            }
-        }
-        // Those that lost only some of their ports are still there, and so is a name that came
-        // back.
-        let table = self.table.load();
-        departed.retain(|gone| table.mappings().iter().all(|there| there.name != gone.name));
-    }
-
-    fn record(&self, record: SessionRecord) {
+    /// Puts a line into the session log, if anybody reads that.
+    pub fn record(&self, line: SessionLine) {
         if self.log_sessions {
-            self.log.push(record);
+            self.log.push(line);
         }
     }
 }
@@ -90,8 +75,17 @@ impl Shared {
 /// What control asks of a worker.
 #[derive(Debug)]
 pub enum Command {
-    /// Accept from this socket.
-    Listen(ListenAddr, Arc<OwnedFd>),
+    /// Take charge of a listening socket.
+    Listen {
+        /// Its address.
+        addr: ListenAddr,
+        /// The socket.
+        socket: Arc<OwnedFd>,
+        /// Whether its clients are to wait for now.
+        held: bool,
+    },
+    /// Let the clients of a listener wait, or no longer.
+    Hold(ListenAddr, bool),
     /// Stop accepting for this route; what waits in its queue is still served, unless its sessions
     /// would be closed at once. The sender is dropped when the socket is.
     Unlisten(Arc<Route>, mpsc::Sender<Infallible>),
@@ -103,8 +97,44 @@ pub enum Command {
     Drain,
     /// End every session, spread over this time.
     Cut(EndReason, Duration),
+    /// Tell of live sessions.
+    Survey {
+        /// Where to begin: 0, or where the last page left off.
+        from: usize,
+        /// Which ones.
+        filter: SessionFilter,
+        /// Who asks.
+        reply: oneshot::Sender<SurveyPage>,
+    },
+    /// End sessions at an operator's word, and say how many.
+    Kill {
+        /// Which ones.
+        filter: SessionFilter,
+        /// Who asks.
+        reply: oneshot::Sender<usize>,
+    },
+    /// Look at the way to the target of a few sessions, others each time.
+    SamplePaths(oneshot::Sender<Vec<PathSample>>),
     /// Show that the loop goes round.
     Beat,
+}
+
+/// Some of a worker's live sessions.
+#[derive(Debug)]
+pub struct SurveyPage {
+    /// The sessions.
+    pub sessions: Vec<SessionView>,
+    /// Where the next page begins, if there is one.
+    pub next: Option<usize>,
+}
+
+/// The way to the target of one live session.
+#[derive(Debug)]
+pub struct PathSample {
+    /// The mapping it belongs to.
+    pub mapping: Arc<Mapping>,
+    /// How it does.
+    pub path: PathInfo,
 }
 
 /// What happens to the live sessions of each changed route.

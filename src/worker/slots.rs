@@ -108,9 +108,14 @@ impl<T> Slots<T> {
     }
 
     pub(super) fn keys(&self) -> Vec<Key> {
-        (0..self.slots.len())
-            .filter_map(|index| self.occupant_of(index))
-            .collect()
+        self.keys_from(0, self.slots.len()).0
+    }
+
+    /// The keys in `count` slots from `from` on, and where to go on if there are more slots.
+    pub(super) fn keys_from(&self, from: usize, count: usize) -> (Vec<Key>, Option<usize>) {
+        let end = from.saturating_add(count).min(self.slots.len());
+        let keys = (from..end).filter_map(|index| self.occupant_of(index));
+        (keys.collect(), (end < self.slots.len()).then_some(end))
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the proxy writes, line by line, while it runs.
 
 use std::{
+    fmt,
     io::{BufRead, BufReader, Read},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
@@ -35,9 +36,24 @@ impl Line {
             .unwrap_or_else(|| panic!("no number {field:?} in {}", self.0))
     }
 
+    /// The same line without some fields.
+    pub fn without(&self, fields: &[&str]) -> Self {
+        let mut line = self.clone();
+        if let Some(all) = line.0.as_object_mut() {
+            all.retain(|field, _| !fields.contains(&field.as_str()));
+        }
+        line
+    }
+
     /// Whether it has that field.
     pub fn has(&self, field: &str) -> bool {
         self.0.get(field).is_some()
+    }
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

@@ -1,0 +1,143 @@
+//! What can be changed, on the unix socket only. Every change leaves a line in the log.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json,
+    extract::{FromRequest, Request, State, rejection::JsonRejection},
+};
+
+use super::{error::ApiError, model, read};
+use crate::{
+    admin::{Order, Sources},
+    config::LogLevel,
+    table::{Hold, MappingName},
+};
+
+type Answer<T> = Result<Json<T>, ApiError>;
+
+/// A body that has to be JSON of that kind, with a refusal in the API's own form.
+pub(super) struct Body<T>(T);
+
+impl<S, T> FromRequest<S> for Body<T>
+where
+    Json<T>: FromRequest<S, Rejection = JsonRejection>,
+    S: Send + Sync,
+{
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        match Json::from_request(request, state).await {
+            Ok(Json(body)) => Ok(Self(body)),
+            Err(error) => Err(ApiError::new(error.status(), error.body_text())),
+        }
+    }
+}
+
+pub(super) async fn kill(
+    State(sources): State<Arc<Sources>>,
+    Body(kill): Body<model::Kill>,
+) -> Answer<model::Killed> {
+    let filter = read::filter(kill.session, kill.mapping, kill.source.as_deref())?;
+    if filter.is_empty() && !kill.all {
+        return Err(ApiError::bad_request(
+            "which sessions? Give session, mapping or source, or all = true",
+        ));
+    }
+    let killed = sources.workers.kill(&filter).await;
+    if killed == 0
+        && let Some(id) = filter.id
+    {
+        return Err(ApiError::not_found(format!("there is no session {id}")));
+    }
+    tracing::info!(
+        sessions = killed,
+        session = filter.id.map(tracing::field::display),
+        mapping = filter.mapping.map(tracing::field::display),
+        source = filter.source.map(tracing::field::display),
+        "sessions killed by an operator"
+    );
+    Ok(Json(model::Killed {
+        sessions: killed as u64,
+    }))
+}
+
+pub(super) async fn pause(
+    State(sources): State<Arc<Sources>>,
+    Body(body): Body<model::Hold>,
+) -> Answer<model::Held> {
+    hold(&sources, body, Some(Hold::Paused)).await
+}
+
+pub(super) async fn drain(
+    State(sources): State<Arc<Sources>>,
+    Body(body): Body<model::Hold>,
+) -> Answer<model::Held> {
+    hold(&sources, body, Some(Hold::Drained)).await
+}
+
+pub(super) async fn resume(
+    State(sources): State<Arc<Sources>>,
+    Body(body): Body<model::Hold>,
+) -> Answer<model::Held> {
+    hold(&sources, body, None).await
+}
+
+async fn hold(sources: &Sources, body: model::Hold, hold: Option<Hold>) -> Answer<model::Held> {
+    let within = body.within.as_deref().map(duration).transpose()?;
+    if within.is_some() && hold != Some(Hold::Drained) {
+        return Err(ApiError::bad_request("only a drain has a time"));
+    }
+    let mapping = MappingName::new(body.mapping);
+    let order = |reply| Order::Hold {
+        mapping: mapping.clone(),
+        hold,
+        sessions_within: within,
+        reply,
+    };
+    sources.order(order).await?;
+    let state = hold.map_or("accepting", Hold::word);
+    tracing::info!(mapping = %mapping, state, "mapping set by an operator");
+    Ok(Json(model::Held {
+        mapping: mapping.to_string(),
+        state: state.to_owned(),
+    }))
+}
+
+fn duration(text: &str) -> Result<Duration, ApiError> {
+    const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
+    // So few characters cannot make a sum past the last second there is.
+    let parsed = (text.len() <= 12).then(|| humantime::parse_duration(text).ok());
+    parsed
+        .flatten()
+        .filter(|within| *within <= LONGEST)
+        .ok_or_else(|| {
+            ApiError::bad_request(format!(
+                "{text:?} is no duration up to 7days, such as \"30s\""
+            ))
+        })
+}
+
+pub(super) async fn reload(State(sources): State<Arc<Sources>>) -> Answer<model::Reloaded> {
+    let summary = sources.order(|reply| Order::Reload { reply }).await?;
+    Ok(Json(model::Reloaded {
+        added: summary.added as u64,
+        removed: summary.removed as u64,
+        retargeted: summary.retargeted as u64,
+        repolicied: summary.repolicied as u64,
+        unchanged: summary.unchanged as u64,
+    }))
+}
+
+pub(super) async fn log_level(
+    State(sources): State<Arc<Sources>>,
+    Body(body): Body<model::Level>,
+) -> Answer<model::Level> {
+    let level: LogLevel = (body.level.parse())
+        .map_err(|unknown| ApiError::bad_request(format!("level {:?}: {unknown}", body.level)))?;
+    sources.log.set_level(level.into());
+    tracing::info!(%level, "log level set by an operator");
+    Ok(Json(model::Level {
+        level: level.to_string(),
+    }))
+}

@@ -1,0 +1,193 @@
+//! The HTTP interface: which paths there are, who may use them, and what answers.
+//!
+//! [`OPERATIONS`] is the one list of paths: the router is built from it and the OpenAPI document
+//! is generated from it.
+
+mod change;
+mod error;
+pub mod model;
+#[cfg(test)]
+mod openapi;
+mod read;
+pub(super) mod view;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, Request},
+    http::{StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{MethodRouter, get, post, put},
+};
+use tokio::time::timeout;
+
+use error::ApiError;
+
+use super::{Sources, page};
+
+/// Bytes a request's body may have.
+const BODY_BYTES: usize = 16 * 1024;
+
+/// How long an answer may take. Waiting for an event may take almost as long.
+const ANSWER_WITHIN: Duration = Duration::from_secs(40);
+
+/// What somebody may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Look.
+    Read,
+    /// Change things too.
+    Write,
+}
+
+/// A path and what it is for.
+#[derive(Debug)]
+pub struct Operation {
+    /// The method.
+    pub method: &'static str,
+    /// The path.
+    pub path: &'static str,
+    /// What it does, in one line.
+    pub summary: &'static str,
+    /// What one has to be allowed to do.
+    pub access: Access,
+    handler: fn() -> MethodRouter<Arc<Sources>>,
+}
+
+/// Every operation there is.
+pub const OPERATIONS: &[Operation] = &[
+    read("/", "The status page, for people", || get(page::serve)),
+    read("/livez", "Whether the process answers", || get(read::livez)),
+    read("/readyz", "Whether it takes new sessions", || {
+        get(read::readyz)
+    }),
+    read("/metrics", "Every series, for Prometheus", || {
+        get(read::metrics)
+    }),
+    read("/api/v1/status", "How the proxy does as a whole", || {
+        get(read::status)
+    }),
+    read("/api/v1/mappings", "Every mapping in force", || {
+        get(read::mappings)
+    }),
+    read("/api/v1/sessions", "Live sessions", || get(read::sessions)),
+    read("/api/v1/config", "The configuration in force", || {
+        get(read::config)
+    }),
+    read("/api/v1/events", "What happened lately", || {
+        get(read::events)
+    }),
+    write("POST", "/api/v1/sessions/kill", "End live sessions", || {
+        post(change::kill)
+    }),
+    write(
+        "POST",
+        "/api/v1/mappings/pause",
+        "Let new clients of a mapping wait",
+        || post(change::pause),
+    ),
+    write(
+        "POST",
+        "/api/v1/mappings/drain",
+        "Refuse new clients of a mapping and let its sessions end",
+        || post(change::drain),
+    ),
+    write(
+        "POST",
+        "/api/v1/mappings/resume",
+        "Serve a paused or drained mapping again",
+        || post(change::resume),
+    ),
+    write(
+        "POST",
+        "/api/v1/reload",
+        "Read the configuration again",
+        || post(change::reload),
+    ),
+    write(
+        "PUT",
+        "/api/v1/log/level",
+        "Change the level of the log",
+        || put(change::log_level),
+    ),
+];
+
+const fn read(
+    path: &'static str,
+    summary: &'static str,
+    handler: fn() -> MethodRouter<Arc<Sources>>,
+) -> Operation {
+    Operation {
+        method: "GET",
+        path,
+        summary,
+        access: Access::Read,
+        handler,
+    }
+}
+
+const fn write(
+    method: &'static str,
+    path: &'static str,
+    summary: &'static str,
+    handler: fn() -> MethodRouter<Arc<Sources>>,
+) -> Operation {
+    Operation {
+        method,
+        path,
+        summary,
+        access: Access::Write,
+        handler,
+    }
+}
+
+/// The operations that `access` allows; the others answer that they are not.
+pub(super) fn router(sources: Arc<Sources>, access: Access) -> Router {
+    let mut router = Router::new();
+    for operation in OPERATIONS {
+        let handler = match (operation.access, access) {
+            (Access::Write, Access::Read) => axum::routing::any(read_only),
+            _ => (operation.handler)(),
+        };
+        router = router.route(operation.path, handler);
+    }
+    router
+        .fallback(async || ApiError::not_found("there is nothing at this path"))
+        .method_not_allowed_fallback(async || {
+            ApiError::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "this path has another method",
+            )
+        })
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(middleware::from_fn(within_time))
+        .with_state(sources)
+}
+
+async fn read_only() -> ApiError {
+    ApiError::new(
+        StatusCode::FORBIDDEN,
+        "this address is for looking only; changes are made on the unix socket (admin.socket)",
+    )
+}
+
+/// Gives every answer a deadline and keeps browsers from guessing, framing and caching.
+async fn within_time(request: Request, next: Next) -> Response {
+    let mut response = match timeout(ANSWER_WITHIN, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            ApiError::new(StatusCode::REQUEST_TIMEOUT, "the request took too long").into_response()
+        }
+    };
+    for (name, value) in [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::CACHE_CONTROL, "no-store"),
+    ] {
+        let value = header::HeaderValue::from_static(value);
+        response.headers_mut().insert(name, value);
+    }
+    response
+}

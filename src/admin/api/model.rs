@@ -1,0 +1,303 @@
+//! The documents of the API: what the endpoint writes and the command line reads.
+//!
+//! Durations are whole milliseconds under names in `_ms`, bytes and counts whole numbers, times
+//! RFC 3339. Names are those of the session log wherever both have a thing.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+pub use crate::admin::health::{Problem, Severity};
+use crate::telemetry::EndReason;
+
+/// Derives what every document needs.
+macro_rules! documents {
+    ($($(#[$meta:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty,)* })+) => {
+        $(
+            $(#[$meta])*
+            #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+            #[cfg_attr(test, derive(schemars::JsonSchema))]
+            pub struct $name {
+                $($(#[$field_meta])* pub $field: $type,)*
+            }
+        )+
+    };
+}
+
+documents! {
+    /// How the proxy does as a whole.
+    Status {
+        /// The version that runs.
+        version: String,
+        /// When it started.
+        started: String,
+        /// How long it has been running.
+        uptime_ms: u64,
+        /// Whether it takes new sessions, and if not, why.
+        ready: Ready,
+        /// What is wrong right now, worst first.
+        problems: Vec<Problem>,
+        /// Mappings in force.
+        mappings: u64,
+        /// Listening sockets open.
+        listeners: u64,
+        /// Sessions open.
+        sessions: u64,
+        /// Sessions there may be.
+        sessions_limit: u64,
+        /// Sessions opened since the start.
+        sessions_opened: u64,
+        /// Bytes delivered to targets since the start.
+        bytes_up: u64,
+        /// Bytes delivered to clients since the start.
+        bytes_down: u64,
+        /// The pipes that bulk is spliced through.
+        pipes: Pipes,
+        /// How reloads went.
+        reload: Reload,
+        /// What the process uses of the machine.
+        process: Process,
+        /// The least important log lines written.
+        log_level: String,
+    }
+
+    /// Whether new sessions are taken.
+    Ready {
+        /// Whether they are.
+        ready: bool,
+        /// Why not, if not.
+        reasons: Vec<String>,
+    }
+
+    /// The pipes that bulk is spliced through.
+    Pipes {
+        /// Lent to sessions.
+        in_use: u64,
+        /// Kept for the next session.
+        free: u64,
+        /// There may be.
+        limit: u64,
+        /// Times a session asked for one and copied for want of it.
+        denied: u64,
+    }
+
+    /// How reloads went.
+    Reload {
+        /// Reloads that came into force.
+        succeeded: u64,
+        /// Reloads that changed nothing because something was wrong.
+        failed: u64,
+        /// When a configuration last came into force.
+        last_success: String,
+        /// How long the last one took.
+        last_took_ms: u64,
+        /// What was wrong with the last one, if it failed.
+        last_error: Option<String>,
+    }
+
+    /// What the process uses of the machine.
+    Process {
+        /// Its number.
+        pid: u32,
+        /// Memory in use.
+        resident_bytes: Option<u64>,
+        /// Descriptors open.
+        descriptors: Option<u64>,
+        /// Descriptors that may be open.
+        descriptors_limit: Option<u64>,
+        /// Processor time used by all threads.
+        cpu_ms: Option<u64>,
+    }
+
+    /// Every mapping in force.
+    Mappings {
+        /// The mappings, in the order of the configuration.
+        mappings: Vec<Mapping>,
+    }
+
+    /// A mapping and what was counted for it.
+    Mapping {
+        /// Its name.
+        mapping: String,
+        /// `accepting`, or what an operator did to it: `paused` or `drained`.
+        state: String,
+        /// Its public addresses with the targets behind them, ranges of ports as ranges.
+        routes: Vec<Route>,
+        /// Sessions open.
+        sessions: u64,
+        /// Sessions there may be, if that is limited.
+        sessions_limit: Option<u64>,
+        /// Sessions opened since the mapping exists.
+        opened: u64,
+        /// Bytes delivered to the target.
+        bytes_up: u64,
+        /// Bytes delivered to clients.
+        bytes_down: u64,
+        /// Ends and refusals so far, by reason.
+        ended: BTreeMap<String, u64>,
+        /// Connections to the target that failed, by cause.
+        connect_failures: BTreeMap<String, u64>,
+        /// Mean time a target took to answer.
+        connect_mean_ms: Option<f64>,
+        /// The network towards the target as sampled on live sessions.
+        path: Option<Path>,
+    }
+
+    /// Public addresses and the targets behind them.
+    Route {
+        /// The public address; a range of ports ends in `-` and its last one.
+        listen: String,
+        /// The target.
+        target: String,
+    }
+
+    /// The network towards a target.
+    Path {
+        /// Sessions looked at.
+        sessions: u64,
+        /// Mean round trip time.
+        rtt_ms: f64,
+        /// Share of segments sent again, 0 to 1.
+        retransmit_ratio: f64,
+        /// The fastest delivery rate seen.
+        delivery_bytes_per_second: u64,
+    }
+
+    /// Live sessions.
+    Sessions {
+        /// How many there are of those asked for.
+        total: u64,
+        /// The first of them in the order asked for.
+        sessions: Vec<Session>,
+    }
+
+    /// A live session.
+    Session {
+        /// Its number in this run of the proxy.
+        session: u64,
+        /// Its mapping.
+        mapping: String,
+        /// Who connected.
+        client: String,
+        /// Where.
+        listen: String,
+        /// Where its bytes go.
+        target: String,
+        /// The local address towards the target, as the target's own log has it.
+        source: Option<String>,
+        /// `connecting`, `open`, `half_closed`, `leaving` or `ending`.
+        stage: String,
+        /// Bytes delivered to the target.
+        bytes_up: u64,
+        /// Bytes delivered to the client.
+        bytes_down: u64,
+        /// Since it was accepted.
+        duration_ms: u64,
+        /// From accept to the target's answer.
+        connect_ms: Option<u64>,
+        /// Since a byte last moved.
+        quiet_ms: u64,
+        /// Whether it moves bulk through a pipe.
+        splices: bool,
+    }
+
+    /// What happened lately.
+    Events {
+        /// The events, oldest first.
+        events: Vec<Event>,
+    }
+
+    /// Something that happened.
+    Event {
+        /// Its number; numbers go up by one.
+        number: u64,
+        /// When it happened.
+        at: String,
+        /// `error`, `warn` or `info`.
+        level: String,
+        /// What happened.
+        message: String,
+        /// The particulars.
+        fields: BTreeMap<String, String>,
+    }
+
+    /// Which sessions to end. At least one condition, or all of them.
+    Kill {
+        /// The one with this number.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        session: Option<u64>,
+        /// Those of this mapping.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mapping: Option<String>,
+        /// Those whose client has this address or is in this prefix.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        source: Option<String>,
+        /// Every session there is.
+        #[serde(default)]
+        all: bool,
+    }
+
+    /// Sessions that were told to end.
+    Killed {
+        /// How many.
+        sessions: u64,
+    }
+
+    /// A mapping to hold or to let go of.
+    Hold {
+        /// Its name.
+        mapping: String,
+        /// For a drain: how long live sessions may go on, such as `30s`; without it, for ever.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        within: Option<String>,
+    }
+
+    /// The state of a mapping.
+    Held {
+        /// Its name.
+        mapping: String,
+        /// `accepting`, `paused` or `drained`.
+        state: String,
+    }
+
+    /// What a reload changed, in public addresses.
+    Reloaded {
+        /// Came.
+        added: u64,
+        /// Went.
+        removed: u64,
+        /// Lead elsewhere.
+        retargeted: u64,
+        /// Changed in policy or name only.
+        repolicied: u64,
+        /// Are as they were.
+        unchanged: u64,
+    }
+
+    /// The level of the log.
+    Level {
+        /// `error`, `warn`, `info`, `debug` or `trace`.
+        level: String,
+    }
+
+    /// Why a request was not carried out.
+    Failure {
+        /// In words.
+        error: String,
+    }
+}
+
+impl Mapping {
+    /// Clients that got no session.
+    pub fn refused(&self) -> u64 {
+        let refusals = EndReason::ALL.iter().filter(|reason| reason.is_refusal());
+        refusals
+            .filter_map(|reason| self.ended.get(reason.word()))
+            .sum()
+    }
+
+    /// Connections to the target that failed.
+    pub fn failed(&self) -> u64 {
+        self.connect_failures.values().sum()
+    }
+}

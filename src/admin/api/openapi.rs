@@ -1,0 +1,155 @@
+//! The OpenAPI document in `config/openapi.json`, generated from the list of operations and from
+//! the types of the documents, and compared with the file.
+
+use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
+use serde_json::{Map, Value, json};
+
+use super::{Access, OPERATIONS, model};
+
+const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/openapi.json");
+
+/// What an operation takes and gives.
+struct Shape {
+    parameters: Value,
+    body: Option<Value>,
+    answer: Value,
+}
+
+fn shape(path: &str, schemas: &mut SchemaGenerator) -> Shape {
+    fn of<T: JsonSchema>(schemas: &mut SchemaGenerator) -> Value {
+        schemas.subschema_for::<T>().to_value()
+    }
+    let json = |schema: Value| json!({ "application/json": { "schema": schema } });
+    let text = |media_type: &str| json!({ media_type: { "schema": { "type": "string" } } });
+    let mut parameters = Vec::new();
+    let mut body = None;
+    let answer = match path {
+        "/" => text("text/html"),
+        "/livez" | "/metrics" => text("text/plain"),
+        "/readyz" => json(of::<model::Ready>(schemas)),
+        "/api/v1/status" => json(of::<model::Status>(schemas)),
+        "/api/v1/mappings" => json(of::<model::Mappings>(schemas)),
+        "/api/v1/sessions" => {
+            parameters = vec![
+                query("session", "integer", "Only the one with this number"),
+                query("mapping", "string", "Only those of this mapping"),
+                query(
+                    "source",
+                    "string",
+                    "Only those whose client has this address or is in this prefix",
+                ),
+                query(
+                    "sort",
+                    "string",
+                    "What comes first: age, bytes, quiet, client or mapping",
+                ),
+                query("limit", "integer", "How many to list; 1000 unless given"),
+            ];
+            json(of::<model::Sessions>(schemas))
+        }
+        "/api/v1/config" => json(json!({
+            "type": "object",
+            "description": "The document that `tml-proxy check --json` prints",
+        })),
+        "/api/v1/events" => {
+            parameters = vec![
+                query("after", "integer", "Only those after this number"),
+                query(
+                    "wait",
+                    "integer",
+                    "If there is none, how many seconds to wait for one, at most 30",
+                ),
+            ];
+            json(of::<model::Events>(schemas))
+        }
+        "/api/v1/sessions/kill" => {
+            body = Some(of::<model::Kill>(schemas));
+            json(of::<model::Killed>(schemas))
+        }
+        "/api/v1/mappings/pause" | "/api/v1/mappings/drain" | "/api/v1/mappings/resume" => {
+            body = Some(of::<model::Hold>(schemas));
+            json(of::<model::Held>(schemas))
+        }
+        "/api/v1/reload" => json(of::<model::Reloaded>(schemas)),
+        "/api/v1/log/level" => {
+            body = Some(of::<model::Level>(schemas));
+            json(of::<model::Level>(schemas))
+        }
+        other => panic!("what does {other} give?"),
+    };
+    Shape {
+        parameters: parameters.into(),
+        body,
+        answer,
+    }
+}
+
+fn query(name: &str, kind: &str, description: &str) -> Value {
+    json!({
+        "name": name,
+        "in": "query",
+        "description": description,
+        "schema": { "type": kind },
+    })
+}
+
+fn document() -> Value {
+    let settings = SchemaSettings::draft2020_12().with(|settings| {
+        settings.definitions_path = "/components/schemas".into();
+        settings.meta_schema = None;
+    });
+    let mut schemas = settings.into_generator();
+    let failure = schemas.subschema_for::<model::Failure>().to_value();
+    let mut paths: Map<String, Value> = Map::new();
+    for operation in OPERATIONS {
+        let shape = shape(operation.path, &mut schemas);
+        let where_served = match operation.access {
+            Access::Read => "On the unix socket and on TCP.",
+            Access::Write => "On the unix socket only.",
+        };
+        let mut described = json!({
+            "summary": operation.summary,
+            "description": where_served,
+            "parameters": shape.parameters,
+            "responses": {
+                "200": { "description": "Done", "content": shape.answer },
+                "default": {
+                    "description": "Not done, and why; 4xx is the request's fault, 5xx the proxy's",
+                    "content": { "application/json": { "schema": failure } },
+                },
+            },
+        });
+        if let Some(body) = shape.body {
+            described["requestBody"] = json!({
+                "required": true,
+                "content": { "application/json": { "schema": body } },
+            });
+        }
+        let method = operation.method.to_lowercase();
+        paths.insert(operation.path.to_owned(), json!({ method: described }));
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "tml-proxy admin API",
+            "version": env!("CARGO_PKG_VERSION"),
+            "license": { "name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0" },
+        },
+        "paths": paths,
+        "components": { "schemas": schemas.take_definitions(true) },
+    })
+}
+
+#[test]
+fn the_document_describes_what_is_served() {
+    let mut expected = serde_json::to_string_pretty(&document()).expect("JSON");
+    expected.push('\n');
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(DOCUMENT, &expected).expect("the document can be written");
+    }
+    let actual = std::fs::read_to_string(DOCUMENT).expect("the document exists");
+    assert!(
+        actual == expected,
+        "{DOCUMENT} is out of date; UPDATE=1 renews it"
+    );
+}

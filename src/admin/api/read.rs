@@ -1,0 +1,172 @@
+//! What can be read.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json,
+    extract::{Query, State, rejection::QueryRejection},
+    http::{HeaderMap, StatusCode, header},
+    response::IntoResponse,
+};
+use serde::Deserialize;
+use tokio::time::timeout;
+
+use super::{error::ApiError, model, view};
+use crate::{
+    admin::{
+        Sources,
+        metrics::{self, Format},
+    },
+    config::Document,
+    session::{SessionFilter, SessionId},
+    table::MappingName,
+};
+
+/// Sessions listed unless asked for more.
+const SESSIONS: usize = 1000;
+
+/// The longest wait for an event, in seconds.
+const LONGEST_WAIT: u64 = 30;
+
+type Answer<T> = Result<Json<T>, ApiError>;
+
+pub(super) async fn livez() -> &'static str {
+    "ok\n"
+}
+
+pub(super) async fn readyz(State(sources): State<Arc<Sources>>) -> impl IntoResponse {
+    let ready = view::ready(&sources);
+    let status = match ready.ready {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    (status, Json(ready))
+}
+
+pub(super) async fn metrics(
+    State(sources): State<Arc<Sources>>,
+    headers: HeaderMap,
+) -> impl IntoResponse {
+    let accepted = headers.get(header::ACCEPT).map(|value| value.to_str());
+    let format = Format::accepted(accepted.and_then(Result::ok).unwrap_or_default());
+    let media_type = [(header::CONTENT_TYPE, format.media_type())];
+    (media_type, metrics::text(&sources, format))
+}
+
+pub(super) async fn status(State(sources): State<Arc<Sources>>) -> Json<model::Status> {
+    Json(view::status(&sources))
+}
+
+pub(super) async fn mappings(State(sources): State<Arc<Sources>>) -> Json<model::Mappings> {
+    let mappings = view::mappings(&sources);
+    Json(model::Mappings { mappings })
+}
+
+pub(super) async fn config(State(sources): State<Arc<Sources>>) -> Json<Document> {
+    Json(Document::from(&**sources.config.load()))
+}
+
+/// Which sessions to list, and in which order.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SessionQuery {
+    session: Option<u64>,
+    mapping: Option<String>,
+    source: Option<String>,
+    #[serde(default)]
+    sort: Sort,
+    limit: Option<usize>,
+}
+
+/// An order of sessions.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Sort {
+    /// Oldest first.
+    #[default]
+    Age,
+    /// Most bytes first.
+    Bytes,
+    /// Longest without a byte first.
+    Quiet,
+    /// By client.
+    Client,
+    /// By mapping.
+    Mapping,
+}
+
+pub(super) async fn sessions(
+    State(sources): State<Arc<Sources>>,
+    query: Result<Query<SessionQuery>, QueryRejection>,
+) -> Answer<model::Sessions> {
+    let Query(query) = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
+    let filter = filter(query.session, query.mapping, query.source.as_deref())?;
+    let mut found = Vec::new();
+    sources
+        .workers
+        .survey(&filter, |session| found.push(session))
+        .await;
+    match query.sort {
+        Sort::Age => found.sort_by_key(|session| std::cmp::Reverse(session.age)),
+        Sort::Bytes => {
+            found.sort_by_key(|session| std::cmp::Reverse(session.bytes_up + session.bytes_down));
+        }
+        Sort::Quiet => found.sort_by_key(|session| std::cmp::Reverse(session.quiet)),
+        Sort::Client => found.sort_by_key(|session| session.client),
+        Sort::Mapping => {
+            found.sort_by(|one, other| one.route.mapping.name.cmp(&other.route.mapping.name));
+        }
+    }
+    let limit = query.limit.unwrap_or(SESSIONS);
+    Ok(Json(model::Sessions {
+        total: found.len() as u64,
+        sessions: found.iter().take(limit).map(view::session).collect(),
+    }))
+}
+
+/// Sessions with that number, of that mapping, and from that address or prefix.
+pub(super) fn filter(
+    session: Option<u64>,
+    mapping: Option<String>,
+    source: Option<&str>,
+) -> Result<SessionFilter, ApiError> {
+    let source = source.map(|text| {
+        let address = || text.parse().map(|ip: std::net::IpAddr| ip.into());
+        text.parse().or_else(|_| address()).map_err(|_| {
+            ApiError::bad_request(format!("source {text:?} is no address and no prefix"))
+        })
+    });
+    Ok(SessionFilter {
+        id: session.map(SessionId),
+        mapping: mapping.map(MappingName::new),
+        source: source.transpose()?,
+    })
+}
+
+/// Which events to list, and whether to wait for one.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EventQuery {
+    /// Only those after this number.
+    #[serde(default)]
+    after: u64,
+    /// If there is none, how many seconds to wait for one.
+    #[serde(default)]
+    wait: u64,
+}
+
+pub(super) async fn events(
+    State(sources): State<Arc<Sources>>,
+    query: Result<Query<EventQuery>, QueryRejection>,
+) -> Answer<model::Events> {
+    let Query(query) = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
+    let wait = Duration::from_secs(query.wait.min(LONGEST_WAIT));
+    if !wait.is_zero() {
+        // No event is an answer too.
+        let _ = timeout(wait, sources.events.wait_after(query.after)).await;
+    }
+    let events = sources.events.after(query.after);
+    Ok(Json(model::Events {
+        events: events.into_iter().map(view::event).collect(),
+    }))
+}

@@ -1,0 +1,171 @@
+//! From what the process knows to the documents of the API.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
+
+use super::model;
+use crate::{
+    admin::{Sources, problems},
+    config::{LogLevel, route_ranges},
+    session::SessionView,
+    table::{Hold, ListenAddr, Mapping, MappingName},
+    telemetry::{self, ConnectFailure, EndReason, Usage},
+};
+
+pub(in crate::admin) fn status(sources: &Sources) -> model::Status {
+    let shared = &sources.shared;
+    let table = shared.table.load();
+    let report = sources.reloads.read();
+    let sum = |part: fn(&Mapping) -> u64| table.mappings().iter().map(|m| part(m)).sum();
+    let usage = Usage::read();
+    let (started, started_at) = sources.started;
+    model::Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started: time(started_at),
+        uptime_ms: millis(started.elapsed()),
+        ready: ready(sources),
+        problems: problems(sources),
+        mappings: table.mappings().len() as u64,
+        listeners: report.listeners as u64,
+        sessions: shared.stats.sessions_open().into(),
+        sessions_limit: shared.max_sessions.into(),
+        sessions_opened: sum(|mapping| mapping.stats.opened()),
+        bytes_up: sum(|mapping| mapping.stats.bytes_up()),
+        bytes_down: sum(|mapping| mapping.stats.bytes_down()),
+        pipes: model::Pipes {
+            in_use: shared.pipes.in_use() as u64,
+            free: shared.pipes.free() as u64,
+            limit: shared.pipes.limit() as u64,
+            denied: shared.pipes.denied(),
+        },
+        reload: model::Reload {
+            succeeded: report.succeeded,
+            failed: report.failed,
+            last_success: time(report.last_success),
+            last_took_ms: millis(report.last_took),
+            last_error: report.last_error,
+        },
+        process: model::Process {
+            pid: std::process::id(),
+            resident_bytes: usage.resident,
+            descriptors: usage.descriptors,
+            descriptors_limit: usage.descriptor_limit,
+            cpu_ms: usage.cpu.map(|seconds| (seconds * 1e3) as u64),
+        },
+        log_level: LogLevel::from(sources.log.level()).to_string(),
+    }
+}
+
+pub(super) fn ready(sources: &Sources) -> model::Ready {
+    let mut reasons = Vec::new();
+    if sources.is_stopping() {
+        reasons.push("the proxy is stopping".to_owned());
+    }
+    model::Ready {
+        ready: reasons.is_empty(),
+        reasons,
+    }
+}
+
+pub(in crate::admin) fn mappings(sources: &Sources) -> Vec<model::Mapping> {
+    let table = sources.shared.table.load();
+    let holds = sources.shared.holds.load();
+    let mut pairs: HashMap<&MappingName, Vec<(ListenAddr, SocketAddr)>> = HashMap::new();
+    for route in table.routes() {
+        let pairs = pairs.entry(&route.mapping.name).or_default();
+        pairs.push((route.listen, route.target));
+    }
+    let each = table.mappings().iter().map(|mapping| {
+        let mut pairs = pairs.remove(&mapping.name).unwrap_or_default();
+        pairs.sort_unstable();
+        let state = holds
+            .get(&mapping.name)
+            .copied()
+            .map_or("accepting", Hold::word);
+        self::mapping(mapping, &pairs, state)
+    });
+    each.collect()
+}
+
+fn mapping(mapping: &Mapping, pairs: &[(ListenAddr, SocketAddr)], state: &str) -> model::Mapping {
+    let stats = &mapping.stats;
+    let occurred = |pairs: &[(&str, u64)]| -> BTreeMap<String, u64> {
+        let some = pairs.iter().filter(|(_, count)| *count > 0);
+        some.map(|(word, count)| ((*word).to_owned(), *count))
+            .collect()
+    };
+    let latency = stats.connect_latency.read();
+    model::Mapping {
+        mapping: mapping.name.to_string(),
+        state: state.to_owned(),
+        routes: route_ranges(pairs)
+            .into_iter()
+            .map(|range| model::Route {
+                listen: range.listen,
+                target: range.target,
+            })
+            .collect(),
+        sessions: stats.open().into(),
+        sessions_limit: mapping.policy.max_sessions.map(u64::from),
+        opened: stats.opened(),
+        bytes_up: stats.bytes_up(),
+        bytes_down: stats.bytes_down(),
+        ended: occurred(&EndReason::ALL.map(|reason| (reason.word(), stats.ended(reason)))),
+        connect_failures: occurred(
+            &ConnectFailure::ALL.map(|cause| (cause.word(), stats.connect_failures(cause))),
+        ),
+        connect_mean_ms: (latency.count > 0).then(|| latency.sum / latency.count as f64 * 1e3),
+        path: stats
+            .path
+            .load()
+            .filter(|_| stats.open() > 0)
+            .map(|path| model::Path {
+                sessions: path.connections,
+                rtt_ms: path.rtt * 1e3,
+                retransmit_ratio: path.retransmit_ratio,
+                delivery_bytes_per_second: path.delivery_rate,
+            }),
+    }
+}
+
+pub(in crate::admin) fn session(view: &SessionView) -> model::Session {
+    model::Session {
+        session: view.id.0,
+        mapping: view.route.mapping.name.to_string(),
+        client: view.client.to_string(),
+        listen: view.route.listen.to_string(),
+        target: view.route.target.to_string(),
+        source: view.source.map(|source| source.to_string()),
+        stage: view.stage.word().to_owned(),
+        bytes_up: view.bytes_up,
+        bytes_down: view.bytes_down,
+        duration_ms: millis(view.age),
+        connect_ms: view.connect.map(millis),
+        quiet_ms: millis(view.quiet),
+        splices: view.splices,
+    }
+}
+
+pub(in crate::admin) fn event(event: telemetry::Event) -> model::Event {
+    let fields = event.fields.into_iter();
+    model::Event {
+        number: event.number,
+        at: time(event.at),
+        level: LogLevel::from(event.level).to_string(),
+        message: event.message,
+        fields: fields
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect(),
+    }
+}
+
+fn time(at: SystemTime) -> String {
+    humantime::format_rfc3339_millis(at).to_string()
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

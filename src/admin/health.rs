@@ -1,0 +1,158 @@
+//! What is wrong right now, in words for whoever has to do something about it.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Sources;
+use crate::telemetry::{HISTORY_STEP, Totals, Usage};
+
+/// "Lately" in what follows.
+const LATELY: Duration = Duration::from_secs(60);
+
+/// From this share of a limit on it is worth a warning.
+const NEARLY_FULL: f64 = 0.9;
+
+/// How bad something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// As an operator wanted it, and worth remembering.
+    Note,
+    /// It will get worse, or somebody is already served less well.
+    Warning,
+    /// Somebody is not served.
+    Error,
+}
+
+/// Something that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Problem {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What it is, and what to do.
+    pub text: String,
+}
+
+/// Everything that is wrong, worst first.
+pub fn problems(sources: &Sources) -> Vec<Problem> {
+    let mut found = Vec::new();
+    let mut add = |severity, text: String| found.push(Problem { severity, text });
+    if sources.is_stopping() {
+        add(
+            Severity::Error,
+            "The proxy is stopping and takes no new sessions.".to_owned(),
+        );
+    }
+    if let Some(error) = sources.reloads.read().last_error {
+        add(
+            Severity::Error,
+            format!("The last reload failed; what was in force before still is. {error}"),
+        );
+    }
+    let shared = &sources.shared;
+    let (open, limit) = (shared.stats.sessions_open(), shared.max_sessions);
+    if open >= limit {
+        add(
+            Severity::Error,
+            format!(
+                "All {limit} sessions there may be are open, new clients are refused. Raise the limit on open files."
+            ),
+        );
+    } else if f64::from(open) >= f64::from(limit) * NEARLY_FULL {
+        add(
+            Severity::Warning,
+            format!("{open} of {limit} sessions there may be are open."),
+        );
+    }
+    let usage = Usage::read();
+    if let (Some(open), Some(limit)) = (usage.descriptors, usage.descriptor_limit)
+        && open as f64 >= limit as f64 * NEARLY_FULL
+    {
+        add(
+            Severity::Warning,
+            format!("{open} of {limit} file descriptors are open."),
+        );
+    }
+    for mapping in shared.table.load().mappings() {
+        if let Some(max) = mapping.policy.max_sessions
+            && mapping.stats.open() >= max
+        {
+            add(
+                Severity::Error,
+                format!(
+                    "Mapping {} has all {max} sessions it may have; new clients are refused.",
+                    mapping.name
+                ),
+            );
+        }
+    }
+    for (name, hold) in shared.holds.load().iter() {
+        add(
+            Severity::Note,
+            format!("Mapping {name} is {} by an operator.", hold.word()),
+        );
+    }
+    if let Some(lately) = lately(&sources.history.read()) {
+        lately.describe(&mut add);
+    }
+    found.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
+    found
+}
+
+/// What was counted in the last minute.
+struct Lately {
+    connect_failures: u64,
+    accept_pauses: u64,
+    pipes_denied: u64,
+    log_dropped: u64,
+}
+
+fn lately(history: &[Totals]) -> Option<Lately> {
+    let steps = usize::try_from(LATELY.as_secs() / HISTORY_STEP.as_secs()).ok()?;
+    let last = history.last()?;
+    let first = &history[history.len().saturating_sub(steps + 1)];
+    Some(Lately {
+        connect_failures: last.connect_failures.saturating_sub(first.connect_failures),
+        accept_pauses: last.accept_pauses.saturating_sub(first.accept_pauses),
+        pipes_denied: last.pipes_denied.saturating_sub(first.pipes_denied),
+        log_dropped: last.log_dropped.saturating_sub(first.log_dropped),
+    })
+}
+
+impl Lately {
+    fn describe(&self, add: &mut impl FnMut(Severity, String)) {
+        if self.accept_pauses > 0 {
+            add(
+                Severity::Error,
+                "Descriptors or memory ran out in the last minute; listeners paused.".to_owned(),
+            );
+        }
+        if self.connect_failures > 0 {
+            let count = self.connect_failures;
+            add(
+                Severity::Warning,
+                format!(
+                    "{count} connections to targets failed in the last minute; `mappings` says to which."
+                ),
+            );
+        }
+        if self.pipes_denied > 0 {
+            add(
+                Severity::Note,
+                "Bulk was copied for want of pipes in the last minute; `pipes` in [process] says how many there may be.".to_owned(),
+            );
+        }
+        if self.log_dropped > 0 {
+            let count = self.log_dropped;
+            add(
+                Severity::Warning,
+                format!(
+                    "{count} session log lines were lost in the last minute: whoever reads the log is too slow."
+                ),
+            );
+        }
+    }
+}

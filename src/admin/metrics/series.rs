@@ -1,0 +1,190 @@
+//! Every series there is: name, kind, labels and meaning.
+//!
+//! The page is written from these descriptions and so is the table in the documentation; a series
+//! that is not described here cannot be exported.
+
+/// What a series' values mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only goes up while the process lives.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Buckets, a sum and a count.
+    Histogram,
+}
+
+impl Kind {
+    /// The kind as the exposition formats call it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// The description of a series.
+#[derive(Debug)]
+pub struct Series {
+    /// Its name; counters end in `_total`.
+    pub name: &'static str,
+    /// What its values mean.
+    pub kind: Kind,
+    /// Its labels, in the order in which values are given.
+    pub labels: &'static [&'static str],
+    /// One line for people.
+    pub help: &'static str,
+}
+
+/// Declares each series as a constant and all of them as a list.
+macro_rules! series {
+    ($($constant:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal;)+) => {
+        $(
+            pub(super) const $constant: Series = Series {
+                name: $name,
+                kind: Kind::$kind,
+                labels: &[$($label),*],
+                help: $help,
+            };
+        )+
+
+        /// Every series, in the order of the page.
+        pub const ALL: &[&Series] = &[$(&$constant),+];
+    };
+}
+
+series! {
+    SESSIONS_OPEN = Gauge "tml_proxy_sessions_open" ["mapping"]
+        "Sessions open now";
+    SESSIONS_OPENED = Counter "tml_proxy_sessions_opened_total" ["mapping"]
+        "Sessions opened";
+    SESSIONS_ENDED = Counter "tml_proxy_sessions_ended_total" ["mapping", "reason"]
+        "Sessions that ended or were refused, by reason; a reason appears when it first occurs";
+    REFUSALS = Counter "tml_proxy_refusals_total" ["mapping", "cause"]
+        "Clients that got no session, by cause; they are in sessions_ended too";
+    BYTES = Counter "tml_proxy_bytes_total" ["mapping", "direction"]
+        "Bytes delivered: up to the target, down to the client";
+    CONNECT_FAILURES = Counter "tml_proxy_connect_failures_total" ["mapping", "cause"]
+        "Connections to the target that did not come about, by cause";
+    CONNECT_LATENCY = Histogram "tml_proxy_connect_latency_seconds" ["mapping"]
+        "Time from accepting a client to its target's answer; appears with the first answer";
+    SESSION_LENGTH = Histogram "tml_proxy_session_length_seconds" ["mapping"]
+        "Time from accepting a client to the end of its session; appears with the first end";
+    TARGET_RTT = Gauge "tml_proxy_target_rtt_seconds" ["mapping"]
+        "Round trip time to the target, mean over the live sessions last sampled";
+    TARGET_RETRANSMITS = Gauge "tml_proxy_target_retransmit_ratio" ["mapping"]
+        "Share of the segments to the target that were sent again, over the live sessions last sampled";
+    TARGET_DELIVERY = Gauge "tml_proxy_target_delivery_rate_bytes_per_second" ["mapping"]
+        "Fastest delivery rate to the target among the live sessions last sampled";
+    TARGET_SAMPLED = Gauge "tml_proxy_target_sampled_sessions" ["mapping"]
+        "Live sessions in the last sample of the way to the target";
+    MAPPING_HELD = Gauge "tml_proxy_mapping_held" ["mapping", "state"]
+        "1 while an operator holds the mapping: paused or drained";
+    BUILD_INFO = Gauge "tml_proxy_build_info" ["version"]
+        "The version that runs";
+    ACCEPT_ERRORS = Counter "tml_proxy_accept_errors_total" ["cause"]
+        "Errors of accept(2): retry for lost connections, pause for want of resources, fatal for lost listeners";
+    RELOADS = Counter "tml_proxy_config_reloads_total" ["result"]
+        "Reloads, by result";
+    RELOAD_SUCCESS = Gauge "tml_proxy_config_reload_success" []
+        "Whether the last reload, or the start, succeeded";
+    RELOAD_TIME = Gauge "tml_proxy_config_last_reload_success_timestamp_seconds" []
+        "When a configuration last came into force, in seconds since 1970";
+    RELOAD_DURATION = Gauge "tml_proxy_config_last_reload_duration_seconds" []
+        "How long the last reload took, whatever came of it";
+    MAPPINGS = Gauge "tml_proxy_mappings" []
+        "Mappings in force";
+    LISTENERS = Gauge "tml_proxy_listeners" []
+        "Listening sockets open";
+    SESSIONS_LIMIT = Gauge "tml_proxy_sessions_limit" []
+        "Sessions the process may have open";
+    PIPES_IN_USE = Gauge "tml_proxy_pipes_in_use" []
+        "Pipes lent to sessions";
+    PIPES_FREE = Gauge "tml_proxy_pipes_free" []
+        "Pipes kept for the next session";
+    PIPES_LIMIT = Gauge "tml_proxy_pipes_limit" []
+        "Pipes there may be";
+    PIPES_DENIED = Counter "tml_proxy_pipes_denied_total" []
+        "Times a session asked for a pipe and copied for want of one";
+    SPLICED = Counter "tml_proxy_spliced_bytes_total" []
+        "Bytes of ended sessions that were spliced";
+    COPIED = Counter "tml_proxy_copied_bytes_total" []
+        "Bytes of ended sessions that were copied";
+    LOG_DROPPED = Counter "tml_proxy_session_log_dropped_total" []
+        "Session log lines lost because the log was too slow";
+    LOG_SAMPLED = Counter "tml_proxy_session_log_sampled_total" []
+        "Refusals without a log line of their own because there were too many at once";
+    WORKER_CPU = Counter "tml_proxy_worker_cpu_seconds_total" ["worker"]
+        "Processor time of each data path thread; its rate is the share of time the thread is busy";
+    WORKER_SESSIONS = Gauge "tml_proxy_worker_sessions" ["worker"]
+        "Sessions of each data path thread";
+    PROCESS_CPU = Counter "process_cpu_seconds_total" []
+        "Processor time of the process";
+    PROCESS_OPEN_FDS = Gauge "process_open_fds" []
+        "File descriptors open";
+    PROCESS_MAX_FDS = Gauge "process_max_fds" []
+        "File descriptors that may be open";
+    PROCESS_RESIDENT = Gauge "process_resident_memory_bytes" []
+        "Memory in use";
+    PROCESS_VIRTUAL = Gauge "process_virtual_memory_bytes" []
+        "Address space";
+    PROCESS_THREADS = Gauge "process_threads" []
+        "Threads";
+    PROCESS_START = Gauge "process_start_time_seconds" []
+        "When the process started, in seconds since 1970";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/prometheus/METRICS.md");
+
+    fn document() -> String {
+        let mut text = "# Series\n\n\
+            Every series of `/metrics`. This table is generated from the descriptions in\n\
+            `src/admin/metrics/series.rs`; a test compares them, and with `UPDATE=1` in its\n\
+            environment writes the file.\n\n\
+            | Series | Kind | Labels | Meaning |\n| --- | --- | --- | --- |\n"
+            .to_owned();
+        for series in ALL {
+            let labels: Vec<String> = series.labels.iter().map(|l| format!("`{l}`")).collect();
+            text.push_str(&format!(
+                "| `{}` | {} | {} | {} |\n",
+                series.name,
+                series.kind.word(),
+                labels.join(", "),
+                series.help
+            ));
+        }
+        text.push_str(
+            "\nThe values of `reason` and `cause` are the words of the session log. \
+             A histogram has the series\n`_bucket` (with the label `le`), `_sum` and `_count`.\n",
+        );
+        text
+    }
+
+    #[test]
+    fn the_documented_series_are_those_that_exist() {
+        let expected = document();
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(DOCUMENT, &expected).expect("the document can be written");
+        }
+        let actual = std::fs::read_to_string(DOCUMENT).expect("the document exists");
+        assert!(
+            actual == expected,
+            "{DOCUMENT} is out of date; UPDATE=1 renews it"
+        );
+    }
+
+    #[test]
+    fn names_follow_the_conventions() {
+        for series in ALL {
+            let is_total = series.name.ends_with("_total");
+            assert_eq!(is_total, series.kind == Kind::Counter, "{}", series.name);
+            assert!(!series.help.ends_with('.'), "{}", series.name);
+        }
+    }
+}

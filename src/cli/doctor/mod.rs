@@ -1,0 +1,89 @@
+//! `tml-proxy doctor`: is this machine fit for that configuration, and what should change?
+//!
+//! Every check looks and changes nothing. It may connect to each target, which is what the proxy
+//! does too.
+
+mod machine;
+mod process;
+mod report;
+mod targets;
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use super::{
+    client::{Client, DEFAULT_SOCKET},
+    code, output,
+};
+use crate::{
+    config::Config,
+    provider::{Overrides, Source},
+    table::Table,
+};
+use report::{Finding, Grade};
+
+/// Check whether this machine is fit for a configuration, and say what to change.
+///
+/// Run it as the user the proxy runs as: limits and permissions are those of whoever asks.
+#[derive(Debug, Clone, clap::Args)]
+pub struct DoctorArgs {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// The running proxy's unix socket, if it is not the one in the file.
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Do not connect to the targets.
+    #[arg(long)]
+    no_targets: bool,
+    /// Where a target echoes, send this many bytes both ways: more than fit in one packet.
+    #[arg(long, value_name = "BYTES")]
+    push: Option<usize>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command: exit code 0, or 1 if something has to change.
+pub fn run(args: &DoctorArgs) -> ExitCode {
+    let source = Source::File(args.config.clone());
+    let (config, table) = match source.load(&Overrides::default(), &Table::default()) {
+        Ok(loaded) => loaded,
+        Err(errors) => {
+            output::complain(&errors);
+            return ExitCode::from(code::REFUSED);
+        }
+    };
+    let findings = examine(args, &config, &table);
+    let printed = output::print(&match args.json {
+        true => output::json(&findings),
+        false => report::text(&findings, &output::Screen::stdout()),
+    });
+    match findings.iter().any(|finding| finding.grade == Grade::Bad) {
+        true if printed == ExitCode::SUCCESS => ExitCode::from(code::REFUSED),
+        _ => printed,
+    }
+}
+
+fn examine(args: &DoctorArgs, config: &Config, table: &Table) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    findings.extend(process::examine(config, table));
+    findings.extend(machine::examine(table));
+    let socket = (args.socket.clone())
+        .or_else(|| config.admin.socket.clone())
+        .unwrap_or_else(|| DEFAULT_SOCKET.into());
+    findings.push(process::running(&Client { socket }, config));
+    if !args.no_targets {
+        findings.extend(targets::examine(table, args.push));
+    }
+    findings.push(Finding::note(
+        "sshd behind the proxy",
+        "to its sshd every client has the proxy's address: with OpenSSH 9.8 or later one scanner \
+         can lock everybody out (PerSourcePenalties), and MaxStartups counts all clients together",
+        "where targets are ssh servers, set there: PerSourcePenaltyExemptList PROXY-ADDRESS, and \
+         a MaxStartups that fits",
+    ));
+    findings
+}
+
+/// How long a target may take to answer here.
+const PATIENCE: Duration = Duration::from_secs(3);

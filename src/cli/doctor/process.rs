@@ -1,0 +1,167 @@
+//! What the process may use, and whether it runs.
+
+use std::{fs, os::unix::fs::PermissionsExt};
+
+use super::report::Finding;
+use crate::{
+    admin::api::model::Status,
+    cli::client::{Client, ClientError},
+    config::{AutoOr, Config},
+    lifecycle::{self, Wanted},
+    table::Table,
+};
+
+/// Below so many sessions a public proxy is soon full.
+const FEW_SESSIONS: u32 = 1000;
+
+pub(super) fn examine(config: &Config, table: &Table) -> Vec<Finding> {
+    vec![
+        descriptors(config, table),
+        pipes(config),
+        privileged_ports(table),
+    ]
+}
+
+fn descriptors(config: &Config, table: &Table) -> Finding {
+    let check = "descriptors";
+    let wanted = match config.process.max_sessions {
+        AutoOr::Auto => None,
+        AutoOr::Value(sessions) => Some(sessions.get()),
+    };
+    let limit = lifecycle::raise_descriptor_limit();
+    let listeners = table.routes().len();
+    let pipe_memory = lifecycle::pipe_memory();
+    let budget = lifecycle::budget(
+        limit,
+        listeners,
+        Wanted {
+            sessions: None,
+            pipes: match config.process.pipes {
+                AutoOr::Auto => None,
+                AutoOr::Value(pipes) => Some(pipes),
+            },
+            pipe_size: config.process.pipe_size,
+        },
+        pipe_memory,
+    );
+    let fit = budget.sessions;
+    let found = format!(
+        "{limit} make {fit} sessions beside {listeners} listeners and {} pipes",
+        budget.pipes
+    );
+    let advice = "raise LimitNOFILE in the unit (two descriptors a session)";
+    match wanted {
+        Some(wanted) if wanted > fit => Finding::bad(
+            check,
+            format!("{found}; max_sessions asks for {wanted}"),
+            advice,
+        ),
+        None if fit < FEW_SESSIONS => Finding::poor(check, found, advice),
+        _ => Finding::good(check, found),
+    }
+}
+
+fn pipes(config: &Config) -> Finding {
+    let check = "pipe memory";
+    if !config.process.splice || config.process.pipes == AutoOr::Value(0) {
+        return Finding::note(check, "splicing is off, everything is copied", "");
+    }
+    let Some(memory) = lifecycle::pipe_memory() else {
+        return Finding::note(
+            check,
+            "whoever asks is exempt from the limit; the proxy's own user may not be",
+            "ask again as that user",
+        );
+    };
+    let size = config.process.pipe_size as u64;
+    let fit = memory / size;
+    let (found, mib) = (
+        format!("{fit} pipes of {} KiB fit", size >> 10),
+        memory >> 20,
+    );
+    match fit {
+        0..16 => Finding::poor(
+            check,
+            format!(
+                "{found} into {mib} MiB: as many transfers splice at a time, others are copied"
+            ),
+            "raise fs.pipe-user-pages-soft, or lower process.pipe_size",
+        ),
+        _ => Finding::good(check, found),
+    }
+}
+
+fn privileged_ports(table: &Table) -> Finding {
+    let check = "ports";
+    let lowest = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    let lowest: u16 = lowest
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(1024);
+    let privileged = table
+        .routes()
+        .filter(|route| route.listen.port() < lowest)
+        .count();
+    match privileged {
+        0 => Finding::good(check, "none needs a privilege to be bound"),
+        _ if may_bind() => Finding::good(
+            check,
+            format!("{privileged} are privileged, and may be bound"),
+        ),
+        _ => Finding::bad(
+            check,
+            format!("{privileged} are below {lowest} and may not be bound"),
+            "give the unit AmbientCapabilities=CAP_NET_BIND_SERVICE",
+        ),
+    }
+}
+
+/// Whether this process has CAP_NET_BIND_SERVICE.
+fn may_bind() -> bool {
+    const BIT: u64 = 1 << 10;
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    line.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok())
+        .is_some_and(|bits| bits & BIT != 0)
+}
+
+/// Whether a proxy answers at the admin socket, and who else may use that.
+pub(super) fn running(client: &Client, config: &Config) -> Finding {
+    let check = "admin socket";
+    let path = client.socket.display();
+    match client.get::<Status>("/api/v1/status") {
+        Ok(status) if open_to_all(client) => Finding::bad(
+            check,
+            format!(
+                "{path}: {} answers, and every user may change things there",
+                status.version
+            ),
+            "set admin.socket_mode = \"0660\" and admin.socket_group",
+        ),
+        Ok(status) if !status.problems.is_empty() => {
+            let problems: Vec<&str> = status.problems.iter().map(|p| p.text.as_str()).collect();
+            Finding::poor(
+                check,
+                format!("{path}: {}", problems.join(" ")),
+                "see `tml-proxy status`",
+            )
+        }
+        Ok(status) => Finding::good(check, format!("{path}: {} is serving", status.version)),
+        Err(_) if config.admin.socket.is_none() => Finding::note(
+            check,
+            "the file asks for none: the commands cannot reach the proxy",
+            "set admin.socket",
+        ),
+        Err(error @ ClientError::Unreachable { .. }) => Finding::note(
+            check,
+            error.to_string(),
+            "start the proxy, or ask as a user of its group",
+        ),
+        Err(error) => Finding::poor(check, format!("{path}: {error}"), ""),
+    }
+}
+
+fn open_to_all(client: &Client) -> bool {
+    const OTHERS_WRITE: u32 = 0o002;
+    fs::metadata(&client.socket).is_ok_and(|file| file.permissions().mode() & OTHERS_WRITE != 0)
+}

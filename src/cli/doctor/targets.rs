@@ -1,0 +1,112 @@
+//! Whether each target can be reached, and whether more than one packet gets through.
+
+use std::{
+    collections::BTreeMap,
+    io::{Read, Write},
+    net::{Shutdown, SocketAddr, TcpStream},
+    sync::Mutex,
+    thread,
+};
+
+use super::{PATIENCE, report::Finding};
+use crate::table::{MappingName, Table};
+
+/// Targets tried at a time.
+const AT_A_TIME: usize = 32;
+
+/// Targets named when they fail; the others are counted.
+const NAMED: usize = 10;
+
+pub(super) fn examine(table: &Table, push: Option<usize>) -> Vec<Finding> {
+    let targets: BTreeMap<SocketAddr, &MappingName> = table
+        .routes()
+        .map(|route| (route.target, &route.mapping.name))
+        .collect();
+    let count = targets.len();
+    let left = Mutex::new(targets.into_iter());
+    let failed = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..AT_A_TIME.min(count) {
+            scope.spawn(|| {
+                // The lock is held for taking the next one only.
+                while let Some((target, mapping)) = next(&left) {
+                    if let Err(finding) = reach(target, mapping, push) {
+                        failed.lock().expect("pushing cannot panic").push(finding);
+                    }
+                }
+            });
+        }
+    });
+    let mut failed = failed.into_inner().expect("pushing cannot panic");
+    failed.sort_by(|one, other| one.check.cmp(&other.check));
+    let bad = failed.len();
+    let mut findings: Vec<Finding> = failed.into_iter().take(NAMED).collect();
+    if bad > NAMED {
+        findings.push(Finding::poor(
+            "targets",
+            format!("{} more fail", bad - NAMED),
+            "",
+        ));
+    }
+    if bad < count || count == 0 {
+        findings.push(Finding::good(
+            "targets",
+            format!("{} of {count} answer", count - bad),
+        ));
+    }
+    findings
+}
+
+fn next<'t>(
+    left: &Mutex<impl Iterator<Item = (SocketAddr, &'t MappingName)>>,
+) -> Option<(SocketAddr, &'t MappingName)> {
+    left.lock().expect("iterating cannot panic").next()
+}
+
+fn reach(target: SocketAddr, mapping: &MappingName, push: Option<usize>) -> Result<(), Finding> {
+    let check = format!("target {target} of {mapping}");
+    let stream = TcpStream::connect_timeout(&target, PATIENCE).map_err(|error| {
+        // A board may be switched off for good reason.
+        Finding::poor(
+            &check,
+            error.to_string(),
+            "is the host up, and does the service listen there?",
+        )
+    })?;
+    match push {
+        None => Ok(()),
+        Some(bytes) => echo(stream, bytes).map_err(|(back, error)| {
+            Finding::poor(
+                &check,
+                format!("of {bytes} bytes {back} came back: {error}"),
+                "if it is no echo service this says nothing; if it is, the way loses large packets: \
+                 compare the MTU of the mesh interface with that of the network below it",
+            )
+        }),
+    }
+}
+
+/// Sends `bytes` and has them all come back, or says how many did.
+fn echo(mut stream: TcpStream, bytes: usize) -> Result<(), (usize, std::io::Error)> {
+    let fresh = |error| (0, error);
+    stream.set_read_timeout(Some(PATIENCE)).map_err(fresh)?;
+    stream.set_write_timeout(Some(PATIENCE)).map_err(fresh)?;
+    let mut writer = stream.try_clone().map_err(fresh)?;
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            // What did not get through is missed on the way back.
+            let _ = writer.write_all(&vec![b'.'; bytes]);
+            let _ = writer.shutdown(Shutdown::Write);
+        });
+        let mut back = 0;
+        let mut buffer = [0; 4096];
+        while back < bytes {
+            match stream.read(&mut buffer) {
+                Ok(0) => return Err((back, std::io::ErrorKind::UnexpectedEof.into())),
+                Ok(count) => back += count,
+                Err(error) => return Err((back, error)),
+            }
+        }
+        Ok(())
+    })
+}

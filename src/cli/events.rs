@@ -1,0 +1,76 @@
+//! `tml-proxy events`: what happened lately, and what happens now.
+
+use std::process::ExitCode;
+
+use super::{
+    client::Client,
+    output::{self, Paint, Screen},
+};
+use crate::admin::api::model::{Event, Events};
+
+/// How long the proxy waits for an event before it answers with none, in seconds.
+const WAIT: u64 = 25;
+
+/// Tell what happened lately in the running proxy: reloads, refusals, trouble.
+#[derive(Debug, Clone, clap::Args)]
+pub struct EventsArgs {
+    #[command(flatten)]
+    client: Client,
+    /// Go on and print events as they happen.
+    #[arg(long, short)]
+    follow: bool,
+    /// Print JSON; with --follow, one event a line.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &EventsArgs) -> ExitCode {
+    let screen = Screen::stdout();
+    let mut after = 0;
+    loop {
+        // The first answer is what there is, however little.
+        let wait = if after == 0 { 0 } else { WAIT };
+        let path = format!("/api/v1/events?after={after}&wait={wait}");
+        let events: Events = match args.client.get(&path) {
+            Ok(events) => events,
+            Err(error) => return output::give_up(&error),
+        };
+        // A proxy that has restarted counts from 1 again, and has none after a large number.
+        after = events
+            .events
+            .last()
+            .map_or(after.max(1), |event| event.number);
+        let printed = output::print(&match (args.json, args.follow) {
+            (true, false) => output::json(&events),
+            (true, true) => lines(&events, |event| {
+                serde_json::to_string(event).expect("text and numbers are always JSON")
+            }),
+            (false, _) => lines(&events, |event| line(event, &screen)),
+        });
+        if !args.follow || printed != ExitCode::SUCCESS {
+            return printed;
+        }
+    }
+}
+
+fn lines(events: &Events, line: impl Fn(&Event) -> String) -> String {
+    let lines = events
+        .events
+        .iter()
+        .map(|event| format!("{}\n", line(event)));
+    lines.collect()
+}
+
+fn line(event: &Event, screen: &Screen) -> String {
+    let paint = match event.level.as_str() {
+        "error" => Paint::Bad,
+        "warn" => Paint::Warn,
+        _ => Paint::Good,
+    };
+    let level = screen.paint(paint, &format!("{:5}", event.level));
+    let fields: String = (event.fields.iter())
+        .map(|(name, value)| format!(" {}{value}", screen.dim(&format!("{name}="))))
+        .collect();
+    format!("{} {level} {}{fields}", event.at, event.message)
+}

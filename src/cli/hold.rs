@@ -1,0 +1,63 @@
+//! `tml-proxy pause`, `drain` and `resume`: keep a mapping from taking new sessions for a while.
+
+use std::process::ExitCode;
+
+use super::{client::Client, output};
+use crate::admin::api::model::{Held, Hold};
+
+/// A mapping of a running proxy.
+#[derive(Debug, Clone, clap::Args)]
+pub struct MappingArgs {
+    #[command(flatten)]
+    client: Client,
+    /// The mapping.
+    #[arg(value_name = "MAPPING")]
+    mapping: String,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Close a mapping's ports and let its sessions end.
+///
+/// New clients are refused. The mapping stays drained through reloads that keep its name, until it
+/// is resumed or the proxy restarts.
+#[derive(Debug, Clone, clap::Args)]
+pub struct DrainArgs {
+    #[command(flatten)]
+    mapping: MappingArgs,
+    /// End the sessions that are left after this time, such as 30s.
+    #[arg(long, value_name = "TIME")]
+    within: Option<String>,
+}
+
+/// Lets new clients wait.
+pub fn pause(args: &MappingArgs) -> ExitCode {
+    run(args, "pause", None)
+}
+
+/// Refuses new clients.
+pub fn drain(args: &DrainArgs) -> ExitCode {
+    run(&args.mapping, "drain", args.within.clone())
+}
+
+/// Serves again.
+pub fn resume(args: &MappingArgs) -> ExitCode {
+    run(args, "resume", None)
+}
+
+fn run(args: &MappingArgs, what: &str, within: Option<String>) -> ExitCode {
+    let hold = Hold {
+        mapping: args.mapping.clone(),
+        within,
+    };
+    let path = format!("/api/v1/mappings/{what}");
+    let held: Held = match args.client.post(&path, &hold) {
+        Ok(held) => held,
+        Err(error) => return output::give_up(&error),
+    };
+    output::print(&match args.json {
+        true => output::json(&held),
+        false => format!("{} is {}\n", held.mapping, held.state),
+    })
+}

@@ -1,0 +1,34 @@
+//! `tml-proxy log-level`: how much a running proxy writes to its log.
+
+use std::process::ExitCode;
+
+use super::{client::Client, output};
+use crate::{admin::api::model::Level, config::LogLevel};
+
+/// Set the log level of the running proxy until it restarts.
+#[derive(Debug, Clone, clap::Args)]
+pub struct LogLevelArgs {
+    #[command(flatten)]
+    client: Client,
+    /// The least important lines to write: error, warn, info, debug or trace.
+    #[arg(value_name = "LEVEL")]
+    level: LogLevel,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &LogLevelArgs) -> ExitCode {
+    let level = Level {
+        level: args.level.to_string(),
+    };
+    let level: Level = match args.client.put("/api/v1/log/level", &level) {
+        Ok(level) => level,
+        Err(error) => return output::give_up(&error),
+    };
+    output::print(&match args.json {
+        true => output::json(&level),
+        false => format!("log level is {}\n", level.level),
+    })
+}

@@ -1,0 +1,55 @@
+//! Writing to people: tables that fit the terminal, numbers with units, colour where there is some.
+
+mod columns;
+mod screen;
+
+pub use crate::units::{bytes, duration_ms, rate};
+pub use columns::{Align, Column, columns, table};
+pub use screen::{Paint, Screen};
+
+use std::{
+    fmt::Display,
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use serde::Serialize;
+
+use super::{client::ClientError, code};
+
+/// Writes text to standard output and says with which code to leave.
+pub fn print(text: &str) -> ExitCode {
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read it has read enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format_args!("standard output: {error}"));
+            ExitCode::from(code::FAILED)
+        }
+    }
+}
+
+/// A document as JSON text.
+pub fn json(document: &impl Serialize) -> String {
+    let mut text = serde_json::to_string_pretty(document)
+        .expect("text, numbers and lists of them are always JSON");
+    text.push('\n');
+    text
+}
+
+/// Writes to standard error what went wrong.
+pub fn complain(what: &dyn Display) {
+    // When that fails too, the exit code still tells.
+    let _ = writeln!(io::stderr(), "{what}");
+}
+
+/// Says why there is no answer, and with which code to leave.
+pub fn give_up(error: &ClientError) -> ExitCode {
+    complain(&format_args!("tml-proxy: {error}"));
+    ExitCode::from(match error {
+        ClientError::Unreachable { .. } => code::UNREACHABLE,
+        ClientError::Refused(_) => code::REFUSED,
+        ClientError::Strange(_) => code::FAILED,
+    })
+}

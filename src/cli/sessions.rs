@@ -1,0 +1,117 @@
+//! `tml-proxy sessions`: who is connected to what.
+
+use std::process::ExitCode;
+
+use super::{
+    client::{Client, escaped},
+    output::{self, Align, Column, Screen, bytes, duration_ms, table},
+};
+use crate::admin::api::model::{Session, Sessions};
+
+/// List live sessions of the running proxy.
+#[derive(Debug, Clone, clap::Args)]
+pub struct SessionsArgs {
+    #[command(flatten)]
+    client: Client,
+    /// Only those of this mapping.
+    #[arg(long, value_name = "NAME")]
+    mapping: Option<String>,
+    /// Only those whose client has this address or is in this prefix.
+    #[arg(long, value_name = "ADDR")]
+    source: Option<String>,
+    /// What comes first.
+    #[arg(long, value_name = "ORDER", default_value = "age")]
+    sort: Sort,
+    /// How many to list.
+    #[arg(long, value_name = "COUNT", default_value_t = 1000)]
+    limit: usize,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// An order of sessions.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum Sort {
+    /// The oldest.
+    Age,
+    /// Those that moved most bytes.
+    Bytes,
+    /// Those that have been silent for longest.
+    Quiet,
+    /// By address of the client.
+    Client,
+    /// By name of the mapping.
+    Mapping,
+}
+
+/// Runs the command.
+pub fn run(args: &SessionsArgs) -> ExitCode {
+    let sessions: Sessions = match args.client.get(&path(args)) {
+        Ok(sessions) => sessions,
+        Err(error) => return output::give_up(&error),
+    };
+    output::print(&match args.json {
+        true => output::json(&sessions),
+        false => text(&sessions, &Screen::stdout()),
+    })
+}
+
+fn path(args: &SessionsArgs) -> String {
+    let sort = match args.sort {
+        Sort::Age => "age",
+        Sort::Bytes => "bytes",
+        Sort::Quiet => "quiet",
+        Sort::Client => "client",
+        Sort::Mapping => "mapping",
+    };
+    let mut path = format!("/api/v1/sessions?sort={sort}&limit={}", args.limit);
+    for (name, value) in [("mapping", &args.mapping), ("source", &args.source)] {
+        if let Some(value) = value {
+            path.push_str(&format!("&{name}={}", escaped(value)));
+        }
+    }
+    path
+}
+
+const COLUMNS: [Column; 10] = [
+    column("SESSION", Align::Right, 0),
+    column("MAPPING", Align::Left, 0),
+    column("CLIENT", Align::Left, 0),
+    column("TARGET", Align::Left, 4),
+    column("SOURCE", Align::Left, 5),
+    column("STAGE", Align::Left, 3),
+    column("AGE", Align::Right, 1),
+    column("QUIET", Align::Right, 2),
+    column("UP", Align::Right, 1),
+    column("DOWN", Align::Right, 1),
+];
+
+const fn column(head: &'static str, align: Align, spare: u8) -> Column {
+    Column { head, align, spare }
+}
+
+fn text(sessions: &Sessions, screen: &Screen) -> String {
+    let rows: Vec<_> = sessions.sessions.iter().map(row).collect();
+    let mut text = table(&COLUMNS, &rows, screen);
+    let left = sessions.total - rows.len() as u64;
+    if left > 0 {
+        text.push_str(&screen.dim(&format!("and {left} more (--limit)\n")));
+    }
+    text
+}
+
+fn row(session: &Session) -> [String; 10] {
+    [
+        session.session.to_string(),
+        session.mapping.clone(),
+        session.client.clone(),
+        session.target.clone(),
+        session.source.clone().unwrap_or_default(),
+        session.stage.clone(),
+        duration_ms(session.duration_ms),
+        duration_ms(session.quiet_ms),
+        bytes(session.bytes_up),
+        bytes(session.bytes_down),
+    ]
+}

@@ -1,0 +1,149 @@
+//! `tml-proxy status`: how a running proxy does.
+
+use std::process::ExitCode;
+
+use super::{
+    client::Client,
+    output::{self, Paint, Screen, bytes, columns, duration_ms},
+};
+use crate::admin::api::model::{Severity, Status};
+
+/// Tell how the running proxy does.
+#[derive(Debug, Clone, clap::Args)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    client: Client,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &StatusArgs) -> ExitCode {
+    let status: Status = match args.client.get("/api/v1/status") {
+        Ok(status) => status,
+        Err(error) => return output::give_up(&error),
+    };
+    output::print(&match args.json {
+        true => output::json(&status),
+        false => text(&status, &Screen::stdout()),
+    })
+}
+
+fn text(status: &Status, screen: &Screen) -> String {
+    let mut text = headline(status, screen);
+    for problem in &status.problems {
+        let (paint, word) = match problem.severity {
+            Severity::Error => (Paint::Bad, "error"),
+            Severity::Warning => (Paint::Warn, "warning"),
+            Severity::Note => (Paint::Dim, "note"),
+        };
+        text.push_str(&format!(
+            "{}: {}\n",
+            screen.paint(paint, word),
+            problem.text
+        ));
+    }
+    text.push('\n');
+    let or_unknown = |value: Option<String>| value.unwrap_or_else(|| "unknown".to_owned());
+    let process = &status.process;
+    let rows = [
+        (
+            "version",
+            format!("{}, up {}", status.version, duration_ms(status.uptime_ms)),
+        ),
+        (
+            "sessions",
+            format!(
+                "{} of {} open, {} so far",
+                status.sessions, status.sessions_limit, status.sessions_opened
+            ),
+        ),
+        (
+            "mappings",
+            format!("{} with {} listeners", status.mappings, status.listeners),
+        ),
+        (
+            "delivered",
+            format!(
+                "{} up, {} down",
+                bytes(status.bytes_up),
+                bytes(status.bytes_down)
+            ),
+        ),
+        (
+            "pipes",
+            format!(
+                "{} of {} in use, {} kept, {} denied",
+                status.pipes.in_use, status.pipes.limit, status.pipes.free, status.pipes.denied
+            ),
+        ),
+        (
+            "reloads",
+            format!(
+                "{} done, {} failed, last in force since {}",
+                status.reload.succeeded, status.reload.failed, status.reload.last_success
+            ),
+        ),
+        (
+            "process",
+            format!(
+                "{}, {} memory, {} of {} descriptors",
+                process.pid,
+                or_unknown(process.resident_bytes.map(bytes)),
+                or_unknown(process.descriptors.map(|count| count.to_string())),
+                or_unknown(process.descriptors_limit.map(|count| count.to_string())),
+            ),
+        ),
+        ("log level", status.log_level.clone()),
+    ];
+    let rows = rows.map(|(name, value)| [name.to_owned(), value]);
+    text.push_str(&columns(&rows));
+    text
+}
+
+fn headline(status: &Status, screen: &Screen) -> String {
+    let worst = status.problems.iter().map(|problem| problem.severity).max();
+    let (paint, words) = match (status.ready.ready, worst) {
+        (false, _) => (Paint::Bad, "not ready"),
+        (true, Some(Severity::Error)) => (Paint::Bad, "serving, with errors"),
+        (true, Some(Severity::Warning)) => (Paint::Warn, "serving, with warnings"),
+        (true, Some(Severity::Note) | None) => (Paint::Good, "serving"),
+    };
+    format!("{}\n", screen.paint(paint, words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::api::model::{Problem, Ready};
+
+    #[test]
+    fn trouble_comes_first() {
+        let status = Status {
+            version: "1.0.0".to_owned(),
+            uptime_ms: 61_000,
+            ready: Ready {
+                ready: true,
+                reasons: Vec::new(),
+            },
+            problems: vec![Problem {
+                severity: Severity::Error,
+                text: "The last reload failed.".to_owned(),
+            }],
+            sessions: 3,
+            sessions_limit: 10,
+            bytes_up: 2048,
+            ..Status::default()
+        };
+        let text = text(&status, &Screen::plain(80));
+        let expected = "serving, with errors\n\
+                        error: The last reload failed.\n\
+                        \n\
+                        version    1.0.0, up 1m 01s\n\
+                        sessions   3 of 10 open, 0 so far\n\
+                        mappings   0 with 0 listeners\n\
+                        delivered  2.0K up, 0 down\n";
+        assert!(text.starts_with(expected), "{text}");
+    }
+}

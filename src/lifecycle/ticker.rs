@@ -1,0 +1,122 @@
+//! What control does from time to time for whoever watches: totals for the charts, samples of the
+//! ways to the targets, lines for sessions that go on and on.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use crate::{
+    admin::Sources,
+    session::{SessionFilter, SessionLine, SessionView},
+    table::MappingName,
+    telemetry::{EndReason, HISTORY_STEP, MappingStats, PathInfo, PathSummary, Totals},
+    worker::PathSample,
+};
+
+/// Between two samples of the ways to the targets, and between two reports on refusals that got no
+/// line.
+const SAMPLE_EVERY: Duration = Duration::from_secs(15);
+
+/// Runs until the runtime ends.
+pub(super) async fn run(sources: Arc<Sources>) {
+    let session_every = sources.config.load().log.session_every;
+    tokio::join!(
+        count(&sources),
+        sample_paths(&sources),
+        report_withheld(&sources),
+        report_ongoing(&sources, session_every),
+    );
+}
+
+fn every(period: Duration) -> Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+async fn count(sources: &Sources) {
+    let mut ticks = every(HISTORY_STEP);
+    loop {
+        ticks.tick().await;
+        sources.history.push(totals(sources));
+    }
+}
+
+fn totals(sources: &Sources) -> Totals {
+    let shared = &sources.shared;
+    let mut totals = Totals {
+        open: shared.stats.sessions_open().into(),
+        accept_pauses: shared.stats.accept_pauses.load(Relaxed),
+        pipes_denied: shared.pipes.denied(),
+        log_dropped: shared.log.dropped(),
+        ..Totals::default()
+    };
+    for mapping in shared.table.load().mappings() {
+        let stats = &mapping.stats;
+        let ends = EndReason::ALL.into_iter();
+        totals.opened += stats.opened();
+        totals.bytes_up += stats.bytes_up();
+        totals.bytes_down += stats.bytes_down();
+        totals.refused += ends
+            .filter(|reason| reason.is_refusal())
+            .map(|reason| stats.ended(reason))
+            .sum::<u64>();
+        totals.connect_failures += stats.connect_failures_in_all();
+    }
+    totals
+}
+
+/// Keeps what is known of the ways to the targets up to date.
+async fn sample_paths(sources: &Sources) {
+    let mut ticks = every(SAMPLE_EVERY);
+    loop {
+        ticks.tick().await;
+        let samples = sources.workers.sample_paths().await;
+        let mut found: HashMap<MappingName, (Arc<MappingStats>, Vec<PathInfo>)> = HashMap::new();
+        for PathSample { mapping, path } in samples {
+            let of_mapping = || (Arc::clone(&mapping.stats), Vec::new());
+            let (_, paths) = found.entry(mapping.name.clone()).or_insert_with(of_mapping);
+            paths.push(path);
+        }
+        for (stats, paths) in found.into_values() {
+            stats.path.store(PathSummary::of(&paths));
+        }
+    }
+}
+
+/// Says how many refusals got no line of their own, if there were any.
+async fn report_withheld(sources: &Sources) {
+    let mut ticks = every(SAMPLE_EVERY);
+    let mut reported = 0;
+    loop {
+        ticks.tick().await;
+        let withheld = sources.shared.refusals.withheld();
+        if withheld > reported {
+            tracing::warn!(
+                count = withheld - reported,
+                "more refusals than lines for them"
+            );
+        }
+        reported = withheld;
+    }
+}
+
+/// Gives sessions that go on a line now and then.
+async fn report_ongoing(sources: &Sources, period: Option<Duration>) {
+    let Some(period) = period else { return };
+    let all = SessionFilter::default();
+    let report = |session: SessionView| {
+        if session.age >= period {
+            sources.shared.record(SessionLine::Ongoing(session));
+        }
+    };
+    let mut ticks = every(period);
+    loop {
+        ticks.tick().await;
+        sources.workers.survey(&all, report).await;
+    }
+}

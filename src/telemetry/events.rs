@@ -1,0 +1,154 @@
+//! What happened lately: the log's lines except those of sessions, kept for whoever asks.
+//!
+//! A [`Layer`] beside the one that writes the log takes every event of a level an operator cares
+//! about, so whatever is worth a line in the log is an event without further ado.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use tokio::sync::watch;
+use tracing::{Level, Subscriber, field::Field};
+use tracing_subscriber::layer::{Context, Layer};
+
+/// Events kept.
+const CAPACITY: usize = 256;
+
+/// The target of the session log's lines, which are no events here: there are too many of them.
+pub const SESSION_LOG: &str = "session";
+
+/// Something that happened.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// Its number; numbers go up by one.
+    pub number: u64,
+    /// When it happened.
+    pub at: SystemTime,
+    /// How bad it is.
+    pub level: Level,
+    /// What happened.
+    pub message: String,
+    /// The particulars.
+    pub fields: BTreeMap<&'static str, String>,
+}
+
+/// The latest events.
+#[derive(Debug, Clone)]
+pub struct Events(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    kept: Mutex<VecDeque<Event>>,
+    /// The number of the latest event.
+    latest: watch::Sender<u64>,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self(Arc::new(Inner {
+            kept: Mutex::default(),
+            latest: watch::Sender::new(0),
+        }))
+    }
+}
+
+impl Events {
+    /// The events after number `after` that are still kept, oldest first.
+    pub fn after(&self, after: u64) -> Vec<Event> {
+        let kept = self.lock();
+        let new = kept.iter().filter(|event| event.number > after);
+        new.cloned().collect()
+    }
+
+    /// Waits until there is an event after number `after`.
+    pub async fn wait_after(&self, after: u64) {
+        let mut latest = self.0.latest.subscribe();
+        // It fails only when the sender is gone, which this value holds.
+        let _ = latest.wait_for(|latest| *latest > after).await;
+    }
+
+    fn add(&self, event: &tracing::Event<'_>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let mut kept = self.lock();
+        let number = *self.0.latest.borrow() + 1;
+        if kept.len() == CAPACITY {
+            kept.pop_front();
+        }
+        kept.push_back(Event {
+            number,
+            at: SystemTime::now(),
+            level: *event.metadata().level(),
+            message: fields.message,
+            fields: fields.others,
+        });
+        drop(kept);
+        self.0.latest.send_replace(number);
+    }
+
+    // An event is pushed whole, so a panic elsewhere leaves nothing half done.
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Event>> {
+        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Events {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        self.add(event);
+    }
+}
+
+/// The fields of one event as text.
+#[derive(Default)]
+struct Fields {
+    message: String,
+    others: BTreeMap<&'static str, String>,
+}
+
+impl tracing::field::Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.record(field, format!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record(field, value.to_owned());
+    }
+}
+
+impl Fields {
+    fn record(&mut self, field: &Field, value: String) {
+        match field.name() {
+            "message" => self.message = value,
+            name => _ = self.others.insert(name, value),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing_subscriber::layer::SubscriberExt;
+
+    use super::*;
+
+    #[test]
+    fn the_latest_events_are_kept_with_their_fields() {
+        let events = Events::default();
+        let subscriber = tracing_subscriber::registry().with(events.clone());
+        tracing::subscriber::with_default(subscriber, || {
+            for number in 0..300 {
+                tracing::warn!(number, name = "x", "something happened");
+            }
+        });
+        let kept = events.after(0);
+        assert_eq!(kept.len(), CAPACITY);
+        let last = kept.last().expect("there are some");
+        assert_eq!(last.number, 300);
+        assert_eq!(last.message, "something happened");
+        assert_eq!(last.fields["number"], "299");
+        assert_eq!(last.fields["name"], "x");
+        assert_eq!(events.after(299).len(), 1);
+    }
+}

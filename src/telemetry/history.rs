@@ -1,0 +1,57 @@
+//! The last minutes in steps: what was counted at each tick, for charts and for "lately".
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+/// The time between two ticks.
+pub const STEP: Duration = Duration::from_secs(5);
+
+/// Ticks kept: ten minutes.
+const TICKS: usize = 121;
+
+/// What was counted up to one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Sessions open at that moment.
+    pub open: u64,
+    /// Sessions opened so far.
+    pub opened: u64,
+    /// Clients refused so far.
+    pub refused: u64,
+    /// Connections to targets that failed so far.
+    pub connect_failures: u64,
+    /// Bytes delivered to targets so far.
+    pub bytes_up: u64,
+    /// Bytes delivered to clients so far.
+    pub bytes_down: u64,
+    /// Accept pauses so far.
+    pub accept_pauses: u64,
+    /// Pipes denied so far.
+    pub pipes_denied: u64,
+    /// Session log lines lost so far.
+    pub log_dropped: u64,
+}
+
+/// The totals of the last minutes, oldest first.
+#[derive(Debug, Default)]
+pub struct History(Mutex<VecDeque<Totals>>);
+
+impl History {
+    /// Adds the totals of a tick.
+    pub fn push(&self, totals: Totals) {
+        let mut ticks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if ticks.len() == TICKS {
+            ticks.pop_front();
+        }
+        ticks.push_back(totals);
+    }
+
+    /// All of them.
+    pub fn read(&self) -> Vec<Totals> {
+        let ticks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        ticks.iter().copied().collect()
+    }
+}

@@ -1,0 +1,73 @@
+//! Numbers with units, short enough for a column.
+
+/// Bytes: `0`, `999`, `1.5K`, `12M`, in powers of 1024.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 6] = ["K", "M", "G", "T", "P", "E"];
+    let mut value = count as f64;
+    let mut unit = "";
+    for next in UNITS {
+        if value < 999.5 {
+            break;
+        }
+        value /= 1024.0;
+        unit = next;
+    }
+    match unit.is_empty() || value >= 9.95 {
+        true => format!("{value:.0}{unit}"),
+        false => format!("{value:.1}{unit}"),
+    }
+}
+
+/// Bytes per second.
+pub fn rate(bytes_per_second: f64) -> String {
+    format!("{}/s", bytes(bytes_per_second.max(0.0) as u64))
+}
+
+/// A duration by its two largest units: `350ms`, `12s`, `3m 05s`, `2h 07m`, `12d 04h`.
+pub fn duration_ms(millis: u64) -> String {
+    let seconds = millis / 1000;
+    match seconds {
+        0 => format!("{millis}ms"),
+        1..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m {:02}s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{}h {:02}m", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{}d {:02}h", seconds / 86_400, seconds / 3600 % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_take_at_most_four_characters() {
+        let cases = [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1.0K"),
+            (1536, "1.5K"),
+            (10 * 1024, "10K"),
+            (1023 * 1024, "1.0M"),
+            (3 << 30, "3.0G"),
+            (u64::MAX, "16E"),
+        ];
+        for (count, expected) in cases {
+            assert_eq!(bytes(count), expected, "{count}");
+        }
+    }
+
+    #[test]
+    fn durations_have_two_units() {
+        let cases = [
+            (0, "0ms"),
+            (999, "999ms"),
+            (59_999, "59s"),
+            (185_000, "3m 05s"),
+            (7_620_000, "2h 07m"),
+            (1_051_200_000, "12d 04h"),
+        ];
+        for (millis, expected) in cases {
+            assert_eq!(duration_ms(millis), expected);
+        }
+    }
+}

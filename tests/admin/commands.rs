@@ -1,0 +1,101 @@
+//! The commands, as an operator types them.
+
+use std::{fs, process::Command};
+
+use serde_json::Value;
+
+use crate::{
+    desk::Desk,
+    harness::{TempDir, process, proxy::PROGRAM},
+};
+
+#[test]
+fn one_session_is_killed_and_the_others_go_on() {
+    let desk = Desk::new("", "");
+    let (mut first, _first_server) = desk.scene.pair();
+    let (mut second, mut second_server) = desk.scene.pair();
+    let sessions = json(&desk, &["sessions", "--json"]);
+    let wanted = first.addr().to_string();
+    let all = sessions["sessions"].as_array().expect("a list");
+    let found = all
+        .iter()
+        .find(|session| session["client"] == wanted.as_str());
+    let number = found.expect("it is live")["session"].to_string();
+
+    assert_eq!(desk.succeed(&["kill", &number]), "1 sessions told to end\n");
+    first.expect_reset();
+    let line = desk.scene.ended(first.addr(), "killed");
+    assert_eq!(line.text("end"), "KD");
+    second.exchange(&mut second_server, b"still here");
+
+    let killed = json(
+        &desk,
+        &[
+            "kill",
+            "--mapping",
+            "m",
+            "--source",
+            "127.0.0.0/8",
+            "--json",
+        ],
+    );
+    assert_eq!(killed["sessions"], 1);
+    second.expect_reset();
+}
+
+#[test]
+fn every_reading_command_prints_json_and_aligned_text() {
+    let desk = Desk::new("", "");
+    let _pair = desk.scene.pair();
+    for command in ["status", "mappings", "sessions", "events"] {
+        json(&desk, &[command, "--json"]);
+        let text = desk.succeed(&[command]);
+        assert!(!text.contains('\x1b'), "no colour in a pipe: {text}");
+        let narrow = process::succeed(desk.prepare(&[command]).env("COLUMNS", "40"));
+        let is_table = matches!(command, "mappings" | "sessions");
+        let fits = narrow.lines().all(|line| line.chars().count() <= 40);
+        assert!(!is_table || fits, "{narrow}");
+    }
+    let sessions = desk.succeed(&["sessions"]);
+    let lines: Vec<&str> = sessions.lines().collect();
+    assert_eq!(lines.len(), 2, "{sessions}");
+    assert_eq!(lines[0].find("MAPPING"), lines[1].find("m "), "{sessions}");
+}
+
+#[test]
+fn exit_codes_tell_a_refusal_from_nobody_there() {
+    let desk = Desk::new("", "");
+    let code = |arguments: &[&str]| desk.command(arguments).status.code();
+    assert_eq!(code(&["kill", "999"]), Some(1));
+    assert_eq!(code(&["drain", "nothing"]), Some(1));
+    assert_eq!(code(&["kill"]), Some(2));
+    desk.scene.proxy.write_config("version = ");
+    assert_eq!(code(&["reload"]), Some(1));
+
+    let nobody = process::output(Command::new(PROGRAM).args(["status", "--socket", "/nobody"]));
+    assert_eq!(nobody.status.code(), Some(5));
+    let stderr = String::from_utf8_lossy(&nobody.stderr);
+    assert!(
+        stderr.contains("/nobody") && stderr.contains("running"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn completions_and_man_pages_know_every_command() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = process::succeed(Command::new(PROGRAM).args(["completions", shell]));
+        assert!(script.contains("log-level"), "{shell}");
+    }
+    let dir = TempDir::new();
+    process::succeed(Command::new(PROGRAM).arg("man").arg(dir.path()));
+    for page in ["tml-proxy.1", "tml-proxy-run.1", "tml-proxy-drain.1"] {
+        let page = fs::read_to_string(dir.join(page)).expect("a page for each command");
+        assert!(page.contains(".SH NAME"), "{page}");
+    }
+}
+
+#[track_caller]
+fn json(desk: &Desk, arguments: &[&str]) -> Value {
+    serde_json::from_str(&desk.succeed(arguments)).expect("JSON")
+}

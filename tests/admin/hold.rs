@@ -1,0 +1,104 @@
+//! Pausing, draining and resuming a mapping.
+
+use std::{io::ErrorKind, net::SocketAddr};
+
+use crate::{
+    desk::Desk,
+    harness::{Peer, wait_until},
+};
+
+fn try_connect(desk: &Desk) -> Result<Peer, ErrorKind> {
+    let addr = SocketAddr::from(([127, 0, 0, 1], desk.scene.port));
+    Peer::try_connect_to(addr).map_err(|error| error.kind())
+}
+
+/// The ports of a drained mapping are closed by its worker, a moment after the answer.
+fn wait_until_closed(desk: &Desk) {
+    wait_until("the port to be closed", || {
+        try_connect(desk).is_err_and(|kind| kind == ErrorKind::ConnectionRefused)
+    });
+}
+
+#[test]
+fn clients_of_a_paused_mapping_wait_until_it_is_resumed() {
+    let desk = Desk::new("", "");
+    let (mut before, mut server) = desk.scene.pair();
+    assert_eq!(desk.succeed(&["pause", "m"]), "m is paused\n");
+    // The worker hears of it before it can hear of the next client.
+    desk.succeed(&["sessions"]);
+    let mut waiting = Peer::connect(desk.scene.port);
+    waiting.send(b"patience");
+    before.exchange(&mut server, b"still here");
+    assert!(
+        !desk
+            .scene
+            .target
+            .is_called(std::time::Duration::from_millis(200))
+    );
+
+    // It outlives a reload that changes the mapping.
+    desk.scene.proxy.reload(&desk.config("max_sessions = 7"));
+    assert!(desk.succeed(&["mappings"]).contains("paused"));
+    assert!(
+        !desk
+            .scene
+            .target
+            .is_called(std::time::Duration::from_millis(200))
+    );
+
+    assert_eq!(desk.succeed(&["resume", "m"]), "m is accepting\n");
+    desk.scene.target.accept().expect(b"patience");
+}
+
+#[test]
+fn a_drained_mapping_refuses_clients_and_keeps_its_sessions() {
+    let desk = Desk::new("", "");
+    let (mut client, mut server) = desk.scene.pair();
+    desk.succeed(&["drain", "m"]);
+    wait_until_closed(&desk);
+    client.exchange(&mut server, b"still here");
+
+    desk.scene.proxy.reload(&desk.config("max_sessions = 7"));
+    wait_until_closed(&desk);
+    assert!(desk.succeed(&["status"]).contains("m is drained"));
+
+    desk.succeed(&["resume", "m"]);
+    let _served = desk.scene.pair();
+}
+
+#[test]
+fn a_drain_with_a_time_ends_those_that_are_left() {
+    let desk = Desk::new("", "");
+    let (mut client, _server) = desk.scene.pair();
+    desk.succeed(&["drain", "m", "--within", "50ms"]);
+    client.expect_reset();
+    let line = desk.scene.ended(client.addr(), "drain_deadline");
+    assert_eq!(line.text("end"), "KD");
+}
+
+#[test]
+fn a_hold_is_forgotten_with_its_mapping() {
+    let desk = Desk::new("", "");
+    desk.succeed(&["drain", "m"]);
+    let without = desk.config("").replace("name = \"m\"", "name = \"other\"");
+    desk.scene.proxy.reload(&without);
+    wait_until("the port to be open again", || try_connect(&desk).is_ok());
+    desk.scene.proxy.reload(&desk.config(""));
+    assert!(desk.succeed(&["mappings"]).contains("accepting"));
+}
+
+#[test]
+fn a_port_taken_meanwhile_keeps_the_mapping_drained() {
+    let desk = Desk::new("", "");
+    desk.succeed(&["drain", "m"]);
+    wait_until_closed(&desk);
+    let addr = SocketAddr::from(([0, 0, 0, 0], desk.scene.port));
+    let _thief = crate::harness::Target::bind_to(addr);
+    let output = desk.command(&["resume", "m"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("in use"),
+        "{output:?}"
+    );
+    assert!(desk.succeed(&["mappings"]).contains("drained"));
+}

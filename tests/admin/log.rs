@@ -1,0 +1,97 @@
+//! The session log's options. Its lines field by field are in `config/session-log.md`.
+
+use crate::{
+    desk::Desk,
+    harness::{Line, Peer},
+};
+
+/// A line with the parts that differ from run to run replaced by what they are.
+fn shape(desk: &Desk, line: &Line, client: &Peer) -> String {
+    let mut text = line.to_string();
+    let known = [
+        (client.addr().to_string(), "CLIENT"),
+        (desk.scene.target.addr().to_string(), "TARGET"),
+        (format!("*:{}", desk.scene.port), "LISTEN"),
+    ];
+    for (value, name) in known {
+        text = text.replace(&value, name);
+    }
+    text
+}
+
+#[test]
+fn an_opening_line_has_what_is_known_by_then() {
+    let desk = Desk::new("[log]\nsession_openings = true\n", "");
+    let (client, server) = desk.scene.pair();
+    let source = server.stream().peer_addr().expect("connected").to_string();
+    let line = desk.scene.proxy.wait_for_line(0, "session opened");
+    assert_eq!(
+        shape(&desk, &line.without(&["timestamp", "connect_ms"]), &client)
+            .replace(&source, "SOURCE"),
+        r#"{"client":"CLIENT","level":"INFO","listen":"LISTEN","mapping":"m","message":"session opened","session":1,"source":"SOURCE","target":"TARGET"}"#
+    );
+    assert!(line.has("connect_ms") && line.has("timestamp"));
+    drop(server);
+    let closed = client.addr();
+    drop(client);
+    let end = desk.scene.ended(closed, "closed");
+    assert_eq!(end.number("session"), 1);
+}
+
+#[test]
+fn a_closing_line_has_everything() {
+    let desk = Desk::new("", "");
+    let (mut client, mut server) = desk.scene.pair();
+    client.exchange(&mut server, b"hello");
+    let source = server.stream().peer_addr().expect("connected").to_string();
+    client.finish();
+    server.expect_end();
+    server.finish();
+    let line = desk.scene.ended(client.addr(), "closed");
+    let timeless = line.without(&["timestamp", "connect_ms", "duration_ms"]);
+    assert_eq!(
+        shape(&desk, &timeless, &client).replace(&source, "SOURCE"),
+        r#"{"bytes_down":5,"bytes_up":5,"client":"CLIENT","end":"--","level":"INFO","listen":"LISTEN","mapping":"m","message":"session ended","reason":"closed","session":1,"source":"SOURCE","target":"TARGET"}"#
+    );
+    assert!(line.has("connect_ms") && line.has("duration_ms"));
+}
+
+#[test]
+fn a_flood_of_refusals_gets_few_lines_and_is_counted() {
+    let desk = Desk::new("[log]\nrefusals_per_second = 1\n", "deny = [\"127.0.0.1\"]");
+    for _ in 0..50 {
+        Peer::connect(desk.scene.port).expect_reset();
+    }
+    let proxy = &desk.scene.proxy;
+    proxy.wait_until("tml_proxy_refusals_total", &[("cause", "denied")], 50);
+    let withheld = proxy
+        .metrics()
+        .sum("tml_proxy_session_log_sampled_total", &[]);
+    let lines = || {
+        proxy
+            .log()
+            .all(|line| line.text("reason") == "denied")
+            .len() as u64
+    };
+    crate::harness::wait_until("every granted line to be written", || {
+        lines() + withheld == 50
+    });
+    assert!(withheld > 0, "{withheld}");
+}
+
+#[test]
+fn the_level_can_be_changed_while_it_runs() {
+    let desk = Desk::new("", "");
+    desk.succeed(&["log-level", "error"]);
+    let before = desk.scene.proxy.log().len();
+    desk.succeed(&["reload"]);
+    desk.succeed(&["log-level", "info"]);
+    let line = desk.scene.proxy.log().wait(before, "any line", |_| true);
+    assert_eq!(
+        line.message(),
+        "log level set by an operator",
+        "a reload is no error"
+    );
+    // Events do not depend on it.
+    assert!(desk.succeed(&["events"]).contains("reload done"));
+}

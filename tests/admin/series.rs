@@ -1,0 +1,89 @@
+//! What a scrape has after something happened.
+
+use tml_proxy::admin::SERIES;
+
+use crate::{desk::Desk, harness::Peer};
+
+#[test]
+fn every_exported_series_is_described() {
+    let desk = Desk::new("", "");
+    drop(desk.scene.pair());
+    desk.scene.proxy.settles();
+    let page = desk.ask_tcp("GET", "/metrics", "");
+    assert!(
+        page.head.contains("text/plain; version=0.0.4"),
+        "{}",
+        page.head
+    );
+    let mut described = 0;
+    for line in page.body.lines().filter(|line| !line.starts_with('#')) {
+        let name = line.split(['{', ' ']).next().expect("a name");
+        let plain = ["_bucket", "_sum", "_count"]
+            .iter()
+            .find_map(|suffix| name.strip_suffix(suffix))
+            .unwrap_or(name);
+        let known = SERIES
+            .iter()
+            .any(|series| series.name == plain || series.name == name);
+        assert!(known, "{line}");
+        described += 1;
+    }
+    assert!(described > 40, "{}", page.body);
+    desk.scene.finish();
+}
+
+#[test]
+fn a_session_is_in_both_histograms() {
+    let desk = Desk::new("", "");
+    drop(desk.scene.pair());
+    let proxy = &desk.scene.proxy;
+    proxy.wait_until(
+        "tml_proxy_session_length_seconds_count",
+        &[("mapping", "m")],
+        1,
+    );
+    let metrics = proxy.metrics();
+    let in_bucket = [("mapping", "m"), ("le", "+Inf")];
+    assert_eq!(
+        metrics.sum("tml_proxy_connect_latency_seconds_bucket", &in_bucket),
+        1
+    );
+    desk.scene.finish();
+}
+
+#[test]
+fn series_of_a_mapping_go_with_it() {
+    let desk = Desk::new("", "");
+    drop(desk.scene.pair());
+    desk.scene.proxy.settles();
+    assert!(
+        desk.scene
+            .proxy
+            .metrics()
+            .has("tml_proxy_bytes_total", &[("mapping", "m")])
+    );
+    let renamed = desk.config("").replace("name = \"m\"", "name = \"n\"");
+    desk.scene.proxy.reload(&renamed);
+    let page = desk.ask_tcp("GET", "/metrics", "").body;
+    assert!(
+        !page.contains("mapping=\"m\"") && page.contains("mapping=\"n\""),
+        "{page}"
+    );
+}
+
+#[test]
+fn the_way_to_the_target_is_sampled_on_live_sessions() {
+    let desk = Desk::new("", "");
+    let (mut client, mut server): (Peer, Peer) = desk.scene.pair();
+    client.exchange(&mut server, b"a round trip");
+    let mapping = [("mapping", "m")];
+    let proxy = &desk.scene.proxy;
+    proxy.wait_until("tml_proxy_target_sampled_sessions", &mapping, 1);
+    assert!(
+        proxy
+            .metrics()
+            .has("tml_proxy_target_rtt_seconds", &mapping)
+    );
+    drop((client, server));
+    desk.scene.finish();
+}

@@ -1,0 +1,178 @@
+//! What comes with the proxy for Prometheus and Grafana, checked with their own tools and against
+//! what the proxy exports.
+
+mod harness;
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use harness::{
+    Scene, TempDir, metrics, ports, process,
+    process::Running,
+    require::{Need, require},
+    wait_until,
+};
+use serde_json::Value;
+use tml_proxy::admin::{Kind, SERIES};
+
+fn shipped(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("config")
+        .join(path)
+}
+
+fn promtool(arguments: &[&str], file: &Path) {
+    process::succeed(Command::new("promtool").args(arguments).arg(file));
+}
+
+#[test]
+fn the_rules_are_valid_and_fire_when_they_should() {
+    if !require(&[Need::Tool("promtool")]) {
+        return;
+    }
+    promtool(
+        &["check", "rules"],
+        &shipped("prometheus/tml-proxy.rules.yml"),
+    );
+    promtool(
+        &["test", "rules"],
+        &shipped("prometheus/tml-proxy.rules.test.yml"),
+    );
+    promtool(&["check", "config"], &shipped("prometheus/scrape.yml"));
+}
+
+#[test]
+fn promtool_has_nothing_against_the_page() {
+    if !require(&[Need::Tool("promtool")]) {
+        return;
+    }
+    let scene = Scene::new("");
+    drop(scene.pair());
+    scene.proxy.settles();
+    let (_, page) = scene.proxy.page("/metrics");
+    let dir = TempDir::new();
+    let file = dir.write("page", page);
+    let input = fs::File::open(file).expect("just written");
+    let mut command = Command::new("promtool");
+    let output = command
+        .args(["check", "metrics"])
+        .stdin(Stdio::from(input))
+        .output()
+        .expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    scene.finish();
+}
+
+#[test]
+fn every_series_in_rules_and_dashboard_exists() {
+    let rules = fs::read_to_string(shipped("prometheus/tml-proxy.rules.yml")).expect("rules");
+    let dashboard = fs::read_to_string(shipped("grafana/tml-proxy.json")).expect("a dashboard");
+    let dashboard: Value = serde_json::from_str(&dashboard).expect("JSON");
+    let mut queries = Vec::new();
+    collect(&dashboard, &mut queries);
+    assert!(queries.len() > 20, "{queries:?}");
+    let expressions: Vec<String> = rules.lines().map(str::to_owned).collect();
+    let mut seen = 0;
+    for query in queries.iter().chain(&expressions) {
+        for name in names(query) {
+            assert!(exists(name), "{name} in {query}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 40, "{seen}");
+}
+
+/// Every query of a dashboard.
+fn collect(value: &Value, queries: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                match value.as_str() {
+                    Some(text) if name == "expr" || name == "definition" => {
+                        queries.push(text.to_owned());
+                    }
+                    _ => collect(value, queries),
+                }
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| collect(item, queries)),
+        _ => {}
+    }
+}
+
+/// The names in a query that look like ours. Those of recording rules have colons and are made
+/// here, not exported.
+fn names(query: &str) -> impl Iterator<Item = &str> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+    query
+        .split(move |c| !is_part(c))
+        .filter(|word| word.starts_with("tml_proxy_") || word.starts_with("process_"))
+        .filter(|word| !word.contains(':'))
+}
+
+fn exists(name: &str) -> bool {
+    SERIES.iter().any(|series| match series.kind {
+        Kind::Histogram => name
+            .strip_prefix(series.name)
+            .is_some_and(|suffix| ["_bucket", "_sum", "_count"].contains(&suffix)),
+        Kind::Counter | Kind::Gauge => series.name == name,
+    })
+}
+
+#[test]
+fn a_real_prometheus_scrapes_the_proxy_and_evaluates_the_rules() {
+    if !require(&[Need::Tool("prometheus")]) {
+        return;
+    }
+    let scene = Scene::new("");
+    let (mut client, mut server) = scene.pair();
+    let dir = TempDir::new();
+    let admin = scene.proxy.admin();
+    let rules = fs::read_to_string(shipped("prometheus/tml-proxy.rules.yml")).expect("rules");
+    dir.write("tml-proxy.rules.yml", rules);
+    let scrape = fs::read_to_string(shipped("prometheus/scrape.yml")).expect("a configuration");
+    let scrape = scrape
+        .replace("127.0.0.1:9422", &admin.to_string())
+        .replace(
+            "scrape_interval: 15s",
+            "scrape_interval: 200ms\n    scrape_timeout: 200ms",
+        );
+    let global = "global:\n  evaluation_interval: 200ms\n";
+    let file = dir.write("prometheus.yml", format!("{global}{scrape}"));
+    let web = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+    let _prometheus = Running::start(
+        Command::new("prometheus")
+            .arg(format!("--config.file={}", file.display()))
+            .arg(format!(
+                "--storage.tsdb.path={}",
+                dir.join("data").display()
+            ))
+            .arg(format!("--web.listen-address={web}"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null()),
+    );
+    let value = |query: &str| -> Option<f64> {
+        let (_, body) = metrics::get(web, &format!("/api/v1/query?query={query}")).ok()?;
+        let answer: Value = serde_json::from_str(&body).ok()?;
+        answer["data"]["result"][0]["value"][1]
+            .as_str()?
+            .parse()
+            .ok()
+    };
+    wait_until("a scrape", || value("up") == Some(1.0));
+    wait_until("the session", || {
+        value("tml_proxy_sessions_open") == Some(1.0)
+    });
+    wait_until("a recording rule above 0", || {
+        client.exchange(&mut server, b"something to count");
+        value("instance:tml_proxy_bytes:rate5m").is_some_and(|rate| rate > 0.0)
+    });
+    let (_, rules) = metrics::get(web, "/api/v1/rules").expect("it serves");
+    assert!(!rules.contains("\"health\":\"err\""), "{rules}");
+    assert!(rules.contains("TmlProxyTargetFailing"), "{rules}");
+}
