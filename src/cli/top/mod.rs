@@ -1,6 +1,6 @@
 //! `tml-proxy top`: a running proxy, live in the terminal.
 //!
-//! [`state`] turns two answers of the API into rates, [`draw`] puts them on the screen; here are
+//! `state` turns two answers of the API into rates, `draw` puts them on the screen; here are
 //! the terminal and the keys.
 
 mod draw;
