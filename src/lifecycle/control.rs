@@ -127,7 +127,9 @@ impl Control {
             successor: None,
         };
         let routes = self.routes_of(mapping);
-        let changes = routes.iter().map(|route| (route.listen, leave.clone()));
+        let changes = routes
+            .iter()
+            .map(|route| (route.listen, (mapping.clone(), leave.clone())));
         self.tell_sessions(changes.collect());
     }
 
@@ -258,13 +260,16 @@ fn session_changes(diff: &Diff) -> SessionChanges {
                 EndReason::MappingRemoved,
                 None,
             )?;
-            Some((route.listen, change))
+            Some((route.listen, (route.mapping.name.clone(), change)))
         });
     let changed = diff
         .changed
         .iter()
         .filter(|change| change.old.mapping.stats.open() > 0)
-        .filter_map(|change| Some((change.new.listen, successor(change)?)));
+        .filter_map(|change| {
+            let mapping = change.old.mapping.name.clone();
+            Some((change.new.listen, (mapping, successor(change)?)))
+        });
     removed.chain(changed).collect()
 }
 

@@ -517,9 +517,13 @@ impl EventLoop {
             let Some(entry) = self.sessions.get_mut(key) else {
                 continue;
             };
-            let Some(change) = changes.get(&entry.session.route().listen) else {
+            let route = entry.session.route();
+            let Some((mapping, change)) = changes.get(&route.listen) else {
                 continue;
             };
+            if *mapping != route.mapping.name {
+                continue;
+            }
             match change {
                 SessionChange::Adopt(route) => entry.session.adopt(route),
                 SessionChange::Leave {

@@ -30,7 +30,7 @@ use crate::{
     listen::Accepted,
     relay::PipeBudget,
     session::{SessionFilter, SessionLine, SessionView},
-    table::{Holds, ListenAddr, Mapping, Route, Table},
+    table::{Holds, ListenAddr, Mapping, MappingName, Route, Table},
     telemetry::{EndReason, LogQueue, PathInfo, ProcessStats, Sampler},
 };
 
@@ -138,7 +138,10 @@ pub struct PathSample {
 }
 
 /// What happens to the live sessions of each changed route.
-pub type SessionChanges = HashMap<ListenAddr, SessionChange>;
+///
+/// The name is that of the mapping the route belonged to: a session of an earlier mapping on the same
+/// address, kept since, is none of its business.
+pub type SessionChanges = HashMap<ListenAddr, (MappingName, SessionChange)>;
 
 /// What happens to the live sessions of one changed route.
 #[derive(Debug, Clone)]

@@ -246,3 +246,29 @@ fn a_mapping_removed_and_added_again_serves_again() {
     }
     two.closes();
 }
+
+#[test]
+fn a_kept_session_survives_the_next_mapping_on_its_port() {
+    let mut two = Two::new("");
+    two.remove();
+    let stranger = mapping("n", two.port, two.target.addr(), "on_remove = \"kill\"");
+    two.proxy.reload(&config([&stranger, &two.bystander]));
+    let mut client = Peer::connect(two.port);
+    let mut server = two.target.accept();
+    client.exchange(&mut server, b"a session of the stranger's");
+
+    two.remove();
+    client.expect_reset();
+    server.expect_reset();
+    two.goes_on();
+    let (kept, server) = &mut two.session;
+    kept.finish();
+    server.expect_end();
+    server.finish();
+    kept.expect_end();
+    assert_eq!(
+        two.proxy.ended_session(kept.addr()).text("reason"),
+        "closed"
+    );
+    two.closes();
+}
