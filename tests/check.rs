@@ -73,10 +73,11 @@ fn a_valid_file_is_printed_with_ranges_as_ranges_and_off_spelled_out() {
     assert!(output.stderr.is_empty());
     let expected = "\
 process.workers              auto
+process.bulk_nice            10
 process.shutdown_timeout     off
 process.max_sessions         auto
 process.splice               true
-process.pipe_size            256KiB
+process.pipe_size            1MiB
 process.pipes                auto
 admin.listen                 127.0.0.1:9422
 admin.socket                 off
@@ -184,7 +185,7 @@ target = "[fd00::1]:22"
 "#,
     );
     let expected = "\
-FILE:4:1: process.worker: unknown key (did you mean \"workers\"?), allowed: workers, shutdown_timeout, max_sessions, splice, pipe_size, pipes
+FILE:4:1: process.worker: unknown key (did you mean \"workers\"?), allowed: workers, bulk_nice, shutdown_timeout, max_sessions, splice, pipe_size, pipes
 FILE:5:13: process.pipe_size: found 262144, allowed: a power of two from \"4KiB\" to \"1MiB\", such as \"256KiB\"
 FILE:11:16: defaults.idle_timeout: found 90, allowed: \"off\" or a duration with its unit, such as \"90s\" or \"90m\"
 FILE:15:10: mapping \"board-14\": listen: found 70000, allowed: a port from 1 to 65535

@@ -23,6 +23,8 @@ mod close;
 mod dial;
 #[path = "relay/leftovers.rs"]
 mod leftovers;
+#[path = "relay/pace.rs"]
+mod pace;
 #[path = "relay/reset.rs"]
 mod reset;
 #[path = "relay/small.rs"]

@@ -15,13 +15,36 @@ use std::{
 };
 
 use harness::{
-    Peer, Scene, Setup, Stream, Target, TempDir, both_ways, process,
+    Peer, Scene, Setup, Stream, Target, TempDir, both_ways,
+    lab::Netns,
+    process,
     process::Running,
     proxy::{as_user, wrapped},
     require::{Need, require},
 };
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, pipe_with};
 use socket2::{Domain, Socket, Type};
+
+/// A network whose sockets hold little, so that bytes wait in the proxy.
+struct Narrow(Netns);
+
+impl Narrow {
+    fn new() -> Self {
+        let netns = Netns::new("narrow");
+        netns.sysctl("net.ipv4.tcp_wmem", "4096 16384 65536");
+        Self(netns)
+    }
+
+    /// A proxy in it, with the privileges of that user.
+    fn scene(&self, uid: Option<u32>, process: &str, more: &str) -> Scene {
+        let setup = Setup {
+            through: uid.map(as_user).unwrap_or_default(),
+            netns: Some(&self.0),
+            ..Setup::default()
+        };
+        Scene::leading_to(self.0.run(narrow_target), &setup, process, more)
+    }
+}
 
 fn setup(uid: u32) -> Setup<'static> {
     Setup {
@@ -30,7 +53,7 @@ fn setup(uid: u32) -> Setup<'static> {
     }
 }
 
-/// A target whose connections take in little, so that bytes wait in the proxy.
+/// A target whose connections take in little.
 fn narrow_target() -> Target {
     let socket = Socket::new(Domain::IPV6, Type::STREAM, None).expect("a TCP socket");
     socket.set_recv_buffer_size(8192).expect("any size will do");
@@ -42,13 +65,22 @@ fn narrow_target() -> Target {
 
 /// Many sessions whose readers have stopped, each with more under way than the path takes, then
 /// all of it is read. Calls `meanwhile` in between.
-fn many_bulk_sessions(scene: &Scene, sessions: u64, length: u64, meanwhile: impl FnOnce()) {
+fn many_bulk_sessions(
+    narrow: &Narrow,
+    scene: &Scene,
+    sessions: u64,
+    length: u64,
+    meanwhile: impl FnOnce(),
+) {
     let addr = SocketAddr::from(([127, 0, 0, 1], scene.port));
+    let connect = || {
+        Peer::connect_prepared(addr, |socket| {
+            socket.set_recv_buffer_size(8192).expect("any size will do");
+        })
+    };
     let mut all: Vec<(Peer, Peer, [Stream; 2])> = (0..sessions)
         .map(|number| {
-            let client = Peer::connect_prepared(addr, |socket| {
-                socket.set_recv_buffer_size(8192).expect("any size will do");
-            });
+            let client = narrow.0.run(connect);
             let streams = [2 * number, 2 * number + 1].map(Stream::new);
             (client, scene.target.accept(), streams)
         })
@@ -72,20 +104,25 @@ fn many_bulk_sessions(scene: &Scene, sessions: u64, length: u64, meanwhile: impl
 
 #[test]
 fn three_hundred_bulk_sessions_share_the_pipes_there_are() {
-    if !require(&[Need::Root, Need::Tool("setpriv"), Need::Descriptors(4000)]) {
+    if !require(&[
+        Need::Root,
+        Need::Tool("setpriv"),
+        Need::Tool("ip"),
+        Need::Descriptors(4000),
+    ]) {
         return;
     }
     const LENGTH: u64 = 1_500_000;
-    let setup = setup(process::lone_user());
-    let scene = Scene::leading_to(narrow_target(), &setup, "", "");
-    many_bulk_sessions(&scene, 300, LENGTH, || {
+    let narrow = Narrow::new();
+    let scene = narrow.scene(Some(process::lone_user()), "", "");
+    many_bulk_sessions(&narrow, &scene, 300, LENGTH, || {
         let metrics = scene.proxy.metrics();
         let in_use = metrics.sum("tml_proxy_pipes_in_use", &[]);
         let free = metrics.sum("tml_proxy_pipes_free", &[]);
         println!("{in_use} pipes in use, {free} free with all readers stopped");
         assert!(in_use > 0);
-        // 64 MiB in pipes of 256 KiB.
-        assert!(in_use + free <= 256, "{in_use} + {free} pipes");
+        // 30 MiB in pipes of 1 MiB, and as much in pipes of 64 KiB.
+        assert!(in_use + free <= 30 + 480, "{in_use} + {free} pipes");
         scene.proxy.rests();
     });
     let metrics = scene.proxy.metrics();
@@ -101,11 +138,15 @@ fn three_hundred_bulk_sessions_share_the_pipes_there_are() {
 
 #[test]
 fn few_pipes_are_enough_for_many_sessions() {
+    if !require(&[Need::Root, Need::Tool("ip")]) {
+        return;
+    }
+    let narrow = Narrow::new();
     for relay in ["auto", "splice"] {
         let more = format!("relay = \"{relay}\"");
         let process = "[process]\npipes = 4\n";
-        let scene = Scene::leading_to(narrow_target(), &Setup::default(), process, &more);
-        many_bulk_sessions(&scene, 20, 3_000_000, || {
+        let scene = narrow.scene(None, process, &more);
+        many_bulk_sessions(&narrow, &scene, 20, 3_000_000, || {
             let in_use = scene.proxy.metrics().sum("tml_proxy_pipes_in_use", &[]);
             assert!(in_use <= 4, "{in_use} pipes");
         });
@@ -139,7 +180,12 @@ fn a_budget_spent_by_somebody_else_stops_nothing() {
         hoard_pipes();
         return;
     }
-    if !require(&[Need::Root, Need::Tool("setpriv"), Need::Descriptors(4000)]) {
+    if !require(&[
+        Need::Root,
+        Need::Tool("setpriv"),
+        Need::Tool("ip"),
+        Need::Descriptors(4000),
+    ]) {
         return;
     }
     let uid = process::lone_user() + 100_000;
@@ -160,10 +206,11 @@ fn a_budget_spent_by_somebody_else_stops_nothing() {
         .any(|line| line.contains("all pipes taken"));
     assert!(said, "the other program failed");
 
+    let narrow = Narrow::new();
     for relay in ["auto", "splice"] {
         let more = format!("relay = \"{relay}\"");
-        let scene = Scene::leading_to(narrow_target(), &setup(uid), "", &more);
-        many_bulk_sessions(&scene, 20, 3_000_000, || {
+        let scene = narrow.scene(Some(uid), "", &more);
+        many_bulk_sessions(&narrow, &scene, 20, 3_000_000, || {
             println!(
                 "{} pipes in use, {} denied",
                 scene.proxy.metrics().sum("tml_proxy_pipes_in_use", &[]),

@@ -90,6 +90,7 @@ fn process(process: &Process) -> Settings {
     };
     Settings(vec![
         ("workers", auto_or(process.workers)),
+        ("bulk_nice", Setting::Number(process.bulk_nice.into())),
         (
             "shutdown_timeout",
             off_or(process.shutdown_timeout.map(duration)),

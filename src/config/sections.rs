@@ -56,6 +56,7 @@ pub(super) fn read(mut root: Section<'_>) -> Option<Config> {
 fn process(mut section: Section<'_>) -> Process {
     let mut process = Process::default();
     section.set("workers", &mut process.workers, or_auto(number(1..=64)));
+    section.set("bulk_nice", &mut process.bulk_nice, number(0..=19));
     section.set(
         "shutdown_timeout",
         &mut process.shutdown_timeout,

@@ -33,8 +33,10 @@ pub struct Config {
 /// Settings of the process as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {
-    /// Data path threads; `Auto` is half the processors this process may run on.
+    /// Pairs of data path threads; `Auto` is half the processors this process may run on.
     pub workers: AutoOr<NonZeroU32>,
+    /// How far below the rest of the process bulk is scheduled: a nice value, 0 to 19.
+    pub bulk_nice: u8,
     /// How long a stop waits for sessions; `None` is for ever.
     pub shutdown_timeout: Option<Duration>,
     /// Sessions open at once; `Auto` follows the descriptor limit.
@@ -51,10 +53,11 @@ impl Default for Process {
     fn default() -> Self {
         Self {
             workers: AutoOr::Auto,
+            bulk_nice: 10,
             shutdown_timeout: Some(Duration::from_secs(30)),
             max_sessions: AutoOr::Auto,
             splice: true,
-            pipe_size: 256 << 10,
+            pipe_size: 1 << 20,
             pipes: AutoOr::Auto,
         }
     }

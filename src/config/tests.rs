@@ -46,8 +46,8 @@ mod accepted {
     #[test]
     fn every_setting_of_the_process_can_be_set() {
         let config = config(
-            "[process]\nworkers = 2\nshutdown_timeout = \"off\"\nmax_sessions = 9\n\
-             splice = false\npipe_size = \"1MiB\"\npipes = 7\n\
+            "[process]\nworkers = 2\nbulk_nice = 0\nshutdown_timeout = \"off\"\nmax_sessions = 9\n\
+             splice = false\npipe_size = \"64KiB\"\npipes = 7\n\
              [admin]\nlisten = \"[::1]:9\"\n\
              socket = \"/run/s\"\nsocket_mode = \"0600\"\nsocket_group = \"adm\"\n\
              [log]\nformat = \"json\"\nlevel = \"trace\"\nsessions = false\n\
@@ -57,10 +57,11 @@ mod accepted {
         let some = |number| AutoOr::Value(std::num::NonZero::new(number).expect("not 0"));
         let process = Process {
             workers: some(2),
+            bulk_nice: 0,
             shutdown_timeout: None,
             max_sessions: some(9),
             splice: false,
-            pipe_size: 1 << 20,
+            pipe_size: 64 << 10,
             pipes: AutoOr::Value(7),
         };
         let log = Log {
@@ -77,7 +78,7 @@ mod accepted {
             config.admin.listen,
             Some("[::1]:9".parse().expect("an address"))
         );
-        assert_eq!(config.admin.origin.to_string(), "f:10:10");
+        assert_eq!(config.admin.origin.to_string(), "f:11:10");
         assert_eq!(config.admin.socket, Some("/run/s".into()));
         assert_eq!(config.admin.socket_mode, 0o600);
         assert_eq!(config.admin.socket_group.as_deref(), Some("adm"));

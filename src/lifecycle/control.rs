@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    convert::Infallible,
     sync::{
         Arc,
         mpsc::{self, RecvTimeoutError},
@@ -16,17 +17,19 @@ use crate::{
         Summary, Table,
     },
     telemetry::EndReason,
-    worker::{Command, SessionChange, SessionChanges, Shared, WorkerHandle},
+    worker::{Command, Lane, SessionChange, SessionChanges, Shared, WorkerHandle},
 };
 
-/// How long to wait for a worker to close a listener; it takes one turn of its loop.
-const CLOSE_AT_MOST: Duration = Duration::from_secs(1);
+/// How long to wait for workers; what they are asked for takes one turn of their loop.
+const WAIT_AT_MOST: Duration = Duration::from_secs(1);
 
 /// The control plane's grip on the data path.
 #[derive(Debug)]
 pub struct Control {
     shared: Arc<Shared>,
     workers: Vec<WorkerHandle>,
+    /// How many of them accept; they are the first.
+    front: usize,
     listeners: Listeners,
     /// Every listener that is open.
     placed: HashMap<ListenAddr, Placed>,
@@ -45,8 +48,10 @@ struct Placed {
 impl Control {
     /// Control over `workers`, with nothing forwarded yet.
     pub fn new(shared: Arc<Shared>, workers: Vec<WorkerHandle>) -> Self {
+        let accepts = |worker: &&WorkerHandle| worker.lane() == Lane::Front;
         Self {
             shared,
+            front: workers.iter().filter(accepts).count(),
             workers,
             listeners: Listeners::default(),
             placed: HashMap::new(),
@@ -170,7 +175,7 @@ impl Control {
         }
         for opened in self.listeners.commit(opened) {
             let addr = opened.route.listen;
-            let worker = self.next_worker % self.workers.len();
+            let worker = self.next_worker % self.front;
             self.next_worker += 1;
             let held = hold(&opened.route).is_some();
             self.placed.insert(addr, Placed { worker, held });
@@ -194,10 +199,7 @@ impl Control {
             }
         }
         drop(holding);
-        // Nothing is ever sent: it ends when the last sender is dropped.
-        if let Err(RecvTimeoutError::Timeout) = closed.recv_timeout(CLOSE_AT_MOST) {
-            tracing::warn!("removed listeners are not closed yet: a worker is busy");
-        }
+        wait_for(&closed, "removed listeners are not closed yet");
     }
 
     fn tell_sessions(&self, changes: SessionChanges) {
@@ -205,9 +207,24 @@ impl Control {
             return;
         }
         let changes = Arc::new(changes);
+        self.hold_sessions();
         for worker in &self.workers {
             worker.send(Command::Apply(Arc::clone(&changes)));
+            worker.send(Command::Move);
         }
+    }
+
+    /// Has every session stay with its worker, so that a command to all of them reaches each once.
+    fn hold_sessions(&self) {
+        let (holding, stayed) = mpsc::channel();
+        for worker in &self.workers {
+            worker.send(Command::Stay(holding.clone()));
+        }
+        drop(holding);
+        wait_for(
+            &stayed,
+            "sessions may move between workers and miss a change",
+        );
     }
 
     /// How many listeners are open.
@@ -217,6 +234,7 @@ impl Control {
 
     /// Stops accepting and lets the workers end with their last session.
     pub fn drain(&mut self) {
+        self.hold_sessions();
         for worker in &self.workers {
             worker.send(Command::Drain);
         }
@@ -245,6 +263,13 @@ impl Control {
             .map(WorkerHandle::beats)
             .min()
             .unwrap_or(0)
+    }
+}
+
+/// Waits until all workers have let go of the sender; nothing is ever sent.
+fn wait_for(done: &mpsc::Receiver<Infallible>, otherwise: &str) {
+    if let Err(RecvTimeoutError::Timeout) = done.recv_timeout(WAIT_AT_MOST) {
+        tracing::warn!("a worker is busy: {otherwise}");
     }
 }
 

@@ -4,6 +4,8 @@ use std::fs;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::relay::SMALL_PIPE;
+
 /// Descriptors set aside for everything that is neither session, listener nor pipe: standard
 /// streams, epoll instances, eventfds, admin connections, and room to accept and refuse.
 const RESERVE: u64 = 64;
@@ -12,8 +14,11 @@ const RESERVE: u64 = 64;
 /// more.
 const PIPE_SHARE: u64 = 32;
 
-/// More pipes than this are never worth their memory.
+/// More pipes than this are never worth their descriptors.
 const PIPES_AT_MOST: u64 = 1024;
+
+/// More than this is never worth it: a pipe holds bytes only while their sink does not keep up.
+const PIPE_MEMORY_AT_MOST: u64 = 256 << 20;
 
 /// What the operator asked for; `None` is "as many as fit".
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +40,8 @@ pub struct Budget {
     pub sessions: u32,
     /// Pipes that fit: two descriptors each, and the user's pipe memory.
     pub pipes: usize,
+    /// Bytes of memory for them.
+    pub pipe_memory: usize,
 }
 
 /// Raises the soft limit on open descriptors to the hard one and returns it.
@@ -60,7 +67,8 @@ pub fn budget(
     pipe_memory: Option<u64>,
 ) -> Budget {
     let left = descriptors.saturating_sub(listeners as u64 + RESERVE);
-    let affordable = pipe_memory.map_or(u64::MAX, |bytes| bytes / wanted.pipe_size as u64);
+    let memory = pipe_memory.map_or(PIPE_MEMORY_AT_MOST, |bytes| bytes.min(PIPE_MEMORY_AT_MOST));
+    let affordable = memory / wanted.pipe_size.min(SMALL_PIPE) as u64;
     let pipes = wanted
         .pipes
         .map_or((left / PIPE_SHARE).min(PIPES_AT_MOST), u64::from)
@@ -71,6 +79,7 @@ pub fn budget(
         descriptors,
         sessions: wanted.sessions.map_or(fit, |sessions| sessions.min(fit)),
         pipes: pipes as usize,
+        pipe_memory: memory as usize,
     }
 }
 
@@ -106,7 +115,7 @@ mod tests {
     const ANY: Wanted = Wanted {
         sessions: None,
         pipes: None,
-        pipe_size: 256 * 1024,
+        pipe_size: 1 << 20,
     };
 
     #[test]
@@ -119,7 +128,8 @@ mod tests {
     #[test]
     fn an_ordinary_user_gets_the_pipes_the_kernel_grants() {
         let budget = budget(20_000, 100, ANY, Some(64 * 1024 * 1024 / 16 * 15));
-        assert_eq!(budget.pipes, 240);
+        assert_eq!(budget.pipes, (20_000 - 164) / 32);
+        assert_eq!(budget.pipe_memory, 60 << 20);
     }
 
     #[test]

@@ -117,7 +117,11 @@ impl<'a> Running<'a> {
         let shared = Arc::new(Shared {
             table: ArcSwap::from_pointee(Table::default()),
             stats: ProcessStats::default(),
-            pipes: Arc::new(PipeBudget::new(budget.pipes, config.process.pipe_size)),
+            pipes: Arc::new(PipeBudget::new(
+                budget.pipes,
+                budget.pipe_memory,
+                config.process.pipe_size,
+            )),
             holds: ArcSwap::default(),
             departed: ArcSwap::default(),
             log: LogQueue::new(LOG_QUEUE),
@@ -141,13 +145,14 @@ impl<'a> Running<'a> {
         let admin = open_admin(&config).await?;
         let workers = worker_count(&config);
         let (report, ended) = mpsc::unbounded_channel();
-        let handles = worker::spawn(workers, &shared, move |result| {
+        let handles = worker::spawn(workers, config.process.bulk_nice, &shared, move |result| {
             // Nobody listens any more when the process ends at once.
             let _ = report.send(result);
         })
         .map_err(|error| start_failed("cannot start the workers", &error))?;
         let log_writer = spawn_log_writer(Arc::clone(&shared))
             .map_err(|error| start_failed("cannot start the log writer", &error))?;
+        let threads = handles.len();
         let mut control = Control::new(Arc::clone(&shared), handles.clone());
         let summary = control
             .apply(table)
@@ -190,7 +195,7 @@ impl<'a> Running<'a> {
             sources,
             orders,
             ended,
-            workers,
+            workers: threads,
         };
         let result = running.serve(signals).await;
         shared.log.close();

@@ -1,10 +1,11 @@
 //! One half of a relay: bytes from one socket to the other.
 //!
 //! A direction copies through the caller's scratch buffer until a large read shows bulk; then it
-//! borrows a pipe and splices, until reads are small again or a quiet moment passes. The carrier
-//! changes only while nothing is in flight. A pipe is filled only when it is empty: then `EAGAIN`
-//! can only mean that the socket is, never that the pipe is full (a pipe counts slots, and small
-//! segments fill the slots of a 64 KiB pipe with 1600 bytes).
+//! splices until reads are small again. It borrows a pipe for one turn and keeps it longer only
+//! while bytes are stuck in it, so that a few pipes serve any number of sessions whose sinks keep
+//! up. The carrier changes only while nothing is in flight. A pipe is filled only when it is empty:
+//! then `EAGAIN` can only mean that the socket is, never that the pipe is full (a pipe counts slots,
+//! and small segments fill the slots of a 64 KiB pipe with 1600 bytes).
 
 use rustix::io::Errno;
 
@@ -13,11 +14,11 @@ use super::{Level, Readiness, RelayMode, Side, Syscalls};
 /// A read of this many bytes makes a direction splice: a sender of less gains nothing by it.
 const BULK_READ: usize = 16 * 1024;
 
-/// A splice of fewer bytes than this is small.
-const SMALL_FILL: usize = 4 * 1024;
+/// In bulk, a read of fewer bytes than this is small.
+const SMALL_READ: usize = 4 * 1024;
 
-/// So many small splices in a row make a direction copy again.
-const SMALL_FILLS: u8 = 16;
+/// So many small reads in a row are the end of bulk.
+const SMALL_READS: u8 = 16;
 
 /// One half of a relay.
 #[derive(Debug)]
@@ -28,7 +29,9 @@ pub(super) struct Direction<P> {
     from: Side,
     mode: RelayMode,
     flow: Flow,
-    small_fills: u8,
+    /// Whether large reads were seen and not too many small ones since.
+    bulk: bool,
+    small_reads: u8,
     /// The next bytes, or the end, are for recv(2) to tell.
     must_copy: bool,
 }
@@ -89,7 +92,8 @@ impl<P: Level> Direction<P> {
             from,
             mode,
             flow: Flow::Open,
-            small_fills: 0,
+            bulk: false,
+            small_reads: 0,
             must_copy: false,
         }
     }
@@ -114,8 +118,15 @@ impl<P: Level> Direction<P> {
         self.is_closed() || self.is_abandoned()
     }
 
-    pub(super) fn holds_pipe(&self) -> bool {
-        matches!(self.carrier, Carrier::Pipe(_))
+    /// Whether it moves bulk.
+    pub(super) fn is_bulk(&self) -> bool {
+        self.bulk
+    }
+
+    /// Forgets that there was bulk.
+    pub(super) fn calm(&mut self) {
+        self.bulk = false;
+        self.small_reads = 0;
     }
 
     /// Notes that the end was passed on.
@@ -141,28 +152,40 @@ impl<P: Level> Direction<P> {
         self.become_scratch(sys);
     }
 
-    pub(super) fn holds_idle_pipe(&self) -> bool {
+    fn holds_empty_pipe(&self) -> bool {
         matches!(&self.carrier, Carrier::Pipe(pipe) if pipe.level() == 0)
-    }
-
-    pub(super) fn release_idle_pipe(&mut self, sys: &mut impl Syscalls<Pipe = P>) {
-        if self.holds_idle_pipe() {
-            self.become_scratch(sys);
-        }
     }
 
     /// Changes the carrier where the traffic asks for it; nothing is in flight.
     fn choose_carrier(&mut self, sys: &mut impl Syscalls<Pipe = P>, source: &Readiness) {
-        match self.mode {
-            RelayMode::Splice if self.must_copy || source.urgent() || self.holds_pipe() => {}
-            RelayMode::Splice => self.become_pipe(sys),
-            RelayMode::Auto if self.small_fills >= SMALL_FILLS => self.become_scratch(sys),
+        let splices = match self.mode {
+            RelayMode::Copy => false,
+            RelayMode::Splice => true,
+            RelayMode::Auto => self.bulk,
+        };
+        match self.carrier {
+            Carrier::Pipe(_) if !splices => self.become_scratch(sys),
+            Carrier::Scratch if splices && !self.must_copy && !source.urgent() => {
+                self.become_pipe(sys);
+            }
             _ => {}
         }
     }
 
+    /// Takes a read of `n` bytes for what it says of the traffic.
+    fn gauge(&mut self, n: usize) {
+        if n >= BULK_READ {
+            self.bulk = true;
+            self.small_reads = 0;
+        } else if n < SMALL_READ && self.bulk {
+            self.small_reads += 1;
+            if self.small_reads >= SMALL_READS {
+                self.calm();
+            }
+        }
+    }
+
     fn become_scratch(&mut self, sys: &mut impl Syscalls<Pipe = P>) {
-        self.small_fills = 0;
         if let Carrier::Pipe(pipe) = std::mem::replace(&mut self.carrier, Carrier::Scratch) {
             sys.give_pipe(pipe);
         }
@@ -188,13 +211,27 @@ impl<P: Level> Direction<P> {
         scratch: &mut [u8],
         budget: usize,
     ) -> Result<Step, Broken> {
+        let step = self.go_on(sys, source, sink, scratch, budget);
+        if self.holds_empty_pipe() {
+            self.become_scratch(sys);
+        }
+        step
+    }
+
+    fn go_on<S: Syscalls<Pipe = P>>(
+        &mut self,
+        sys: &mut S,
+        source: &mut Readiness,
+        sink: &mut Readiness,
+        scratch: &mut [u8],
+        budget: usize,
+    ) -> Result<Step, Broken> {
         let spent_at = self.delivered.saturating_add(budget as u64);
         loop {
             if let Moved::Blocked = self.flush(sys, sink)? {
                 return Ok(Step::Blocked);
             }
             if self.flow == Flow::Ending {
-                self.become_scratch(sys);
                 return Ok(Step::Delivered);
             }
             if !source.readable() {
@@ -272,8 +309,7 @@ impl<P: Level> Direction<P> {
                 source.read_would_block();
                 return Ok(Moved::Blocked);
             }
-            Ok(n) if n < SMALL_FILL => self.small_fills = self.small_fills.saturating_add(1),
-            Ok(_) => self.small_fills = 0,
+            Ok(n) => self.gauge(n),
             // Not a socket splice(2) can serve, or a filter forbids the call: nothing was moved,
             // so copying can take over.
             Err(Errno::INVAL | Errno::NOSYS | Errno::BADF | Errno::PERM | Errno::OPNOTSUPP) => {
@@ -319,6 +355,7 @@ impl<P: Level> Direction<P> {
                 });
             }
         };
+        self.gauge(read);
         if read < scratch.len() {
             source.read_short();
         }
@@ -338,8 +375,6 @@ impl<P: Level> Direction<P> {
                 bytes: scratch[sent..read].into(),
                 start: 0,
             };
-        } else if self.mode == RelayMode::Auto && read >= BULK_READ && !source.urgent() {
-            self.become_pipe(sys);
         }
         Ok(Moved::Some)
     }

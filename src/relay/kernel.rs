@@ -47,8 +47,16 @@ impl Syscalls for Kernel<'_> {
     }
 
     fn fill(&mut self, from: Side, pipe: &mut Pipe) -> io::Result<usize> {
-        let len = self.pipes.pipe_size();
-        let n = retry_on_intr(|| splice(self.socket(from), None, &pipe.write, None, len, SPLICE))?;
+        let n = retry_on_intr(|| {
+            splice(
+                self.socket(from),
+                None,
+                &pipe.write,
+                None,
+                pipe.size,
+                SPLICE,
+            )
+        })?;
         pipe.level += n;
         Ok(n)
     }

@@ -11,7 +11,7 @@
 //!   of zero bytes is an end of stream; readiness never is.
 //! - A reset never turns into an end of stream: what was read before it is delivered, then
 //!   [`Progress::Settling`] asks the caller to reset the other side once that has acknowledged.
-//! - With no bytes in flight it owns no buffer, and no pipe after a quiet moment.
+//! - Between two calls, with no bytes in flight, it owns neither buffer nor pipe.
 
 mod direction;
 mod kernel;
@@ -28,7 +28,7 @@ use rustix::io::Errno;
 use direction::{Broken, Direction, Step};
 pub use kernel::Kernel;
 pub use mode::RelayMode;
-pub use pipe::{Pipe, PipeBudget, PipePool};
+pub use pipe::{Pipe, PipeBudget, PipePool, SMALL_PIPE};
 pub use readiness::Readiness;
 pub use syscalls::{Level, Side, Syscalls};
 
@@ -121,20 +121,15 @@ impl<P: Level> Relay<P> {
         }
     }
 
-    /// Whether a direction holds a pipe: the session moves bulk, or did a moment ago.
-    pub fn holds_pipe(&self) -> bool {
-        self.up.holds_pipe() || self.down.holds_pipe()
+    /// Whether a direction moves bulk, or did a moment ago.
+    pub fn is_bulk(&self) -> bool {
+        self.up.is_bulk() || self.down.is_bulk()
     }
 
-    /// Whether one of the pipes is empty, so that it could be given back.
-    pub fn holds_idle_pipe(&self) -> bool {
-        self.up.holds_idle_pipe() || self.down.holds_idle_pipe()
-    }
-
-    /// Gives back the pipes that hold nothing. The directions copy again until bulk returns.
-    pub fn release_idle_pipes(&mut self, sys: &mut impl Syscalls<Pipe = P>) {
-        self.up.release_idle_pipe(sys);
-        self.down.release_idle_pipe(sys);
+    /// Forgets that there was bulk: what comes next is taken for small until it proves otherwise.
+    pub fn calm(&mut self) {
+        self.up.calm();
+        self.down.calm();
     }
 
     /// Gives back every pipe because the session ends; what is still in them is lost.

@@ -333,7 +333,7 @@ impl Run {
                 }
             }
             Event::Pipes(some) => self.world.no_pipes = !some,
-            Event::Quiet => self.relay.release_idle_pipes(&mut self.world),
+            Event::Quiet => self.relay.calm(),
         }
         self.advance();
     }
@@ -480,22 +480,23 @@ fn bytes_behind_an_urgent_mark_arrive_when_splicing() {
 }
 
 #[test]
-fn bulk_borrows_a_pipe_and_quiet_returns_it() {
+fn bulk_keeps_a_pipe_only_while_bytes_are_stuck_in_it() {
     let mut run = Run::new(RelayMode::Auto);
     run.happen(&Event::Send {
         side: Side::Client,
-        segments: 20,
+        segments: 60,
         len: 1460,
         urgent: false,
     });
     assert_eq!(run.world.lent, 1);
+    assert!(run.relay.is_bulk());
     run.happen(&Event::Read(Side::Target, SEND_BUFFER));
-    run.happen(&Event::Quiet);
     assert_eq!(run.world.lent, 0);
+    assert!(run.relay.is_bulk());
 }
 
 #[test]
-fn many_small_reads_return_the_pipe_too() {
+fn many_small_reads_are_the_end_of_bulk() {
     let mut run = Run::new(RelayMode::Auto);
     run.happen(&Event::Send {
         side: Side::Client,
@@ -503,6 +504,7 @@ fn many_small_reads_return_the_pipe_too() {
         len: 1460,
         urgent: false,
     });
+    assert!(run.relay.is_bulk());
     for _ in 0..40 {
         run.happen(&Event::Send {
             side: Side::Client,
@@ -512,6 +514,6 @@ fn many_small_reads_return_the_pipe_too() {
         });
         run.happen(&Event::Read(Side::Target, SEND_BUFFER));
     }
-    assert_eq!(run.world.lent, 0);
+    assert!(!run.relay.is_bulk());
     assert_eq!(run.world.target.received, run.world.client.sent);
 }

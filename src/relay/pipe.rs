@@ -1,9 +1,13 @@
 //! Pipes and the pools they are borrowed from.
 //!
 //! Pipe memory is budgeted by the kernel per user (pipe(7), `pipe-user-pages-soft`): past it a new
-//! pipe has two slots and cannot be enlarged. So pipes are few, belong to whoever moves bulk at the
-//! moment, and a session that gets none copies. One [`PipeBudget`] bounds the process; each worker
-//! keeps its free pipes in a [`PipePool`] of its own.
+//! pipe has two slots and cannot be enlarged. So pipes are few, belong to whoever has bytes in
+//! flight at the moment, and a session that gets none copies. One [`PipeBudget`] bounds the process;
+//! each worker keeps its free pipes in a [`PipePool`] of its own.
+//!
+//! There are two sizes. Half of the memory goes to large pipes, which move most in a call; sinks
+//! that do not keep up hold on to theirs, and when those have taken that half, the rest is divided
+//! into many small ones.
 
 use std::{
     os::fd::OwnedFd,
@@ -25,6 +29,8 @@ pub struct Pipe {
     pub(super) read: OwnedFd,
     pub(super) write: OwnedFd,
     pub(super) level: usize,
+    /// Bytes it counts for in the kernel's budget, and the most to ask of a splice into it.
+    pub(super) size: usize,
 }
 
 impl Level for Pipe {
@@ -33,28 +39,47 @@ impl Level for Pipe {
     }
 }
 
-/// How many pipes the process may have, and how many it has.
+/// How many pipes the process may have, of what size, and how many it has.
 #[derive(Debug)]
 pub struct PipeBudget {
     limit: usize,
+    memory: usize,
     size: usize,
+    /// Bytes of the pipes there are.
+    spent: AtomicUsize,
     in_use: AtomicUsize,
     free: AtomicUsize,
     denied: AtomicU64,
 }
 
-/// The smallest pipe worth having, in bytes: below, splicing costs more than copying.
-const LEAST_SIZE: usize = 64 * 1024;
+/// The size of a small pipe, in bytes: below, splicing costs more than copying.
+pub const SMALL_PIPE: usize = 64 * 1024;
 
 impl PipeBudget {
-    /// A budget of `limit` pipes of `size` bytes.
-    pub fn new(limit: usize, size: usize) -> Self {
+    /// A budget of `limit` pipes with `memory` bytes in all, the large ones having `size` bytes.
+    pub fn new(limit: usize, memory: usize, size: usize) -> Self {
         Self {
             limit,
+            memory,
             size,
+            spent: AtomicUsize::new(0),
             in_use: AtomicUsize::new(0),
             free: AtomicUsize::new(0),
             denied: AtomicU64::new(0),
+        }
+    }
+
+    /// The size the next pipe may have. Two workers may ask at once and exceed the budget by a pipe
+    /// each; the kernel's own is the hard one.
+    fn next_size(&self) -> Option<usize> {
+        let spent = self.spent.load(Relaxed);
+        let small = self.size.min(SMALL_PIPE);
+        if self.in_use() + self.free() >= self.limit || spent + small > self.memory {
+            None
+        } else if spent + self.size <= self.memory / 2 {
+            Some(self.size)
+        } else {
+            Some(small)
         }
     }
 
@@ -83,13 +108,15 @@ impl PipeBudget {
 #[derive(Debug)]
 pub struct PipePool {
     budget: Arc<PipeBudget>,
+    /// Free pipes, the largest last.
     free: Vec<Pipe>,
     /// Requests still to be declined without asking the kernel, after it said no.
     embargo: u32,
 }
 
-/// Free pipes a pool keeps; beyond, they are closed.
-const KEEP: usize = 32;
+/// Free pipes a pool keeps; beyond, they are closed. Lent for a turn, one does for all the sessions
+/// whose sinks keep up.
+const KEEP: usize = 16;
 
 /// Requests to decline after the kernel said no: finding out again costs five system calls.
 const EMBARGO: u32 = 256;
@@ -102,11 +129,6 @@ impl PipePool {
             free: Vec::new(),
             embargo: 0,
         }
-    }
-
-    /// The size asked for when a pipe is made, in bytes.
-    pub fn pipe_size(&self) -> usize {
-        self.budget.size
     }
 
     /// Lends an empty pipe, if there is one to lend.
@@ -129,45 +151,52 @@ impl PipePool {
     /// borrower must never see them.
     pub fn give(&mut self, pipe: Pipe) {
         self.budget.in_use.fetch_sub(1, Relaxed);
-        if pipe.level == 0 && self.free.len() < KEEP {
-            debug_assert_eq!(rustix::io::ioctl_fionread(&pipe.read), Ok(0));
-            self.budget.free.fetch_add(1, Relaxed);
-            self.free.push(pipe);
+        if pipe.level > 0 || self.free.len() >= KEEP {
+            self.budget.spent.fetch_sub(pipe.size, Relaxed);
+            return;
         }
+        debug_assert_eq!(rustix::io::ioctl_fionread(&pipe.read), Ok(0));
+        self.budget.free.fetch_add(1, Relaxed);
+        let place = self.free.partition_point(|other| other.size < pipe.size);
+        self.free.insert(place, pipe);
     }
 
     fn make(&mut self) -> Option<Pipe> {
-        // Two workers may pass this together and exceed the limit by one each; the kernel's own
-        // budget is the hard one.
-        if self.budget.in_use() + self.budget.free() >= self.budget.limit {
-            return None;
-        }
+        let size = self.budget.next_size()?;
         if self.embargo > 0 {
             self.embargo -= 1;
             return None;
         }
-        let pipe = Self::open(self.budget.size);
-        if pipe.is_none() {
-            self.embargo = EMBARGO;
+        let pipe = Self::open(size);
+        match &pipe {
+            Some(pipe) => _ = self.budget.spent.fetch_add(pipe.size, Relaxed),
+            None => self.embargo = EMBARGO,
         }
         pipe
     }
 
     fn open(size: usize) -> Option<Pipe> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
-        // Enlarging fails once the user's budget is spent; a pipe of the default size still pays.
-        let usable = fcntl_setpipe_size(&write, size).is_ok()
-            || fcntl_getpipe_size(&write).is_ok_and(|got| got >= LEAST_SIZE.min(size));
-        usable.then_some(Pipe {
+        // Resizing fails once the user's budget is spent; a pipe of the default size still pays.
+        let size = match fcntl_setpipe_size(&write, size) {
+            Ok(size) => size,
+            Err(_) => fcntl_getpipe_size(&write)
+                .ok()
+                .filter(|&got| got >= size.min(SMALL_PIPE))?,
+        };
+        Some(Pipe {
             read,
             write,
             level: 0,
+            size,
         })
     }
 }
 
 impl Drop for PipePool {
     fn drop(&mut self) {
+        let bytes: usize = self.free.iter().map(|pipe| pipe.size).sum();
+        self.budget.spent.fetch_sub(bytes, Relaxed);
         self.budget.free.fetch_sub(self.free.len(), Relaxed);
     }
 }

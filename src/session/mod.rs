@@ -40,8 +40,11 @@ use crate::{
 /// system calls that a short one is spared.
 const LONG_LIVED: Duration = Duration::from_secs(1);
 
-/// A direction that moved nothing for this long gives its pipe back.
-const PIPE_IDLE: Duration = Duration::from_secs(1);
+/// A session that moved nothing for this long does not move bulk any more.
+const CALM: Duration = Duration::from_secs(1);
+
+/// Bytes a session has to move in bulk before it is worth a change of worker.
+const LONG_BULK: u32 = 512 * 1024;
 
 /// How long the side that did not break may take to acknowledge what it was sent before the break
 /// is passed on regardless.
@@ -67,6 +70,8 @@ pub struct Session {
     leave: Option<(Instant, EndReason)>,
     /// Whether the socket to the target notices a dead peer.
     guarded: bool,
+    /// Bytes moved since bulk began; 0 without.
+    bulk: u32,
     phase: Phase,
     relay: Relay<Pipe>,
 }
@@ -94,6 +99,17 @@ pub enum Verdict {
     Again,
     /// It is over.
     End(EndReason),
+}
+
+/// What a session is doing, as far as it matters to who serves it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// Keystrokes, or nothing.
+    Interactive,
+    /// A lot, but not for long yet; or it is about to end.
+    Undecided,
+    /// A lot, and for a while.
+    Bulk,
 }
 
 /// What a worker lends to a session for one turn.
@@ -144,6 +160,7 @@ impl Session {
             active: now,
             leave: None,
             guarded: false,
+            bulk: 0,
             phase: Phase::Dialing,
             relay: Relay::new(mode),
         })
@@ -197,13 +214,17 @@ impl Session {
                 (Phase::Relaying, None, Some(_)) => Stage::HalfClosed,
                 (Phase::Relaying, None, None) => Stage::Open,
             },
-            splices: self.moves_bulk(),
+            splices: self.relay.is_bulk(),
         }
     }
 
-    /// Whether the session moves bulk: it holds a pipe.
-    pub fn moves_bulk(&self) -> bool {
-        self.relay.holds_pipe()
+    /// What the session is doing, as far as it matters to who serves it.
+    pub fn pace(&self) -> Pace {
+        match self.bulk {
+            0 => Pace::Interactive,
+            LONG_BULK.. if self.leave.is_none() => Pace::Bulk,
+            _ => Pace::Undecided,
+        }
     }
 
     /// Takes in what epoll reported of one side's socket.
@@ -282,9 +303,18 @@ impl Session {
         };
         let progress = self.relay.advance(&mut kernel, turn.scratch, turn.budget);
         self.count(before.0);
-        if before != (self.delivered(), self.relay.half_closed_by()) {
+        let after = self.delivered();
+        if before != (after, self.relay.half_closed_by()) {
             self.active = turn.now;
         }
+        self.bulk = match self.relay.is_bulk() {
+            true => {
+                let moved = after.0 + after.1 - before.0.0 - before.0.1;
+                let moved = u32::try_from(moved).unwrap_or(u32::MAX);
+                self.bulk.saturating_add(moved).max(1)
+            }
+            false => 0,
+        };
         match progress {
             Progress::Waiting => Verdict::Wait,
             Progress::Again => Verdict::Again,
@@ -364,7 +394,7 @@ impl Session {
             Phase::Dialing => Some(self.opened + policy.connect_timeout),
             Phase::Settling { pause, .. } => Some(self.active + pause),
             Phase::Relaying => [
-                self.relay.holds_idle_pipe().then_some(PIPE_IDLE),
+                (self.bulk > 0).then_some(CALM),
                 self.relay.half_closed_by().and(policy.half_close_timeout),
                 policy.idle_timeout,
             ]
@@ -411,23 +441,22 @@ impl Session {
                 if over(policy.idle_timeout) {
                     return Verdict::End(EndReason::IdleTimeout);
                 }
-                if quiet >= PIPE_IDLE {
-                    self.relay.release_idle_pipes(&mut Kernel {
-                        client: self.client.as_fd(),
-                        target: self.target.as_fd(),
-                        pipes: turn.pipes,
-                    });
+                if quiet >= CALM {
+                    self.relay.calm();
+                    self.bulk = 0;
                 }
                 Verdict::Wait
             }
         }
     }
 
-    /// Has the session end at `at`, or earlier if that was wanted already.
-    pub fn leave_by(&mut self, at: Instant, reason: EndReason) {
-        if self.leave.is_none_or(|(earlier, _)| at < earlier) {
+    /// Has the session end at `at`, or earlier if that was wanted already. Whether that is news.
+    pub fn leave_by(&mut self, at: Instant, reason: EndReason) -> bool {
+        let sooner = self.leave.is_none_or(|(earlier, _)| at < earlier);
+        if sooner {
             self.leave = Some((at, reason));
         }
+        sooner
     }
 
     /// Puts the session under the route's new mapping; it keeps its target.

@@ -1,10 +1,11 @@
 //! The loop of one worker.
 //!
-//! Order of service: what epoll reports for sessions without a pipe (keystrokes), new connections
-//! and commands is served at once; sessions that move bulk wait in a queue of their own, and only
-//! one turn of it is taken between two looks at epoll. So a keystroke waits for one turn of one
-//! bulk session at most, however many there are.
+//! Order of service: what epoll reports is served at once, each session for a turn. Sessions that
+//! could go on wait in a queue; the front worker takes one of them between two looks at epoll, so
+//! that a keystroke waits for one turn at most, its partner all of them, so that each look is worth
+//! more.
 
+mod lanes;
 mod survey;
 
 use std::{
@@ -28,7 +29,7 @@ use rustix::{
 };
 
 use super::{
-    Command, SessionChange, SessionChanges, Shared, WorkerHandle,
+    Command, Lane, SessionChange, SessionChanges, Shared, WorkerHandle,
     slots::{Key, Slots},
     timers::Timers,
     token::Token,
@@ -44,7 +45,7 @@ use crate::{
     telemetry::EndReason,
 };
 
-/// Bytes a direction may move in one turn: one full pipe.
+/// Bytes after which a direction's turn is over. A pipe is emptied all the same.
 const TURN_BYTES: usize = 256 * 1024;
 
 /// The buffer copied bytes pass through.
@@ -78,8 +79,8 @@ pub(super) struct EventLoop {
     listening: HashMap<ListenAddr, Key>,
     sessions: Slots<Entry>,
     timers: Timers,
-    /// Sessions that move bulk and can go on.
-    bulk: VecDeque<Key>,
+    /// Sessions that have had their turn and can go on.
+    unfinished: VecDeque<Key>,
     /// Listeners left alone until a time.
     paused: Vec<(Instant, Key)>,
     pipes: PipePool,
@@ -87,6 +88,8 @@ pub(super) struct EventLoop {
     scratch: Box<[u8]>,
     now: Instant,
     draining: bool,
+    /// Whether sessions and connections stay where they are.
+    stay: bool,
     accept_logged: Option<Instant>,
     /// The slot at which the next sample of the ways to the targets begins.
     sampled_up_to: usize,
@@ -102,7 +105,7 @@ struct Listener {
 
 struct Entry {
     session: Session,
-    /// Whether it waits in the bulk queue.
+    /// Whether it is in the queue of unfinished ones.
     queued: bool,
 }
 
@@ -133,13 +136,14 @@ impl EventLoop {
             listening: HashMap::new(),
             sessions: Slots::new(),
             timers: Timers::default(),
-            bulk: VecDeque::new(),
+            unfinished: VecDeque::new(),
             paused: Vec::new(),
             pipes,
             acks: AckProbe::default(),
             scratch: vec![0; SCRATCH_BYTES].into(),
             now: Instant::now(),
             draining: false,
+            stay: false,
             accept_logged: None,
             sampled_up_to: 0,
         })
@@ -165,11 +169,13 @@ impl EventLoop {
                 match Token::from_bits(event.data.u64()) {
                     Token::Commands => self.obey(),
                     Token::Listener(key) => self.accept_from(key),
-                    Token::Session(key, side) => self.on_ready(key, side, flags),
+                    Token::Session(key, side) => {
+                        self.with_session(key, |session, turn| session.turn(side, flags, turn));
+                    }
                 }
             }
             self.on_time();
-            self.bulk_turn();
+            self.go_on();
             self.workers[self.number].publish_sessions(self.sessions.len());
         }
         Ok(())
@@ -177,7 +183,7 @@ impl EventLoop {
 
     /// How long epoll may wait; `None` is for ever.
     fn timeout(&self) -> Option<Timespec> {
-        if !self.bulk.is_empty() {
+        if !self.unfinished.is_empty() {
             return Some(Timespec::default());
         }
         let next = [
@@ -196,30 +202,21 @@ impl EventLoop {
 
     // --- sessions
 
-    fn on_ready(&mut self, key: Key, side: Side, events: EventFlags) {
-        let Some(entry) = self.sessions.get_mut(key) else {
-            return;
+    /// Gives those of the unfinished sessions another turn that should have one now.
+    fn go_on(&mut self) {
+        let turns = match self.lane() {
+            Lane::Front => 1,
+            Lane::Bulk => self.unfinished.len(),
         };
-        if entry.session.moves_bulk() {
-            entry.session.note(side, events);
-            if !entry.queued {
-                entry.queued = true;
-                self.bulk.push_back(key);
+        for _ in 0..turns {
+            let Some(key) = self.unfinished.pop_front() else {
+                return;
+            };
+            if let Some(entry) = self.sessions.get_mut(key) {
+                entry.queued = false;
+                self.with_session(key, Session::resume);
             }
-            return;
         }
-        self.with_session(key, |session, turn| session.turn(side, events, turn));
-    }
-
-    fn bulk_turn(&mut self) {
-        let Some(key) = self.bulk.pop_front() else {
-            return;
-        };
-        let Some(entry) = self.sessions.get_mut(key) else {
-            return;
-        };
-        entry.queued = false;
-        self.with_session(key, Session::resume);
     }
 
     fn on_time(&mut self) {
@@ -267,11 +264,14 @@ impl EventLoop {
             }
             Verdict::Again if !entry.queued => {
                 entry.queued = true;
-                self.bulk.push_back(key);
+                self.unfinished.push_back(key);
             }
             Verdict::Again | Verdict::Wait => {}
         }
-        if let Some(at) = entry.session.deadline() {
+        let (pace, deadline) = (entry.session.pace(), entry.session.deadline());
+        if self.belongs_to_partner(pace) {
+            self.hand_over(key);
+        } else if let Some(at) = deadline {
             self.timers.arm(key.index(), at);
         }
     }
@@ -366,10 +366,10 @@ impl EventLoop {
             .workers
             .iter()
             .enumerate()
-            .filter(|(number, _)| *number != self.number)
+            .filter(|(number, worker)| *number != self.number && worker.lane() == Lane::Front)
             .min_by_key(|(_, worker)| worker.sessions());
         match lightest {
-            Some((_, worker)) if !self.draining && worker.sessions() + IMBALANCE < own => {
+            Some((_, worker)) if !self.stay && worker.sessions() + IMBALANCE < own => {
                 worker.send(Command::Adopt(accepted, route));
             }
             _ => self.open(accepted, route),
@@ -398,6 +398,11 @@ impl EventLoop {
             }
         };
         shared.stats.session_opened();
+        self.serve(session);
+    }
+
+    /// Looks after a session from now on.
+    fn serve(&mut self, session: Session) {
         let deadline = session.deadline();
         let key = self.sessions.insert(Entry {
             session,
@@ -444,6 +449,9 @@ impl EventLoop {
             Command::Unlisten(route, _closed) => self.unlisten(&route),
             Command::Apply(changes) => self.apply(&changes),
             Command::Adopt(accepted, route) => self.open(accepted, route),
+            Command::Take(session) => self.take(*session),
+            Command::Stay(_held) => self.stay = true,
+            Command::Move => self.stay = self.draining,
             Command::Drain => self.drain(),
             Command::Cut(reason, spread) => self.cut(reason, spread),
             // Whoever asked may have gone; the answer is then nobody's.
@@ -533,7 +541,7 @@ impl EventLoop {
                 } => {
                     let at = self.now + *within + PACE * leaving;
                     leaving += 1;
-                    entry.session.leave_by(at, *reason);
+                    _ = entry.session.leave_by(at, *reason);
                     if let Some(successor) = successor {
                         entry.session.adopt(successor);
                     }
@@ -547,6 +555,7 @@ impl EventLoop {
 
     fn drain(&mut self) {
         self.draining = true;
+        self.stay = true;
         let table = self.shared.table.load_full();
         for key in self.listeners.keys() {
             let Some(listener) = self.remove_listener(key) else {
@@ -567,7 +576,7 @@ impl EventLoop {
         for (place, key) in (0..).zip(keys) {
             if let Some(entry) = self.sessions.get_mut(key) {
                 let at = self.now + pace * place;
-                entry.session.leave_by(at, reason);
+                _ = entry.session.leave_by(at, reason);
                 self.timers.arm(key.index(), at);
             }
         }

@@ -11,13 +11,27 @@ use std::{
     thread,
 };
 
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::{
+    event::{EventfdFlags, eventfd},
+    process::setpriority_process,
+};
 
 use super::{Command, Shared, event_loop::EventLoop};
+
+/// Which of a pair a worker is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// It accepts, and serves all sessions that do not move bulk.
+    Front,
+    /// It serves those that do.
+    Bulk,
+}
 
 /// A way to reach a worker.
 #[derive(Debug, Clone)]
 pub struct WorkerHandle {
+    lane: Lane,
+    pair: usize,
     commands: mpsc::Sender<Command>,
     wake: Arc<OwnedFd>,
     sessions: Arc<AtomicUsize>,
@@ -25,6 +39,19 @@ pub struct WorkerHandle {
 }
 
 impl WorkerHandle {
+    /// Which of its pair it is.
+    pub fn lane(&self) -> Lane {
+        self.lane
+    }
+
+    /// What the worker is called in metrics: its thread's name without `worker-`.
+    pub fn label(&self) -> String {
+        match self.lane {
+            Lane::Front => self.pair.to_string(),
+            Lane::Bulk => format!("{}-bulk", self.pair),
+        }
+    }
+
     /// Puts a command into the worker's queue. A worker that has ended ignores it.
     pub fn send(&self, command: Command) {
         let _ = self.commands.send(command);
@@ -51,7 +78,8 @@ impl WorkerHandle {
     }
 }
 
-/// Starts `count` workers. `on_end` is called on each one's thread as the last thing it does, with
+/// Starts `count` pairs of workers, the front ones first, those for bulk at the given nice value (see
+/// nice(2); only raised, which needs no privilege). `on_end` is called on each one's thread as the last thing it does, with
 /// the error or the panic that ended it.
 ///
 /// # Errors
@@ -59,21 +87,26 @@ impl WorkerHandle {
 /// What the kernel refused: a thread, an epoll instance or an eventfd.
 pub fn spawn(
     count: usize,
+    bulk_nice: u8,
     shared: &Arc<Shared>,
     on_end: impl Fn(Result<(), String>) + Clone + Send + 'static,
 ) -> std::io::Result<Vec<WorkerHandle>> {
-    let mut handles = Vec::with_capacity(count);
-    let mut queues = Vec::with_capacity(count);
-    for _ in 0..count {
-        let (commands, queue) = mpsc::channel();
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        handles.push(WorkerHandle {
-            commands,
-            wake: Arc::new(wake),
-            sessions: Arc::default(),
-            beats: Arc::default(),
-        });
-        queues.push(queue);
+    let mut handles = Vec::with_capacity(2 * count);
+    let mut queues = Vec::with_capacity(2 * count);
+    for lane in [Lane::Front, Lane::Bulk] {
+        for pair in 0..count {
+            let (commands, queue) = mpsc::channel();
+            let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+            handles.push(WorkerHandle {
+                lane,
+                pair,
+                commands,
+                wake: Arc::new(wake),
+                sessions: Arc::default(),
+                beats: Arc::default(),
+            });
+            queues.push(queue);
+        }
     }
     for (number, queue) in queues.into_iter().enumerate() {
         let event_loop = EventLoop::new(
@@ -84,9 +117,14 @@ pub fn spawn(
             Arc::clone(shared),
         )?;
         let on_end = on_end.clone();
+        let lane = handles[number].lane();
         thread::Builder::new()
-            .name(format!("worker-{number}"))
+            .name(format!("worker-{}", handles[number].label()))
             .spawn(move || {
+                if lane == Lane::Bulk {
+                    // For the calling thread only, as Linux has it. Left as it is, bulk costs more.
+                    let _ = setpriority_process(None, bulk_nice.into());
+                }
                 // The loop is gone afterwards, so nobody sees what a panic left half done.
                 on_end(match catch_unwind(AssertUnwindSafe(|| event_loop.run())) {
                     Ok(result) => result.map_err(|error| error.to_string()),

@@ -1,9 +1,15 @@
 //! The threads of the data path.
 //!
-//! Each worker is one thread around one edge-triggered epoll instance: it accepts from the
-//! listeners it was given, drives their sessions and does what control tells it through a queue.
-//! A worker never waits for anything but epoll, and control never touches a session but through
-//! [`Command`]s. What a session does is in [`crate::session`]; here is only when it is its turn.
+//! Each worker is one thread around one edge-triggered epoll instance: it drives sessions and does
+//! what control tells it through a queue. A worker never waits for anything but epoll, and control
+//! never touches a session but through [`Command`]s. What a session does is in [`crate::session`];
+//! here is only when it is its turn, and whose.
+//!
+//! Workers come in pairs. The front one has listeners, and every session begins there; its partner
+//! takes over those that move bulk for more than a moment, and gives them back when they are quiet.
+//! So the front worker is asleep nearly always, and the scheduler runs it at once when a keystroke
+//! comes; a thread that bulk keeps busy would have to wait for its turn on the processor, for
+//! milliseconds. While control changes sessions, none moves ([`Command::Stay`]).
 
 mod event_loop;
 mod handle;
@@ -23,13 +29,13 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
 
-pub use handle::{WorkerHandle, spawn};
+pub use handle::{Lane, WorkerHandle, spawn};
 pub use roster::Roster;
 
 use crate::{
     listen::Accepted,
     relay::PipeBudget,
-    session::{SessionFilter, SessionLine, SessionView},
+    session::{Session, SessionFilter, SessionLine, SessionView},
     table::{Holds, ListenAddr, Mapping, MappingName, Route, Table},
     telemetry::{EndReason, LogQueue, PathInfo, ProcessStats, Sampler},
 };
@@ -93,6 +99,13 @@ pub enum Command {
     Apply(Arc<SessionChanges>),
     /// Take over a connection another worker accepted.
     Adopt(Accepted, Arc<Route>),
+    /// Take over a session of the partner.
+    Take(Box<Session>),
+    /// Keep every session and connection from now on. The sender is dropped when that is so: what
+    /// was on its way then is in the queue of whom it goes to.
+    Stay(mpsc::Sender<Infallible>),
+    /// Sessions and connections may move again.
+    Move,
     /// Stop accepting; end when the last session has.
     Drain,
     /// End every session, spread over this time.

@@ -18,9 +18,11 @@ impl Roster {
         Self(workers)
     }
 
-    /// The sessions of each worker.
-    pub fn session_counts(&self) -> impl Iterator<Item = usize> {
-        self.0.iter().map(WorkerHandle::sessions)
+    /// The label and the number of sessions of each worker.
+    pub fn session_counts(&self) -> impl Iterator<Item = (String, usize)> {
+        self.0
+            .iter()
+            .map(|worker| (worker.label(), worker.sessions()))
     }
 
     /// Hands every session meant to `each`. Those of a worker that has ended are gone with it.
@@ -47,7 +49,10 @@ impl Roster {
             filter: filter.clone(),
             reply,
         };
-        self.ask(ask).await.into_iter().sum()
+        let killed: usize = self.ask(ask).await.into_iter().sum();
+        // A session on its way between two workers was with neither; by now it has arrived.
+        let late: usize = self.ask(ask).await.into_iter().sum();
+        killed + late
     }
 
     /// Looks at the way to the target of a few sessions of each worker.

@@ -65,8 +65,8 @@ fn usage(page: &mut Exposition, sources: &Sources) {
         family.sample(&[worker], *seconds);
     }
     let mut family = page.family(&series::WORKER_SESSIONS);
-    for (number, sessions) in sources.workers.session_counts().enumerate() {
-        family.sample(&[&number.to_string()], sessions);
+    for (worker, sessions) in sources.workers.session_counts() {
+        family.sample(&[&worker], sessions);
     }
     let parts: [(&'static Series, Option<Value>); 7] = [
         (&series::PROCESS_CPU, usage.cpu.map(Value::from)),

@@ -30,7 +30,7 @@ impl EventLoop {
         SurveyPage { sessions, next }
     }
 
-    /// Has the sessions meant end soon, one by one; returns how many there are.
+    /// Has the sessions meant end soon, one by one; returns how many would not have otherwise.
     pub(super) fn kill(&mut self, filter: &SessionFilter) -> usize {
         let mut killed = 0;
         for key in self.sessions.keys() {
@@ -38,9 +38,10 @@ impl EventLoop {
                 && filter.means(&entry.session)
             {
                 let at = self.now + PACE * killed;
-                killed += 1;
-                entry.session.leave_by(at, EndReason::Killed);
-                self.timers.arm(key.index(), at);
+                if entry.session.leave_by(at, EndReason::Killed) {
+                    killed += 1;
+                    self.timers.arm(key.index(), at);
+                }
             }
         }
         killed as usize

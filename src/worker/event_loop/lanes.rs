@@ -1,0 +1,40 @@
+//! Passing sessions between the two workers of a pair.
+
+use rustix::event::epoll;
+
+use super::{Command, EventLoop, Key, Lane, Side};
+use crate::session::{Pace, Session};
+
+impl EventLoop {
+    pub(super) fn lane(&self) -> Lane {
+        self.workers[self.number].lane()
+    }
+
+    /// Whether a session at this pace is for the other worker of the pair to serve.
+    pub(super) fn belongs_to_partner(&self, pace: Pace) -> bool {
+        let wrong = match self.lane() {
+            Lane::Front => Pace::Bulk,
+            Lane::Bulk => Pace::Interactive,
+        };
+        pace == wrong && !self.stay
+    }
+
+    /// Gives a session to the other worker of the pair.
+    pub(super) fn hand_over(&mut self, key: Key) {
+        let Some(entry) = self.sessions.remove(key) else {
+            return;
+        };
+        for side in [Side::Client, Side::Target] {
+            // It was registered when it came, and nothing else can fail.
+            let _ = epoll::delete(&self.epoll, entry.session.socket(side));
+        }
+        let pairs = self.workers.len() / 2;
+        let partner = (self.number + pairs) % self.workers.len();
+        self.workers[partner].send(Command::Take(Box::new(entry.session)));
+    }
+
+    /// Serves a session the partner gave. Epoll reports at once what its sockets are ready for.
+    pub(super) fn take(&mut self, session: Session) {
+        self.serve(session);
+    }
+}
