@@ -15,7 +15,7 @@ use crate::table::{MappingName, MappingSpec, Origin, Policy};
 
 /// Public addresses that a file may ask for in all. Each costs a descriptor, and far fewer are to
 /// be had; a slip must not cost all memory before that is found out.
-const MOST_ADDRESSES: usize = 1 << 18;
+pub(super) const MOST_ADDRESSES: usize = 1 << 18;
 
 /// Reads mappings one by one and knows those it has read.
 pub(super) struct Mappings<'a> {

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     admin::{self, AdminListener, Order, OrderError, Sources, UnixSocket},
-    config::{AutoOr, Config, ConfigErrors, LogFormat},
+    config::{AutoOr, Config, ConfigErrors, LogFormat, Memory},
     listen::ListenError,
     provider::{Overrides, Source},
     relay::PipeBudget,
@@ -70,7 +70,8 @@ pub enum RunError {
 ///
 /// Why it could not start, or what failed.
 pub fn run(source: &Source, overrides: &Overrides) -> Result<(), RunError> {
-    let (config, table) = source.load(overrides, &Table::default())?;
+    let mut memory = Memory::default();
+    let (config, table) = source.load_again(overrides, &Table::default(), &mut memory)?;
     let events = Events::default();
     let log = log::init(
         config.log.format == LogFormat::Json,
@@ -84,7 +85,7 @@ pub fn run(source: &Source, overrides: &Overrides) -> Result<(), RunError> {
         .block_on(Running::start(
             source,
             overrides,
-            config,
+            (config, memory),
             table,
             (log, events),
         ))
@@ -94,6 +95,7 @@ pub fn run(source: &Source, overrides: &Overrides) -> Result<(), RunError> {
 struct Running<'a> {
     source: &'a Source,
     overrides: &'a Overrides,
+    memory: Memory,
     control: Control,
     sources: Arc<Sources>,
     orders: mpsc::Receiver<Order>,
@@ -105,7 +107,7 @@ impl<'a> Running<'a> {
     async fn start(
         source: &'a Source,
         overrides: &'a Overrides,
-        config: Config,
+        (config, memory): (Config, Memory),
         table: Table,
         (log, events): (LogControl, Events),
     ) -> Result<(), RunError> {
@@ -186,6 +188,7 @@ impl<'a> Running<'a> {
         let running = Running {
             source,
             overrides,
+            memory,
             control,
             sources,
             orders,
@@ -318,7 +321,7 @@ impl<'a> Running<'a> {
     fn try_reload(&mut self) -> Result<Summary, String> {
         let (config, table) = self
             .source
-            .load(self.overrides, &self.control.table())
+            .load_again(self.overrides, &self.control.table(), &mut self.memory)
             .map_err(|errors| errors.to_string())?;
         let summary = self.control.apply(table).map_err(|errors| list(&errors))?;
         tracing::info!(
