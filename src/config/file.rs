@@ -39,10 +39,10 @@ pub(crate) fn read_again(path: &Path, memory: &mut Memory) -> Draft {
 }
 
 fn bytes_of(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?
-        .take(LONGEST as u64 + 1)
-        .read_to_end(&mut bytes)?;
+    let file = File::open(path)?;
+    let expected = file.metadata()?.len().min(LONGEST as u64);
+    let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or_default() + 1);
+    file.take(LONGEST as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > LONGEST {
         let why = format!("longer than {} MiB", LONGEST >> 20);
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));

@@ -23,7 +23,7 @@ use super::{
     sections,
     settings::{Config, Targets},
 };
-use crate::table::{MappingSpec, Origin, Policy};
+use crate::table::{Ends, MappingSpec, Origin, Policy};
 
 /// The last file that could be read in pieces, and what was in it; empty at first.
 ///
@@ -37,7 +37,7 @@ struct Known {
     path: Arc<PathBuf>,
     text: String,
     targets: Targets,
-    defaults: Policy,
+    defaults: Arc<Policy>,
     mappings: Vec<KnownMapping>,
 }
 
@@ -48,7 +48,7 @@ struct KnownMapping {
     place: Range<usize>,
     first_line: usize,
     lines: usize,
-    spec: Arc<MappingSpec>,
+    spec: MappingSpec,
 }
 
 impl Memory {
@@ -63,11 +63,14 @@ impl Memory {
         let head = valid(blocks.head)?;
         let mut found = None;
         let config = sections::read(Section::root(&report, &head), |_, targets, defaults| {
-            found = self.mappings(&blocks, &path, targets, defaults);
-            let mappings = found.iter().flatten();
-            mappings.map(|known| (*known.spec).clone()).collect()
+            let defaults = self.shared(defaults);
+            let mappings = self.mappings(&blocks, &path, targets, &defaults);
+            let specs = mappings.iter().flatten().map(|known| known.spec.clone());
+            let specs = specs.collect();
+            found = mappings.zip(Some(defaults));
+            specs
         })?;
-        let mappings = found?;
+        let (mappings, defaults) = found?;
         if !report.into_problems().is_empty() {
             return None;
         }
@@ -75,10 +78,18 @@ impl Memory {
             path,
             text: text.to_owned(),
             targets: config.targets.clone(),
-            defaults: config.defaults.clone(),
+            defaults,
             mappings,
         });
         Some(config)
+    }
+
+    /// The defaults, those known if they are the same.
+    fn shared(&self, defaults: &Arc<Policy>) -> Arc<Policy> {
+        match &self.0 {
+            Some(known) if known.defaults == *defaults => Arc::clone(&known.defaults),
+            _ => Arc::clone(defaults),
+        }
     }
 
     /// What is in the pieces of a file, looked up or read; nothing if anything is wrong.
@@ -87,7 +98,7 @@ impl Memory {
         blocks: &Blocks<'_>,
         path: &Arc<PathBuf>,
         targets: &Targets,
-        defaults: &Policy,
+        defaults: &Arc<Policy>,
     ) -> Option<Vec<KnownMapping>> {
         // What a piece means depends on these too.
         let usable = |known: &&Known| {
@@ -119,7 +130,7 @@ impl Memory {
                         place: place..place + block.len(),
                         first_line: line,
                         lines: lines(block),
-                        spec: Arc::new(spec),
+                        spec,
                     }
                 }
             };
@@ -140,24 +151,22 @@ impl Known {
     /// For each of `blocks` the known piece with that text, none of them twice.
     fn find(&self, blocks: &[&str]) -> Vec<Option<&KnownMapping>> {
         let text = |known: &KnownMapping| &self.text[known.place.clone()];
-        let same = |(block, known): &(&&str, &KnownMapping)| **block == text(known);
-        let pairs = blocks.iter().zip(&self.mappings);
-        let before = pairs.take_while(same).count();
-
-        // Most changes are in one place: only what lies between equal ends has to be searched.
-        let (rest, old_rest) = (&blocks[before..], &self.mappings[before..]);
-        let pairs = rest.iter().rev().zip(old_rest.iter().rev());
-        let after = pairs.take_while(same).count();
-        let (between, after) = rest.split_at(rest.len() - after);
-        let (old_between, old_after) = old_rest.split_at(old_rest.len() - after.len());
-        let mut by_text: HashMap<&str, &KnownMapping> = old_between
+        let ends = Ends::shared(blocks.len(), self.mappings.len(), |index, known| {
+            blocks[index] == text(&self.mappings[known])
+        });
+        // Only what lies between the equal ends has to be searched.
+        let (between, old) = (
+            ends.between(blocks.len()),
+            ends.between(self.mappings.len()),
+        );
+        let mut by_text: HashMap<&str, &KnownMapping> = self.mappings[old.clone()]
             .iter()
             .map(|known| (text(known), known))
             .collect();
-
-        let mut found: Vec<_> = self.mappings[..before].iter().map(Some).collect();
-        found.extend(between.iter().map(|block| by_text.remove(block)));
-        found.extend(old_after.iter().map(Some));
+        let mut found = Vec::with_capacity(blocks.len());
+        found.extend(self.mappings[..old.start].iter().map(Some));
+        found.extend(blocks[between].iter().map(|block| by_text.remove(block)));
+        found.extend(self.mappings[old.end..].iter().map(Some));
         found
     }
 }
@@ -168,11 +177,8 @@ impl KnownMapping {
         let mut moved = self.clone();
         moved.place = place..place + self.place.len();
         moved.first_line = line;
-        if line != self.first_line {
-            let spec = Arc::make_mut(&mut moved.spec);
-            if let Origin::File { line: of_spec, .. } = &mut spec.origin {
-                *of_spec = *of_spec - self.first_line + line;
-            }
+        if let Origin::File { line: of_spec, .. } = &mut moved.spec.origin {
+            *of_spec = *of_spec - self.first_line + line;
         }
         moved
     }
@@ -189,7 +195,7 @@ fn mapping(
     block: &str,
     report: Report<'_>,
     targets: &Targets,
-    defaults: &Policy,
+    defaults: &Arc<Policy>,
 ) -> Option<MappingSpec> {
     let table = valid(block)?;
     let mut root = Section::root(&report, &table);
@@ -219,14 +225,17 @@ mod tests {
 
     /// Which mappings of `text` are taken over from what is known.
     fn known(memory: &mut Memory, text: &str) -> Vec<String> {
-        let specs = |memory: &Memory| -> Vec<Arc<MappingSpec>> {
+        let specs = |memory: &Memory| -> Vec<MappingSpec> {
             let mappings = memory.0.iter().flat_map(|known| &known.mappings);
-            mappings.map(|known| Arc::clone(&known.spec)).collect()
+            mappings.map(|known| known.spec.clone()).collect()
         };
         let before = specs(memory);
         assert!(memory.read(text, Path::new("f")).is_some(), "{text}");
         let after = specs(memory);
-        let shared = |spec: &&Arc<MappingSpec>| before.iter().any(|old| Arc::ptr_eq(old, spec));
+        let shared = |spec: &&MappingSpec| {
+            let pairs = before.iter().map(|old| &old.pairs);
+            pairs.into_iter().any(|old| Arc::ptr_eq(old, &spec.pairs))
+        };
         let names = after.iter().filter(shared);
         names.map(|spec| spec.name.to_string()).collect()
     }
@@ -245,8 +254,8 @@ mod tests {
         let one_moved = file([0, 4, 1, 3, 5]).replace("1002", "1012");
         assert_eq!(
             known(&mut memory, &one_moved),
-            ["m0", "m3"],
-            "those on other lines are others, though they are not read again"
+            ["m0", "m4", "m1", "m3", "m5"],
+            "none was edited"
         );
     }
 

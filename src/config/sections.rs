@@ -1,6 +1,6 @@
 //! The sections of a file, from the outermost table down to the mappings.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use toml::de::DeValue;
 
@@ -21,7 +21,7 @@ use crate::table::{MappingSpec, Policy};
 /// are what `mappings` makes of them, given that table, the targets and the defaults.
 pub(super) fn read<'a>(
     mut root: Section<'a>,
-    mappings: impl FnOnce(&mut Section<'a>, &Targets, &Policy) -> Vec<MappingSpec>,
+    mappings: impl FnOnce(&mut Section<'a>, &Targets, &Arc<Policy>) -> Vec<MappingSpec>,
 ) -> Option<Config> {
     let version = VERSION.to_string();
     if let Some(entry) = root.required("version", &version)
@@ -44,7 +44,8 @@ pub(super) fn read<'a>(
         config.defaults = policy::read(&mut section, &config.defaults);
         section.finish();
     }
-    config.mappings = mappings(&mut root, &config.targets, &config.defaults);
+    let defaults = Arc::new(config.defaults.clone());
+    config.mappings = mappings(&mut root, &config.targets, &defaults);
     root.finish();
     Some(config)
 }
@@ -53,7 +54,7 @@ pub(super) fn read<'a>(
 pub(super) fn mappings(
     root: &mut Section<'_>,
     targets: &Targets,
-    defaults: &Policy,
+    defaults: &Arc<Policy>,
 ) -> Vec<MappingSpec> {
     let entries = root
         .entry("mapping")

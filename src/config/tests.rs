@@ -16,7 +16,7 @@ fn config(text: &str) -> Config {
 /// The policy of a mapping with `keys`, below `[defaults]` with `defaults`.
 fn policy(defaults: &str, keys: &str) -> Policy {
     let config = config(&format!("[defaults]\n{defaults}\n{MAPPING}{keys}"));
-    config.mappings[0].policy.clone()
+    (*config.mappings[0].policy).clone()
 }
 
 /// What is wrong with `text`, which starts on line 2.

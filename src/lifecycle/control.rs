@@ -73,7 +73,7 @@ impl Control {
         let touched: Vec<_> = diff.added.iter().chain(changed).cloned().collect();
         let missing = self.missing(&touched, &holds);
         let opened = self.listeners.prepare(missing)?;
-        let departed = self.departed(&table);
+        let departed = self.departed(&diff, &table);
         self.shared.departed.store(Arc::new(departed));
         self.shared.table.store(Arc::new(table));
         self.shared.holds.store(Arc::new(holds));
@@ -87,12 +87,24 @@ impl Control {
     }
 
     /// The mappings that `new` has not, as long as they have sessions.
-    fn departed(&self, new: &Table) -> Vec<Arc<Mapping>> {
-        let names: HashSet<&MappingName> = new.mappings().iter().map(|m| &m.name).collect();
-        let (old, before) = (self.shared.table.load(), self.shared.departed.load());
-        let known = old.mappings().iter().chain(before.iter());
-        known
-            .filter(|mapping| mapping.stats.open() > 0 && !names.contains(&mapping.name))
+    fn departed(&self, diff: &Diff, new: &Table) -> Vec<Arc<Mapping>> {
+        let before = self.shared.departed.load();
+        let removed = diff.removed.iter().map(|route| &route.mapping);
+        let changed = diff.changed.iter().map(|change| &change.old.mapping);
+        // Each has lost all its routes, or it was gone before.
+        let mut departed: Vec<_> = removed
+            .chain(changed)
+            .chain(before.iter())
+            .cloned()
+            .collect();
+        departed.retain(|mapping| mapping.stats.open() > 0);
+        if departed.is_empty() {
+            return departed;
+        }
+        let mut names: HashSet<&MappingName> = new.mappings().iter().map(|m| &m.name).collect();
+        departed
+            .iter()
+            .filter(|mapping| names.insert(&mapping.name))
             .cloned()
             .collect()
     }
