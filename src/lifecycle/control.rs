@@ -72,7 +72,7 @@ impl Control {
         let changed = diff.changed.iter().map(|change| &change.new);
         let touched: Vec<_> = diff.added.iter().chain(changed).cloned().collect();
         let missing = self.missing(&touched, &holds);
-        let opened = self.listeners.prepare(missing)?;
+        let opened = self.listeners.prepare(missing, &diff.removed)?;
         let departed = self.departed(&diff, &table);
         self.shared.departed.store(Arc::new(departed));
         self.shared.table.store(Arc::new(table));
@@ -125,7 +125,9 @@ impl Control {
             None => holds.remove(mapping),
         };
         let touched = self.routes_of(mapping);
-        let opened = self.listeners.prepare(self.missing(&touched, &holds))?;
+        let opened = self
+            .listeners
+            .prepare(self.missing(&touched, &holds), &[])?;
         self.shared.holds.store(Arc::new(holds));
         self.place(opened, &touched);
         Ok(())
