@@ -87,6 +87,8 @@ pub(super) struct EventLoop {
     scratch: Box<[u8]>,
     now: Instant,
     draining: bool,
+    /// Why every session is ended, once that is so.
+    cut_for: Option<EndReason>,
     accept_logged: Option<Instant>,
     /// The slot at which the next sample of the ways to the targets begins.
     sampled_up_to: usize,
@@ -140,6 +142,7 @@ impl EventLoop {
             scratch: vec![0; SCRATCH_BYTES].into(),
             now: Instant::now(),
             draining: false,
+            cut_for: None,
             accept_logged: None,
             sampled_up_to: 0,
         })
@@ -148,7 +151,7 @@ impl EventLoop {
     /// Serves until told to stop and the last session has ended.
     pub(super) fn run(mut self) -> io::Result<()> {
         let mut events = Vec::with_capacity(EVENTS);
-        while !(self.draining && self.sessions.len() == 0) {
+        while !self.has_ended() {
             events.clear();
             let timeout = self.timeout();
             match epoll::wait(
@@ -173,6 +176,17 @@ impl EventLoop {
             self.workers[self.number].publish_sessions(self.sessions.len());
         }
         Ok(())
+    }
+
+    /// Whether there is nothing left to do, and nothing can come any more.
+    fn has_ended(&mut self) -> bool {
+        let idle = |this: &Self| this.draining && this.sessions.len() == 0;
+        if !idle(self) || !self.workers.iter().all(WorkerHandle::is_draining) {
+            return false;
+        }
+        // What others handed over before they drained is in the queue by now.
+        self.obey();
+        idle(self)
     }
 
     /// How long epoll may wait; `None` is for ever.
@@ -372,11 +386,43 @@ impl EventLoop {
             Some((_, worker)) if !self.draining && worker.sessions() + IMBALANCE < own => {
                 worker.send(Command::Adopt(accepted, route));
             }
-            _ => self.open(accepted, route),
+            _ => _ = self.open(accepted, route),
         }
     }
 
-    fn open(&mut self, accepted: Accepted, route: Arc<Route>) {
+    /// Serves a connection that another worker accepted. What it was accepted for may have changed on
+    /// its way.
+    fn take_over(&mut self, accepted: Accepted, route: Arc<Route>) {
+        if let Some(reason) = self.cut_for {
+            return self.turn_away(accepted, route, reason);
+        }
+        let current = self.shared.table.load().route(&route.listen).cloned();
+        if let Some(current) = current {
+            self.open(accepted, current);
+            return;
+        }
+        // As if it had waited in the queue of its listener.
+        let policy = route.mapping.policy.on_remove;
+        if policy == Departure::Kill {
+            return self.turn_away(accepted, route, EndReason::MappingRemoved);
+        }
+        let departure = SessionChange::departure(policy, EndReason::MappingRemoved, None);
+        if let (Some(key), Some(departure)) = (self.open(accepted, route), departure) {
+            self.change(key, &departure, 0);
+        }
+    }
+
+    /// Resets a client that gets no session.
+    fn turn_away(&self, accepted: Accepted, route: Arc<Route>, reason: EndReason) {
+        let id = SessionId(self.shared.next_session.fetch_add(1, Relaxed));
+        socket::reset_on_close(&accepted.socket);
+        route.mapping.stats.refuse(reason);
+        let record = SessionRecord::refused(id, &accepted, route, reason);
+        self.shared.record(SessionLine::Ended(record));
+    }
+
+    /// Makes a session of a connection, if that can be.
+    fn open(&mut self, accepted: Accepted, route: Arc<Route>) -> Option<Key> {
         let shared = Arc::clone(&self.shared);
         let id = SessionId(shared.next_session.fetch_add(1, Relaxed));
         let room = shared.stats.sessions_open() < shared.max_sessions;
@@ -386,7 +432,7 @@ impl EventLoop {
                 let record = SessionRecord::refused(id, &accepted, route, reason);
                 shared.record(SessionLine::Ended(record));
             }
-            return;
+            return None;
         }
         let session = match Session::dial(id, accepted, Arc::clone(&route), self.now, shared.splice)
         {
@@ -394,7 +440,8 @@ impl EventLoop {
             Err((errno, accepted)) => {
                 socket::reset_on_close(&accepted.socket);
                 let record = SessionRecord::undialled(id, &accepted, route, errno);
-                return shared.record(SessionLine::Ended(record));
+                shared.record(SessionLine::Ended(record));
+                return None;
             }
         };
         shared.stats.session_opened();
@@ -405,11 +452,13 @@ impl EventLoop {
         });
         if let Err(errno) = self.watch_session(key) {
             tracing::error!(%errno, "cannot watch a session's sockets");
-            return self.end(key, EndReason::NoResources);
+            self.end(key, EndReason::NoResources);
+            return None;
         }
         if let Some(at) = deadline {
             self.timers.arm(key.index(), at);
         }
+        Some(key)
     }
 
     /// Registers both sockets. Closing them undoes it.
@@ -443,7 +492,7 @@ impl EventLoop {
             Command::Hold(addr, held) => self.hold(addr, held),
             Command::Unlisten(route, _closed) => self.unlisten(&route),
             Command::Apply(changes) => self.apply(&changes),
-            Command::Adopt(accepted, route) => self.open(accepted, route),
+            Command::Adopt(accepted, route) => self.take_over(accepted, route),
             Command::Drain => self.drain(),
             Command::Cut(reason, spread) => self.cut(reason, spread),
             // Whoever asked may have gone; the answer is then nobody's.
@@ -500,6 +549,9 @@ impl EventLoop {
                 self.open(accepted, Arc::clone(route));
             }
         }
+        // Workers that have nothing to do wait for the last to say this.
+        self.workers[self.number].publish_draining();
+        self.workers.iter().for_each(WorkerHandle::wake);
     }
 
     /// Takes a listener out. Its socket may live on in control's hands, so epoll has to be told.
@@ -524,24 +576,41 @@ impl EventLoop {
             if *mapping != route.mapping.name {
                 continue;
             }
-            match change {
-                SessionChange::Adopt(route) => entry.session.adopt(route),
-                SessionChange::Leave {
-                    within,
-                    reason,
-                    successor,
-                } => {
-                    let at = self.now + *within + PACE * leaving;
-                    leaving += 1;
-                    entry.session.leave_by(at, *reason);
-                    if let Some(successor) = successor {
-                        entry.session.adopt(successor);
-                    }
+            if let SessionChange::Leave {
+                successor: Some(successor),
+                ..
+            } = change
+                && Arc::ptr_eq(successor, route)
+            {
+                // It came when the change was in force already.
+                continue;
+            }
+            self.change(key, change, leaving);
+            leaving += u32::from(matches!(change, SessionChange::Leave { .. }));
+        }
+    }
+
+    /// Has a change take effect on a session, which is the `place`th to leave.
+    fn change(&mut self, key: Key, change: &SessionChange, place: u32) {
+        let Some(entry) = self.sessions.get_mut(key) else {
+            return;
+        };
+        match change {
+            SessionChange::Adopt(route) => entry.session.adopt(route),
+            SessionChange::Leave {
+                within,
+                reason,
+                successor,
+            } => {
+                let at = self.now + *within + PACE * place;
+                entry.session.leave_by(at, *reason);
+                if let Some(successor) = successor {
+                    entry.session.adopt(successor);
                 }
             }
-            if let Some(at) = entry.session.deadline() {
-                self.timers.arm(key.index(), at);
-            }
+        }
+        if let Some(at) = entry.session.deadline() {
+            self.timers.arm(key.index(), at);
         }
     }
 
@@ -559,9 +628,13 @@ impl EventLoop {
                 self.open(accepted, Arc::clone(route));
             }
         }
+        // Workers that have nothing to do wait for the last to say this.
+        self.workers[self.number].publish_draining();
+        self.workers.iter().for_each(WorkerHandle::wake);
     }
 
     fn cut(&mut self, reason: EndReason, spread: Duration) {
+        self.cut_for = Some(reason);
         let keys = self.sessions.keys();
         let pace = PACE.min(spread / u32::try_from(keys.len().max(1)).unwrap_or(u32::MAX));
         for (place, key) in (0..).zip(keys) {

@@ -5,7 +5,10 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU64, AtomicUsize,
+            Ordering::{Acquire, Relaxed, Release},
+        },
         mpsc,
     },
     thread,
@@ -22,12 +25,18 @@ pub struct WorkerHandle {
     wake: Arc<OwnedFd>,
     sessions: Arc<AtomicUsize>,
     beats: Arc<AtomicU64>,
+    draining: Arc<AtomicBool>,
 }
 
 impl WorkerHandle {
     /// Puts a command into the worker's queue. A worker that has ended ignores it.
     pub fn send(&self, command: Command) {
         let _ = self.commands.send(command);
+        self.wake();
+    }
+
+    /// Has the worker look round, whatever it waits for.
+    pub(super) fn wake(&self) {
         // An eventfd refuses only when its counter is full, and then the worker wakes anyway.
         let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
     }
@@ -44,6 +53,16 @@ impl WorkerHandle {
     /// Sessions the worker has.
     pub fn sessions(&self) -> usize {
         self.sessions.load(Relaxed)
+    }
+
+    /// Whether the worker hands no connection to others any more.
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Acquire)
+    }
+
+    /// Says so. What was handed over before is seen by whoever sees this.
+    pub(super) fn publish_draining(&self) {
+        self.draining.store(true, Release);
     }
 
     pub(super) fn publish_sessions(&self, sessions: usize) {
@@ -72,6 +91,7 @@ pub fn spawn(
             wake: Arc::new(wake),
             sessions: Arc::default(),
             beats: Arc::default(),
+            draining: Arc::default(),
         });
         queues.push(queue);
     }

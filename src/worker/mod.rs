@@ -30,7 +30,7 @@ use crate::{
     listen::Accepted,
     relay::PipeBudget,
     session::{SessionFilter, SessionLine, SessionView},
-    table::{Holds, ListenAddr, Mapping, MappingName, Route, Table},
+    table::{Departure, Holds, ListenAddr, Mapping, MappingName, Route, Table},
     telemetry::{EndReason, LogQueue, PathInfo, ProcessStats, Sampler},
 };
 
@@ -45,7 +45,7 @@ pub struct Shared {
     pub pipes: Arc<PipeBudget>,
     /// The mappings an operator holds. Only control acts on it.
     pub holds: ArcSwap<Holds>,
-    /// Mappings that are no longer in the table and had sessions when they went.
+    /// Mappings that are no longer in the table. Those without sessions leave with the next change.
     pub departed: ArcSwap<Vec<Arc<Mapping>>>,
     /// Where the lines of the session log go.
     pub log: LogQueue<SessionLine>,
@@ -158,3 +158,27 @@ pub enum SessionChange {
         successor: Option<Arc<Route>>,
     },
 }
+
+impl SessionChange {
+    /// What becomes of sessions whose route goes, or leads elsewhere: nothing, or an end in time. An
+    /// end at once is for `reason`.
+    pub fn departure(
+        policy: Departure,
+        reason: EndReason,
+        successor: Option<Arc<Route>>,
+    ) -> Option<Self> {
+        let (within, reason) = match policy {
+            Departure::Keep => return None,
+            Departure::Drain(within) => (within, EndReason::DrainDeadline),
+            Departure::Kill => (Duration::ZERO, reason),
+        };
+        Some(Self::Leave {
+            within,
+            reason,
+            successor,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
