@@ -29,11 +29,13 @@ use crate::{
     admin::{self, AdminListener, Order, OrderError, Sources, UnixSocket},
     config::{AutoOr, Config, ConfigErrors, LogFormat, Memory},
     listen::ListenError,
+    os_error::in_words,
     provider::{Overrides, Source},
     relay::PipeBudget,
     session::SessionLine,
     table::{Hold, MappingName, Summary, Table},
     telemetry::{Events, History, LogControl, LogQueue, ProcessStats, Reloads, Sampler, log},
+    units,
     worker::{self, Roster, Shared},
 };
 
@@ -81,7 +83,12 @@ pub fn run(source: &Source, overrides: &Overrides) -> Result<(), RunError> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| RunError::Start(format!("cannot start the control plane: {error}")))?
+        .map_err(|error| {
+            RunError::Start(format!(
+                "cannot start the control plane: {}",
+                in_words(&error)
+            ))
+        })?
         .block_on(Running::start(
             source,
             overrides,
@@ -113,8 +120,9 @@ impl<'a> Running<'a> {
     ) -> Result<(), RunError> {
         let started = (time::Instant::now(), SystemTime::now());
         // From here on a signal is heard, whoever waits for the first line of the log to send one.
-        let signals = Signals::register()
-            .map_err(|error| RunError::Start(format!("cannot receive signals: {error}")))?;
+        let signals = Signals::register().map_err(|error| {
+            RunError::Start(format!("cannot receive signals: {}", in_words(&error)))
+        })?;
         let budget = take_budget(&config, table.routes().len());
         let shared = Arc::new(Shared {
             table: ArcSwap::from_pointee(Table::default()),
@@ -134,7 +142,7 @@ impl<'a> Running<'a> {
             splice: config.process.splice && budget.pipes > 0,
         });
         let start_failed =
-            |what: &str, error: &dyn std::fmt::Display| RunError::Start(format!("{what}: {error}"));
+            |what: &str, error: &io::Error| RunError::Start(format!("{what}: {}", in_words(error)));
         if let Source::Demo = source {
             echo::start()
                 .await
@@ -229,8 +237,12 @@ impl<'a> Running<'a> {
         while self.orders.try_recv().is_ok() {}
         let timeout = self.sources.config.load().process.shutdown_timeout;
         let open = self.sources.shared.stats.sessions_open();
-        tracing::info!(sessions = open, timeout = ?timeout, "stopping");
-        systemd::stopping(&format!("stopping, waiting for {open} sessions"));
+        let within = timeout.map_or("off".to_owned(), |timeout| {
+            humantime::format_duration(timeout).to_string()
+        });
+        tracing::info!(sessions = open, timeout = within, "stopping");
+        let sessions = units::count(open.into(), "session");
+        systemd::stopping(&format!("stopping, waiting for {sessions}"));
         self.control.drain();
         let mut deadline = timeout.map(|timeout| Instant::now() + timeout);
         let mut cut = false;
@@ -348,7 +360,7 @@ impl<'a> Running<'a> {
 
     fn status(&self) -> String {
         let mappings = self.control.table().mappings().len();
-        format!("forwarding {mappings} mappings")
+        format!("forwarding {}", units::count(mappings as u64, "mapping"))
     }
 }
 
@@ -430,7 +442,8 @@ async fn open_admin(config: &Config) -> Result<Vec<AdminListener>, RunError> {
     let mut listeners = Vec::new();
     if let Some(addr) = config.admin.listen {
         let listener = TcpListener::bind(addr).await.map_err(|error| {
-            RunError::Start(format!("cannot open the admin endpoint {addr}: {error}"))
+            let why = in_words(&error);
+            RunError::Start(format!("cannot open the admin endpoint {addr}: {why}"))
         })?;
         listeners.push(AdminListener::Tcp(listener));
     }

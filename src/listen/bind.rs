@@ -8,6 +8,7 @@ use rustix::{
 };
 
 use crate::{
+    os_error::in_words,
     socket,
     table::{ListenAddr, ListenHost, Policy, Route},
 };
@@ -51,9 +52,12 @@ fn explain(step: ListenStep, errno: Errno, listen: &ListenAddr) -> String {
              if it appears later, set `freebind = true`"
             .to_owned(),
         (ListenStep::Open, Errno::MFILE | Errno::NFILE) => {
-            format!("{errno}: raise the limit on open files (RLIMIT_NOFILE)")
+            format!(
+                "{}: raise the limit on open files (RLIMIT_NOFILE)",
+                in_words(&errno.into())
+            )
         }
-        _ => errno.to_string(),
+        _ => in_words(&errno.into()),
     }
 }
 

@@ -3,7 +3,10 @@
 use std::{collections::HashMap, os::fd::OwnedFd, sync::Arc};
 
 use super::{ListenError, bind, bind::adjust};
-use crate::table::{ListenAddr, Route};
+use crate::{
+    os_error::in_words,
+    table::{ListenAddr, Route},
+};
 
 /// Every listening socket in force.
 #[derive(Debug, Default)]
@@ -83,7 +86,8 @@ impl Listeners {
         if let Some(socket) = self.open.get(&route.listen)
             && let Err(error) = adjust(socket, &route.mapping.policy)
         {
-            tracing::warn!(listen = %route.listen, %error, "listener keeps its old socket options");
+            let error = in_words(&error.into());
+            tracing::warn!(listen = %route.listen, error, "listener keeps its old socket options");
         }
     }
 

@@ -17,6 +17,7 @@ use std::{
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::{Command, Shared, event_loop::EventLoop};
+use crate::os_error::in_words;
 
 /// A way to reach a worker.
 #[derive(Debug, Clone)]
@@ -109,7 +110,7 @@ pub fn spawn(
             .spawn(move || {
                 // The loop is gone afterwards, so nobody sees what a panic left half done.
                 on_end(match catch_unwind(AssertUnwindSafe(|| event_loop.run())) {
-                    Ok(result) => result.map_err(|error| error.to_string()),
+                    Ok(result) => result.map_err(|error| in_words(&error)),
                     Err(_) => Err("it panicked".to_owned()),
                 });
             })?;
