@@ -4,6 +4,7 @@ use std::{
     hint::black_box,
     net::{Ipv4Addr, SocketAddr},
     path::Path,
+    sync::Arc,
 };
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -19,11 +20,12 @@ const FIRST_PORT: u16 = 10_000;
 
 /// One mapping per public port, as a testbed has one per board.
 fn specs(count: u16) -> Vec<MappingSpec> {
+    let policy = Arc::<Policy>::default();
     let spec = |index: u16| {
         let name = format!("board-{index}");
         MappingSpec {
-            pairs: vec![(listen(index), target(index))],
-            policy: Policy::default(),
+            pairs: [(listen(index), target(index))].into(),
+            policy: Arc::clone(&policy),
             origin: Origin::Argument(name.as_str().into()),
             name: MappingName::new(name),
         }
@@ -54,7 +56,7 @@ fn table(c: &mut Criterion) {
         let before = specs(count);
         let mut after = before.clone();
         let last = after.last_mut().expect("at least one mapping");
-        last.pairs[0].1 = target(count);
+        last.pairs = [(listen(count - 1), target(count))].into();
         let old = build(&before, &Table::default());
         let new = build(&after, &old);
 

@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod lifecycle;
 pub mod listen;
+pub mod os_error;
 pub mod provider;
 pub mod relay;
 pub mod session;

@@ -18,6 +18,12 @@ pub fn bytes(count: u64) -> String {
     }
 }
 
+/// How many there are: `1 mapping`, `2 mappings`.
+pub fn count(number: u64, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
+}
+
 /// Bytes per second.
 pub fn rate(bytes_per_second: f64) -> String {
     format!("{}/s", bytes(bytes_per_second.max(0.0) as u64))
@@ -38,6 +44,12 @@ pub fn duration_ms(millis: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_is_singular() {
+        let counts = [0, 1, 2].map(|number| count(number, "mapping"));
+        assert_eq!(counts, ["0 mappings", "1 mapping", "2 mappings"]);
+    }
 
     #[test]
     fn bytes_take_at_most_four_characters() {

@@ -228,11 +228,8 @@ fn what_is_not_text_is_reported_where_it_stands() {
 #[test]
 fn a_file_that_cannot_be_read_is_named_with_the_cause() {
     for (path, cause) in [
-        ("/", "Is a directory (os error 21)"),
-        (
-            "/nonexistent/tml-proxy.toml",
-            "No such file or directory (os error 2)",
-        ),
+        ("/", "Is a directory"),
+        ("/nonexistent/tml-proxy.toml", "No such file or directory"),
     ] {
         let output = check(Path::new(path), &[]);
         assert_eq!(output.status.code(), Some(1));

@@ -7,14 +7,14 @@ mod harness;
 
 use std::{
     env,
-    net::TcpStream,
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     os::fd::{AsFd, OwnedFd},
     process::Command,
     time::Duration,
 };
 
 use harness::{
-    Peer, Setup, Stream, Target, TempDir, process,
+    Peer, Setup, Stream, Target, TempDir, ports, process,
     proxy::{as_user, wrapped},
     require::{Need, require},
     wait_until,
@@ -78,7 +78,7 @@ fn wait_for_bytes(socket: &TcpStream, count: u64) {
     });
 }
 
-fn wait_for_readable(socket: &TcpStream) {
+fn wait_for_readable(socket: impl AsFd + Copy) {
     wait_until("the socket to be readable", || readable(socket));
 }
 
@@ -331,6 +331,37 @@ fn accepted_sockets_inherit_the_options_of_their_listener() {
     );
     assert_eq!(sockopt::tcp_keepcnt(&accepted), Ok(5));
     assert_eq!(sockopt::tcp_user_timeout(&accepted), Ok(123_000));
+}
+
+#[test]
+fn a_listener_opens_beside_one_that_overlaps_it_if_both_share_their_port_at_that_moment() {
+    use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
+    let new = || {
+        let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a descriptor");
+        sockopt::set_socket_reuseaddr(&socket, true).expect("an open socket");
+        socket
+    };
+    let on = |host, port| SocketAddr::from((host, port));
+    let (any, one) = (Ipv4Addr::UNSPECIFIED, Ipv4Addr::LOCALHOST);
+    for (first, second) in [(any, one), (one, any)] {
+        let port = ports::free();
+        let (old, new) = (new(), new());
+        bind(&old, &on(first, port)).expect("a free port");
+        listen(&old, 8).expect("bound");
+        assert_eq!(bind(&new, &on(second, port)), Err(Errno::ADDRINUSE));
+        for socket in [&old, &new] {
+            sockopt::set_socket_reuseport(socket, true).expect("an open socket");
+        }
+        bind(&new, &on(second, port)).expect("both share the port");
+        listen(&new, 8).expect("both share the port");
+        for socket in [&old, &new] {
+            sockopt::set_socket_reuseport(socket, false).expect("an open socket");
+        }
+        let specific = if second == one { &new } else { &old };
+        let client = Peer::connect_to(on(one, port));
+        wait_for_readable(specific);
+        drop(client);
+    }
 }
 
 /// `fs.pipe-user-pages-soft`: an ordinary user has so many pages in pipes. Past that a new pipe has

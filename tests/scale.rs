@@ -5,7 +5,11 @@
 
 mod harness;
 
-use std::{path::Path, time::Instant};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    time::Instant,
+};
 
 use harness::{
     Peer, Proxy, Target, config, mapping, ports,
@@ -15,27 +19,38 @@ use harness::{
 
 const MAPPINGS: u16 = 10_000;
 
+/// Addresses of this machine that the mappings are spread over. As many ports as there are mappings
+/// would be half of those that all test programs on a machine have to share.
+const HOSTS: u16 = 200;
+
+/// Where mapping number `index` listens, on ports from `first` on.
+fn listen(first: u16, index: u16) -> SocketAddr {
+    let host = Ipv4Addr::from(0x7f01_0000 | u32::from(index % HOSTS + 1));
+    SocketAddr::from((host, first + index / HOSTS))
+}
+
 #[test]
 fn ten_thousand_mappings_load_reload_and_stop() {
     if !require(&[Need::Descriptors(u64::from(MAPPINGS) + 200)]) {
         return;
     }
     let [first, second] = [Target::bind(), Target::bind()];
-    let lowest = ports::range(MAPPINGS);
+    let first_port = ports::range(MAPPINGS / HOSTS);
     let file = |moved: Option<u16>| {
-        config((lowest..lowest + MAPPINGS).map(|port| {
-            let target = match moved == Some(port) {
+        config((0..MAPPINGS).map(|index| {
+            let target = match moved == Some(index) {
                 true => second.addr(),
                 false => first.addr(),
             };
-            mapping(&format!("m{port}"), port, target, "")
+            mapping(&format!("m{index}"), listen(first_port, index), target, "")
         }))
     };
-    let leads_to = |port: u16, target: &Target| {
-        let mut client = Peer::connect(port);
+    let leads_to = |index: u16, target: &Target| {
+        let mut client = Peer::connect_to(listen(first_port, index));
         client.exchange(&mut target.accept(), b"hello");
     };
-    let [middle, last] = [lowest + MAPPINGS / 2, lowest + MAPPINGS - 1];
+    let [lowest, middle, last] = [0, MAPPINGS / 2, MAPPINGS - 1];
+    let last_port = listen(first_port, last).port();
 
     let start = Instant::now();
     let proxy = Proxy::start(&file(None));
@@ -50,8 +65,9 @@ fn ten_thousand_mappings_load_reload_and_stop() {
     println!("{memory} KiB resident, {} samples", metrics.len());
     assert!(memory < 200 * 1024, "{memory} KiB for {MAPPINGS} mappings");
 
-    let inode = listening_inodes(proxy.id(), last);
-    let mut client = Peer::connect(last);
+    let inodes = listening_inodes(proxy.id(), last_port);
+    assert_eq!(inodes.len(), usize::from(HOSTS));
+    let mut client = Peer::connect_to(listen(first_port, last));
     let mut server = first.accept();
     let start = Instant::now();
     let line = proxy.reload(&file(Some(middle)));
@@ -60,7 +76,7 @@ fn ten_thousand_mappings_load_reload_and_stop() {
     assert_eq!(line.number("unchanged"), u64::from(MAPPINGS) - 1);
     leads_to(middle, &second);
     leads_to(lowest, &first);
-    assert_eq!(listening_inodes(proxy.id(), last), inode);
+    assert_eq!(listening_inodes(proxy.id(), last_port), inodes);
     client.exchange(&mut server, b"not affected");
 
     let grown = |before: u64| resident_kib(proxy.id()).saturating_sub(before);

@@ -14,11 +14,12 @@ fn with_timeout(timeout: &str) -> Scene {
 
 #[test]
 fn nothing_to_wait_for_is_no_wait() {
-    for signal in [Signal::TERM, Signal::INT] {
-        let mut scene = with_timeout("off");
+    for (signal, timeout) in [(Signal::TERM, "off"), (Signal::INT, "1m 30s")] {
+        let mut scene = with_timeout(timeout);
         scene.proxy.signal(signal);
         assert_eq!(scene.proxy.wait().code(), Some(0));
-        scene.proxy.wait_for_line(0, "stopping");
+        let line = scene.proxy.wait_for_line(0, "stopping");
+        assert_eq!(line.text("timeout"), timeout);
         scene.proxy.wait_for_line(0, "stopped");
     }
 }
@@ -219,7 +220,13 @@ fn systemd_is_told_of_start_reload_and_stop() {
 fn systemd_gets_a_status_line() {
     let manager = Manager::new();
     let scene = Scene::with(&manager.setup(&[]), "", "");
-    manager.hears("STATUS=");
+    let lines = manager.hears("STATUS=");
+    assert!(
+        lines
+            .iter()
+            .any(|line| line == "STATUS=forwarding 1 mapping"),
+        "{lines:?}"
+    );
     scene.finish();
 }
 

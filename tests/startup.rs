@@ -16,6 +16,7 @@ use harness::{
     mapping, ports, process,
     proxy::{PROGRAM, as_user, wrapped},
     require::{Need, is_root, require},
+    wait_until,
 };
 
 const NOT_VALID: i32 = 1;
@@ -322,4 +323,15 @@ fn the_admin_address_answers_and_can_be_off() {
     let off = Proxy::start_without_admin(&arguments);
     assert_eq!(unused, Peer::try_connect_to(free).is_err());
     assert_eq!(off.stop().code(), Some(0));
+}
+
+#[test]
+fn a_proxy_that_nobody_uses_and_nobody_can_look_at_never_wakes_up() {
+    let target = Target::bind();
+    let arguments = [format!("--map={}={}", ports::free(), target.addr())];
+    let proxy = Proxy::start_without_admin(&arguments);
+    wait_until("every thread to wait without a time limit", || {
+        process::waits_for_ever(proxy.id())
+    });
+    assert_eq!(proxy.stop().code(), Some(0));
 }

@@ -126,12 +126,10 @@ fn three_hundred_bulk_sessions_share_the_pipes_there_are() {
         scene.proxy.rests();
     });
     let metrics = scene.proxy.metrics();
-    let denied = metrics.sum("tml_proxy_pipes_denied_total", &[]);
     let spliced = metrics.sum("tml_proxy_spliced_bytes_total", &[]);
     let copied = metrics.sum("tml_proxy_copied_bytes_total", &[]);
-    println!("{denied} denied, {spliced} spliced, {copied} copied");
+    println!("{spliced} spliced, {copied} copied");
     assert_eq!(spliced + copied, 2 * 300 * LENGTH);
-    assert!(denied > 0, "more directions than pipes");
     assert!(spliced > 0 && copied > 0);
     scene.finish();
 }

@@ -5,7 +5,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Sources;
-use crate::telemetry::{HISTORY_STEP, Totals, Usage};
+use crate::{
+    telemetry::{HISTORY_STEP, Totals, Usage},
+    units,
+};
 
 /// "Lately" in what follows.
 const LATELY: Duration = Duration::from_secs(60);
@@ -131,11 +134,11 @@ impl Lately {
             );
         }
         if self.connect_failures > 0 {
-            let count = self.connect_failures;
+            let connections = units::count(self.connect_failures, "connection");
             add(
                 Severity::Warning,
                 format!(
-                    "{count} connections to targets failed in the last minute; `mappings` says to which."
+                    "{connections} to targets failed in the last minute; `mappings` says to which."
                 ),
             );
         }
@@ -146,11 +149,11 @@ impl Lately {
             );
         }
         if self.log_dropped > 0 {
-            let count = self.log_dropped;
+            let lost = units::count(self.log_dropped, "line");
             add(
                 Severity::Warning,
                 format!(
-                    "{count} session log lines were lost in the last minute: whoever reads the log is too slow."
+                    "The session log lost {lost} in the last minute: whoever reads the log is too slow."
                 ),
             );
         }

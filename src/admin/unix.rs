@@ -14,7 +14,7 @@ use rustix::net::{
 };
 use tokio::net::UnixListener;
 
-use crate::config::Admin;
+use crate::{config::Admin, os_error::in_words};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 64;
@@ -46,7 +46,7 @@ pub enum SocketError {
     #[error("admin.socket_group: there is no group {0:?} in /etc/group")]
     UnknownGroup(String),
     /// The kernel refused a step.
-    #[error("{path}: cannot {step}: {error}")]
+    #[error("{path}: cannot {step}: {}", in_words(error))]
     Refused {
         /// The socket's path.
         path: PathBuf,

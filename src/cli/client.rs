@@ -13,7 +13,7 @@ use std::{
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::admin::api::model::Failure;
+use crate::{admin::api::model::Failure, os_error::in_words};
 
 /// Where packages have the proxy put its socket.
 pub const DEFAULT_SOCKET: &str = "/run/tml-proxy/admin.sock";
@@ -50,7 +50,7 @@ impl fmt::Display for ClientError {
         match self {
             Self::Unreachable { socket, error } => {
                 let socket = socket.display();
-                write!(f, "{socket}: {error}")?;
+                write!(f, "{socket}: {}", in_words(error))?;
                 f.write_str(match error.kind() {
                     io::ErrorKind::NotFound => {
                         " (is the proxy running, with admin.socket set to this path?)"

@@ -1,10 +1,11 @@
 //! `tml-proxy completions` and `tml-proxy man`: from the one description of the command line.
 
-use std::{fs, io, path::PathBuf, process::ExitCode};
+use std::{fs, path::PathBuf, process::ExitCode};
 
 use clap::CommandFactory;
 
 use super::{Cli, code, output};
+use crate::os_error::in_words;
 
 /// Print the completions of a shell.
 #[derive(Debug, Clone, clap::Args)]
@@ -36,8 +37,8 @@ pub fn man(args: &ManArgs) -> ExitCode {
     {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let error: io::Error = error;
-            output::complain(&format_args!("{}: {error}", args.directory.display()));
+            let why = in_words(&error);
+            output::complain(&format_args!("{}: {why}", args.directory.display()));
             ExitCode::from(code::FAILED)
         }
     }

@@ -40,7 +40,7 @@ impl From<&MappingSpec> for Mapping {
             name: spec.name.to_string(),
             origin: spec.origin.to_string(),
             routes: route_ranges(&spec.pairs),
-            policy: Settings::from(&spec.policy),
+            policy: Settings::from(&*spec.policy),
         }
     }
 }

@@ -12,6 +12,7 @@ use toml::de::DeTable;
 
 use super::{
     draft::Draft,
+    memory::Memory,
     problem::{Fault, Problem},
     reader::Section,
     report::Report,
@@ -23,8 +24,13 @@ const LONGEST: usize = 64 << 20;
 
 /// Reads the file `path` as far as it can be read.
 pub(crate) fn read(path: &Path) -> Draft {
+    read_again(path, &mut Memory::default())
+}
+
+/// Reads the file `path` as far as it can be read, and no more of it than `memory` needs.
+pub(crate) fn read_again(path: &Path, memory: &mut Memory) -> Draft {
     match bytes_of(path) {
-        Ok(bytes) => read_bytes(&bytes, path),
+        Ok(bytes) => read_bytes(&bytes, path, memory),
         Err(error) => Draft::of_problems(vec![Problem::Unreadable {
             path: Arc::new(path.to_owned()),
             error,
@@ -33,10 +39,10 @@ pub(crate) fn read(path: &Path) -> Draft {
 }
 
 fn bytes_of(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?
-        .take(LONGEST as u64 + 1)
-        .read_to_end(&mut bytes)?;
+    let file = File::open(path)?;
+    let expected = file.metadata()?.len().min(LONGEST as u64);
+    let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or_default() + 1);
+    file.take(LONGEST as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > LONGEST {
         let why = format!("longer than {} MiB", LONGEST >> 20);
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
@@ -44,33 +50,48 @@ fn bytes_of(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-pub(super) fn read_bytes(bytes: &[u8], path: &Path) -> Draft {
-    let mut chunks = bytes.utf8_chunks();
-    let Some(first) = chunks.next() else {
-        return read_text("", path);
+pub(super) fn read_bytes(bytes: &[u8], path: &Path, memory: &mut Memory) -> Draft {
+    let error = match str::from_utf8(bytes) {
+        Ok(text) => return read_text_again(text, path, memory),
+        Err(error) => error,
     };
-    match first.invalid() {
-        [] => read_text(first.valid(), path),
-        [byte, ..] => {
-            let report = Report::new(Arc::new(path.to_owned()), first.valid());
-            let fault = Fault::Text(format!("not UTF-8 text (byte 0x{byte:02x})"));
-            report.add(first.valid().len(), "", fault);
-            Draft::of_problems(report.into_problems())
-        }
+    let (valid, rest) = bytes.split_at(error.valid_up_to());
+    let text = str::from_utf8(valid).unwrap_or_default();
+    let report = Report::new(Arc::new(path.to_owned()), text);
+    let byte = rest.first().copied().unwrap_or_default();
+    let fault = Fault::Text(format!("not UTF-8 text (byte 0x{byte:02x})"));
+    report.add(text.len(), "", fault);
+    Draft::of_problems(report.into_problems())
+}
+
+/// Reads `text`, the content of `path`, as far as it can be read, and no more of it than `memory`
+/// needs.
+pub(super) fn read_text_again(text: &str, path: &Path, memory: &mut Memory) -> Draft {
+    match memory.read(without_mark(text), path) {
+        Some(config) => Draft {
+            config,
+            problems: Vec::new(),
+        },
+        None => read_text(text, path),
     }
 }
 
 /// Reads `text`, the content of `path`, as far as it can be read.
 pub(crate) fn read_text(text: &str, path: &Path) -> Draft {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let text = without_mark(text);
     let report = Report::new(Arc::new(path.to_owned()), text);
     let config = document(text, &report)
-        .and_then(|table| sections::read(Section::root(&report, &table)))
+        .and_then(|table| sections::read(Section::root(&report, &table), sections::mappings))
         .unwrap_or_default();
     Draft {
         config,
         problems: report.into_problems(),
     }
+}
+
+/// The text after the mark some editors put before it.
+fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
 /// The TOML in `text`, if its keys can be trusted to stand where they were written.

@@ -1,6 +1,6 @@
 //! [[mapping]]: one table of the file into one mapping, ranges expanded and defaults applied.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use toml::de::DeValue;
 
@@ -15,12 +15,12 @@ use crate::table::{MappingName, MappingSpec, Origin, Policy};
 
 /// Public addresses that a file may ask for in all. Each costs a descriptor, and far fewer are to
 /// be had; a slip must not cost all memory before that is found out.
-const MOST_ADDRESSES: usize = 1 << 18;
+pub(super) const MOST_ADDRESSES: usize = 1 << 18;
 
 /// Reads mappings one by one and knows those it has read.
 pub(super) struct Mappings<'a> {
     targets: &'a Targets,
-    defaults: &'a Policy,
+    defaults: &'a Arc<Policy>,
     names: HashMap<MappingName, Origin>,
     addresses: usize,
 }
@@ -28,7 +28,7 @@ pub(super) struct Mappings<'a> {
 impl<'a> Mappings<'a> {
     /// Mappings that start from `defaults` and lead to addresses that `targets` has nothing
     /// against.
-    pub fn new(targets: &'a Targets, defaults: &'a Policy) -> Self {
+    pub fn new(targets: &'a Targets, defaults: &'a Arc<Policy>) -> Self {
         Self {
             targets,
             defaults,
@@ -60,14 +60,22 @@ impl<'a> Mappings<'a> {
         match address::pair(&listens, &target) {
             Ok(pairs) => Some(MappingSpec {
                 name: name?,
-                pairs,
-                policy,
+                pairs: pairs.into(),
+                policy: self.shared(policy),
                 origin,
             }),
             Err(why) => {
                 target_entry.contradicts(why);
                 None
             }
+        }
+    }
+
+    /// The policy, that of the defaults if it says nothing else.
+    fn shared(&self, policy: Policy) -> Arc<Policy> {
+        match policy == **self.defaults {
+            true => Arc::clone(self.defaults),
+            false => Arc::new(policy),
         }
     }
 

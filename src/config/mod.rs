@@ -2,14 +2,17 @@
 //!
 //! A problem names the file, line, column and key, what was found there and what is allowed. What
 //! contradicts what between mappings is the [`table`](crate::table)'s to say; a provider adds it
-//! to the same list. Nothing here opens a socket or remembers an earlier configuration.
+//! to the same list. Nothing here opens a socket. What is
+//! remembered of an earlier reading ([`Memory`]) saves work and changes no outcome.
 
 mod address;
+mod blocks;
 mod document;
 mod draft;
 mod file;
 mod listing;
 mod mapping;
+mod memory;
 mod policy;
 mod problem;
 mod reader;
@@ -24,8 +27,9 @@ use std::path::Path;
 pub(crate) use address::{LISTEN, Listen, TARGET, Target, pair};
 pub use document::{Document, RouteRange, route_ranges};
 pub(crate) use draft::Draft;
-pub(crate) use file::{read, read_text};
+pub(crate) use file::{read, read_again, read_text};
 pub use listing::{Setting, Settings};
+pub use memory::Memory;
 pub use problem::{ConfigErrors, Fault, Problem};
 pub use settings::{
     Admin, AutoOr, Config, Log, LogFormat, LogLevel, Process, Targets, UnknownWord,

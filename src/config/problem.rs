@@ -2,13 +2,16 @@
 
 use std::{fmt, io, mem::discriminant, path::PathBuf, sync::Arc};
 
-use crate::table::{Conflict, Origin};
+use crate::{
+    os_error::in_words,
+    table::{Conflict, Origin},
+};
 
 /// One thing that is wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
     /// The file cannot be read.
-    #[error("{}: {error}", path.display())]
+    #[error("{}: {}", path.display(), in_words(error))]
     Unreadable {
         /// The file as the operator named it.
         path: Arc<PathBuf>,

@@ -9,6 +9,8 @@ use crate::table::Origin;
 pub(super) struct Report<'t> {
     path: Arc<PathBuf>,
     text: &'t str,
+    /// The number of the first line of the text.
+    first_line: usize,
     line_starts: Vec<usize>,
     problems: RefCell<Vec<Problem>>,
 }
@@ -16,10 +18,16 @@ pub(super) struct Report<'t> {
 impl<'t> Report<'t> {
     /// No problems yet in `text`, the content of `path`.
     pub fn new(path: Arc<PathBuf>, text: &'t str) -> Self {
+        Self::from_line(1, path, text)
+    }
+
+    /// No problems yet in `text`, the part of `path` that begins with line number `first_line`.
+    pub fn from_line(first_line: usize, path: Arc<PathBuf>, text: &'t str) -> Self {
         let after_newlines = text.match_indices('\n').map(|(newline, _)| newline + 1);
         Self {
             path,
             text,
+            first_line,
             line_starts: std::iter::once(0).chain(after_newlines).collect(),
             problems: RefCell::default(),
         }
@@ -37,7 +45,12 @@ impl<'t> Report<'t> {
 
     /// The line of the byte at `offset`.
     pub fn line(&self, offset: usize) -> usize {
-        self.line_starts.partition_point(|start| *start <= offset)
+        self.first_line + self.line_index(offset)
+    }
+
+    /// How many lines end before the byte at `offset`.
+    fn line_index(&self, offset: usize) -> usize {
+        self.line_starts.partition_point(|start| *start <= offset) - 1
     }
 
     /// The place of the byte at `offset`.
@@ -46,11 +59,11 @@ impl<'t> Report<'t> {
         while !self.text.is_char_boundary(offset) {
             offset -= 1;
         }
-        let line = self.line(offset);
-        let before = &self.text[self.line_starts[line - 1]..offset];
+        let index = self.line_index(offset);
+        let before = &self.text[self.line_starts[index]..offset];
         Origin::File {
             path: Arc::clone(&self.path),
-            line,
+            line: self.first_line + index,
             column: before.chars().count() + 1,
         }
     }

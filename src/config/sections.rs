@@ -1,6 +1,6 @@
 //! The sections of a file, from the outermost table down to the mappings.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use toml::de::DeValue;
 
@@ -15,9 +15,14 @@ use super::{
         integer, number, or_auto, or_off, pipe_size, prefix, text, word,
     },
 };
+use crate::table::{MappingSpec, Policy};
 
-/// The configuration in the outermost table; none if it is written for another version.
-pub(super) fn read(mut root: Section<'_>) -> Option<Config> {
+/// The configuration in the outermost table; none if it is written for another version. The mappings
+/// are what `mappings` makes of them, given that table, the targets and the defaults.
+pub(super) fn read<'a>(
+    mut root: Section<'a>,
+    mappings: impl FnOnce(&mut Section<'a>, &Targets, &Arc<Policy>) -> Vec<MappingSpec>,
+) -> Option<Config> {
     let version = VERSION.to_string();
     if let Some(entry) = root.required("version", &version)
         && integer(entry.value()) != Some(VERSION)
@@ -39,18 +44,26 @@ pub(super) fn read(mut root: Section<'_>) -> Option<Config> {
         config.defaults = policy::read(&mut section, &config.defaults);
         section.finish();
     }
-    if let Some(entries) = root
-        .entry("mapping")
-        .and_then(|entry| entry.items("tables, each headed [[mapping]]"))
-    {
-        let mut mappings = Mappings::new(&config.targets, &config.defaults);
-        config.mappings = (1..)
-            .zip(entries)
-            .filter_map(|(number, entry)| mappings.read(number, entry))
-            .collect();
-    }
+    let defaults = Arc::new(config.defaults.clone());
+    config.mappings = mappings(&mut root, &config.targets, &defaults);
     root.finish();
     Some(config)
+}
+
+/// The mappings in the outermost table.
+pub(super) fn mappings(
+    root: &mut Section<'_>,
+    targets: &Targets,
+    defaults: &Arc<Policy>,
+) -> Vec<MappingSpec> {
+    let entries = root
+        .entry("mapping")
+        .and_then(|entry| entry.items("tables, each headed [[mapping]]"));
+    let mut mappings = Mappings::new(targets, defaults);
+    (1..)
+        .zip(entries.into_iter().flatten())
+        .filter_map(|(number, entry)| mappings.read(number, entry))
+        .collect()
 }
 
 fn process(mut section: Section<'_>) -> Process {

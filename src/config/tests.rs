@@ -16,7 +16,7 @@ fn config(text: &str) -> Config {
 /// The policy of a mapping with `keys`, below `[defaults]` with `defaults`.
 fn policy(defaults: &str, keys: &str) -> Policy {
     let config = config(&format!("[defaults]\n{defaults}\n{MAPPING}{keys}"));
-    config.mappings[0].policy.clone()
+    (*config.mappings[0].policy).clone()
 }
 
 /// What is wrong with `text`, which starts on line 2.
@@ -514,11 +514,16 @@ mod unreadable {
 
     #[test]
     fn bytes_that_are_not_text_are_reported_where_they_stand() {
-        let draft = file::read_bytes(b"version = 1\nx = \"\xff\"\n", Path::new("f"));
+        let draft = file::read_bytes(
+            b"version = 1\nx = \"\xff\"\n",
+            Path::new("f"),
+            &mut Memory::default(),
+        );
         let errors = draft.finish().expect_err("not text");
         assert_eq!(errors.to_string(), "f:2:6: not UTF-8 text (byte 0xff)");
     }
 }
 
+mod again;
 mod hostile;
 mod reference;

@@ -13,8 +13,8 @@ use std::{
 use crate::{
     listen::{Change, ListenError, Listeners},
     table::{
-        self, Departure, Diff, Hold, Holds, ListenAddr, Mapping, MappingName, Route, RouteChange,
-        Summary, Table,
+        self, Diff, Hold, Holds, ListenAddr, Mapping, MappingName, Route, RouteChange, Summary,
+        Table,
     },
     telemetry::EndReason,
     worker::{Command, Lane, SessionChange, SessionChanges, Shared, WorkerHandle},
@@ -77,8 +77,8 @@ impl Control {
         let changed = diff.changed.iter().map(|change| &change.new);
         let touched: Vec<_> = diff.added.iter().chain(changed).cloned().collect();
         let missing = self.missing(&touched, &holds);
-        let opened = self.listeners.prepare(missing)?;
-        let departed = self.departed(&table);
+        let opened = self.listeners.prepare(missing, &diff.removed)?;
+        let departed = self.departed(&diff, &table);
         self.shared.departed.store(Arc::new(departed));
         self.shared.table.store(Arc::new(table));
         self.shared.holds.store(Arc::new(holds));
@@ -91,13 +91,20 @@ impl Control {
         Ok(diff.summary())
     }
 
-    /// The mappings that `new` has not, as long as they have sessions.
-    fn departed(&self, new: &Table) -> Vec<Arc<Mapping>> {
-        let names: HashSet<&MappingName> = new.mappings().iter().map(|m| &m.name).collect();
-        let (old, before) = (self.shared.table.load(), self.shared.departed.load());
-        let known = old.mappings().iter().chain(before.iter());
-        known
-            .filter(|mapping| mapping.stats.open() > 0 && !names.contains(&mapping.name))
+    /// The mappings that `new` has not, those that went before as long as they have sessions. One
+    /// that goes now may get some yet, from the queues of its listeners.
+    fn departed(&self, diff: &Diff, new: &Table) -> Vec<Arc<Mapping>> {
+        let removed = diff.removed.iter().map(|route| &route.mapping);
+        let changed = diff.changed.iter().map(|change| &change.old.mapping);
+        let before = self.shared.departed.load();
+        let lingering = before.iter().filter(|mapping| mapping.stats.open() > 0);
+        let mut departed = removed.chain(changed).chain(lingering).peekable();
+        if departed.peek().is_none() {
+            return Vec::new();
+        }
+        let mut names: HashSet<&MappingName> = new.mappings().iter().map(|m| &m.name).collect();
+        departed
+            .filter(|mapping| names.insert(&mapping.name))
             .cloned()
             .collect()
     }
@@ -118,7 +125,9 @@ impl Control {
             None => holds.remove(mapping),
         };
         let touched = self.routes_of(mapping);
-        let opened = self.listeners.prepare(self.missing(&touched, &holds))?;
+        let opened = self
+            .listeners
+            .prepare(self.missing(&touched, &holds), &[])?;
         self.shared.holds.store(Arc::new(holds));
         self.place(opened, &touched);
         Ok(())
@@ -273,28 +282,21 @@ fn wait_for(done: &mpsc::Receiver<Infallible>, otherwise: &str) {
     }
 }
 
-/// What becomes of the live sessions of every route that changed. Routes nobody uses are left out.
+/// What becomes of the live sessions of every route that changed. A route nobody uses has its say,
+/// too: a client may be on its way from the listener to its session.
 fn session_changes(diff: &Diff) -> SessionChanges {
-    let removed = diff
-        .removed
-        .iter()
-        .filter(|route| route.mapping.stats.open() > 0)
-        .filter_map(|route| {
-            let change = departure(
-                route.mapping.policy.on_remove,
-                EndReason::MappingRemoved,
-                None,
-            )?;
-            Some((route.listen, (route.mapping.name.clone(), change)))
-        });
-    let changed = diff
-        .changed
-        .iter()
-        .filter(|change| change.old.mapping.stats.open() > 0)
-        .filter_map(|change| {
-            let mapping = change.old.mapping.name.clone();
-            Some((change.new.listen, (mapping, successor(change)?)))
-        });
+    let removed = diff.removed.iter().filter_map(|route| {
+        let change = SessionChange::departure(
+            route.mapping.policy.on_remove,
+            EndReason::MappingRemoved,
+            None,
+        )?;
+        Some((route.listen, (route.mapping.name.clone(), change)))
+    });
+    let changed = diff.changed.iter().filter_map(|change| {
+        let mapping = change.old.mapping.name.clone();
+        Some((change.new.listen, (mapping, successor(change)?)))
+    });
     removed.chain(changed).collect()
 }
 
@@ -302,14 +304,14 @@ fn successor(change: &RouteChange) -> Option<SessionChange> {
     let new = &change.new;
     match (change.retargeted(), change.renamed()) {
         (false, _) => Some(SessionChange::Adopt(Arc::clone(new))),
-        (true, false) => departure(
+        (true, false) => SessionChange::departure(
             new.mapping.policy.on_retarget,
             EndReason::MappingRetargeted,
             Some(Arc::clone(new)),
         )
         .or_else(|| Some(SessionChange::Adopt(Arc::clone(new)))),
         // The port went to another mapping: for these sessions theirs was removed.
-        (true, true) => departure(
+        (true, true) => SessionChange::departure(
             change.old.mapping.policy.on_remove,
             EndReason::MappingRemoved,
             None,
@@ -317,19 +319,33 @@ fn successor(change: &RouteChange) -> Option<SessionChange> {
     }
 }
 
-fn departure(
-    policy: Departure,
-    reason: EndReason,
-    successor: Option<Arc<table::Route>>,
-) -> Option<SessionChange> {
-    let (within, reason) = match policy {
-        Departure::Keep => return None,
-        Departure::Drain(within) => (within, EndReason::DrainDeadline),
-        Departure::Kill => (Duration::ZERO, reason),
-    };
-    Some(SessionChange::Leave {
-        within,
-        reason,
-        successor,
-    })
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use super::*;
+    use crate::table::{Departure, ListenHost, Policy};
+
+    #[test]
+    fn a_removed_mapping_without_open_sessions_still_sets_its_queue_a_deadline() {
+        let within = Duration::from_secs(30);
+        let policy = Policy {
+            on_remove: Departure::Drain(within),
+            ..Policy::default()
+        };
+        let name = MappingName::new("m");
+        let route = Arc::new(Route {
+            listen: ListenAddr::new(ListenHost::Any, 1000),
+            target: SocketAddr::from((Ipv4Addr::LOCALHOST, 22)),
+            mapping: Arc::new(Mapping::new(name.clone(), Arc::new(policy))),
+        });
+        let diff = Diff {
+            removed: vec![Arc::clone(&route)],
+            ..Diff::default()
+        };
+        let changes = session_changes(&diff);
+        let (mapping, change) = &changes[&route.listen];
+        assert_eq!(*mapping, name);
+        assert!(matches!(change, SessionChange::Leave { within: w, .. } if *w == within));
+    }
 }

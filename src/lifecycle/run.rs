@@ -27,13 +27,15 @@ use super::{
 };
 use crate::{
     admin::{self, AdminListener, Order, OrderError, Sources, UnixSocket},
-    config::{AutoOr, Config, ConfigErrors, LogFormat},
+    config::{AutoOr, Config, ConfigErrors, LogFormat, Memory},
     listen::ListenError,
+    os_error::in_words,
     provider::{Overrides, Source},
     relay::PipeBudget,
     session::SessionLine,
     table::{Hold, MappingName, Summary, Table},
     telemetry::{Events, History, LogControl, LogQueue, ProcessStats, Reloads, Sampler, log},
+    units,
     worker::{self, Roster, Shared},
 };
 
@@ -70,7 +72,8 @@ pub enum RunError {
 ///
 /// Why it could not start, or what failed.
 pub fn run(source: &Source, overrides: &Overrides) -> Result<(), RunError> {
-    let (config, table) = source.load(overrides, &Table::default())?;
+    let mut memory = Memory::default();
+    let (config, table) = source.load_again(overrides, &Table::default(), &mut memory)?;
     let events = Events::default();
     let log = log::init(
         config.log.format == LogFormat::Json,
@@ -80,11 +83,16 @@ pub fn run(source: &Source, overrides: &Overrides) -> Result<(), RunError> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| RunError::Start(format!("cannot start the control plane: {error}")))?
+        .map_err(|error| {
+            RunError::Start(format!(
+                "cannot start the control plane: {}",
+                in_words(&error)
+            ))
+        })?
         .block_on(Running::start(
             source,
             overrides,
-            config,
+            (config, memory),
             table,
             (log, events),
         ))
@@ -94,6 +102,7 @@ pub fn run(source: &Source, overrides: &Overrides) -> Result<(), RunError> {
 struct Running<'a> {
     source: &'a Source,
     overrides: &'a Overrides,
+    memory: Memory,
     control: Control,
     sources: Arc<Sources>,
     orders: mpsc::Receiver<Order>,
@@ -105,14 +114,15 @@ impl<'a> Running<'a> {
     async fn start(
         source: &'a Source,
         overrides: &'a Overrides,
-        config: Config,
+        (config, memory): (Config, Memory),
         table: Table,
         (log, events): (LogControl, Events),
     ) -> Result<(), RunError> {
         let started = (time::Instant::now(), SystemTime::now());
         // From here on a signal is heard, whoever waits for the first line of the log to send one.
-        let signals = Signals::register()
-            .map_err(|error| RunError::Start(format!("cannot receive signals: {error}")))?;
+        let signals = Signals::register().map_err(|error| {
+            RunError::Start(format!("cannot receive signals: {}", in_words(&error)))
+        })?;
         let budget = take_budget(&config, table.routes().len());
         let shared = Arc::new(Shared {
             table: ArcSwap::from_pointee(Table::default()),
@@ -136,7 +146,7 @@ impl<'a> Running<'a> {
             splice: config.process.splice && budget.pipes > 0,
         });
         let start_failed =
-            |what: &str, error: &dyn std::fmt::Display| RunError::Start(format!("{what}: {error}"));
+            |what: &str, error: &io::Error| RunError::Start(format!("{what}: {}", in_words(error)));
         if let Source::Demo = source {
             echo::start()
                 .await
@@ -191,6 +201,7 @@ impl<'a> Running<'a> {
         let running = Running {
             source,
             overrides,
+            memory,
             control,
             sources,
             orders,
@@ -231,8 +242,12 @@ impl<'a> Running<'a> {
         while self.orders.try_recv().is_ok() {}
         let timeout = self.sources.config.load().process.shutdown_timeout;
         let open = self.sources.shared.stats.sessions_open();
-        tracing::info!(sessions = open, timeout = ?timeout, "stopping");
-        systemd::stopping(&format!("stopping, waiting for {open} sessions"));
+        let within = timeout.map_or("off".to_owned(), |timeout| {
+            humantime::format_duration(timeout).to_string()
+        });
+        tracing::info!(sessions = open, timeout = within, "stopping");
+        let sessions = units::count(open.into(), "session");
+        systemd::stopping(&format!("stopping, waiting for {sessions}"));
         self.control.drain();
         let mut deadline = timeout.map(|timeout| Instant::now() + timeout);
         let mut cut = false;
@@ -323,7 +338,7 @@ impl<'a> Running<'a> {
     fn try_reload(&mut self) -> Result<Summary, String> {
         let (config, table) = self
             .source
-            .load(self.overrides, &self.control.table())
+            .load_again(self.overrides, &self.control.table(), &mut self.memory)
             .map_err(|errors| errors.to_string())?;
         let summary = self.control.apply(table).map_err(|errors| list(&errors))?;
         tracing::info!(
@@ -350,7 +365,7 @@ impl<'a> Running<'a> {
 
     fn status(&self) -> String {
         let mappings = self.control.table().mappings().len();
-        format!("forwarding {mappings} mappings")
+        format!("forwarding {}", units::count(mappings as u64, "mapping"))
     }
 }
 
@@ -432,7 +447,8 @@ async fn open_admin(config: &Config) -> Result<Vec<AdminListener>, RunError> {
     let mut listeners = Vec::new();
     if let Some(addr) = config.admin.listen {
         let listener = TcpListener::bind(addr).await.map_err(|error| {
-            RunError::Start(format!("cannot open the admin endpoint {addr}: {error}"))
+            let why = in_words(&error);
+            RunError::Start(format!("cannot open the admin endpoint {addr}: {why}"))
         })?;
         listeners.push(AdminListener::Tcp(listener));
     }

@@ -11,6 +11,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::{
     admin::Sources,
+    config::Admin,
     session::{SessionFilter, SessionLine, SessionView},
     table::MappingName,
     telemetry::{EndReason, HISTORY_STEP, MappingStats, PathInfo, PathSummary, Totals},
@@ -23,13 +24,19 @@ const SAMPLE_EVERY: Duration = Duration::from_secs(15);
 
 /// Runs until the runtime ends.
 pub(super) async fn run(sources: Arc<Sources>) {
-    let session_every = sources.config.load().log.session_every;
+    let config = sources.config.load_full();
     tokio::join!(
-        count(&sources),
-        sample_paths(&sources),
+        observe(&sources, &config.admin),
         report_withheld(&sources),
-        report_ongoing(&sources, session_every),
+        report_ongoing(&sources, config.log.session_every),
     );
+}
+
+/// Keeps what can be looked at up to date, if anybody can. Otherwise an idle proxy sleeps.
+async fn observe(sources: &Sources, admin: &Admin) {
+    if admin.listen.is_some() || admin.socket.is_some() {
+        tokio::join!(count(sources), sample_paths(sources));
+    }
 }
 
 fn every(period: Duration) -> Interval {
@@ -90,18 +97,9 @@ async fn sample_paths(sources: &Sources) {
 
 /// Says how many refusals got no line of their own, if there were any.
 async fn report_withheld(sources: &Sources) {
-    let mut ticks = every(SAMPLE_EVERY);
-    let mut reported = 0;
     loop {
-        ticks.tick().await;
-        let withheld = sources.shared.refusals.withheld();
-        if withheld > reported {
-            tracing::warn!(
-                count = withheld - reported,
-                "more refusals than lines for them"
-            );
-        }
-        reported = withheld;
+        let count = sources.shared.refusals.more_withheld(SAMPLE_EVERY).await;
+        tracing::warn!(count, "more refusals than lines for them");
     }
 }
 

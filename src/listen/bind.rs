@@ -8,6 +8,7 @@ use rustix::{
 };
 
 use crate::{
+    os_error::in_words,
     socket,
     table::{ListenAddr, ListenHost, Policy, Route},
 };
@@ -51,18 +52,24 @@ fn explain(step: ListenStep, errno: Errno, listen: &ListenAddr) -> String {
              if it appears later, set `freebind = true`"
             .to_owned(),
         (ListenStep::Open, Errno::MFILE | Errno::NFILE) => {
-            format!("{errno}: raise the limit on open files (RLIMIT_NOFILE)")
+            format!(
+                "{}: raise the limit on open files (RLIMIT_NOFILE)",
+                in_words(&errno.into())
+            )
         }
-        _ => errno.to_string(),
+        _ => in_words(&errno.into()),
     }
 }
 
 /// Opens the listening socket of a route.
 ///
+/// `leaving` are sockets of ours whose addresses may overlap: they are about to be closed and do not
+/// stand in its way.
+///
 /// # Errors
 ///
 /// The step that failed and the kernel's reason; no socket stays behind.
-pub fn bind(route: &Route) -> Result<OwnedFd, ListenError> {
+pub fn bind(route: &Route, leaving: &[&OwnedFd]) -> Result<OwnedFd, ListenError> {
     let failed = |step| {
         move |errno| ListenError {
             listen: route.listen,
@@ -72,9 +79,41 @@ pub fn bind(route: &Route) -> Result<OwnedFd, ListenError> {
         }
     };
     let socket = open(&route.listen, &route.mapping.policy).map_err(failed(ListenStep::Open))?;
-    bind_to(&socket, &route.listen.socket_addr()).map_err(failed(ListenStep::Bind))?;
-    listen(&socket, backlog(&route.mapping.policy)).map_err(failed(ListenStep::Listen))?;
+    {
+        let _shared = Shared::begin(leaving, &socket).map_err(failed(ListenStep::Open))?;
+        bind_to(&socket, &route.listen.socket_addr()).map_err(failed(ListenStep::Bind))?;
+        listen(&socket, backlog(&route.mapping.policy)).map_err(failed(ListenStep::Listen))?;
+    }
     Ok(socket)
+}
+
+/// Sockets that share their port for as long as this lives.
+///
+/// Linux lets a socket listen beside another that overlaps it if both have `SO_REUSEPORT` at that
+/// moment and one user, whatever they had when they were bound. Each has an address of its own, so
+/// they do not become a group that shares connections: the more specific address gets them.
+struct Shared<'a>(Vec<&'a OwnedFd>);
+
+impl<'a> Shared<'a> {
+    fn begin(leaving: &[&'a OwnedFd], new: &'a OwnedFd) -> Result<Self, Errno> {
+        if leaving.is_empty() {
+            return Ok(Self(Vec::new()));
+        }
+        let shared = Self(leaving.iter().copied().chain([new]).collect());
+        for socket in &shared.0 {
+            sockopt::set_socket_reuseport(socket, true)?;
+        }
+        Ok(shared)
+    }
+}
+
+impl Drop for Shared<'_> {
+    fn drop(&mut self) {
+        for socket in &self.0 {
+            // It was set a moment ago; left as it is, other processes of the user could listen too.
+            let _ = sockopt::set_socket_reuseport(socket, false);
+        }
+    }
 }
 
 fn open(addr: &ListenAddr, policy: &Policy) -> Result<OwnedFd, Errno> {

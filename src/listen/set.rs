@@ -3,7 +3,10 @@
 use std::{collections::HashMap, os::fd::OwnedFd, sync::Arc};
 
 use super::{ListenError, bind, bind::adjust};
-use crate::table::{ListenAddr, Route};
+use crate::{
+    os_error::in_words,
+    table::{ListenAddr, Route},
+};
 
 /// Every listening socket in force.
 #[derive(Debug, Default)]
@@ -27,7 +30,8 @@ pub struct Change {
 }
 
 impl Listeners {
-    /// Opens a socket for each of `routes`.
+    /// Opens a socket for each of `routes`. Sockets of `leaving`, which are to be removed once the
+    /// change is in force, do not stand in the way.
     ///
     /// # Errors
     ///
@@ -35,11 +39,21 @@ impl Listeners {
     pub fn prepare<'r>(
         &self,
         routes: impl IntoIterator<Item = &'r Arc<Route>>,
+        leaving: &[Arc<Route>],
     ) -> Result<Change, Vec<ListenError>> {
         let mut opened = Vec::new();
         let mut errors = Vec::new();
+        let mut by_port: HashMap<u16, Vec<ListenAddr>> = HashMap::new();
+        for Route { listen, .. } in leaving.iter().map(Arc::as_ref) {
+            by_port.entry(listen.port()).or_default().push(*listen);
+        }
         for route in routes {
-            match bind(route) {
+            let on_port = by_port.get(&route.listen.port()).into_iter().flatten();
+            let overlapped: Vec<&OwnedFd> = on_port
+                .filter(|listen| listen.overlaps(&route.listen))
+                .filter_map(|listen| self.open.get(listen).map(Arc::as_ref))
+                .collect();
+            match bind(route, &overlapped) {
                 Ok(socket) => opened.push(Opened {
                     route: Arc::clone(route),
                     socket: Arc::new(socket),
@@ -72,7 +86,8 @@ impl Listeners {
         if let Some(socket) = self.open.get(&route.listen)
             && let Err(error) = adjust(socket, &route.mapping.policy)
         {
-            tracing::warn!(listen = %route.listen, %error, "listener keeps its old socket options");
+            let error = in_words(&error.into());
+            tracing::warn!(listen = %route.listen, error, "listener keeps its old socket options");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Mappings from `LISTEN=TARGET` arguments, each named by its LISTEN.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use crate::{
     config::{Draft, Fault, LISTEN, Listen, Problem, Refusal, TARGET, Target, pair},
@@ -10,6 +10,7 @@ use crate::{
 pub(super) fn read(maps: &[String]) -> Draft {
     let mut draft = Draft::default();
     let mut names = HashSet::new();
+    let policy = Arc::default();
     for map in maps {
         let origin = Origin::Argument(map.as_str().into());
         let problem = |(key, fault): (&str, Fault)| Problem::Key {
@@ -17,7 +18,7 @@ pub(super) fn read(maps: &[String]) -> Draft {
             key: key.to_owned(),
             fault,
         };
-        match mapping(map, &origin) {
+        match mapping(map, &origin, &policy) {
             Ok(spec) => {
                 if !names.insert(spec.name.clone()) {
                     let twice = format!("there are two mappings on {}", spec.name);
@@ -34,7 +35,11 @@ pub(super) fn read(maps: &[String]) -> Draft {
 }
 
 /// The mapping in `map`, or what is wrong with its parts.
-fn mapping(map: &str, origin: &Origin) -> Result<MappingSpec, Vec<(&'static str, Fault)>> {
+fn mapping(
+    map: &str,
+    origin: &Origin,
+    policy: &Arc<Policy>,
+) -> Result<MappingSpec, Vec<(&'static str, Fault)>> {
     let (listen, target) = map.split_once('=').ok_or_else(|| {
         let needed = format!("\"=\" between LISTEN ({LISTEN}) and TARGET ({TARGET})");
         vec![("", Fault::Missing { needed })]
@@ -50,8 +55,9 @@ fn mapping(map: &str, origin: &Origin) -> Result<MappingSpec, Vec<(&'static str,
         (Ok(public), Ok(target)) => Ok(MappingSpec {
             name: MappingName::new(listen),
             pairs: pair(&[public], &target)
-                .map_err(|why| vec![("target", Fault::Contradiction(why))])?,
-            policy: Policy::default(),
+                .map_err(|why| vec![("target", Fault::Contradiction(why))])?
+                .into(),
+            policy: Arc::clone(policy),
             origin: origin.clone(),
         }),
         (public, to) => {

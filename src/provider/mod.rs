@@ -11,7 +11,7 @@ mod local;
 use std::{net::SocketAddr, path::PathBuf};
 
 use crate::{
-    config::{self, Config, ConfigErrors, Draft, LogFormat, LogLevel},
+    config::{self, Config, ConfigErrors, Draft, LogFormat, LogLevel, Memory},
     table::{Origin, Table},
 };
 
@@ -49,14 +49,28 @@ impl Source {
         overrides: &Overrides,
         previous: &Table,
     ) -> Result<(Config, Table), ConfigErrors> {
-        let mut draft = self.draft();
+        self.load_again(overrides, previous, &mut Memory::default())
+    }
+
+    /// The same, at the cost of what changed since `memory` was used last.
+    ///
+    /// # Errors
+    ///
+    /// Every problem of the source, contradictions between its mappings included.
+    pub fn load_again(
+        &self,
+        overrides: &Overrides,
+        previous: &Table,
+        memory: &mut Memory,
+    ) -> Result<(Config, Table), ConfigErrors> {
+        let mut draft = self.draft(memory);
         overrides.apply(&mut draft.config);
         draft.build(previous, &local::is_local)
     }
 
-    fn draft(&self) -> Draft {
+    fn draft(&self, memory: &mut Memory) -> Draft {
         match self {
-            Self::File(path) => config::read(path),
+            Self::File(path) => config::read_again(path, memory),
             Self::Arguments(maps) => args::read(maps),
             Self::Demo => demo::read(),
         }

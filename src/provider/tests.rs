@@ -32,7 +32,7 @@ fn an_argument_is_a_mapping_with_the_defaults() {
     let (config, table) = load(&source).expect("valid");
     assert_eq!(table.routes().len(), 11);
     assert_eq!(config.mappings[1].name.as_str(), "[::1]:1000-1009");
-    assert_eq!(config.mappings[0].policy, config.defaults);
+    assert_eq!(*config.mappings[0].policy, config.defaults);
 }
 
 #[test]

@@ -75,10 +75,17 @@ impl Conflict {
     }
 }
 
-/// Every contradiction in `specs`.
-pub(super) fn find(specs: &[MappingSpec], around: &Surroundings<'_>) -> Vec<Conflict> {
+/// Every contradiction in `specs`. That no name is used twice may be known already.
+pub(super) fn find(
+    specs: &[MappingSpec],
+    around: &Surroundings<'_>,
+    names_are_unique: bool,
+) -> Vec<Conflict> {
     let claims = Claims::new(specs, around);
-    let names = names_used_twice(specs);
+    let names = match names_are_unique {
+        true => Vec::new(),
+        false => names_used_twice(specs),
+    };
     let overlaps = claims.overlaps();
     let loops = specs.iter().flat_map(|spec| claims.loops(spec, around));
     names.into_iter().chain(overlaps).chain(loops).collect()
@@ -97,9 +104,13 @@ fn names_used_twice(specs: &[MappingSpec]) -> Vec<Conflict> {
     twice.collect()
 }
 
-/// Who wants which listener, by port and then in the order of the wishes: only equal ports can
-/// overlap, so only neighbours need to be looked at.
-struct Claims<'a>(Vec<Claim<'a>>);
+/// Who wants which listener.
+struct Claims<'a> {
+    /// By port, and wildcards first: if any two claims overlap, some two neighbours do.
+    sorted: Vec<Claim<'a>>,
+    /// Whether anybody listens on a port.
+    ports: Vec<bool>,
+}
 
 #[derive(Clone, Copy)]
 struct Claim<'a> {
@@ -151,13 +162,25 @@ impl<'a> Claims<'a> {
                 holder,
             })
             .collect();
-        claims.sort_unstable_by_key(|claim| (claim.listen.port(), claim.order));
-        Self(claims)
+        claims.sort_unstable_by_key(|claim| (claim.listen.port(), claim.listen, claim.order));
+        let mut ports = vec![false; usize::from(u16::MAX) + 1];
+        for claim in &claims {
+            ports[usize::from(claim.listen.port())] = true;
+        }
+        Self {
+            sorted: claims,
+            ports,
+        }
     }
 
     fn on_port(&self, port: u16) -> &[Claim<'a>] {
-        let start = self.0.partition_point(|claim| claim.listen.port() < port);
-        let claims = &self.0[start..];
+        if !self.ports[usize::from(port)] {
+            return &[];
+        }
+        let start = self
+            .sorted
+            .partition_point(|claim| claim.listen.port() < port);
+        let claims = &self.sorted[start..];
         let end = claims.partition_point(|claim| claim.listen.port() == port);
         &claims[..end]
     }
@@ -165,7 +188,14 @@ impl<'a> Claims<'a> {
     /// Each claim that overlaps an earlier one, in the order of the wishes.
     fn overlaps(&self) -> Vec<Conflict> {
         let mut found = Vec::new();
-        for same_port in self.0.chunk_by(|a, b| a.listen.port() == b.listen.port()) {
+        let same_port = |a: &Claim<'_>, b: &Claim<'_>| a.listen.port() == b.listen.port();
+        let contested = self.sorted.chunk_by(same_port).filter(|claims| {
+            let mut neighbours = claims.windows(2);
+            neighbours.any(|pair| pair[0].listen.overlaps(&pair[1].listen))
+        });
+        for same_port in contested {
+            let mut same_port = same_port.to_vec();
+            same_port.sort_unstable_by_key(|claim| claim.order);
             for (place, second) in same_port.iter().enumerate() {
                 let Holder::Mapping(spec) = second.holder else {
                     continue;
@@ -191,7 +221,7 @@ impl<'a> Claims<'a> {
     /// Each of our listeners that a target of `spec` would come back to.
     fn loops(&self, spec: &MappingSpec, around: &Surroundings<'_>) -> Vec<Conflict> {
         let mut found = Vec::new();
-        for &(_, target) in &spec.pairs {
+        for &(_, target) in &*spec.pairs {
             for claim in self.on_port(target.port()) {
                 if claim.listen.receives(&target, around.is_local) {
                     found.push(Conflict::Loop {

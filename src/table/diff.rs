@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Route, Table};
+use super::{Ends, ListenAddr, Route, Table};
 
 /// A route that exists before and after, but not as it was.
 #[derive(Debug, Clone)]
@@ -74,19 +74,34 @@ pub struct Summary {
 
 /// What changed from `old` to `new`.
 pub fn diff(old: &Table, new: &Table) -> Diff {
-    let mut diff = Diff::default();
-    for route in new.routes() {
-        match old.route(&route.listen) {
-            None => diff.added.push(Arc::clone(route)),
-            Some(before) if Arc::ptr_eq(before, route) => diff.unchanged += 1,
-            Some(before) => diff.changed.push(RouteChange {
+    let kept = Ends::shared(new.len(), old.len(), |index, before| {
+        Arc::ptr_eq(&new.mappings[index], &old.mappings[before])
+            && Arc::ptr_eq(&new.pairs[index], &old.pairs[before])
+    });
+    let routes = |table: &Table| -> Vec<ListenAddr> {
+        let pairs = table.pairs[kept.between(table.len())].iter();
+        pairs
+            .flat_map(|pairs| pairs.iter().map(|(listen, _)| *listen))
+            .collect()
+    };
+    let (touched, touched_before) = (routes(new), routes(old));
+    let mut diff = Diff {
+        unchanged: new.routes().len() - touched.len(),
+        ..Diff::default()
+    };
+    for listen in touched {
+        match (old.route(&listen), new.route(&listen)) {
+            (_, None) => {}
+            (None, Some(route)) => diff.added.push(Arc::clone(route)),
+            (Some(before), Some(route)) if Arc::ptr_eq(before, route) => diff.unchanged += 1,
+            (Some(before), Some(route)) => diff.changed.push(RouteChange {
                 old: Arc::clone(before),
                 new: Arc::clone(route),
             }),
         }
     }
-    for route in old.routes() {
-        if new.route(&route.listen).is_none() {
+    for listen in touched_before {
+        if let (Some(route), None) = (old.route(&listen), new.route(&listen)) {
             diff.removed.push(Arc::clone(route));
         }
     }

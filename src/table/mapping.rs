@@ -63,15 +63,19 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A mapping as a provider asks for it, with ranges already expanded.
+/// Public addresses, each with the target behind it.
+pub type Pairs = Arc<[(ListenAddr, SocketAddr)]>;
+
+/// A mapping as a provider asks for it, with ranges already expanded. A clone shares its parts, by
+/// which the next table knows what did not change.
 #[derive(Debug, Clone)]
 pub struct MappingSpec {
     /// Its name.
     pub name: MappingName,
     /// Every public address with the target behind it.
-    pub pairs: Vec<(ListenAddr, SocketAddr)>,
+    pub pairs: Pairs,
     /// The policy of its sessions.
-    pub policy: Policy,
+    pub policy: Arc<Policy>,
     /// Where it was asked for.
     pub origin: Origin,
 }
@@ -82,14 +86,14 @@ pub struct Mapping {
     /// Its name.
     pub name: MappingName,
     /// The policy of its sessions.
-    pub policy: Policy,
+    pub policy: Arc<Policy>,
     /// Its counters.
     pub stats: Arc<MappingStats>,
 }
 
 impl Mapping {
     /// A mapping nobody has used yet.
-    pub fn new(name: MappingName, policy: Policy) -> Self {
+    pub fn new(name: MappingName, policy: Arc<Policy>) -> Self {
         Self {
             name,
             policy,
@@ -98,7 +102,7 @@ impl Mapping {
     }
 
     /// The same mapping under another policy.
-    pub fn with_policy(&self, policy: Policy) -> Self {
+    pub fn with_policy(&self, policy: Arc<Policy>) -> Self {
         Self {
             name: self.name.clone(),
             policy,

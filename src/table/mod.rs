@@ -10,19 +10,26 @@
 
 mod conflict;
 mod diff;
+mod ends;
 mod hold;
 mod listen_addr;
 mod mapping;
 mod policy;
 mod sources;
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+    ops::Range,
+    sync::Arc,
+};
 
 pub use conflict::{Conflict, Surroundings};
 pub use diff::{Diff, RouteChange, Summary, diff};
+pub(crate) use ends::Ends;
 pub use hold::{Hold, Holds};
 pub use listen_addr::{ListenAddr, ListenHost};
-pub use mapping::{Mapping, MappingName, MappingSpec, Origin};
+pub use mapping::{Mapping, MappingName, MappingSpec, Origin, Pairs};
 pub use policy::{Departure, Keepalive, Policy};
 
 pub use crate::relay::RelayMode;
@@ -44,6 +51,9 @@ pub struct Route {
 pub struct Table {
     routes: HashMap<ListenAddr, Arc<Route>>,
     mappings: Vec<Arc<Mapping>>,
+    /// What each mapping's routes were made of. A mapping and pairs that two tables share have the
+    /// same routes in both.
+    pairs: Vec<Pairs>,
 }
 
 impl Table {
@@ -57,23 +67,43 @@ impl Table {
         previous: &Table,
         around: &Surroundings<'_>,
     ) -> Result<Table, Vec<Conflict>> {
-        let conflicts = conflict::find(specs, around);
+        let kept = Ends::shared(specs.len(), previous.len(), |index, old| {
+            previous.has(old, &specs[index])
+        });
+        let (changed, old) = (kept.between(specs.len()), kept.between(previous.len()));
+        let known: HashMap<&MappingName, &Arc<Mapping>> = previous.mappings[old.clone()]
+            .iter()
+            .map(|mapping| (&mapping.name, mapping))
+            .collect();
+        // Names that were unique before are so in another order, too.
+        let mut names = HashSet::new();
+        let mut names_are_unique = true;
+        for MappingSpec { name, .. } in &specs[changed.clone()] {
+            names_are_unique &= known.contains_key(name) && names.insert(name);
+        }
+        let conflicts = conflict::find(specs, around, names_are_unique);
         if !conflicts.is_empty() {
             return Err(conflicts);
         }
-        let known: HashMap<&MappingName, &Arc<Mapping>> =
-            previous.mappings.iter().map(|m| (&m.name, m)).collect();
         let mut table = Table {
-            routes: HashMap::with_capacity(specs.iter().map(|s| s.pairs.len()).sum()),
+            routes: previous.routes.clone(),
             mappings: Vec::with_capacity(specs.len()),
+            pairs: Vec::with_capacity(specs.len()),
         };
-        for spec in specs {
+        let gone = previous.pairs[old.clone()]
+            .iter()
+            .flat_map(|pairs| &**pairs);
+        for (listen, _) in gone {
+            table.routes.remove(listen);
+        }
+        table.keep(previous, 0..kept.before);
+        for spec in &specs[changed] {
             let mapping = match known.get(&spec.name) {
                 Some(old) if old.policy == spec.policy => Arc::clone(old),
-                Some(old) => Arc::new(old.with_policy(spec.policy.clone())),
-                None => Arc::new(Mapping::new(spec.name.clone(), spec.policy.clone())),
+                Some(old) => Arc::new(old.with_policy(Arc::clone(&spec.policy))),
+                None => Arc::new(Mapping::new(spec.name.clone(), Arc::clone(&spec.policy))),
             };
-            for &(listen, target) in &spec.pairs {
+            for &(listen, target) in &*spec.pairs {
                 let route = match previous.routes.get(&listen) {
                     Some(old) if old.target == target && Arc::ptr_eq(&old.mapping, &mapping) => {
                         Arc::clone(old)
@@ -87,8 +117,29 @@ impl Table {
                 table.routes.insert(listen, route);
             }
             table.mappings.push(mapping);
+            table.pairs.push(Arc::clone(&spec.pairs));
         }
+        table.keep(previous, old.end..previous.len());
         Ok(table)
+    }
+
+    /// Whether its mapping number `index` is as `spec` wants it.
+    fn has(&self, index: usize, spec: &MappingSpec) -> bool {
+        let (mapping, pairs) = (&self.mappings[index], &self.pairs[index]);
+        let same_pairs = Arc::ptr_eq(pairs, &spec.pairs) || *pairs == spec.pairs;
+        same_pairs && mapping.name == spec.name && mapping.policy == spec.policy
+    }
+
+    /// Takes over some of the mappings of another table. Their routes are here already.
+    fn keep(&mut self, other: &Table, mappings: Range<usize>) {
+        let kept = &other.mappings[mappings.clone()];
+        self.mappings.extend_from_slice(kept);
+        self.pairs.extend_from_slice(&other.pairs[mappings]);
+    }
+
+    /// How many mappings there are.
+    fn len(&self) -> usize {
+        self.mappings.len()
     }
 
     /// The route behind a public address.

@@ -1,5 +1,7 @@
 use std::net::IpAddr;
 
+use proptest::prelude::*;
+
 use super::*;
 
 fn listen(text: &str) -> ListenAddr {
@@ -16,7 +18,7 @@ fn spec(name: &str, pairs: &[(&str, &str)]) -> MappingSpec {
             .iter()
             .map(|(from, to)| (listen(from), to.parse().expect("a target")))
             .collect(),
-        policy: Policy::default(),
+        policy: Arc::default(),
         origin: Origin::Argument(name.into()),
     }
 }
@@ -73,7 +75,7 @@ fn a_new_policy_changes_the_mapping_and_keeps_its_counters() {
     let mut specs = [spec("a", &[("*:1000", "[fd00::1]:22")])];
     let before = table(&specs);
     before.mappings()[0].stats.add_up(7);
-    specs[0].policy.max_sessions = Some(3);
+    Arc::make_mut(&mut specs[0].policy).max_sessions = Some(3);
     let after = build(&specs, &before).expect("no conflicts");
     let diff = diff(&before, &after);
     assert!(!diff.changed[0].retargeted());
@@ -196,5 +198,115 @@ mod sources {
         let net = "10.0.0.0/8".parse().expect("a net");
         let same = "10.1.2.3/8".parse().expect("a net");
         assert!(SourceRules::new([net], [same]).is_err());
+    }
+}
+
+/// What a table says, in the order of the addresses.
+fn content(table: &Table) -> Vec<String> {
+    let mut routes: Vec<_> = table.routes().collect();
+    routes.sort_by_key(|route| route.listen);
+    let line = |route: &&Arc<Route>| {
+        let mapping = &route.mapping;
+        let known = table.mappings().iter().filter(|m| Arc::ptr_eq(m, mapping));
+        let (listen, target, backlog) = (route.listen, route.target, mapping.policy.backlog);
+        format!(
+            "{listen} {target} {} {backlog} {}",
+            mapping.name,
+            known.count()
+        )
+    };
+    routes.iter().map(line).collect()
+}
+
+/// The addresses of a difference: added, removed, changed.
+fn addresses(diff: &Diff) -> [Vec<ListenAddr>; 3] {
+    let sorted = |listens: &mut dyn Iterator<Item = ListenAddr>| {
+        let mut listens: Vec<_> = listens.collect();
+        listens.sort();
+        listens
+    };
+    [
+        sorted(&mut diff.added.iter().map(|route| route.listen)),
+        sorted(&mut diff.removed.iter().map(|route| route.listen)),
+        sorted(&mut diff.changed.iter().map(|change| change.new.listen)),
+    ]
+}
+
+/// A set of mappings out of few names, ports, targets and policies, so that all of them recur.
+fn any_specs() -> impl Strategy<Value = Vec<MappingSpec>> {
+    let spec = (0..8_u8, 0..8_u16, 1..4_u16, 1..3_u8, 1..3_u32).prop_map(
+        |(name, port, ports, target, backlog)| MappingSpec {
+            name: MappingName::new(format!("m{name}")),
+            pairs: (0..ports)
+                .map(|offset| {
+                    let listen = ListenAddr::new(ListenHost::Any, 1000 + 2 * port + offset);
+                    (listen, SocketAddr::from(([10, 0, 0, target], 22 + offset)))
+                })
+                .collect(),
+            policy: Arc::new(Policy {
+                backlog,
+                ..Policy::default()
+            }),
+            origin: Origin::BuiltIn,
+        },
+    );
+    proptest::collection::vec(spec, 0..7)
+}
+
+/// Those of the specs that contradict none before them.
+fn without_conflicts(specs: Vec<MappingSpec>) -> Vec<MappingSpec> {
+    let mut fit = Vec::new();
+    for spec in specs {
+        fit.push(spec);
+        if build(&fit, &Table::default()).is_err() {
+            fit.pop();
+        }
+    }
+    fit
+}
+
+proptest! {
+    #[test]
+    fn a_table_is_the_same_whatever_was_before(
+        sets in proptest::collection::vec((any_specs(), 0..4_u8), 1..6)
+    ) {
+        let mut before = Table::default();
+        for (specs, valid) in sets {
+            let specs = if valid == 0 { specs } else { without_conflicts(specs) };
+            let new = build(&specs, &Table::default());
+            let next = build(&specs, &before);
+            prop_assert_eq!(
+                next.as_ref().map(content).map_err(Clone::clone),
+                new.as_ref().map(content).map_err(Clone::clone)
+            );
+            let Ok(next) = next else { continue };
+            let found = diff(&before, &next);
+            let was = |listen| before.route(listen);
+            let expected = |wanted: fn(Option<&Arc<Route>>, &Arc<Route>) -> bool| {
+                let routes = next.routes().filter(|route| wanted(was(&route.listen), route));
+                let mut listens: Vec<_> = routes.map(|route| route.listen).collect();
+                listens.sort();
+                listens
+            };
+            let mut gone: Vec<_> = before.routes().map(|route| route.listen).collect();
+            gone.retain(|listen| next.route(listen).is_none());
+            gone.sort();
+            let same = |old: &Route, new: &Route| {
+                let (old, new) = ((old.target, &old.mapping), (new.target, &new.mapping));
+                old.0 == new.0 && old.1.name == new.1.name && old.1.policy == new.1.policy
+            };
+            prop_assert_eq!(
+                addresses(&found),
+                [
+                    expected(|old, _| old.is_none()),
+                    gone,
+                    expected(|old, new| old.is_some_and(|old| !Arc::ptr_eq(old, new))),
+                ]
+            );
+            prop_assert!(found.changed.iter().all(|change| !same(&change.old, &change.new)));
+            let touched = found.added.len() + found.changed.len();
+            prop_assert_eq!(found.unchanged + touched, next.routes().len());
+            before = next;
+        }
     }
 }

@@ -1,9 +1,14 @@
 //! Which of many like events get a line in the log: so many in each second, the rest are counted.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
-    time::Instant,
+    sync::atomic::{
+        AtomicU64,
+        Ordering::{Relaxed, SeqCst},
+    },
+    time::{Duration, Instant},
 };
+
+use tokio::{sync::Notify, time::sleep};
 
 /// Grants lines, at most a number of them in each second.
 #[derive(Debug)]
@@ -13,6 +18,9 @@ pub struct Sampler {
     /// The second since the start in the upper half, the lines granted in it in the lower.
     granted: AtomicU64,
     withheld: AtomicU64,
+    /// How many of those have been read by [`Sampler::more_withheld`].
+    reported: AtomicU64,
+    more: Notify,
 }
 
 impl Sampler {
@@ -23,6 +31,8 @@ impl Sampler {
             start,
             granted: AtomicU64::new(0),
             withheld: AtomicU64::new(0),
+            reported: AtomicU64::new(0),
+            more: Notify::new(),
         }
     }
 
@@ -39,8 +49,8 @@ impl Sampler {
                 true => None,
             }
         });
-        if granted.is_err() {
-            self.withheld.fetch_add(1, Relaxed);
+        if granted.is_err() && self.withheld.fetch_add(1, SeqCst) == self.reported.load(SeqCst) {
+            self.more.notify_one();
         }
         granted.is_ok()
     }
@@ -49,12 +59,24 @@ impl Sampler {
     pub fn withheld(&self) -> u64 {
         self.withheld.load(Relaxed)
     }
+
+    /// Waits for an event that gets no line, lets more gather for a time, and says how many there
+    /// were since the last call. One caller at a time.
+    pub async fn more_withheld(&self, gather: Duration) -> u64 {
+        // In one order with `grant`: either it sees what was reported last, or this its event.
+        let reported = self.reported.load(SeqCst);
+        while self.withheld.load(SeqCst) == reported {
+            self.more.notified().await;
+        }
+        sleep(gather).await;
+        let withheld = self.withheld.load(SeqCst);
+        self.reported.store(withheld, SeqCst);
+        withheld - reported
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -67,6 +89,12 @@ mod tests {
         };
         assert_eq!([lines(0), lines(7)], [2, 2]);
         assert_eq!(sampler.withheld(), 6);
+        assert!(sampler.grant(start + Duration::from_secs(8)));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build();
+        let more = sampler.more_withheld(Duration::ZERO);
+        assert_eq!(runtime.expect("a runtime").block_on(more), 6);
         assert!((0..100).all(|_| Sampler::new(None, start).grant(start)));
     }
 }

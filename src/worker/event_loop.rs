@@ -36,6 +36,7 @@ use super::{
 };
 use crate::{
     listen::{AcceptError, Accepted, Backoff, accept},
+    os_error::in_words,
     relay::{PipePool, Side},
     session::{
         AckProbe, INTEREST, Session, SessionId, SessionLine, SessionRecord, Turn, Verdict, admit,
@@ -309,12 +310,12 @@ impl EventLoop {
                 Err(AcceptError::Empty) => return,
                 Err(AcceptError::Retry(errno)) => {
                     self.shared.stats.accept_retries.fetch_add(1, Relaxed);
-                    tracing::debug!(listen = %listener.addr, %errno, "connection lost before it was accepted");
+                    tracing::debug!(listen = %listener.addr, errno = in_words(&errno.into()), "connection lost before it was accepted");
                 }
                 Err(AcceptError::Pause(errno)) => return self.pause(key, errno),
                 Err(AcceptError::Fatal(errno)) => {
                     self.shared.stats.accept_failures.fetch_add(1, Relaxed);
-                    tracing::error!(listen = %listener.addr, %errno, "listener failed and is closed");
+                    tracing::error!(listen = %listener.addr, errno = in_words(&errno.into()), "listener failed and is closed");
                     self.remove_listener(key);
                     return;
                 }
@@ -336,7 +337,7 @@ impl EventLoop {
             self.accept_logged = Some(self.now);
             tracing::warn!(
                 listen = %listener.addr,
-                %errno,
+                errno = in_words(&errno.into()),
                 pause_ms = pause.as_millis() as u64,
                 "out of resources: not accepting for a moment"
             );
@@ -394,7 +395,8 @@ impl EventLoop {
             Err((errno, accepted)) => {
                 socket::reset_on_close(&accepted.socket);
                 let record = SessionRecord::undialled(id, &accepted, route, errno);
-                return shared.record(SessionLine::Ended(record));
+                shared.record(SessionLine::Ended(record));
+                return;
             }
         };
         shared.stats.session_opened();
@@ -409,7 +411,10 @@ impl EventLoop {
             queued: false,
         });
         if let Err(errno) = self.watch_session(key) {
-            tracing::error!(%errno, "cannot watch a session's sockets");
+            tracing::error!(
+                errno = in_words(&errno.into()),
+                "cannot watch a session's sockets"
+            );
             return self.end(key, EndReason::NoResources);
         }
         if let Some(at) = deadline {
@@ -481,7 +486,7 @@ impl EventLoop {
         };
         if let Err(errno) = epoll::add(&self.epoll, &*socket, data, events) {
             self.shared.stats.accept_failures.fetch_add(1, Relaxed);
-            tracing::error!(listen = %addr, %errno, "cannot watch a listener; it accepts nothing");
+            tracing::error!(listen = %addr, errno = in_words(&errno.into()), "cannot watch a listener; it accepts nothing");
             self.remove_listener(key);
         }
     }
@@ -539,6 +544,13 @@ impl EventLoop {
                     reason,
                     successor,
                 } => {
+                    if successor
+                        .as_ref()
+                        .is_some_and(|new| Arc::ptr_eq(new, route))
+                    {
+                        // It came when the change was in force already.
+                        continue;
+                    }
                     let at = self.now + *within + PACE * leaving;
                     leaving += 1;
                     _ = entry.session.leave_by(at, *reason);

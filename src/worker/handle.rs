@@ -17,6 +17,7 @@ use rustix::{
 };
 
 use super::{Command, Shared, event_loop::EventLoop};
+use crate::os_error::in_words;
 
 /// Which of a pair a worker is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,7 +128,7 @@ pub fn spawn(
                 }
                 // The loop is gone afterwards, so nobody sees what a panic left half done.
                 on_end(match catch_unwind(AssertUnwindSafe(|| event_loop.run())) {
-                    Ok(result) => result.map_err(|error| error.to_string()),
+                    Ok(result) => result.map_err(|error| in_words(&error)),
                     Err(_) => Err("it panicked".to_owned()),
                 });
             })?;

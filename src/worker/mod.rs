@@ -36,7 +36,7 @@ use crate::{
     listen::Accepted,
     relay::PipeBudget,
     session::{Session, SessionFilter, SessionLine, SessionView},
-    table::{Holds, ListenAddr, Mapping, MappingName, Route, Table},
+    table::{Departure, Holds, ListenAddr, Mapping, MappingName, Route, Table},
     telemetry::{EndReason, LogQueue, PathInfo, ProcessStats, Sampler},
 };
 
@@ -51,7 +51,7 @@ pub struct Shared {
     pub pipes: Arc<PipeBudget>,
     /// The mappings an operator holds. Only control acts on it.
     pub holds: ArcSwap<Holds>,
-    /// Mappings that are no longer in the table and had sessions when they went.
+    /// Mappings that are no longer in the table. Those without sessions leave with the next change.
     pub departed: ArcSwap<Vec<Arc<Mapping>>>,
     /// Where the lines of the session log go.
     pub log: LogQueue<SessionLine>,
@@ -170,4 +170,25 @@ pub enum SessionChange {
         /// The route under whose mapping those that are left go on until then.
         successor: Option<Arc<Route>>,
     },
+}
+
+impl SessionChange {
+    /// What becomes of sessions whose route goes, or leads elsewhere: nothing, or an end in time. An
+    /// end at once is for `reason`.
+    pub fn departure(
+        policy: Departure,
+        reason: EndReason,
+        successor: Option<Arc<Route>>,
+    ) -> Option<Self> {
+        let (within, reason) = match policy {
+            Departure::Keep => return None,
+            Departure::Drain(within) => (within, EndReason::DrainDeadline),
+            Departure::Kill => (Duration::ZERO, reason),
+        };
+        Some(Self::Leave {
+            within,
+            reason,
+            successor,
+        })
+    }
 }

@@ -102,3 +102,20 @@ fn a_port_taken_meanwhile_keeps_the_mapping_drained() {
     );
     assert!(desk.succeed(&["mappings"]).contains("drained"));
 }
+
+#[test]
+fn a_client_in_the_queue_of_a_removed_mapping_has_to_finish_in_time_too() {
+    let desk = Desk::new("", "on_remove = { drain = \"300ms\" }");
+    desk.succeed(&["pause", "m"]);
+    desk.succeed(&["sessions"]);
+    let mut waiting = Peer::connect(desk.scene.port);
+    let addr = waiting.addr();
+    let config = desk.config("");
+    let (without, _) = config.split_once("[[mapping]]").expect("a mapping");
+    desk.scene.proxy.reload(without);
+    let mut server = desk.scene.target.accept();
+    waiting.expect_reset();
+    server.expect_reset();
+    desk.scene.ended(addr, "drain_deadline");
+    desk.scene.proxy.settles();
+}

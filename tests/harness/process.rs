@@ -166,6 +166,20 @@ pub fn cpu_ticks(pid: u32) -> u64 {
     number(11) + number(12)
 }
 
+/// Whether every thread waits in a system call without a time limit.
+pub fn waits_for_ever(pid: u32) -> bool {
+    let waits = |thread: &std::path::Path| {
+        let call = fs::read_to_string(thread.join("syscall")).unwrap_or_default();
+        // The number and six arguments (proc(5)); "running" outside of any call. Of epoll_wait(2),
+        // epoll_pwait2(2) and futex(2) the fourth argument is the limit: -1 or no pointer is none.
+        let limit = call.split_whitespace().nth(4);
+        matches!(limit, Some("0x0" | "0xffffffff" | "0xffffffffffffffff"))
+    };
+    fs::read_dir(format!("/proc/{pid}/task"))
+        .expect("a running process of the same user")
+        .all(|thread| thread.is_ok_and(|thread| waits(&thread.path())))
+}
+
 /// Whether one of the descriptors is the socket of that inode.
 pub fn holds_socket(pid: u32, inode: u64) -> bool {
     let name = format!("socket:[{inode}]");

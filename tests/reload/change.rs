@@ -1,6 +1,10 @@
 //! Mappings that come, go, move, grow and shrink.
 
-use std::{fs, os::unix::fs::symlink};
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener},
+    os::unix::fs::symlink,
+};
 
 use super::{
     counts,
@@ -208,4 +212,88 @@ fn a_file_may_be_replaced_written_over_or_linked_to() {
     fs::rename(&new, &file).expect("both in one directory");
     takes_effect(ports[3]);
     scene.finish();
+}
+
+/// The kernel would refuse the new socket beside the old one, which the same reload closes.
+#[test]
+fn a_port_of_every_address_becomes_one_of_a_single_address_and_back() {
+    let target = Target::bind();
+    let port = ports::free();
+    let file = |host: &str| {
+        let listen = format!("{host}:{port}");
+        config([mapping("m", listen, target.addr(), "on_remove = \"kill\"")])
+    };
+    let hosts = [
+        ("*", true),
+        ("127.0.0.1", true),
+        ("0.0.0.0", true),
+        ("*", true),
+        ("[::]", false),
+        ("[::1]", false),
+        ("*", true),
+        ("[::]", false),
+        ("0.0.0.0", true),
+        ("127.0.0.1", true),
+        ("*", true),
+    ];
+    let leads = |ipv4: bool| {
+        let host: IpAddr = match ipv4 {
+            true => Ipv4Addr::LOCALHOST.into(),
+            false => Ipv6Addr::LOCALHOST.into(),
+        };
+        let mut client = Peer::connect_to((host, port).into());
+        let mut server = target.accept();
+        client.exchange(&mut server, b"is it you?");
+        (client, server)
+    };
+    let proxy = Proxy::start(&file(hosts[0].0));
+    for pair in hosts.windows(2) {
+        let (mut client, server) = leads(pair[0].1);
+        let line = proxy.reload(&file(pair[1].0));
+        let [_, _, retargeted, repolicied, unchanged] = counts(&line);
+        assert_eq!([retargeted, repolicied, unchanged], [0, 0, 0], "{pair:?}");
+        client.expect_reset();
+        drop(server);
+        assert_eq!(listening_inodes(proxy.id(), port).len(), 1);
+        drop(leads(pair[1].1));
+    }
+    proxy.settles();
+}
+
+#[test]
+fn several_addresses_give_way_to_a_port_of_all_and_nothing_changes_if_another_is_taken() {
+    let target = Target::bind();
+    let [port, taken] = [ports::free(), ports::free()];
+    let file = |hosts: &[&str], more: Option<u16>| {
+        let listens = hosts.iter().map(|host| format!("{host}:{port}"));
+        let listens = listens
+            .chain(more.map(|port| port.to_string()))
+            .collect::<Vec<_>>();
+        let addr = target.addr();
+        config([format!(
+            "[[mapping]]\nname = \"m\"\nlisten = {listens:?}\ntarget = \"{addr}\"\n"
+        )])
+    };
+    let proxy = Proxy::start(&file(&["127.0.0.1", "[::1]"], None));
+    let before = listening_inodes(proxy.id(), port);
+    assert_eq!(before.len(), 2);
+
+    let other = TcpListener::bind((Ipv6Addr::UNSPECIFIED, taken)).expect("a free port");
+    let line = proxy.reload_fails(&file(&["*"], Some(taken)));
+    let error = line.text("error");
+    assert!(
+        error.contains(&format!("cannot listen on *:{taken} ")),
+        "{error}"
+    );
+    assert_eq!(error.lines().count(), 1, "{error}");
+    assert_eq!(listening_inodes(proxy.id(), port), before);
+    let foreign = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port));
+    assert!(foreign.is_err(), "the port is not shared any longer");
+    leads_to(port, &target);
+    drop(other);
+
+    proxy.reload(&file(&["*"], Some(taken)));
+    assert_eq!(listening_inodes(proxy.id(), port).len(), 1);
+    leads_to(port, &target);
+    proxy.settles();
 }

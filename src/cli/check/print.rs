@@ -17,7 +17,7 @@ pub(super) fn text(config: &Config) -> String {
     let defaults = Settings::from(&config.defaults);
     let mut mappings = vec![["NAME", "LISTEN", "TARGET", "NOT AS IN DEFAULTS"].map(str::to_owned)];
     for spec in &config.mappings {
-        let mut own = Settings::from(&spec.policy).except(&defaults).to_string();
+        let mut own = Settings::from(&*spec.policy).except(&defaults).to_string();
         for range in route_ranges(&spec.pairs) {
             let own = std::mem::take(&mut own);
             mappings.push([spec.name.to_string(), range.listen, range.target, own]);

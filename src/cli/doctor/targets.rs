@@ -9,7 +9,10 @@ use std::{
 };
 
 use super::{PATIENCE, report::Finding};
-use crate::table::{MappingName, Table};
+use crate::{
+    os_error::in_words,
+    table::{MappingName, Table},
+};
 
 /// Targets tried at a time.
 const AT_A_TIME: usize = 32;
@@ -69,7 +72,7 @@ fn reach(target: SocketAddr, mapping: &MappingName, push: Option<usize>) -> Resu
         // A board may be switched off for good reason.
         Finding::poor(
             &check,
-            error.to_string(),
+            in_words(&error),
             "is the host up, and does the service listen there?",
         )
     })?;
@@ -78,7 +81,7 @@ fn reach(target: SocketAddr, mapping: &MappingName, push: Option<usize>) -> Resu
         Some(bytes) => echo(stream, bytes).map_err(|(back, error)| {
             Finding::poor(
                 &check,
-                format!("of {bytes} bytes {back} came back: {error}"),
+                format!("of {bytes} bytes {back} came back: {}", in_words(&error)),
                 "if it is no echo service this says nothing; if it is, the way loses large packets: \
                  compare the MTU of the mesh interface with that of the network below it",
             )

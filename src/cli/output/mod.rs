@@ -16,6 +16,7 @@ use std::{
 use serde::Serialize;
 
 use super::{client::ClientError, code};
+use crate::os_error::in_words;
 
 /// Writes text to standard output and says with which code to leave.
 pub fn print(text: &str) -> ExitCode {
@@ -24,7 +25,7 @@ pub fn print(text: &str) -> ExitCode {
         // Whoever read it has read enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            complain(&format_args!("standard output: {error}"));
+            complain(&format_args!("standard output: {}", in_words(&error)));
             ExitCode::from(code::FAILED)
         }
     }

@@ -13,6 +13,7 @@ use super::state::{Rates, View};
 use crate::{
     admin::api::model::Severity,
     cli::output::{bytes, duration_ms, rate},
+    units::count,
 };
 
 /// Puts the view on the screen.
@@ -54,8 +55,11 @@ fn headline(view: &View) -> Text<'static> {
     let total = view.total();
     let up = duration_ms(status.uptime_ms);
     let first = format!(
-        "tml-proxy {} up {up}   {} mappings   {} of {} sessions",
-        status.version, status.mappings, status.sessions, status.sessions_limit
+        "tml-proxy {} up {up}   {}   {} of {} sessions",
+        status.version,
+        count(status.mappings, "mapping"),
+        status.sessions,
+        status.sessions_limit
     );
     let second = format!(
         "up {}   down {}   {:.1} new/s   pipes {} of {}   memory {}",

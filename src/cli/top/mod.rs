@@ -21,6 +21,7 @@ use super::{
     client::{Client, ClientError},
     code, output,
 };
+use crate::os_error::in_words;
 use state::{Look, View};
 
 /// Watch the running proxy: its busiest mappings and sessions, rates and trouble.
@@ -51,7 +52,7 @@ pub fn run(args: &TopArgs) -> ExitCode {
     let mut terminal = match ratatui::try_init() {
         Ok(terminal) => terminal,
         Err(error) => {
-            output::complain(&format_args!("tml-proxy: terminal: {error}"));
+            output::complain(&format_args!("tml-proxy: terminal: {}", in_words(&error)));
             return ExitCode::from(code::FAILED);
         }
     };
@@ -60,7 +61,7 @@ pub fn run(args: &TopArgs) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            output::complain(&format_args!("tml-proxy: terminal: {error}"));
+            output::complain(&format_args!("tml-proxy: terminal: {}", in_words(&error)));
             ExitCode::from(code::FAILED)
         }
     }

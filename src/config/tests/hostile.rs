@@ -4,7 +4,7 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
-use super::{Config, ConfigErrors, file};
+use super::{Config, ConfigErrors, Memory, file};
 use crate::table::Table;
 
 const REFERENCE: &str = include_str!("../../../config/tml-proxy.toml");
@@ -38,7 +38,8 @@ const PIECES: [&str; 24] = [
 ];
 
 fn read(bytes: &[u8]) -> Result<(Config, Table), ConfigErrors> {
-    file::read_bytes(bytes, Path::new("f")).build(&Table::default(), &|_| true)
+    file::read_bytes(bytes, Path::new("f"), &mut Memory::default())
+        .build(&Table::default(), &|_| true)
 }
 
 fn ends_well(bytes: &[u8]) {
