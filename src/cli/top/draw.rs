@@ -57,7 +57,7 @@ fn headline(view: &View) -> Text<'static> {
     let first = format!(
         "tml-proxy {} up {up}   {}   {} of {} sessions",
         status.version,
-        count(status.mappings as u64, "mapping"),
+        count(status.mappings, "mapping"),
         status.sessions,
         status.sessions_limit
     );
