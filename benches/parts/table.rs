@@ -1,22 +1,13 @@
-//! Benchmarks of single parts, by criterion: `cargo bench --bench parts`.
+//! Tables: made, compared and looked up in.
 
-use std::{
-    hint::black_box,
-    net::{Ipv4Addr, SocketAddr},
-    path::Path,
-    sync::Arc,
+use std::{hint::black_box, sync::Arc};
+
+use criterion::{BenchmarkId, Criterion, Throughput};
+use tml_proxy::table::{
+    ListenAddr, ListenHost, MappingName, MappingSpec, Origin, Policy, Surroundings, Table, diff,
 };
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use tml_proxy::{
-    config,
-    table::{
-        ListenAddr, ListenHost, MappingName, MappingSpec, Origin, Policy, Surroundings, Table, diff,
-    },
-};
-
-const SIZES: [u16; 3] = [1, 100, 10_000];
-const FIRST_PORT: u16 = 10_000;
+use super::{FIRST_PORT, SIZES, target};
 
 /// One mapping per public port, as a testbed has one per board.
 fn specs(count: u16) -> Vec<MappingSpec> {
@@ -37,11 +28,6 @@ fn listen(index: u16) -> ListenAddr {
     ListenAddr::new(ListenHost::Any, FIRST_PORT + index)
 }
 
-fn target(index: u16) -> SocketAddr {
-    let [high, low] = index.to_be_bytes();
-    (Ipv4Addr::new(192, 0, high, low), 22).into()
-}
-
 fn build(specs: &[MappingSpec], previous: &Table) -> Table {
     let around = Surroundings {
         reserved: &[],
@@ -50,7 +36,7 @@ fn build(specs: &[MappingSpec], previous: &Table) -> Table {
     Table::build(specs, previous, &around).expect("the mappings do not conflict")
 }
 
-fn table(c: &mut Criterion) {
+pub fn run(c: &mut Criterion) {
     let mut group = c.benchmark_group("table");
     for count in SIZES {
         let before = specs(count);
@@ -83,30 +69,3 @@ fn table(c: &mut Criterion) {
     }
     group.finish();
 }
-
-/// The file an operator would write for [`specs`].
-fn file(count: u16) -> String {
-    let mapping = |index: u16| {
-        let (name, port, target) = (format!("board-{index}"), FIRST_PORT + index, target(index));
-        format!("[[mapping]]\nname = \"{name}\"\nlisten = {port}\ntarget = \"{target}\"\n")
-    };
-    let mappings: String = (0..count).map(mapping).collect();
-    format!("version = {}\n{mappings}", config::VERSION)
-}
-
-fn configuration(c: &mut Criterion) {
-    let mut group = c.benchmark_group("configuration");
-    for count in SIZES {
-        let text = file(count);
-        group.throughput(Throughput::Elements(count.into()));
-        group.bench_function(BenchmarkId::new("parse", count), |b| {
-            b.iter_with_large_drop(|| {
-                config::parse(black_box(&text), Path::new("example.toml")).expect("a valid file")
-            });
-        });
-    }
-    group.finish();
-}
-
-criterion_group!(parts, table, configuration);
-criterion_main!(parts);
