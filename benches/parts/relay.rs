@@ -13,6 +13,7 @@ use tml_proxy::relay::{Kernel, PipeBudget, PipePool, Relay, RelayMode, Side};
 
 const SCRATCH: usize = 64 << 10;
 const TURN: usize = 256 << 10;
+const PIPE: usize = 1 << 20;
 
 /// A client, a relay and a target on one thread.
 struct Stage {
@@ -36,7 +37,7 @@ impl Stage {
             far,
             target,
             relay: Relay::new(mode),
-            pipes: PipePool::new(Arc::new(PipeBudget::new(2, TURN))),
+            pipes: PipePool::new(Arc::new(PipeBudget::new(2, 4 * PIPE, PIPE))),
             scratch: vec![0; SCRATCH],
             buffer: vec![0; TURN],
         }
