@@ -8,6 +8,7 @@ mod address;
 mod document;
 mod draft;
 mod file;
+mod limits;
 mod listing;
 mod mapping;
 mod policy;

@@ -3,6 +3,7 @@
 use std::{ops::RangeInclusive, time::Duration};
 
 use super::{
+    limits,
     reader::{Entry, Section},
     values::{
         ANY_DURATION, Refusal, duration, flag, is_off, number, or_off, prefix, source_address,
@@ -58,6 +59,8 @@ pub(super) fn read(section: &mut Section<'_>, base: &Policy) -> Policy {
         &mut policy.max_sessions,
         or_off(number(1..=u32::MAX)),
     );
+    limits::read_sessions(section, &mut policy.limits);
+    section.set("on_refuse", &mut policy.on_refuse, word(limits::ON_REFUSE));
     for (key, slot) in [
         ("on_remove", &mut policy.on_remove),
         ("on_retarget", &mut policy.on_retarget),

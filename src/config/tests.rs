@@ -1,7 +1,10 @@
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU64, path::Path, time::Duration};
 
 use super::*;
-use crate::table::{Departure, Keepalive, Policy, RelayMode};
+use crate::{
+    limit::{Limits, OnRefuse, Penalty, Rate, SessionLimits},
+    table::{Departure, Keepalive, Policy, RelayMode},
+};
 
 const MAPPING: &str = "[[mapping]]\nname = \"a\"\nlisten = 1000\ntarget = \"10.0.0.1:22\"\n";
 
@@ -25,6 +28,14 @@ fn problems(text: &str) -> String {
     errors.to_string()
 }
 
+fn rate(per_second: u64, burst: u64) -> Rate {
+    let number = |number| NonZeroU64::new(number).expect("not 0");
+    Rate {
+        per_second: number(per_second),
+        burst: number(burst),
+    }
+}
+
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
@@ -46,7 +57,7 @@ mod accepted {
     #[test]
     fn every_setting_of_the_process_can_be_set() {
         let config = config(
-            "[process]\nworkers = 2\nshutdown_timeout = \"off\"\nmax_sessions = 9\n\
+            "[process]\nworkers = 2\nshutdown_timeout = \"off\"\n\
              splice = false\npipe_size = \"1MiB\"\npipes = 7\n\
              [admin]\nlisten = \"[::1]:9\"\n\
              socket = \"/run/s\"\nsocket_mode = \"0600\"\nsocket_group = \"adm\"\n\
@@ -58,7 +69,6 @@ mod accepted {
         let process = Process {
             workers: some(2),
             shutdown_timeout: None,
-            max_sessions: some(9),
             splice: false,
             pipe_size: 1 << 20,
             pipes: AutoOr::Value(7),
@@ -77,7 +87,7 @@ mod accepted {
             config.admin.listen,
             Some("[::1]:9".parse().expect("an address"))
         );
-        assert_eq!(config.admin.origin.to_string(), "f:10:10");
+        assert_eq!(config.admin.origin.to_string(), "f:9:10");
         assert_eq!(config.admin.socket, Some("/run/s".into()));
         assert_eq!(config.admin.socket_mode, 0o600);
         assert_eq!(config.admin.socket_group.as_deref(), Some("adm"));
@@ -94,7 +104,9 @@ mod accepted {
             "",
             "connect_timeout = \"1s\"\nidle_timeout = \"1h 30m\"\nhalf_close_timeout = \"off\"\n\
              keepalive = \"off\"\nuser_timeout = 0\nbacklog = 5\nallow = [\"10.0.0.0/8\"]\n\
-             deny = [\"10.1.0.0/16\"]\nmax_sessions = 3\non_remove = \"kill\"\n\
+             deny = [\"10.1.0.0/16\"]\nmax_sessions = 3\n\
+             max_sessions_per_source = 2\nnew_sessions_per_second = { rate = 20, burst = 40 }\n\
+             new_sessions_per_second_per_source = 5\nmax_dialling = 8\non_refuse = \"close\"\non_remove = \"kill\"\n\
              on_retarget = { drain = \"5s\" }\nrelay = \"copy\"\nbind = \"10.0.0.9\"\n\
              freebind = true\n",
         );
@@ -107,6 +119,13 @@ mod accepted {
             backlog: 5,
             sources: policy.sources.clone(),
             max_sessions: Some(3),
+            limits: SessionLimits {
+                max_sessions_per_source: Some(2),
+                new_sessions: Some(rate(20, 40)),
+                new_sessions_per_source: Some(rate(5, 5)),
+                max_dialling: Some(8),
+            },
+            on_refuse: OnRefuse::Close,
             on_remove: Departure::Kill,
             on_retarget: Departure::Drain(seconds(5)),
             relay: RelayMode::Copy,
@@ -116,6 +135,50 @@ mod accepted {
         assert_eq!(policy, expected);
         assert!(policy.sources.permits([10, 0, 0, 1].into()));
         assert!(!policy.sources.permits([10, 1, 0, 1].into()));
+    }
+
+    #[test]
+    fn every_limit_of_the_process_can_be_set() {
+        let config = config(
+            "[limits]\nmax_sessions = 9\nmax_sessions_per_source = 3\n\
+             new_sessions_per_second = 100\nmax_dialling = 50\n\
+             new_sessions_per_second_per_source = { rate = 2, burst = 10 }\n\
+             source_prefix_v4 = 24\nsource_prefix_v6 = 56\nexempt = [\"10.0.0.0/8\"]\n\
+             penalty = { after = 20, within = \"1m\", lasts = \"10m\" }\n",
+        );
+        let expected = Limits {
+            sessions: SessionLimits {
+                max_sessions_per_source: Some(3),
+                new_sessions: Some(rate(100, 100)),
+                new_sessions_per_source: Some(rate(2, 10)),
+                max_dialling: Some(50),
+            },
+            source_prefix_v4: 24,
+            source_prefix_v6: 56,
+            penalty: Some(Penalty {
+                after: 20,
+                within: seconds(60),
+                lasts: seconds(600),
+            }),
+            exempt: vec!["10.0.0.0/8".parse().expect("a prefix")],
+        };
+        assert_eq!(config.limits, expected);
+        let nine = std::num::NonZero::new(9).expect("not 0");
+        assert_eq!(config.max_sessions, AutoOr::Value(nine));
+    }
+
+    #[test]
+    fn a_mapping_turns_off_a_limit_of_the_defaults() {
+        let keys = [
+            "max_sessions_per_source",
+            "new_sessions_per_second",
+            "new_sessions_per_second_per_source",
+            "max_dialling",
+        ];
+        let on = keys.map(|key| format!("{key} = 7\n")).concat();
+        let off = keys.map(|key| format!("{key} = \"off\"\n")).concat();
+        assert_ne!(policy(&on, "").limits, SessionLimits::default());
+        assert_eq!(policy(&on, &off).limits, SessionLimits::default());
     }
 
     #[test]
@@ -309,6 +372,22 @@ mod refused {
             (
                 "connect_timeout = \"off\"",
                 "found \"off\", allowed: a duration from 1ms to 1year",
+            ),
+            (
+                "new_sessions_per_second = true",
+                "found true, allowed: \"off\", a number from 1 to 1000000 or { rate = 20, burst = 20 }",
+            ),
+            (
+                "new_sessions_per_second = { burst = 2 }",
+                "missing, needed: how much in a second, such as 20",
+            ),
+            (
+                "max_dialling = -1",
+                "found -1, allowed: \"off\" or a number from 1 to 4294967295",
+            ),
+            (
+                "on_refuse = \"drop\"",
+                "found \"drop\", allowed: \"reset\" or \"close\"",
             ),
             (
                 "connect_timeout = \"0s\"",

@@ -29,7 +29,7 @@ impl Refusal {
     }
 
     /// Allowed is `what` as well, and named first.
-    fn or_first(mut self, what: &str) -> Self {
+    pub fn or_first(mut self, what: &str) -> Self {
         self.0.insert(0, what.to_owned());
         self
     }

@@ -8,6 +8,7 @@
 mod acks;
 mod admit;
 mod dial;
+mod extras;
 mod filter;
 mod path;
 mod record;
@@ -24,11 +25,13 @@ use rustix::{event::epoll::EventFlags, io::Errno, net::getsockname, net::sockopt
 
 pub use acks::AckProbe;
 pub use admit::admit;
+pub use extras::Extras;
 pub use filter::SessionFilter;
 pub use record::{SessionId, SessionLine, SessionRecord};
 pub use view::{SessionView, Stage};
 
 use crate::{
+    limit::Dialling,
     listen::Accepted,
     relay::{Kernel, Pipe, PipePool, Progress, Readiness, Relay, RelayMode, Side},
     socket,
@@ -69,6 +72,7 @@ pub struct Session {
     guarded: bool,
     phase: Phase,
     relay: Relay<Pipe>,
+    extras: Option<Box<Extras>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -123,6 +127,7 @@ impl Session {
         route: Arc<Route>,
         now: Instant,
         splice: bool,
+        extras: Option<Box<Extras>>,
     ) -> Result<Self, (Errno, Accepted)> {
         let target = match dial::start(&route) {
             Ok(target) => target,
@@ -146,6 +151,7 @@ impl Session {
             guarded: false,
             phase: Phase::Dialing,
             relay: Relay::new(mode),
+            extras,
         })
     }
 
@@ -261,6 +267,9 @@ impl Session {
         }
         self.connected = Some(turn.now);
         self.active = turn.now;
+        if let Some(extras) = &mut self.extras {
+            extras.dialling = Dialling::default();
+        }
         self.route
             .mapping
             .stats

@@ -3,7 +3,10 @@
 use std::{net::IpAddr, time::Duration};
 
 use super::SourceRules;
-use crate::relay::RelayMode;
+use crate::{
+    limit::{OnRefuse, SessionLimits},
+    relay::RelayMode,
+};
 
 /// Settings of one mapping's listeners and sessions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +29,10 @@ pub struct Policy {
     pub sources: SourceRules,
     /// Sessions open at once.
     pub max_sessions: Option<u32>,
+    /// What else is limited.
+    pub limits: SessionLimits,
+    /// How a client is told that it gets no session.
+    pub on_refuse: OnRefuse,
     /// What happens to live sessions when the mapping, or the port they came through, goes.
     pub on_remove: Departure,
     /// What happens to live sessions when the target behind their port changes.
@@ -53,6 +60,8 @@ impl Default for Policy {
             backlog: 4096,
             sources: SourceRules::default(),
             max_sessions: None,
+            limits: SessionLimits::default(),
+            on_refuse: OnRefuse::Reset,
             on_remove: Departure::Keep,
             on_retarget: Departure::Keep,
             relay: RelayMode::Auto,

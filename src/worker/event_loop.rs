@@ -34,10 +34,12 @@ use super::{
     token::Token,
 };
 use crate::{
+    limit::OnRefuse,
     listen::{AcceptError, Accepted, Backoff, accept},
     relay::{PipePool, Side},
     session::{
-        AckProbe, INTEREST, Session, SessionId, SessionLine, SessionRecord, Turn, Verdict, admit,
+        AckProbe, Extras, INTEREST, Session, SessionId, SessionLine, SessionRecord, Turn, Verdict,
+        admit,
     },
     socket,
     table::{Departure, ListenAddr, Route},
@@ -379,17 +381,14 @@ impl EventLoop {
     fn open(&mut self, accepted: Accepted, route: Arc<Route>) {
         let shared = Arc::clone(&self.shared);
         let id = SessionId(shared.next_session.fetch_add(1, Relaxed));
-        let room = shared.stats.sessions_open() < shared.max_sessions;
-        if let Err(reason) = admit(&accepted, &route, room) {
-            socket::reset_on_close(&accepted.socket);
-            if shared.refusals.grant(self.now) {
-                let record = SessionRecord::refused(id, &accepted, route, reason);
-                shared.record(SessionLine::Ended(record));
-            }
-            return;
-        }
-        let session = match Session::dial(id, accepted, Arc::clone(&route), self.now, shared.splice)
-        {
+        let client = accepted.client.ip();
+        let counted = match admit(client, &route, &shared.gate, &shared.stats, self.now) {
+            Ok(counted) => counted,
+            Err(reason) => return self.refuse(id, &accepted, route, reason),
+        };
+        let extras = counted.and_then(|(seat, dialling)| Extras { seat, dialling }.boxed());
+        let (route_of, splice) = (Arc::clone(&route), shared.splice);
+        let session = match Session::dial(id, accepted, route_of, self.now, splice, extras) {
             Ok(session) => session,
             Err((errno, accepted)) => {
                 socket::reset_on_close(&accepted.socket);
@@ -409,6 +408,17 @@ impl EventLoop {
         }
         if let Some(at) = deadline {
             self.timers.arm(key.index(), at);
+        }
+    }
+
+    /// Turns a client away; dropping its socket closes it.
+    fn refuse(&self, id: SessionId, client: &Accepted, route: Arc<Route>, reason: EndReason) {
+        if route.mapping.policy.on_refuse == OnRefuse::Reset {
+            socket::reset_on_close(&client.socket);
+        }
+        if self.shared.refusals.grant(self.now) {
+            let record = SessionRecord::refused(id, client, route, reason);
+            self.shared.record(SessionLine::Ended(record));
         }
     }
 

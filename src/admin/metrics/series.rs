@@ -100,6 +100,12 @@ series! {
         "Listening sockets open";
     SESSIONS_LIMIT = Gauge "tml_proxy_sessions_limit" []
         "Sessions the process may have open";
+    SOURCES_TRACKED = Gauge "tml_proxy_sources_tracked" []
+        "Entries of the table in which limits per source are counted";
+    SOURCES_EVICTED = Counter "tml_proxy_sources_evicted_total" []
+        "Entries without a session that were forgotten to make room for others";
+    SOURCES_PUT_ASIDE = Counter "tml_proxy_sources_put_aside_total" []
+        "Times a source was put aside because it kept running into its limits";
     PIPES_IN_USE = Gauge "tml_proxy_pipes_in_use" []
         "Pipes lent to sessions";
     PIPES_FREE = Gauge "tml_proxy_pipes_free" []
