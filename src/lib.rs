@@ -13,6 +13,7 @@ pub mod lifecycle;
 pub mod limit;
 pub mod listen;
 pub mod provider;
+pub mod proxy_protocol;
 pub mod relay;
 pub mod session;
 pub mod socket;

@@ -103,6 +103,9 @@ defaults.half_close_timeout                  5m
 defaults.keepalive                           { idle = 1m, interval = 15s, count = 4 }
 defaults.user_timeout                        2m
 defaults.backlog                             4096
+defaults.accept_proxy                        []
+defaults.proxy_header_timeout                5s
+defaults.send_proxy                          off
 defaults.allow                               []
 defaults.deny                                []
 defaults.max_sessions                        off

@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 
 use super::{
     limits::ON_REFUSE,
+    policy::PROXY_VERSIONS,
     settings::{Admin, AutoOr, Config, Log, Process, Targets},
 };
 use crate::{
@@ -205,6 +206,19 @@ impl From<&Policy> for Settings {
             ("keepalive", off_or(policy.keepalive.map(keepalive))),
             ("user_timeout", off_or(policy.user_timeout.map(duration))),
             ("backlog", Setting::Number(policy.backlog.into())),
+            ("accept_proxy", list(&policy.accept_proxy)),
+            (
+                "proxy_header_timeout",
+                duration(policy.proxy_header_timeout),
+            ),
+            (
+                "send_proxy",
+                off_or(
+                    policy
+                        .send_proxy
+                        .map(|version| word(version, PROXY_VERSIONS)),
+                ),
+            ),
             ("allow", list(policy.sources.allow())),
             ("deny", list(policy.sources.deny())),
             (

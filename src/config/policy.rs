@@ -10,7 +10,10 @@ use super::{
         whole_seconds, word,
     },
 };
-use crate::table::{Departure, Keepalive, Policy, RelayMode, SourceRules};
+use crate::{
+    proxy_protocol::Version,
+    table::{Departure, Keepalive, Policy, RelayMode, SourceRules},
+};
 
 /// What tcp(7) takes: milliseconds in a signed 32-bit number.
 const USER_TIMEOUT: RangeInclusive<Duration> =
@@ -21,6 +24,9 @@ const RELAY_MODES: &[(&str, RelayMode)] = &[
     ("copy", RelayMode::Copy),
     ("splice", RelayMode::Splice),
 ];
+
+/// Ways to write a PROXY header.
+pub(super) const PROXY_VERSIONS: &[(&str, Version)] = &[("v1", Version::V1), ("v2", Version::V2)];
 
 const DEPARTURES: &[(&str, Departure)] = &[("keep", Departure::Keep), ("kill", Departure::Kill)];
 
@@ -53,6 +59,19 @@ pub(super) fn read(section: &mut Section<'_>, base: &Policy) -> Policy {
         or_off(duration(USER_TIMEOUT)),
     );
     section.set("backlog", &mut policy.backlog, number(1..=65535));
+    if let Some(trusted) = section.list("accept_proxy", prefix) {
+        policy.accept_proxy = trusted;
+    }
+    section.set(
+        "proxy_header_timeout",
+        &mut policy.proxy_header_timeout,
+        duration(ANY_DURATION),
+    );
+    section.set(
+        "send_proxy",
+        &mut policy.send_proxy,
+        or_off(word(PROXY_VERSIONS)),
+    );
     policy.sources = sources(section, &base.sources);
     section.set(
         "max_sessions",

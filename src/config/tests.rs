@@ -3,6 +3,7 @@ use std::{net::SocketAddr, num::NonZeroU64, path::Path, time::Duration};
 use super::*;
 use crate::{
     limit::{Limits, OnRefuse, Penalty, Rate, SessionLimits},
+    proxy_protocol::Version,
     table::{Departure, Keepalive, Policy, RelayMode},
 };
 
@@ -106,7 +107,9 @@ mod accepted {
              keepalive = \"off\"\nuser_timeout = 0\nbacklog = 5\nallow = [\"10.0.0.0/8\"]\n\
              deny = [\"10.1.0.0/16\"]\nmax_sessions = 3\n\
              max_sessions_per_source = 2\nnew_sessions_per_second = { rate = 20, burst = 40 }\n\
-             new_sessions_per_second_per_source = 5\nmax_dialling = 8\non_refuse = \"close\"\non_remove = \"kill\"\n\
+             new_sessions_per_second_per_source = 5\nmax_dialling = 8\non_refuse = \"close\"\n\
+             accept_proxy = [\"10.2.0.0/16\"]\nproxy_header_timeout = \"2s\"\n\
+             send_proxy = \"v2\"\non_remove = \"kill\"\n\
              on_retarget = { drain = \"5s\" }\nrelay = \"copy\"\nbind = \"10.0.0.9\"\n\
              freebind = true\n",
         );
@@ -117,6 +120,9 @@ mod accepted {
             keepalive: None,
             user_timeout: None,
             backlog: 5,
+            accept_proxy: vec!["10.2.0.0/16".parse().expect("a prefix")],
+            proxy_header_timeout: seconds(2),
+            send_proxy: Some(Version::V2),
             sources: policy.sources.clone(),
             max_sessions: Some(3),
             limits: SessionLimits {

@@ -120,7 +120,8 @@ impl Gate {
                 *place = Some(count_in(counter, max).ok_or(EndReason::DiallingFull)?);
             }
         }
-        Ok(Some((seat, dialling)))
+        let holds = seat.sources.is_some() || dialling.0.iter().any(Option::is_some);
+        Ok(holds.then_some((seat, dialling)))
     }
 
     fn seat(&self, arrival: &Arrival<'_>, limits: &Limits) -> Result<Seat, EndReason> {
@@ -199,25 +200,11 @@ fn count_in(counter: &Arc<AtomicU32>, max: u32) -> Option<Arc<AtomicU32>> {
     counted.ok().map(|_| Arc::clone(counter))
 }
 
-impl Seat {
-    /// Whether nothing is counted.
-    pub fn is_empty(&self) -> bool {
-        self.sources.is_none()
-    }
-}
-
 impl Drop for Seat {
     fn drop(&mut self) {
         if let Some((sources, keys)) = &self.sources {
             keys.iter().flatten().for_each(|key| sources.leave(*key));
         }
-    }
-}
-
-impl Dialling {
-    /// Whether nothing is counted.
-    pub fn is_empty(&self) -> bool {
-        self.0.iter().all(Option::is_none)
     }
 }
 

@@ -23,7 +23,8 @@ const SMALL_FILLS: u8 = 16;
 #[derive(Debug)]
 pub(super) struct Direction<P> {
     carrier: Carrier<P>,
-    delivered: u64,
+    /// Below zero while bytes that were put in front are on their way.
+    delivered: i64,
     spliced: u64,
     from: Side,
     mode: RelayMode,
@@ -94,8 +95,14 @@ impl<P: Level> Direction<P> {
         }
     }
 
+    /// Puts bytes in front of those of the source.
+    pub(super) fn prepend(&mut self, bytes: Box<[u8]>) {
+        self.delivered = -(bytes.len() as i64);
+        self.carrier = Carrier::Kept { bytes, start: 0 };
+    }
+
     pub(super) fn delivered(&self) -> u64 {
-        self.delivered
+        u64::try_from(self.delivered).unwrap_or(0)
     }
 
     pub(super) fn spliced(&self) -> u64 {
@@ -188,7 +195,7 @@ impl<P: Level> Direction<P> {
         scratch: &mut [u8],
         budget: usize,
     ) -> Result<Step, Broken> {
-        let spent_at = self.delivered.saturating_add(budget as u64);
+        let spent_at = self.delivered.saturating_add_unsigned(budget as u64);
         loop {
             if let Moved::Blocked = self.flush(sys, sink)? {
                 return Ok(Step::Blocked);
@@ -239,7 +246,7 @@ impl<P: Level> Direction<P> {
                 }
             };
             match sent {
-                Ok(n) => self.delivered += n as u64,
+                Ok(n) => self.delivered += n as i64,
                 Err(Errno::AGAIN) => {
                     sink.write_would_block();
                     return Ok(Moved::Blocked);
@@ -331,7 +338,7 @@ impl<P: Level> Direction<P> {
                 Err(errno) => return Err(Broken { side: to, errno }),
             },
         };
-        self.delivered += sent as u64;
+        self.delivered += sent as i64;
         if sent < read {
             sink.write_would_block();
             self.carrier = Carrier::Kept {

@@ -99,6 +99,12 @@ impl<P: Level> Relay<P> {
         self.readiness(side).set_closing();
     }
 
+    /// Sends `bytes` to `side` before anything that comes from the other; they are not counted as
+    /// delivered. For a relay that has moved nothing yet.
+    pub fn prepend(&mut self, side: Side, bytes: Box<[u8]>) {
+        self.direction_mut(side.other()).prepend(bytes);
+    }
+
     /// Bytes delivered to `side` so far.
     pub fn delivered_to(&self, side: Side) -> u64 {
         match side {

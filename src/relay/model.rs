@@ -278,6 +278,8 @@ struct Run {
     scratch: Vec<u8>,
     progress: Progress,
     next_byte: u8,
+    /// Bytes sent to the target before those of the client.
+    header: usize,
 }
 
 impl Run {
@@ -288,7 +290,20 @@ impl Run {
             scratch: vec![0; SCRATCH],
             progress: Progress::Waiting,
             next_byte: 0,
+            header: 0,
         }
+    }
+
+    /// A run in which the target gets so many bytes before those of the client.
+    fn with_header(mode: RelayMode, header: usize) -> Self {
+        let mut run = Self::new(mode);
+        if header > 0 {
+            let bytes = vec![0xa5; header];
+            run.world.client.sent.extend(&bytes);
+            run.relay.prepend(Side::Target, bytes.into());
+            run.header = header;
+        }
+        run
     }
 
     fn happen(&mut self, event: &Event) {
@@ -401,6 +416,13 @@ impl Run {
                 assert_eq!(from.sent.len(), to.received.len(), "bytes missing");
             }
         }
+        let arrived = |socket: &Socket| socket.received.len() + socket.unread.len();
+        let to_target = arrived(target).saturating_sub(self.header);
+        assert_eq!(self.relay.delivered_to(Side::Target), to_target as u64);
+        assert_eq!(
+            self.relay.delivered_to(Side::Client),
+            arrived(client) as u64
+        );
         if let Progress::Settling(side) = self.progress {
             let broken = side.other();
             let source_ended_first = self.relay.half_closed_by() == Some(broken);
@@ -422,9 +444,10 @@ proptest! {
         mode in prop_oneof![
             Just(RelayMode::Auto), Just(RelayMode::Copy), Just(RelayMode::Splice),
         ],
+        header in prop_oneof![Just(0), 1..2 * SEND_BUFFER],
         events in events(),
     ) {
-        let mut run = Run::new(mode);
+        let mut run = Run::with_header(mode, header);
         for event in &events {
             run.happen(event);
         }

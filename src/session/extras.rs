@@ -1,6 +1,9 @@
 //! What only some sessions have, kept apart so that the others do not pay for it in memory.
 
-use crate::limit::{Dialling, Seat};
+use crate::{
+    limit::{Dialling, Seat},
+    listen::Front,
+};
 
 /// What only some sessions have.
 #[derive(Debug, Default)]
@@ -9,12 +12,17 @@ pub struct Extras {
     pub seat: Seat,
     /// Its place among those that wait for their target; given back when that answers.
     pub dialling: Dialling,
+    /// Who brought the client here, if it did not come by itself.
+    pub front: Option<Box<Front>>,
 }
 
 impl Extras {
-    /// Boxed if there is anything to keep.
-    pub fn boxed(self) -> Option<Box<Self>> {
-        let plain = self.seat.is_empty() && self.dialling.is_empty();
-        (!plain).then(|| Box::new(self))
+    /// Those of a session that is counted.
+    pub fn counted(seat: Seat, dialling: Dialling) -> Box<Self> {
+        Box::new(Self {
+            seat,
+            dialling,
+            ..Self::default()
+        })
     }
 }

@@ -10,6 +10,7 @@ mod admit;
 mod dial;
 mod extras;
 mod filter;
+mod greeting;
 mod path;
 mod record;
 mod view;
@@ -27,12 +28,14 @@ pub use acks::AckProbe;
 pub use admit::admit;
 pub use extras::Extras;
 pub use filter::SessionFilter;
+pub use greeting::{Greeting, Heard};
 pub use record::{SessionId, SessionLine, SessionRecord};
 pub use view::{SessionView, Stage};
 
 use crate::{
     limit::Dialling,
-    listen::Accepted,
+    listen::{Accepted, Front},
+    proxy_protocol::{self, Endpoints, Value},
     relay::{Kernel, Pipe, PipePool, Progress, Readiness, Relay, RelayMode, Side},
     socket,
     table::Route,
@@ -127,7 +130,7 @@ impl Session {
         route: Arc<Route>,
         now: Instant,
         splice: bool,
-        extras: Option<Box<Extras>>,
+        mut extras: Option<Box<Extras>>,
     ) -> Result<Self, (Errno, Accepted)> {
         let target = match dial::start(&route) {
             Ok(target) => target,
@@ -137,6 +140,9 @@ impl Session {
             true => route.mapping.policy.relay,
             false => RelayMode::Copy,
         };
+        if accepted.front.is_some() {
+            extras.get_or_insert_default().front = accepted.front;
+        }
         Ok(Self {
             id,
             route,
@@ -178,6 +184,11 @@ impl Session {
         self.peer
     }
 
+    /// Who brought the client here, if it did not come by itself.
+    fn front(&self) -> Option<&Front> {
+        self.extras.as_ref()?.front.as_deref()
+    }
+
     /// Whether the target has answered.
     pub fn is_connected(&self) -> bool {
         self.connected.is_some()
@@ -190,6 +201,7 @@ impl Session {
             id: self.id,
             route: Arc::clone(&self.route),
             client: self.peer,
+            front: self.front().map(|front| front.peer),
             source: self.source,
             bytes_up,
             bytes_down,
@@ -278,8 +290,38 @@ impl Session {
         self.source = getsockname(&self.target)
             .ok()
             .and_then(|addr| addr.try_into().ok());
+        if let Some(version) = self.route.mapping.policy.send_proxy {
+            let header = self.header(version);
+            self.relay.prepend(Side::Target, header.into());
+        }
         self.phase = Phase::Relaying;
         self.relay(turn)
+    }
+
+    /// What tells the target whose connection this is.
+    fn header(&self, version: proxy_protocol::Version) -> Vec<u8> {
+        let front = self.front().map(|front| front.destination);
+        let destination = front.unwrap_or_else(|| {
+            let own = getsockname(&self.client).ok();
+            let own = own.and_then(|addr| SocketAddr::try_from(addr).ok());
+            own.unwrap_or_else(|| self.route.listen.socket_addr())
+        });
+        let ends = Endpoints {
+            source: self.peer,
+            destination,
+        };
+        let id = self.id.to_string();
+        let values = [
+            Value {
+                kind: Value::UNIQUE_ID,
+                content: id.as_bytes(),
+            },
+            Value {
+                kind: Value::MAPPING,
+                content: self.route.mapping.name.as_str().as_bytes(),
+            },
+        ];
+        proxy_protocol::write(version, ends, &values)
     }
 
     fn relay(&mut self, turn: &mut Turn<'_>) -> Verdict {
@@ -489,6 +531,7 @@ impl Session {
         let duration = now.duration_since(self.opened);
         stats.session_length.observe(duration);
         let (bytes_up, bytes_down) = self.delivered();
+        let front = self.front().map(|front| front.peer);
         SessionRecord {
             id: self.id,
             bytes_up,
@@ -497,6 +540,7 @@ impl Session {
             duration,
             connect: self.connected.map(|at| at.duration_since(self.opened)),
             client: self.peer,
+            front,
             source: self.source,
             route: self.route,
             reason,

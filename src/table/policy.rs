@@ -2,9 +2,12 @@
 
 use std::{net::IpAddr, time::Duration};
 
+use ipnet::IpNet;
+
 use super::SourceRules;
 use crate::{
     limit::{OnRefuse, SessionLimits},
+    proxy_protocol::Version,
     relay::RelayMode,
 };
 
@@ -25,6 +28,12 @@ pub struct Policy {
     /// Connections that may wait to be accepted (listen(2)); the kernel caps it at
     /// `net.core.somaxconn`.
     pub backlog: u32,
+    /// Who says whose connections it passes on, in a PROXY header; nobody else is asked.
+    pub accept_proxy: Vec<IpNet>,
+    /// How long such a header may take to arrive.
+    pub proxy_header_timeout: Duration,
+    /// Whether the target is told whose connection it gets, in a PROXY header.
+    pub send_proxy: Option<Version>,
     /// Who may connect.
     pub sources: SourceRules,
     /// Sessions open at once.
@@ -58,6 +67,9 @@ impl Default for Policy {
             }),
             user_timeout: Some(Duration::from_secs(120)),
             backlog: 4096,
+            accept_proxy: Vec::new(),
+            proxy_header_timeout: Duration::from_secs(5),
+            send_proxy: None,
             sources: SourceRules::default(),
             max_sessions: None,
             limits: SessionLimits::default(),

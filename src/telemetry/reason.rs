@@ -52,6 +52,10 @@ pub enum EndReason {
     DiallingFull,
     /// The client's network ran into limits too often and is put aside.
     PutAside,
+    /// A front that may say whose its connections are sent no PROXY header, or none that is valid.
+    ProxyHeaderInvalid,
+    /// Such a front sent no whole header within `proxy_header_timeout`.
+    ProxyHeaderTimeout,
     /// The mapping was removed, and its policy closes sessions then.
     MappingRemoved,
     /// The mapping leads to another target now, and its policy closes sessions then.
@@ -68,7 +72,7 @@ pub enum EndReason {
 
 impl EndReason {
     /// Every reason there is, in the order of their numbers.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 30] = [
         Self::Closed,
         Self::ClientReset,
         Self::TargetReset,
@@ -91,6 +95,8 @@ impl EndReason {
         Self::ProcessRate,
         Self::DiallingFull,
         Self::PutAside,
+        Self::ProxyHeaderInvalid,
+        Self::ProxyHeaderTimeout,
         Self::MappingRemoved,
         Self::MappingRetargeted,
         Self::DrainDeadline,
@@ -122,6 +128,8 @@ impl EndReason {
                 | Self::ProcessRate
                 | Self::DiallingFull
                 | Self::PutAside
+                | Self::ProxyHeaderInvalid
+                | Self::ProxyHeaderTimeout
         )
     }
 
@@ -149,6 +157,8 @@ impl EndReason {
             Self::ProcessRate => ("PC", "process_rate"),
             Self::DiallingFull => ("PC", "dialling_full"),
             Self::PutAside => ("PC", "put_aside"),
+            Self::ProxyHeaderInvalid => ("CC", "proxy_header_invalid"),
+            Self::ProxyHeaderTimeout => ("cC", "proxy_header_timeout"),
             Self::MappingRemoved => ("KD", "mapping_removed"),
             Self::MappingRetargeted => ("KD", "mapping_retargeted"),
             Self::DrainDeadline => ("KD", "drain_deadline"),

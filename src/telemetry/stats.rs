@@ -100,17 +100,26 @@ impl Default for MappingStats {
 impl MappingStats {
     /// Counts a new session in, unless `max` are open already.
     pub fn try_open(&self, max: Option<u32>) -> bool {
-        let admitted = self
-            .open
-            .fetch_update(Relaxed, Relaxed, |open| match max {
-                Some(max) if open >= max => None,
-                _ => open.checked_add(1),
-            })
-            .is_ok();
+        let admitted = self.try_reserve(max);
         if admitted {
             self.opened.fetch_add(1, Relaxed);
         }
         admitted
+    }
+
+    /// Takes the place of a session that may be opened later, unless `max` are open already.
+    pub fn try_reserve(&self, max: Option<u32>) -> bool {
+        self.open
+            .fetch_update(Relaxed, Relaxed, |open| match max {
+                Some(max) if open >= max => None,
+                _ => open.checked_add(1),
+            })
+            .is_ok()
+    }
+
+    /// Gives a place back in which no session was opened.
+    pub fn give_back(&self) {
+        self.open.fetch_sub(1, Relaxed);
     }
 
     /// Counts an open session out.

@@ -5,6 +5,7 @@
 //! one turn of it is taken between two looks at epoll. So a keystroke waits for one turn of one
 //! bulk session at most, however many there are.
 
+mod greet;
 mod survey;
 
 use std::{
@@ -38,8 +39,8 @@ use crate::{
     listen::{AcceptError, Accepted, Backoff, accept},
     relay::{PipePool, Side},
     session::{
-        AckProbe, Extras, INTEREST, Session, SessionId, SessionLine, SessionRecord, Turn, Verdict,
-        admit,
+        AckProbe, Extras, Greeting, INTEREST, Session, SessionId, SessionLine, SessionRecord, Turn,
+        Verdict, admit,
     },
     socket,
     table::{Departure, ListenAddr, Route},
@@ -80,6 +81,9 @@ pub(super) struct EventLoop {
     listening: HashMap<ListenAddr, Key>,
     sessions: Slots<Entry>,
     timers: Timers,
+    /// Connections whose header is awaited, and until when.
+    greetings: Slots<Greeting>,
+    greeting_timers: Timers,
     /// Sessions that move bulk and can go on.
     bulk: VecDeque<Key>,
     /// Listeners left alone until a time.
@@ -135,6 +139,8 @@ impl EventLoop {
             listening: HashMap::new(),
             sessions: Slots::new(),
             timers: Timers::default(),
+            greetings: Slots::new(),
+            greeting_timers: Timers::default(),
             bulk: VecDeque::new(),
             paused: Vec::new(),
             pipes,
@@ -150,7 +156,7 @@ impl EventLoop {
     /// Serves until told to stop and the last session has ended.
     pub(super) fn run(mut self) -> io::Result<()> {
         let mut events = Vec::with_capacity(EVENTS);
-        while !(self.draining && self.sessions.len() == 0) {
+        while !(self.draining && self.sessions.len() + self.greetings.len() == 0) {
             events.clear();
             let timeout = self.timeout();
             match epoll::wait(
@@ -168,6 +174,7 @@ impl EventLoop {
                     Token::Commands => self.obey(),
                     Token::Listener(key) => self.accept_from(key),
                     Token::Session(key, side) => self.on_ready(key, side, flags),
+                    Token::Greeting(key) => self.hear(key, flags),
                 }
             }
             self.on_time();
@@ -184,6 +191,7 @@ impl EventLoop {
         }
         let next = [
             self.timers.next(),
+            self.greeting_timers.next(),
             self.paused.iter().map(|(until, _)| *until).min(),
         ]
         .into_iter()
@@ -230,6 +238,7 @@ impl EventLoop {
                 self.with_session(key, Session::on_deadline);
             }
         }
+        self.end_silent_greetings();
         let now = self.now;
         let mut due = Vec::new();
         self.paused.retain(|&(until, key)| {
@@ -379,14 +388,22 @@ impl EventLoop {
     }
 
     fn open(&mut self, accepted: Accepted, route: Arc<Route>) {
+        let id = SessionId(self.shared.next_session.fetch_add(1, Relaxed));
+        match Greeting::is_due(&accepted, &route) {
+            false => self.begin(id, accepted, route),
+            true => self.greet(id, accepted, route),
+        }
+    }
+
+    /// Gives a client its session, unless something keeps it out.
+    fn begin(&mut self, id: SessionId, accepted: Accepted, route: Arc<Route>) {
         let shared = Arc::clone(&self.shared);
-        let id = SessionId(shared.next_session.fetch_add(1, Relaxed));
         let client = accepted.client.ip();
         let counted = match admit(client, &route, &shared.gate, &shared.stats, self.now) {
             Ok(counted) => counted,
             Err(reason) => return self.refuse(id, &accepted, route, reason),
         };
-        let extras = counted.and_then(|(seat, dialling)| Extras { seat, dialling }.boxed());
+        let extras = counted.map(|(seat, dialling)| Extras::counted(seat, dialling));
         let (route_of, splice) = (Arc::clone(&route), shared.splice);
         let session = match Session::dial(id, accepted, route_of, self.now, splice, extras) {
             Ok(session) => session,
@@ -572,6 +589,7 @@ impl EventLoop {
     }
 
     fn cut(&mut self, reason: EndReason, spread: Duration) {
+        self.end_greetings(reason);
         let keys = self.sessions.keys();
         let pace = PACE.min(spread / u32::try_from(keys.len().max(1)).unwrap_or(u32::MAX));
         for (place, key) in (0..).zip(keys) {

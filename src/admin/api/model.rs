@@ -183,6 +183,8 @@ documents! {
         mapping: String,
         /// Who connected.
         client: String,
+        /// The trusted front that passed the client on, if one did.
+        front: Option<String>,
         /// Where.
         listen: String,
         /// Where its bytes go.

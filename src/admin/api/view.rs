@@ -147,6 +147,7 @@ pub(in crate::admin) fn session(view: &SessionView) -> model::Session {
         session: view.id.0,
         mapping: view.route.mapping.name.to_string(),
         client: view.client.to_string(),
+        front: view.front.map(|front| front.to_string()),
         listen: view.route.listen.to_string(),
         target: view.route.target.to_string(),
         source: view.source.map(|source| source.to_string()),
