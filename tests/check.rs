@@ -113,6 +113,8 @@ defaults.max_sessions_per_source             off
 defaults.new_sessions_per_second             off
 defaults.new_sessions_per_second_per_source  off
 defaults.max_dialling                        off
+defaults.bandwidth                           off
+defaults.bandwidth_per_source                off
 defaults.on_refuse                           reset
 defaults.on_remove                           keep
 defaults.on_retarget                         keep

@@ -10,7 +10,9 @@ use toml::de::DeValue;
 use super::{
     reader::{Entry, Section},
     settings::AutoOr,
-    values::{ANY_DURATION, Parsed, Refusal, duration, is_off, number, or_auto, or_off, prefix},
+    values::{
+        ANY_DURATION, Parsed, Refusal, bytes, duration, is_off, number, or_auto, or_off, prefix,
+    },
 };
 use crate::limit::{Limits, OnRefuse, Penalty, Rate, SessionLimits};
 
@@ -111,6 +113,11 @@ pub(super) fn rate(
         per_second,
         burst: burst.unwrap_or(per_second),
     }))
+}
+
+/// Bytes a second, up and down alike.
+pub(super) fn bandwidth(entry: Entry<'_>) -> Option<Option<Rate>> {
+    rate(entry, "\"10MiB\"", bytes, bytes)
 }
 
 /// A penalty may be off, or a table of all three keys.

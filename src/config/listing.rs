@@ -186,6 +186,10 @@ fn rate(rate: Rate, written: impl Fn(u64) -> Setting) -> Setting {
     ]))
 }
 
+fn bandwidth(limit: Rate) -> Setting {
+    rate(limit, |bytes| size(bytes as usize))
+}
+
 fn penalty(penalty: Penalty) -> Setting {
     Setting::Table(Settings(vec![
         ("after", Setting::Number(penalty.after.into())),
@@ -228,6 +232,11 @@ impl From<&Policy> for Settings {
         ];
         settings.extend(session_limits(&policy.limits));
         settings.extend([
+            ("bandwidth", off_or(policy.bandwidth.map(bandwidth))),
+            (
+                "bandwidth_per_source",
+                off_or(policy.bandwidth_per_source.map(bandwidth)),
+            ),
             ("on_refuse", word(policy.on_refuse, ON_REFUSE)),
             ("on_remove", departure(policy.on_remove)),
             ("on_retarget", departure(policy.on_retarget)),

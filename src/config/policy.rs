@@ -79,6 +79,14 @@ pub(super) fn read(section: &mut Section<'_>, base: &Policy) -> Policy {
         or_off(number(1..=u32::MAX)),
     );
     limits::read_sessions(section, &mut policy.limits);
+    for (key, slot) in [
+        ("bandwidth", &mut policy.bandwidth),
+        ("bandwidth_per_source", &mut policy.bandwidth_per_source),
+    ] {
+        if let Some(limit) = section.entry(key).and_then(limits::bandwidth) {
+            *slot = limit;
+        }
+    }
     section.set("on_refuse", &mut policy.on_refuse, word(limits::ON_REFUSE));
     for (key, slot) in [
         ("on_remove", &mut policy.on_remove),

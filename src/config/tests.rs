@@ -109,7 +109,8 @@ mod accepted {
              max_sessions_per_source = 2\nnew_sessions_per_second = { rate = 20, burst = 40 }\n\
              new_sessions_per_second_per_source = 5\nmax_dialling = 8\non_refuse = \"close\"\n\
              accept_proxy = [\"10.2.0.0/16\"]\nproxy_header_timeout = \"2s\"\n\
-             send_proxy = \"v2\"\non_remove = \"kill\"\n\
+             send_proxy = \"v2\"\nbandwidth = \"10MiB\"\n\
+             bandwidth_per_source = { rate = \"1024KiB\", burst = \"1GiB\" }\non_remove = \"kill\"\n\
              on_retarget = { drain = \"5s\" }\nrelay = \"copy\"\nbind = \"10.0.0.9\"\n\
              freebind = true\n",
         );
@@ -131,6 +132,8 @@ mod accepted {
                 new_sessions_per_source: Some(rate(5, 5)),
                 max_dialling: Some(8),
             },
+            bandwidth: Some(rate(10 << 20, 10 << 20)),
+            bandwidth_per_source: Some(rate(1 << 20, 1 << 30)),
             on_refuse: OnRefuse::Close,
             on_remove: Departure::Kill,
             on_retarget: Departure::Drain(seconds(5)),
@@ -386,6 +389,10 @@ mod refused {
             (
                 "new_sessions_per_second = { burst = 2 }",
                 "missing, needed: how much in a second, such as 20",
+            ),
+            (
+                "bandwidth = \"10MB\"",
+                "found \"10MB\", allowed: \"off\", bytes from \"1KiB\" to \"1024GiB\", such as \"10MiB\" or { rate = \"10MiB\", burst = \"10MiB\" }",
             ),
             (
                 "max_dialling = -1",

@@ -11,7 +11,7 @@ use std::{
 use arc_swap::ArcSwap;
 
 use super::{
-    Bucket, Limits, Rate, SessionLimits, SourceNet, SourceTable, Tick,
+    Bucket, Limits, Meter, Rate, SessionLimits, SourceNet, SourceTable, Tick,
     sources::{Scope, SourceKey},
 };
 use crate::telemetry::EndReason;
@@ -32,6 +32,8 @@ pub struct MappingGate {
     scope: Scope,
     begun: Bucket,
     dialling: Arc<AtomicU32>,
+    /// Bytes of all its sessions.
+    pub bandwidth: Meter,
 }
 
 /// A client that wants a session.
@@ -43,6 +45,8 @@ pub struct Arrival<'a> {
     pub limits: &'a SessionLimits,
     /// What is counted for that mapping; none if it has no limits.
     pub gate: Option<&'a MappingGate>,
+    /// Whether the mapping limits the bandwidth of sources.
+    pub metered: bool,
     /// When it came.
     pub now: Tick,
 }
@@ -51,6 +55,14 @@ pub struct Arrival<'a> {
 #[derive(Debug, Default)]
 pub struct Seat {
     sources: Option<(Arc<SourceTable>, [Option<SourceKey>; 2])>,
+    meter: Option<Arc<Meter>>,
+}
+
+impl Seat {
+    /// The bytes of all sessions of the source in this mapping.
+    pub fn meter(&self) -> Option<&Meter> {
+        self.meter.as_deref()
+    }
 }
 
 /// A session's place among those that wait for their target; dropping it gives it back.
@@ -131,14 +143,16 @@ impl Gate {
         if limits.penalty.is_some() && self.sources.is_aside(net, arrival.now) {
             return Err(EndReason::PutAside);
         }
-        let of_process = Some((&limits.sessions, Scope::PROCESS));
-        let of_mapping = arrival.gate.map(|gate| (arrival.limits, gate.scope));
+        let of_process = Some((&limits.sessions, Scope::PROCESS, false));
+        let of_mapping = arrival
+            .gate
+            .map(|gate| (arrival.limits, gate.scope, arrival.metered));
         let mut seat = Seat::default();
         for (place, counted) in [of_process, of_mapping].into_iter().enumerate() {
-            let Some((own, scope)) = counted else {
+            let Some((own, scope, metered)) = counted else {
                 continue;
             };
-            if !own.counts_sources() {
+            if !own.counts_sources() && !metered {
                 continue;
             }
             let key = SourceKey { scope, net };
@@ -150,6 +164,9 @@ impl Gate {
                 .sources
                 .get_or_insert_with(|| (Arc::clone(&self.sources), [None; 2]));
             keys[place] = Some(key);
+            if metered {
+                seat.meter = Some(self.sources.meter(key));
+            }
         }
         Ok(seat)
     }
@@ -172,6 +189,7 @@ impl MappingGate {
             scope: Scope(NEXT.fetch_add(1, Relaxed)),
             begun: Bucket::default(),
             dialling: Arc::default(),
+            bandwidth: Meter::default(),
         }
     }
 }
@@ -248,6 +266,7 @@ mod tests {
             client: text.parse().expect("an address"),
             limits: &NO_LIMITS,
             gate: None,
+            metered: false,
             now: NOW,
         }
     }

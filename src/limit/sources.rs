@@ -12,12 +12,12 @@ use std::{
     hash::BuildHasher,
     net::{IpAddr, Ipv6Addr},
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
 
-use super::{Penalty, SessionLimits, Tick, bucket, tick::nanos};
+use super::{Meter, Penalty, SessionLimits, Tick, bucket, tick::nanos};
 use crate::telemetry::EndReason;
 
 /// Parts of the table, each with a lock of its own.
@@ -132,6 +132,11 @@ impl SourceTable {
         })
     }
 
+    /// The bytes of a source that has been counted in.
+    pub(super) fn meter(&self, key: SourceKey) -> Arc<Meter> {
+        self.with(key, |entry| Arc::clone(entry.meter.get_or_insert_default()))
+    }
+
     /// Counts a session out that was counted in.
     pub(super) fn leave(&self, key: SourceKey) {
         self.with(key, |entry| entry.open = entry.open.saturating_sub(1));
@@ -224,6 +229,7 @@ struct Entry {
     begun: Tick,
     struck: Tick,
     aside_until: Tick,
+    meter: Option<Arc<Meter>>,
 }
 
 impl Default for Part {

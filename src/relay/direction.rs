@@ -62,8 +62,10 @@ enum Flow {
 pub(super) enum Step {
     /// A socket has to become ready first.
     Blocked,
-    /// The budget is spent.
+    /// The turn is over.
     Again,
+    /// It may not move more.
+    Exhausted,
     /// The source has ended and everything was delivered.
     Delivered,
 }
@@ -186,16 +188,17 @@ impl<P: Level> Direction<P> {
         }
     }
 
-    /// Moves what can be moved, about `budget` bytes at most.
+    /// Moves what can be moved: about `turn` bytes, and `most` of those that have not been read yet.
     pub(super) fn advance<S: Syscalls<Pipe = P>>(
         &mut self,
         sys: &mut S,
         source: &mut Readiness,
         sink: &mut Readiness,
         scratch: &mut [u8],
-        budget: usize,
+        (turn, most): (usize, usize),
     ) -> Result<Step, Broken> {
-        let spent_at = self.delivered.saturating_add_unsigned(budget as u64);
+        let turn_ends = self.delivered.saturating_add_unsigned(turn as u64);
+        let exhausted_at = self.delivered.saturating_add_unsigned(most as u64);
         loop {
             if let Moved::Blocked = self.flush(sys, sink)? {
                 return Ok(Step::Blocked);
@@ -207,13 +210,20 @@ impl<P: Level> Direction<P> {
             if !source.readable() {
                 return Ok(Step::Blocked);
             }
-            if self.delivered >= spent_at {
+            if self.delivered >= exhausted_at {
+                return Ok(Step::Exhausted);
+            }
+            if self.delivered >= turn_ends {
                 return Ok(Step::Again);
             }
+            let most = exhausted_at.abs_diff(self.delivered) as usize;
             self.choose_carrier(sys, source);
             let moved = match self.carrier {
-                Carrier::Pipe(_) => self.fill(sys, source)?,
-                Carrier::Scratch | Carrier::Kept { .. } => self.copy(sys, source, sink, scratch)?,
+                Carrier::Pipe(_) => self.fill(sys, source, most)?,
+                Carrier::Scratch | Carrier::Kept { .. } => {
+                    let room = scratch.len().min(most);
+                    self.copy(sys, source, sink, &mut scratch[..room])?
+                }
             };
             if let Moved::Blocked = moved {
                 return Ok(Step::Blocked);
@@ -265,11 +275,12 @@ impl<P: Level> Direction<P> {
         &mut self,
         sys: &mut impl Syscalls<Pipe = P>,
         source: &mut Readiness,
+        most: usize,
     ) -> Result<Moved, Broken> {
         let Carrier::Pipe(pipe) = &mut self.carrier else {
             return Ok(Moved::Some);
         };
-        match sys.fill(self.from, pipe) {
+        match sys.fill(self.from, pipe, most) {
             // At an urgent mark with an end of stream behind it, splice(2) says 0 although bytes
             // wait. Only recv(2) tells an end.
             Ok(0) => self.leave_to_recv(sys),
@@ -279,7 +290,9 @@ impl<P: Level> Direction<P> {
                 source.read_would_block();
                 return Ok(Moved::Blocked);
             }
-            Ok(n) if n < SMALL_FILL => self.small_fills = self.small_fills.saturating_add(1),
+            Ok(n) if n < SMALL_FILL.min(most) => {
+                self.small_fills = self.small_fills.saturating_add(1)
+            }
             Ok(_) => self.small_fills = 0,
             // Not a socket splice(2) can serve, or a filter forbids the call: nothing was moved,
             // so copying can take over.

@@ -46,8 +46,8 @@ impl Syscalls for Kernel<'_> {
         retry_on_intr(|| rustix::net::send(self.socket(to), bytes, SendFlags::NOSIGNAL))
     }
 
-    fn fill(&mut self, from: Side, pipe: &mut Pipe) -> io::Result<usize> {
-        let len = self.pipes.pipe_size();
+    fn fill(&mut self, from: Side, pipe: &mut Pipe, most: usize) -> io::Result<usize> {
+        let len = self.pipes.pipe_size().min(most);
         let n = retry_on_intr(|| splice(self.socket(from), None, &pipe.write, None, len, SPLICE))?;
         pipe.level += n;
         Ok(n)

@@ -33,6 +33,7 @@ pub fn admit(
             client,
             limits: &mapping.policy.limits,
             gate: mapping.gate.as_deref(),
+            metered: mapping.policy.bandwidth_per_source.is_some(),
             now: now.into(),
         })?;
         match mapping.stats.try_open(mapping.policy.max_sessions) {

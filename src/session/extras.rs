@@ -1,7 +1,9 @@
 //! What only some sessions have, kept apart so that the others do not pay for it in memory.
 
+use std::time::Instant;
+
 use crate::{
-    limit::{Dialling, Seat},
+    limit::{Dialling, Lane, Seat},
     listen::Front,
 };
 
@@ -12,6 +14,12 @@ pub struct Extras {
     pub seat: Seat,
     /// Its place among those that wait for their target; given back when that answers.
     pub dialling: Dialling,
+    /// Both directions under the limits of bandwidth.
+    pub up: Lane,
+    /// See there.
+    pub down: Lane,
+    /// When a direction that has spent what it may move goes on.
+    pub wake: Option<Instant>,
     /// Who brought the client here, if it did not come by itself.
     pub front: Option<Box<Front>>,
 }

@@ -13,6 +13,7 @@ mod filter;
 mod greeting;
 mod path;
 mod record;
+mod throttle;
 mod view;
 
 use std::{
@@ -36,7 +37,7 @@ use crate::{
     limit::Dialling,
     listen::{Accepted, Front},
     proxy_protocol::{self, Endpoints, Value},
-    relay::{Kernel, Pipe, PipePool, Progress, Readiness, Relay, RelayMode, Side},
+    relay::{Budget, Kernel, Pipe, PipePool, Progress, Readiness, Relay, RelayMode, Side},
     socket,
     table::Route,
     telemetry::EndReason,
@@ -143,6 +144,7 @@ impl Session {
         if accepted.front.is_some() {
             extras.get_or_insert_default().front = accepted.front;
         }
+        throttle::take_on(&mut extras, &route.mapping);
         Ok(Self {
             id,
             route,
@@ -326,19 +328,28 @@ impl Session {
 
     fn relay(&mut self, turn: &mut Turn<'_>) -> Verdict {
         let before = (self.delivered(), self.relay.half_closed_by());
+        let budget = match &self.extras {
+            None => Budget::turn(turn.budget),
+            Some(extras) => throttle::budget(extras, &self.route.mapping, turn),
+        };
         let mut kernel = Kernel {
             client: self.client.as_fd(),
             target: self.target.as_fd(),
             pipes: turn.pipes,
         };
-        let progress = self.relay.advance(&mut kernel, turn.scratch, turn.budget);
+        let progress = self.relay.advance(&mut kernel, turn.scratch, budget);
         self.count(before.0);
+        let moved = self.moved_since(before.0);
+        if let Some(extras) = &mut self.extras {
+            throttle::charge(extras, &self.route.mapping, moved, turn.now);
+        }
         if before != (self.delivered(), self.relay.half_closed_by()) {
             self.active = turn.now;
         }
         match progress {
             Progress::Waiting => Verdict::Wait,
             Progress::Again => Verdict::Again,
+            Progress::Exhausted => self.pause(turn.now),
             Progress::Closed => Verdict::End(EndReason::Closed),
             Progress::Broken => Verdict::End(self.fault_reason()),
             Progress::Settling(side) => {
@@ -383,15 +394,40 @@ impl Session {
         )
     }
 
-    fn count(&self, before: (u64, u64)) {
+    fn moved_since(&self, before: (u64, u64)) -> (u64, u64) {
         let (up, down) = self.delivered();
+        (up - before.0, down - before.1)
+    }
+
+    fn count(&self, before: (u64, u64)) {
+        let (up, down) = self.moved_since(before);
         let stats = &self.route.mapping.stats;
-        if up > before.0 {
-            stats.add_up(up - before.0);
+        if up > 0 {
+            stats.add_up(up);
         }
-        if down > before.1 {
-            stats.add_down(down - before.1);
+        if down > 0 {
+            stats.add_down(down);
         }
+    }
+
+    /// Waits until a direction may move bytes again.
+    fn pause(&mut self, now: Instant) -> Verdict {
+        let wake = self.extras.as_ref().and_then(|extras| {
+            let lanes = [&extras.up, &extras.down];
+            let ready = lanes.map(|lane| lane.ready().instant());
+            ready.into_iter().filter(|at| *at > now).min()
+        });
+        let (Some(extras), Some(_)) = (&mut self.extras, wake) else {
+            return Verdict::Again;
+        };
+        extras.wake = wake;
+        self.route.mapping.stats.count_pause();
+        Verdict::Wait
+    }
+
+    /// Until when bytes wait because of a limit of bandwidth.
+    pub fn paused_until(&self) -> Option<Instant> {
+        self.extras.as_ref()?.wake
     }
 
     fn fault_reason(&self) -> EndReason {
@@ -449,6 +485,14 @@ impl Session {
             Phase::Dialing => Verdict::Wait,
             Phase::Settling { pause, .. } if quiet >= pause => self.settle(turn),
             Phase::Settling { .. } => Verdict::Wait,
+            Phase::Relaying if self.paused_until().is_some() => {
+                // It is neither idle nor silent: bytes wait for their time.
+                if quiet >= PIPE_IDLE {
+                    self.release_pipes(turn);
+                }
+                self.active = now;
+                Verdict::Wait
+            }
             Phase::Relaying => {
                 let over = |span: Option<Duration>| span.is_some_and(|span| quiet >= span);
                 if let Some(closed) = self.relay.half_closed_by()
@@ -463,15 +507,19 @@ impl Session {
                     return Verdict::End(EndReason::IdleTimeout);
                 }
                 if quiet >= PIPE_IDLE {
-                    self.relay.release_idle_pipes(&mut Kernel {
-                        client: self.client.as_fd(),
-                        target: self.target.as_fd(),
-                        pipes: turn.pipes,
-                    });
+                    self.release_pipes(turn);
                 }
                 Verdict::Wait
             }
         }
+    }
+
+    fn release_pipes(&mut self, turn: &mut Turn<'_>) {
+        self.relay.release_idle_pipes(&mut Kernel {
+            client: self.client.as_fd(),
+            target: self.target.as_fd(),
+            pipes: turn.pipes,
+        });
     }
 
     /// Has the session end at `at`, or earlier if that was wanted already.
@@ -496,6 +544,7 @@ impl Session {
                 mapping: Arc::clone(&successor.mapping),
             }),
         };
+        throttle::take_on(&mut self.extras, &self.route.mapping);
         self.guard();
         if let Err(error) = socket::set_liveness(&self.client, &self.route.mapping.policy) {
             tracing::debug!(session = %self.id, %error, "the client's keepalive stays as it was");

@@ -116,6 +116,8 @@ impl Mapping {
 
 /// What a policy has to have counted, going on with what was counted before.
 fn gate(policy: &Policy, before: Option<&Arc<MappingGate>>) -> Option<Arc<MappingGate>> {
-    (policy.limits != SessionLimits::default())
-        .then(|| before.map_or_else(Arc::default, Arc::clone))
+    let limited = policy.limits != SessionLimits::default()
+        || policy.bandwidth.is_some()
+        || policy.bandwidth_per_source.is_some();
+    limited.then(|| before.map_or_else(Arc::default, Arc::clone))
 }

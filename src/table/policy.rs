@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::SourceRules;
 use crate::{
-    limit::{OnRefuse, SessionLimits},
+    limit::{OnRefuse, Rate, SessionLimits},
     proxy_protocol::Version,
     relay::RelayMode,
 };
@@ -40,6 +40,10 @@ pub struct Policy {
     pub max_sessions: Option<u32>,
     /// What else is limited.
     pub limits: SessionLimits,
+    /// Bytes in each direction, of all sessions.
+    pub bandwidth: Option<Rate>,
+    /// Bytes in each direction, of all sessions of one source.
+    pub bandwidth_per_source: Option<Rate>,
     /// How a client is told that it gets no session.
     pub on_refuse: OnRefuse,
     /// What happens to live sessions when the mapping, or the port they came through, goes.
@@ -73,6 +77,8 @@ impl Default for Policy {
             sources: SourceRules::default(),
             max_sessions: None,
             limits: SessionLimits::default(),
+            bandwidth: None,
+            bandwidth_per_source: None,
             on_refuse: OnRefuse::Reset,
             on_remove: Departure::Keep,
             on_retarget: Departure::Keep,

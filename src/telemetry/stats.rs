@@ -73,6 +73,7 @@ pub struct MappingStats {
     connect_failures: [AtomicU64; ConnectFailure::ALL.len()],
     bytes_up: AtomicU64,
     bytes_down: AtomicU64,
+    pauses: AtomicU64,
     /// From accepting a client to its target's answer.
     pub connect_latency: Histogram<{ CONNECT_BOUNDS.len() }>,
     /// From accepting a client to the end of its session.
@@ -90,6 +91,7 @@ impl Default for MappingStats {
             connect_failures: Default::default(),
             bytes_up: AtomicU64::default(),
             bytes_down: AtomicU64::default(),
+            pauses: AtomicU64::default(),
             connect_latency: Histogram::new(&CONNECT_BOUNDS),
             session_length: Histogram::new(&LENGTH_BOUNDS),
             path: PathStats::default(),
@@ -156,6 +158,16 @@ impl MappingStats {
     /// Counts bytes delivered to the client.
     pub fn add_down(&self, bytes: u64) {
         self.bytes_down.fetch_add(bytes, Relaxed);
+    }
+
+    /// Counts a wait of a session for its limit of bandwidth.
+    pub fn count_pause(&self) {
+        self.pauses.fetch_add(1, Relaxed);
+    }
+
+    /// Times a session waited for its limit of bandwidth.
+    pub fn pauses(&self) -> u64 {
+        self.pauses.load(Relaxed)
     }
 
     /// Sessions open now.

@@ -84,6 +84,9 @@ pub(super) struct EventLoop {
     /// Connections whose header is awaited, and until when.
     greetings: Slots<Greeting>,
     greeting_timers: Timers,
+    /// Sessions that wait for a limit of bandwidth. They come and go often, and would leave an entry
+    /// among the deadlines each time.
+    pauses: Timers,
     /// Sessions that move bulk and can go on.
     bulk: VecDeque<Key>,
     /// Listeners left alone until a time.
@@ -141,6 +144,7 @@ impl EventLoop {
             timers: Timers::default(),
             greetings: Slots::new(),
             greeting_timers: Timers::default(),
+            pauses: Timers::default(),
             bulk: VecDeque::new(),
             paused: Vec::new(),
             pipes,
@@ -192,6 +196,7 @@ impl EventLoop {
         let next = [
             self.timers.next(),
             self.greeting_timers.next(),
+            self.pauses.next(),
             self.paused.iter().map(|(until, _)| *until).min(),
         ]
         .into_iter()
@@ -238,6 +243,7 @@ impl EventLoop {
                 self.with_session(key, Session::on_deadline);
             }
         }
+        self.end_pauses();
         self.end_silent_greetings();
         let now = self.now;
         let mut due = Vec::new();
@@ -284,6 +290,33 @@ impl EventLoop {
         }
         if let Some(at) = entry.session.deadline() {
             self.timers.arm(key.index(), at);
+        }
+        if let Some(at) = entry.session.paused_until() {
+            self.pauses.arm(key.index(), at);
+        }
+    }
+
+    /// Lets sessions go on that have waited for their limit of bandwidth.
+    fn end_pauses(&mut self) {
+        while let Some(slot) = self.pauses.pop_due(self.now) {
+            let Some(key) = self.sessions.occupant_of(slot) else {
+                continue;
+            };
+            let Some(entry) = self.sessions.get_mut(key) else {
+                continue;
+            };
+            match entry.session.paused_until() {
+                None => {}
+                Some(at) if at > self.now => self.pauses.arm(slot, at),
+                Some(_) if !entry.session.moves_bulk() => {
+                    self.with_session(key, Session::resume);
+                }
+                Some(_) if entry.queued => {}
+                Some(_) => {
+                    entry.queued = true;
+                    self.bulk.push_back(key);
+                }
+            }
         }
     }
 
@@ -568,6 +601,9 @@ impl EventLoop {
             }
             if let Some(at) = entry.session.deadline() {
                 self.timers.arm(key.index(), at);
+            }
+            if let Some(at) = entry.session.paused_until() {
+                self.pauses.arm(key.index(), at);
             }
         }
     }

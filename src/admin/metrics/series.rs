@@ -66,6 +66,8 @@ series! {
         "Clients that got no session, by cause; they are in sessions_ended too";
     BYTES = Counter "tml_proxy_bytes_total" ["mapping", "direction"]
         "Bytes delivered: up to the target, down to the client";
+    BANDWIDTH_PAUSES = Counter "tml_proxy_bandwidth_pauses_total" ["mapping"]
+        "Times a session had bytes to move and waited for its limit of bandwidth; appears with the first";
     CONNECT_FAILURES = Counter "tml_proxy_connect_failures_total" ["mapping", "cause"]
         "Connections to the target that did not come about, by cause";
     CONNECT_LATENCY = Histogram "tml_proxy_connect_latency_seconds" ["mapping"]
