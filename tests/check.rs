@@ -120,6 +120,7 @@ defaults.on_remove                           keep
 defaults.on_retarget                         keep
 defaults.relay                               auto
 defaults.bind                                off
+defaults.transparent                         false
 defaults.freebind                            false
 
 NAME      LISTEN                 TARGET                  NOT AS IN DEFAULTS

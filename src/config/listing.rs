@@ -242,6 +242,7 @@ impl From<&Policy> for Settings {
             ("on_retarget", departure(policy.on_retarget)),
             ("relay", text(policy.relay)),
             ("bind", off_or(policy.bind.map(text))),
+            ("transparent", Setting::Flag(policy.transparent)),
             ("freebind", Setting::Flag(policy.freebind)),
         ]);
         Self(settings)

@@ -98,6 +98,7 @@ pub(super) fn read(section: &mut Section<'_>, base: &Policy) -> Policy {
     }
     section.set("relay", &mut policy.relay, word(RELAY_MODES));
     section.set("bind", &mut policy.bind, or_off(source_address));
+    section.set("transparent", &mut policy.transparent, flag);
     section.set("freebind", &mut policy.freebind, flag);
     policy
 }

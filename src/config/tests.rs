@@ -139,6 +139,7 @@ mod accepted {
             on_retarget: Departure::Drain(seconds(5)),
             relay: RelayMode::Copy,
             bind: Some([10, 0, 0, 9].into()),
+            transparent: false,
             freebind: true,
         };
         assert_eq!(policy, expected);
@@ -353,6 +354,34 @@ mod refused {
                 "f:3:1: mapping \"b\": listen",
                 "f:3:1: mapping \"b\": target",
             ]
+        );
+    }
+
+    #[test]
+    fn a_transparent_mapping_needs_clients_of_its_targets_family() {
+        let of = |listen: &str, more: &str| {
+            let target = "target = \"[fd00::1]:22\"";
+            let text = format!("[[mapping]]\nname = \"a\"\nlisten = {listen}\n{target}\n{more}");
+            read(&format!("version = 1\n{text}transparent = true\n"))
+        };
+        assert!(of("\"[::]:1000\"", "").is_ok());
+        assert!(of("1000", "accept_proxy = [\"10.0.0.1\"]\n").is_ok());
+        for listen in [
+            "1000",
+            "\"0.0.0.0:1000\"",
+            "[\"[::]:1000\", \"10.0.0.1:1001\"]",
+        ] {
+            assert_eq!(
+                of(listen, "").expect_err(listen).to_string(),
+                "f:6:15: mapping \"a\": transparent: transparent needs clients of the target's \
+                 family, IPv6: listen on \"[::]:PORT\" or on such an address"
+            );
+        }
+        let bound = of("\"[::]:1000\"", "bind = \"fd00::9\"\n").expect_err("both");
+        assert_eq!(
+            bound.to_string(),
+            "f:7:15: mapping \"a\": transparent: transparent connects from the client's address \
+             and bind from fd00::9"
         );
     }
 

@@ -9,5 +9,5 @@ mod bind;
 mod set;
 
 pub use accept::{AcceptError, Accepted, Backoff, Front, accept};
-pub use bind::{ListenError, ListenStep, bind};
+pub use bind::{ListenError, ListenStep, bind, check_transparent};
 pub use set::{Change, Listeners, Opened};

@@ -133,7 +133,7 @@ impl Session {
         splice: bool,
         mut extras: Option<Box<Extras>>,
     ) -> Result<Self, (Errno, Accepted)> {
-        let target = match dial::start(&route) {
+        let target = match dial::start(&route, accepted.client) {
             Ok(target) => target,
             Err(errno) => return Err((errno, accepted)),
         };

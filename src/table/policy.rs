@@ -54,6 +54,8 @@ pub struct Policy {
     pub relay: RelayMode,
     /// Source address for connections to the target.
     pub bind: Option<IpAddr>,
+    /// Whether connections to the target come from the client's address (ip(7) `IP_TRANSPARENT`).
+    pub transparent: bool,
     /// Whether addresses may be bound that this machine does not have yet (ip(7) `IP_FREEBIND`).
     pub freebind: bool,
 }
@@ -84,6 +86,7 @@ impl Default for Policy {
             on_retarget: Departure::Keep,
             relay: RelayMode::Auto,
             bind: None,
+            transparent: false,
             freebind: false,
         }
     }
