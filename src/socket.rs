@@ -10,9 +10,11 @@ use std::{
 };
 
 use rustix::{
-    io::Result,
+    io::{Errno, Result},
     net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with, sockopt},
 };
+
+use socket2::SockRef;
 
 use crate::table::{Keepalive, Policy};
 
@@ -63,6 +65,14 @@ pub fn set_freebind(socket: impl AsFd, addr: &SocketAddr) -> Result<()> {
         SocketAddr::V4(_) => sockopt::set_ip_freebind(socket, true),
         SocketAddr::V6(_) => sockopt::set_ipv6_freebind(socket, true),
     }
+}
+
+/// Lets a socket be bound to any address, as if it were this machine's (ip(7) `IP_TRANSPARENT`; the
+/// option is one for both families).
+pub fn set_transparent(socket: impl AsFd) -> Result<()> {
+    SockRef::from(&socket.as_fd())
+        .set_ip_transparent_v4(true)
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
 /// Makes closing the socket send a reset instead of an end of stream (socket(7) `SO_LINGER`).

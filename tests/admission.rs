@@ -142,7 +142,7 @@ fn a_mapping_that_is_full_resets_the_next_client_until_one_leaves() {
 
 #[test]
 fn a_process_that_is_full_resets_the_next_client_until_one_leaves() {
-    let process = "[process]\nmax_sessions = 3\n";
+    let process = "[limits]\nmax_sessions = 3\n";
     let scene = Scene::with(&Setup::default(), process, "");
     let mut pairs: Vec<(Peer, Peer)> = (0..3).map(|_| scene.pair()).collect();
     assert_eq!(

@@ -72,38 +72,57 @@ fn a_valid_file_is_printed_with_ranges_as_ranges_and_off_spelled_out() {
     assert_eq!(output.status.code(), Some(0));
     assert!(output.stderr.is_empty());
     let expected = "\
-process.workers              auto
-process.bulk_nice            10
-process.shutdown_timeout     off
-process.max_sessions         auto
-process.splice               true
-process.pipe_size            1MiB
-process.pipes                auto
-admin.listen                 127.0.0.1:9422
-admin.socket                 off
-admin.socket_mode            0660
-admin.socket_group           off
-log.format                   text
-log.level                    info
-log.sessions                 true
-log.session_openings         false
-log.session_every            off
-log.refusals_per_second      20
-targets.allow                []
-defaults.connect_timeout     10s
-defaults.idle_timeout        1h
-defaults.half_close_timeout  5m
-defaults.keepalive           { idle = 1m, interval = 15s, count = 4 }
-defaults.user_timeout        2m
-defaults.backlog             4096
-defaults.allow               []
-defaults.deny                []
-defaults.max_sessions        off
-defaults.on_remove           keep
-defaults.on_retarget         keep
-defaults.relay               auto
-defaults.bind                off
-defaults.freebind            false
+process.workers                              auto
+process.bulk_nice                            10
+process.shutdown_timeout                     off
+process.splice                               true
+process.pipe_size                            1MiB
+process.pipes                                auto
+admin.listen                                 127.0.0.1:9422
+admin.socket                                 off
+admin.socket_mode                            0660
+admin.socket_group                           off
+log.format                                   text
+log.level                                    info
+log.sessions                                 true
+log.session_openings                         false
+log.session_every                            off
+log.refusals_per_second                      20
+targets.allow                                []
+limits.max_sessions                          auto
+limits.max_sessions_per_source               off
+limits.new_sessions_per_second               off
+limits.new_sessions_per_second_per_source    off
+limits.max_dialling                          off
+limits.source_prefix_v4                      32
+limits.source_prefix_v6                      64
+limits.penalty                               off
+limits.exempt                                []
+defaults.connect_timeout                     10s
+defaults.idle_timeout                        1h
+defaults.half_close_timeout                  5m
+defaults.keepalive                           { idle = 1m, interval = 15s, count = 4 }
+defaults.user_timeout                        2m
+defaults.backlog                             4096
+defaults.accept_proxy                        []
+defaults.proxy_header_timeout                5s
+defaults.send_proxy                          off
+defaults.allow                               []
+defaults.deny                                []
+defaults.max_sessions                        off
+defaults.max_sessions_per_source             off
+defaults.new_sessions_per_second             off
+defaults.new_sessions_per_second_per_source  off
+defaults.max_dialling                        off
+defaults.bandwidth                           off
+defaults.bandwidth_per_source                off
+defaults.on_refuse                           reset
+defaults.on_remove                           keep
+defaults.on_retarget                         keep
+defaults.relay                               auto
+defaults.bind                                off
+defaults.transparent                         false
+defaults.freebind                            false
 
 NAME      LISTEN                 TARGET                  NOT AS IN DEFAULTS
 board-14  *:22014                [fd00::14]:22
@@ -185,7 +204,7 @@ target = "[fd00::1]:22"
 "#,
     );
     let expected = "\
-FILE:4:1: process.worker: unknown key (did you mean \"workers\"?), allowed: workers, bulk_nice, shutdown_timeout, max_sessions, splice, pipe_size, pipes
+FILE:4:1: process.worker: unknown key (did you mean \"workers\"?), allowed: workers, bulk_nice, shutdown_timeout, splice, pipe_size, pipes
 FILE:5:13: process.pipe_size: found 262144, allowed: a power of two from \"4KiB\" to \"1MiB\", such as \"256KiB\"
 FILE:11:16: defaults.idle_timeout: found 90, allowed: \"off\" or a duration with its unit, such as \"90s\" or \"90m\"
 FILE:15:10: mapping \"board-14\": listen: found 70000, allowed: a port from 1 to 65535

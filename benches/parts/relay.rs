@@ -9,7 +9,7 @@ use std::{
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use rustix::event::epoll::EventFlags;
-use tml_proxy::relay::{Kernel, PipeBudget, PipePool, Relay, RelayMode, Side};
+use tml_proxy::relay::{Budget, Kernel, PipeBudget, PipePool, Relay, RelayMode, Side};
 
 const SCRATCH: usize = 64 << 10;
 const TURN: usize = 256 << 10;
@@ -58,7 +58,8 @@ impl Stage {
                 target: self.far.as_fd(),
                 pipes: &mut self.pipes,
             };
-            self.relay.advance(&mut kernel, &mut self.scratch, TURN);
+            self.relay
+                .advance(&mut kernel, &mut self.scratch, Budget::turn(TURN));
             received += moved(self.target.read(&mut self.buffer));
         }
     }

@@ -56,7 +56,7 @@ pub fn problems(sources: &Sources) -> Vec<Problem> {
         );
     }
     let shared = &sources.shared;
-    let (open, limit) = (shared.stats.sessions_open(), shared.max_sessions);
+    let (open, limit) = (shared.stats.sessions_open(), shared.gate.max_sessions());
     if open >= limit {
         add(
             Severity::Error,

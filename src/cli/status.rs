@@ -71,6 +71,7 @@ fn text(status: &Status, screen: &Screen) -> String {
                 bytes(status.bytes_down)
             ),
         ),
+        ("refused", refused(status)),
         (
             "pipes",
             format!(
@@ -100,6 +101,23 @@ fn text(status: &Status, screen: &Screen) -> String {
     let rows = rows.map(|(name, value)| [name.to_owned(), value]);
     text.push_str(&columns(&rows));
     text
+}
+
+/// Clients that got no session, most frequent reason first.
+fn refused(status: &Status) -> String {
+    let mut reasons: Vec<_> = status.refused.iter().collect();
+    reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    let counts = reasons
+        .iter()
+        .map(|(reason, count)| format!("{count} {reason}"));
+    let mut text: Vec<String> = counts.collect();
+    if status.sources_put_aside > 0 {
+        text.push(format!("{} sources put aside", status.sources_put_aside));
+    }
+    match text.is_empty() {
+        true => "nobody".to_owned(),
+        false => text.join(", "),
+    }
 }
 
 fn headline(status: &Status, screen: &Screen) -> String {
@@ -133,6 +151,10 @@ mod tests {
             }],
             sessions: 3,
             sessions_limit: 10,
+            refused: [("denied", 2), ("source_rate", 30)]
+                .map(|(reason, count)| (reason.to_owned(), count))
+                .into(),
+            sources_put_aside: 1,
             bytes_up: 2048,
             ..Status::default()
         };
@@ -143,7 +165,8 @@ mod tests {
                         version    1.0.0, up 1m 01s\n\
                         sessions   3 of 10 open, 0 so far\n\
                         mappings   0 with 0 listeners\n\
-                        delivered  2.0K up, 0 down\n";
+                        delivered  2.0K up, 0 down\n\
+                        refused    30 source_rate, 2 denied, 1 sources put aside\n";
         assert!(text.starts_with(expected), "{text}");
     }
 }

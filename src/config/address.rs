@@ -111,6 +111,11 @@ impl Listen {
         Ok(Self { host, ports })
     }
 
+    /// The addresses of this machine it means.
+    pub fn host(&self) -> ListenHost {
+        self.host
+    }
+
     /// How many public addresses these are.
     pub fn count(&self) -> usize {
         self.ports.count()

@@ -2,12 +2,19 @@
 //!
 //! Names are those of the file and in its order; whatever is off is called `off`.
 
-use std::{fmt, time::Duration};
+use std::{fmt, num::NonZeroU32, time::Duration};
 
 use serde::{Serialize, Serializer};
 
-use super::settings::{Admin, AutoOr, Config, Log, Process, Targets};
-use crate::table::{Departure, Keepalive, Policy};
+use super::{
+    limits::ON_REFUSE,
+    policy::PROXY_VERSIONS,
+    settings::{Admin, AutoOr, Config, Log, Process, Targets},
+};
+use crate::{
+    limit::{Limits, Penalty, Rate, SessionLimits},
+    table::{Departure, Keepalive, Policy},
+};
 
 /// Settings by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,12 +79,13 @@ impl fmt::Display for Setting {
 
 impl Config {
     /// Every section but the mappings, by name.
-    pub fn sections(&self) -> [(&'static str, Settings); 5] {
+    pub fn sections(&self) -> [(&'static str, Settings); 6] {
         [
             ("process", process(&self.process)),
             ("admin", admin(&self.admin)),
             ("log", log(&self.log)),
             ("targets", targets(&self.targets)),
+            ("limits", limits(self.max_sessions, &self.limits)),
             ("defaults", Settings::from(&self.defaults)),
         ]
     }
@@ -95,7 +103,6 @@ fn process(process: &Process) -> Settings {
             "shutdown_timeout",
             off_or(process.shutdown_timeout.map(duration)),
         ),
-        ("max_sessions", auto_or(process.max_sessions)),
         ("splice", Setting::Flag(process.splice)),
         ("pipe_size", size(process.pipe_size)),
         ("pipes", pipes),
@@ -138,9 +145,63 @@ fn targets(targets: &Targets) -> Settings {
     Settings(vec![("allow", list(&targets.allow))])
 }
 
+fn limits(max_sessions: AutoOr<NonZeroU32>, limits: &Limits) -> Settings {
+    let mut settings = vec![("max_sessions", auto_or(max_sessions))];
+    settings.extend(session_limits(&limits.sessions));
+    settings.extend([
+        (
+            "source_prefix_v4",
+            Setting::Number(limits.source_prefix_v4.into()),
+        ),
+        (
+            "source_prefix_v6",
+            Setting::Number(limits.source_prefix_v6.into()),
+        ),
+        ("penalty", off_or(limits.penalty.map(penalty))),
+        ("exempt", list(&limits.exempt)),
+    ]);
+    Settings(settings)
+}
+
+fn session_limits(limits: &SessionLimits) -> [(&'static str, Setting); 4] {
+    let count = |limit: Option<u32>| off_or(limit.map(|max| Setting::Number(max.into())));
+    let per_second = |limit: Option<Rate>| off_or(limit.map(|limit| rate(limit, Setting::Number)));
+    [
+        (
+            "max_sessions_per_source",
+            count(limits.max_sessions_per_source),
+        ),
+        ("new_sessions_per_second", per_second(limits.new_sessions)),
+        (
+            "new_sessions_per_second_per_source",
+            per_second(limits.new_sessions_per_source),
+        ),
+        ("max_dialling", count(limits.max_dialling)),
+    ]
+}
+
+fn rate(rate: Rate, written: impl Fn(u64) -> Setting) -> Setting {
+    Setting::Table(Settings(vec![
+        ("rate", written(rate.per_second.get())),
+        ("burst", written(rate.burst.get())),
+    ]))
+}
+
+fn bandwidth(limit: Rate) -> Setting {
+    rate(limit, |bytes| size(bytes as usize))
+}
+
+fn penalty(penalty: Penalty) -> Setting {
+    Setting::Table(Settings(vec![
+        ("after", Setting::Number(penalty.after.into())),
+        ("within", duration(penalty.within)),
+        ("lasts", duration(penalty.lasts)),
+    ]))
+}
+
 impl From<&Policy> for Settings {
     fn from(policy: &Policy) -> Self {
-        Self(vec![
+        let mut settings = vec![
             ("connect_timeout", duration(policy.connect_timeout)),
             ("idle_timeout", off_or(policy.idle_timeout.map(duration))),
             (
@@ -150,18 +211,42 @@ impl From<&Policy> for Settings {
             ("keepalive", off_or(policy.keepalive.map(keepalive))),
             ("user_timeout", off_or(policy.user_timeout.map(duration))),
             ("backlog", Setting::Number(policy.backlog.into())),
+            ("accept_proxy", list(&policy.accept_proxy)),
+            (
+                "proxy_header_timeout",
+                duration(policy.proxy_header_timeout),
+            ),
+            (
+                "send_proxy",
+                off_or(
+                    policy
+                        .send_proxy
+                        .map(|version| word(version, PROXY_VERSIONS)),
+                ),
+            ),
             ("allow", list(policy.sources.allow())),
             ("deny", list(policy.sources.deny())),
             (
                 "max_sessions",
                 off_or(policy.max_sessions.map(|max| Setting::Number(max.into()))),
             ),
+        ];
+        settings.extend(session_limits(&policy.limits));
+        settings.extend([
+            ("bandwidth", off_or(policy.bandwidth.map(bandwidth))),
+            (
+                "bandwidth_per_source",
+                off_or(policy.bandwidth_per_source.map(bandwidth)),
+            ),
+            ("on_refuse", word(policy.on_refuse, ON_REFUSE)),
             ("on_remove", departure(policy.on_remove)),
             ("on_retarget", departure(policy.on_retarget)),
             ("relay", text(policy.relay)),
             ("bind", off_or(policy.bind.map(text))),
+            ("transparent", Setting::Flag(policy.transparent)),
             ("freebind", Setting::Flag(policy.freebind)),
-        ])
+        ]);
+        Self(settings)
     }
 }
 
@@ -190,6 +275,11 @@ fn size(bytes: usize) -> Setting {
         kib if kib % 1024 == 0 => text(format!("{}MiB", kib >> 10)),
         kib => text(format!("{kib}KiB")),
     }
+}
+
+fn word<T: PartialEq>(value: T, words: &[(&str, T)]) -> Setting {
+    let word = words.iter().find(|(_, meaning)| *meaning == value);
+    text(word.map_or("", |(word, _)| word))
 }
 
 fn text(value: impl fmt::Display) -> Setting {

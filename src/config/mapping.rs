@@ -11,7 +11,7 @@ use super::{
     settings::Targets,
     values::{Parsed, Refusal, integer},
 };
-use crate::table::{MappingName, MappingSpec, Origin, Policy};
+use crate::table::{ListenHost, MappingName, MappingSpec, Origin, Policy};
 
 /// Public addresses that a file may ask for in all. Each costs a descriptor, and far fewer are to
 /// be had; a slip must not cost all memory before that is found out.
@@ -52,6 +52,15 @@ impl<'a> Mappings<'a> {
         if let Some((target, entry)) = &target {
             let bind = section.entry("bind");
             check_family(&policy, target, bind.as_ref().unwrap_or(entry));
+            if let Some((listens, _)) = &public {
+                let transparent = section.entry("transparent");
+                check_transparent(
+                    &policy,
+                    listens,
+                    target,
+                    transparent.as_ref().unwrap_or(entry),
+                );
+            }
         }
         section.finish();
 
@@ -156,6 +165,33 @@ fn parse_target(value: &DeValue<'_>) -> Parsed<Target> {
     match value.as_str() {
         Some(text) => Target::parse(text),
         None => Err(Refusal::new(address::TARGET)),
+    }
+}
+
+/// A client's address can only be that of a connection to a target of its family.
+fn check_transparent(policy: &Policy, listens: &[Listen], target: &Target, at: &Entry<'_>) {
+    if !policy.transparent {
+        return;
+    }
+    if let Some(bind) = policy.bind {
+        at.contradicts(format!(
+            "transparent connects from the client's address and bind from {bind}"
+        ));
+    }
+    // Behind a front, clients have whatever address it states.
+    let other = listens.iter().find(|listen| match listen.host() {
+        ListenHost::Any => true,
+        ListenHost::V4(_) => !target.ip().is_ipv4(),
+        ListenHost::V6(_) => target.ip().is_ipv4(),
+    });
+    if policy.accept_proxy.is_empty() && other.is_some() {
+        let (family, any) = match target.ip().is_ipv4() {
+            true => ("IPv4", "0.0.0.0"),
+            false => ("IPv6", "[::]"),
+        };
+        at.contradicts(format!(
+            "transparent needs clients of the target's family, {family}: listen on \"{any}:PORT\" or on such an address"
+        ));
     }
 }
 

@@ -10,6 +10,7 @@ mod blocks;
 mod document;
 mod draft;
 mod file;
+mod limits;
 mod listing;
 mod mapping;
 mod memory;

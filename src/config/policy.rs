@@ -3,13 +3,17 @@
 use std::{ops::RangeInclusive, time::Duration};
 
 use super::{
+    limits,
     reader::{Entry, Section},
     values::{
         ANY_DURATION, Refusal, duration, flag, is_off, number, or_off, prefix, source_address,
         whole_seconds, word,
     },
 };
-use crate::table::{Departure, Keepalive, Policy, RelayMode, SourceRules};
+use crate::{
+    proxy_protocol::Version,
+    table::{Departure, Keepalive, Policy, RelayMode, SourceRules},
+};
 
 /// What tcp(7) takes: milliseconds in a signed 32-bit number.
 const USER_TIMEOUT: RangeInclusive<Duration> =
@@ -20,6 +24,9 @@ const RELAY_MODES: &[(&str, RelayMode)] = &[
     ("copy", RelayMode::Copy),
     ("splice", RelayMode::Splice),
 ];
+
+/// Ways to write a PROXY header.
+pub(super) const PROXY_VERSIONS: &[(&str, Version)] = &[("v1", Version::V1), ("v2", Version::V2)];
 
 const DEPARTURES: &[(&str, Departure)] = &[("keep", Departure::Keep), ("kill", Departure::Kill)];
 
@@ -52,12 +59,35 @@ pub(super) fn read(section: &mut Section<'_>, base: &Policy) -> Policy {
         or_off(duration(USER_TIMEOUT)),
     );
     section.set("backlog", &mut policy.backlog, number(1..=65535));
+    if let Some(trusted) = section.list("accept_proxy", prefix) {
+        policy.accept_proxy = trusted;
+    }
+    section.set(
+        "proxy_header_timeout",
+        &mut policy.proxy_header_timeout,
+        duration(ANY_DURATION),
+    );
+    section.set(
+        "send_proxy",
+        &mut policy.send_proxy,
+        or_off(word(PROXY_VERSIONS)),
+    );
     policy.sources = sources(section, &base.sources);
     section.set(
         "max_sessions",
         &mut policy.max_sessions,
         or_off(number(1..=u32::MAX)),
     );
+    limits::read_sessions(section, &mut policy.limits);
+    for (key, slot) in [
+        ("bandwidth", &mut policy.bandwidth),
+        ("bandwidth_per_source", &mut policy.bandwidth_per_source),
+    ] {
+        if let Some(limit) = section.entry(key).and_then(limits::bandwidth) {
+            *slot = limit;
+        }
+    }
+    section.set("on_refuse", &mut policy.on_refuse, word(limits::ON_REFUSE));
     for (key, slot) in [
         ("on_remove", &mut policy.on_remove),
         ("on_retarget", &mut policy.on_retarget),
@@ -68,6 +98,7 @@ pub(super) fn read(section: &mut Section<'_>, base: &Policy) -> Policy {
     }
     section.set("relay", &mut policy.relay, word(RELAY_MODES));
     section.set("bind", &mut policy.bind, or_off(source_address));
+    section.set("transparent", &mut policy.transparent, flag);
     section.set("freebind", &mut policy.freebind, flag);
     policy
 }

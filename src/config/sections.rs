@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use toml::de::DeValue;
 
 use super::{
-    VERSION,
+    VERSION, limits,
     mapping::Mappings,
     policy,
     reader::Section,
@@ -40,6 +40,9 @@ pub(super) fn read<'a>(
         targets: root.section("targets").map(targets).unwrap_or_default(),
         ..Config::default()
     };
+    if let Some(section) = root.section("limits") {
+        (config.max_sessions, config.limits) = limits::read_process(section);
+    }
     if let Some(mut section) = root.section("defaults") {
         config.defaults = policy::read(&mut section, &config.defaults);
         section.finish();
@@ -74,11 +77,6 @@ fn process(mut section: Section<'_>) -> Process {
         "shutdown_timeout",
         &mut process.shutdown_timeout,
         or_off(duration(ANY_DURATION)),
-    );
-    section.set(
-        "max_sessions",
-        &mut process.max_sessions,
-        or_auto(number(1..=u32::MAX)),
     );
     section.set("splice", &mut process.splice, flag);
     section.set("pipe_size", &mut process.pipe_size, pipe_size);

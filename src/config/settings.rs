@@ -11,7 +11,10 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::table::{MappingSpec, Origin, Policy};
+use crate::{
+    limit::Limits,
+    table::{MappingSpec, Origin, Policy},
+};
 
 /// Everything a configuration says.
 #[derive(Debug, Clone, Default)]
@@ -24,6 +27,10 @@ pub struct Config {
     pub log: Log,
     /// Which targets are fit at all.
     pub targets: Targets,
+    /// Limits of the process.
+    pub limits: Limits,
+    /// Sessions open at once; `Auto` follows the descriptor limit.
+    pub max_sessions: AutoOr<NonZeroU32>,
     /// The policy of a mapping that says nothing else.
     pub defaults: Policy,
     /// The mappings, in the order they were asked for, ranges expanded and defaults applied.
@@ -39,8 +46,6 @@ pub struct Process {
     pub bulk_nice: u8,
     /// How long a stop waits for sessions; `None` is for ever.
     pub shutdown_timeout: Option<Duration>,
-    /// Sessions open at once; `Auto` follows the descriptor limit.
-    pub max_sessions: AutoOr<NonZeroU32>,
     /// Whether any session may splice.
     pub splice: bool,
     /// Bytes asked for per pipe; a power of two.
@@ -55,7 +60,6 @@ impl Default for Process {
             workers: AutoOr::Auto,
             bulk_nice: 10,
             shutdown_timeout: Some(Duration::from_secs(30)),
-            max_sessions: AutoOr::Auto,
             splice: true,
             pipe_size: 1 << 20,
             pipes: AutoOr::Auto,
@@ -128,9 +132,10 @@ pub struct Targets {
 }
 
 /// A value, or the wish that the program picks one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum AutoOr<T> {
     /// The program picks.
+    #[default]
     Auto,
     /// The operator picked.
     Value(T),

@@ -1,7 +1,11 @@
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU64, path::Path, time::Duration};
 
 use super::*;
-use crate::table::{Departure, Keepalive, Policy, RelayMode};
+use crate::{
+    limit::{Limits, OnRefuse, Penalty, Rate, SessionLimits},
+    proxy_protocol::Version,
+    table::{Departure, Keepalive, Policy, RelayMode},
+};
 
 const MAPPING: &str = "[[mapping]]\nname = \"a\"\nlisten = 1000\ntarget = \"10.0.0.1:22\"\n";
 
@@ -25,6 +29,14 @@ fn problems(text: &str) -> String {
     errors.to_string()
 }
 
+fn rate(per_second: u64, burst: u64) -> Rate {
+    let number = |number| NonZeroU64::new(number).expect("not 0");
+    Rate {
+        per_second: number(per_second),
+        burst: number(burst),
+    }
+}
+
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
@@ -46,7 +58,7 @@ mod accepted {
     #[test]
     fn every_setting_of_the_process_can_be_set() {
         let config = config(
-            "[process]\nworkers = 2\nbulk_nice = 0\nshutdown_timeout = \"off\"\nmax_sessions = 9\n\
+            "[process]\nworkers = 2\nbulk_nice = 0\nshutdown_timeout = \"off\"\n\
              splice = false\npipe_size = \"64KiB\"\npipes = 7\n\
              [admin]\nlisten = \"[::1]:9\"\n\
              socket = \"/run/s\"\nsocket_mode = \"0600\"\nsocket_group = \"adm\"\n\
@@ -59,7 +71,6 @@ mod accepted {
             workers: some(2),
             bulk_nice: 0,
             shutdown_timeout: None,
-            max_sessions: some(9),
             splice: false,
             pipe_size: 64 << 10,
             pipes: AutoOr::Value(7),
@@ -78,7 +89,7 @@ mod accepted {
             config.admin.listen,
             Some("[::1]:9".parse().expect("an address"))
         );
-        assert_eq!(config.admin.origin.to_string(), "f:11:10");
+        assert_eq!(config.admin.origin.to_string(), "f:10:10");
         assert_eq!(config.admin.socket, Some("/run/s".into()));
         assert_eq!(config.admin.socket_mode, 0o600);
         assert_eq!(config.admin.socket_group.as_deref(), Some("adm"));
@@ -95,7 +106,12 @@ mod accepted {
             "",
             "connect_timeout = \"1s\"\nidle_timeout = \"1h 30m\"\nhalf_close_timeout = \"off\"\n\
              keepalive = \"off\"\nuser_timeout = 0\nbacklog = 5\nallow = [\"10.0.0.0/8\"]\n\
-             deny = [\"10.1.0.0/16\"]\nmax_sessions = 3\non_remove = \"kill\"\n\
+             deny = [\"10.1.0.0/16\"]\nmax_sessions = 3\n\
+             max_sessions_per_source = 2\nnew_sessions_per_second = { rate = 20, burst = 40 }\n\
+             new_sessions_per_second_per_source = 5\nmax_dialling = 8\non_refuse = \"close\"\n\
+             accept_proxy = [\"10.2.0.0/16\"]\nproxy_header_timeout = \"2s\"\n\
+             send_proxy = \"v2\"\nbandwidth = \"10MiB\"\n\
+             bandwidth_per_source = { rate = \"1024KiB\", burst = \"1GiB\" }\non_remove = \"kill\"\n\
              on_retarget = { drain = \"5s\" }\nrelay = \"copy\"\nbind = \"10.0.0.9\"\n\
              freebind = true\n",
         );
@@ -106,17 +122,74 @@ mod accepted {
             keepalive: None,
             user_timeout: None,
             backlog: 5,
+            accept_proxy: vec!["10.2.0.0/16".parse().expect("a prefix")],
+            proxy_header_timeout: seconds(2),
+            send_proxy: Some(Version::V2),
             sources: policy.sources.clone(),
             max_sessions: Some(3),
+            limits: SessionLimits {
+                max_sessions_per_source: Some(2),
+                new_sessions: Some(rate(20, 40)),
+                new_sessions_per_source: Some(rate(5, 5)),
+                max_dialling: Some(8),
+            },
+            bandwidth: Some(rate(10 << 20, 10 << 20)),
+            bandwidth_per_source: Some(rate(1 << 20, 1 << 30)),
+            on_refuse: OnRefuse::Close,
             on_remove: Departure::Kill,
             on_retarget: Departure::Drain(seconds(5)),
             relay: RelayMode::Copy,
             bind: Some([10, 0, 0, 9].into()),
+            transparent: false,
             freebind: true,
         };
         assert_eq!(policy, expected);
         assert!(policy.sources.permits([10, 0, 0, 1].into()));
         assert!(!policy.sources.permits([10, 1, 0, 1].into()));
+    }
+
+    #[test]
+    fn every_limit_of_the_process_can_be_set() {
+        let config = config(
+            "[limits]\nmax_sessions = 9\nmax_sessions_per_source = 3\n\
+             new_sessions_per_second = 100\nmax_dialling = 50\n\
+             new_sessions_per_second_per_source = { rate = 2, burst = 10 }\n\
+             source_prefix_v4 = 24\nsource_prefix_v6 = 56\nexempt = [\"10.0.0.0/8\"]\n\
+             penalty = { after = 20, within = \"1m\", lasts = \"10m\" }\n",
+        );
+        let expected = Limits {
+            sessions: SessionLimits {
+                max_sessions_per_source: Some(3),
+                new_sessions: Some(rate(100, 100)),
+                new_sessions_per_source: Some(rate(2, 10)),
+                max_dialling: Some(50),
+            },
+            source_prefix_v4: 24,
+            source_prefix_v6: 56,
+            penalty: Some(Penalty {
+                after: 20,
+                within: seconds(60),
+                lasts: seconds(600),
+            }),
+            exempt: vec!["10.0.0.0/8".parse().expect("a prefix")],
+        };
+        assert_eq!(config.limits, expected);
+        let nine = std::num::NonZero::new(9).expect("not 0");
+        assert_eq!(config.max_sessions, AutoOr::Value(nine));
+    }
+
+    #[test]
+    fn a_mapping_turns_off_a_limit_of_the_defaults() {
+        let keys = [
+            "max_sessions_per_source",
+            "new_sessions_per_second",
+            "new_sessions_per_second_per_source",
+            "max_dialling",
+        ];
+        let on = keys.map(|key| format!("{key} = 7\n")).concat();
+        let off = keys.map(|key| format!("{key} = \"off\"\n")).concat();
+        assert_ne!(policy(&on, "").limits, SessionLimits::default());
+        assert_eq!(policy(&on, &off).limits, SessionLimits::default());
     }
 
     #[test]
@@ -286,6 +359,34 @@ mod refused {
     }
 
     #[test]
+    fn a_transparent_mapping_needs_clients_of_its_targets_family() {
+        let of = |listen: &str, more: &str| {
+            let target = "target = \"[fd00::1]:22\"";
+            let text = format!("[[mapping]]\nname = \"a\"\nlisten = {listen}\n{target}\n{more}");
+            read(&format!("version = 1\n{text}transparent = true\n"))
+        };
+        assert!(of("\"[::]:1000\"", "").is_ok());
+        assert!(of("1000", "accept_proxy = [\"10.0.0.1\"]\n").is_ok());
+        for listen in [
+            "1000",
+            "\"0.0.0.0:1000\"",
+            "[\"[::]:1000\", \"10.0.0.1:1001\"]",
+        ] {
+            assert_eq!(
+                of(listen, "").expect_err(listen).to_string(),
+                "f:6:15: mapping \"a\": transparent: transparent needs clients of the target's \
+                 family, IPv6: listen on \"[::]:PORT\" or on such an address"
+            );
+        }
+        let bound = of("\"[::]:1000\"", "bind = \"fd00::9\"\n").expect_err("both");
+        assert_eq!(
+            bound.to_string(),
+            "f:7:15: mapping \"a\": transparent: transparent connects from the client's address \
+             and bind from fd00::9"
+        );
+    }
+
+    #[test]
     fn a_name_used_twice_is_reported_with_both_places() {
         let text = problems(&format!("{MAPPING}{}", MAPPING.replace("1000", "1001")));
         assert_eq!(text, "f:7:8: mapping \"a\": name: already used at f:3:8");
@@ -310,6 +411,26 @@ mod refused {
             (
                 "connect_timeout = \"off\"",
                 "found \"off\", allowed: a duration from 1ms to 1year",
+            ),
+            (
+                "new_sessions_per_second = true",
+                "found true, allowed: \"off\", a number from 1 to 1000000 or { rate = 20, burst = 20 }",
+            ),
+            (
+                "new_sessions_per_second = { burst = 2 }",
+                "missing, needed: how much in a second, such as 20",
+            ),
+            (
+                "bandwidth = \"10MB\"",
+                "found \"10MB\", allowed: \"off\", bytes from \"1KiB\" to \"1024GiB\", such as \"10MiB\" or { rate = \"10MiB\", burst = \"10MiB\" }",
+            ),
+            (
+                "max_dialling = -1",
+                "found -1, allowed: \"off\" or a number from 1 to 4294967295",
+            ),
+            (
+                "on_refuse = \"drop\"",
+                "found \"drop\", allowed: \"reset\" or \"close\"",
             ),
             (
                 "connect_timeout = \"0s\"",

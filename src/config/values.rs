@@ -2,7 +2,10 @@
 //!
 //! A kind is a function from a TOML value; kinds are put together with [`or_off`] and [`or_auto`].
 
-use std::{fmt, net::IpAddr, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    fmt, net::IpAddr, num::NonZeroU64, ops::RangeInclusive, path::PathBuf, str::FromStr,
+    time::Duration,
+};
 
 use ipnet::IpNet;
 use toml::de::DeValue;
@@ -29,7 +32,7 @@ impl Refusal {
     }
 
     /// Allowed is `what` as well, and named first.
-    fn or_first(mut self, what: &str) -> Self {
+    pub fn or_first(mut self, what: &str) -> Self {
         self.0.insert(0, what.to_owned());
         self
     }
@@ -195,8 +198,19 @@ pub(super) fn pipe_size(value: &DeValue<'_>) -> Parsed<usize> {
         .ok_or_else(|| Refusal::new("a power of two from \"4KiB\" to \"1MiB\", such as \"256KiB\""))
 }
 
+/// An amount of bytes worth limiting.
+pub(super) fn bytes(value: &DeValue<'_>) -> Parsed<NonZeroU64> {
+    const AMOUNTS: RangeInclusive<usize> = 1 << 10..=1 << 40;
+    value
+        .as_str()
+        .and_then(parse_size)
+        .filter(|amount| AMOUNTS.contains(amount))
+        .and_then(|amount| NonZeroU64::new(amount as u64))
+        .ok_or_else(|| Refusal::new("bytes from \"1KiB\" to \"1024GiB\", such as \"10MiB\""))
+}
+
 fn parse_size(text: &str) -> Option<usize> {
-    let units = [("KiB", 1 << 10), ("MiB", 1 << 20)];
+    let units = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
     let (number, unit) = units
         .iter()
         .find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, unit)))?;

@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    listen::{Change, ListenError, Listeners},
+    listen::{Change, ListenError, Listeners, check_transparent},
     table::{
         self, Diff, Hold, Holds, ListenAddr, Mapping, MappingName, Route, RouteChange, Summary,
         Table,
@@ -76,6 +76,13 @@ impl Control {
         holds.retain(|name, _| table.mappings().iter().any(|mapping| mapping.name == *name));
         let changed = diff.changed.iter().map(|change| &change.new);
         let touched: Vec<_> = diff.added.iter().chain(changed).cloned().collect();
+        let refused = touched
+            .iter()
+            .filter_map(|route| check_transparent(route).err());
+        let refused: Vec<_> = refused.collect();
+        if !refused.is_empty() {
+            return Err(refused);
+        }
         let missing = self.missing(&touched, &holds);
         let opened = self.listeners.prepare(missing, &diff.removed)?;
         let departed = self.departed(&diff, &table);

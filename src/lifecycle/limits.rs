@@ -36,8 +36,10 @@ pub struct Wanted {
 pub struct Budget {
     /// Descriptors the process may have open.
     pub descriptors: u64,
-    /// Sessions that fit: two descriptors each.
+    /// Sessions there may be: two descriptors each, and no more than wanted.
     pub sessions: u32,
+    /// Sessions that would fit, however many are wanted.
+    pub fit: u32,
     /// Pipes that fit: two descriptors each, and the user's pipe memory.
     pub pipes: usize,
     /// Bytes of memory for them.
@@ -78,6 +80,7 @@ pub fn budget(
     Budget {
         descriptors,
         sessions: wanted.sessions.map_or(fit, |sessions| sessions.min(fit)),
+        fit,
         pipes: pipes as usize,
         pipe_memory: memory as usize,
     }

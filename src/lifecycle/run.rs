@@ -28,6 +28,7 @@ use super::{
 use crate::{
     admin::{self, AdminListener, Order, OrderError, Sources, UnixSocket},
     config::{AutoOr, Config, ConfigErrors, LogFormat, Memory},
+    limit::Gate,
     listen::ListenError,
     os_error::in_words,
     provider::{Overrides, Source},
@@ -108,6 +109,8 @@ struct Running<'a> {
     orders: mpsc::Receiver<Order>,
     ended: mpsc::UnboundedReceiver<Result<(), String>>,
     workers: usize,
+    /// Sessions the descriptors are enough for.
+    sessions_fit: u32,
 }
 
 impl<'a> Running<'a> {
@@ -142,7 +145,7 @@ impl<'a> Running<'a> {
             log_openings: config.log.session_openings,
             log_sessions: config.log.sessions,
             next_session: AtomicU64::new(1),
-            max_sessions: budget.sessions,
+            gate: Gate::new(config.limits.clone(), budget.sessions),
             splice: config.process.splice && budget.pipes > 0,
         });
         let start_failed =
@@ -207,6 +210,7 @@ impl<'a> Running<'a> {
             orders,
             ended,
             workers: threads,
+            sessions_fit: budget.fit,
         };
         let result = running.serve(signals).await;
         shared.log.close();
@@ -341,6 +345,10 @@ impl<'a> Running<'a> {
             .load_again(self.overrides, &self.control.table(), &mut self.memory)
             .map_err(|errors| errors.to_string())?;
         let summary = self.control.apply(table).map_err(|errors| list(&errors))?;
+        let fit = self.sessions_fit;
+        let max_sessions = sessions_wanted(&config).map_or(fit, |wanted| wanted.min(fit));
+        let gate = &self.sources.shared.gate;
+        gate.set(config.limits.clone(), max_sessions);
         tracing::info!(
             added = summary.added,
             removed = summary.removed,
@@ -464,10 +472,7 @@ fn take_budget(config: &Config, listeners: usize) -> Budget {
         AutoOr::Value(value) => Some(value),
     };
     let wanted = Wanted {
-        sessions: match config.process.max_sessions {
-            AutoOr::Auto => None,
-            AutoOr::Value(sessions) => Some(sessions.get()),
-        },
+        sessions: sessions_wanted(config),
         pipes: value(config.process.pipes),
         pipe_size: config.process.pipe_size,
     };
@@ -480,10 +485,17 @@ fn take_budget(config: &Config, listeners: usize) -> Budget {
             wanted = sessions,
             possible = budget.sessions,
             descriptors,
-            "process.max_sessions is more than the limit on open files allows"
+            "limits.max_sessions is more than the limit on open files allows"
         );
     }
     budget
+}
+
+fn sessions_wanted(config: &Config) -> Option<u32> {
+    match config.max_sessions {
+        AutoOr::Auto => None,
+        AutoOr::Value(sessions) => Some(sessions.get()),
+    }
 }
 
 /// Half the processors, at least one: the kernel's share of forwarding runs beside the workers, and

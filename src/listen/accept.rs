@@ -11,6 +11,8 @@ use rustix::{
     net::{SocketFlags, acceptfrom_with},
 };
 
+use crate::proxy_protocol::Endpoints;
+
 /// A connection that was accepted.
 #[derive(Debug)]
 pub struct Accepted {
@@ -18,6 +20,29 @@ pub struct Accepted {
     pub socket: OwnedFd,
     /// Who connected; an IPv4 client of a dual-stack socket appears as IPv4.
     pub client: SocketAddr,
+    /// Who brought it here, if not the client itself.
+    pub front: Option<Box<Front>>,
+}
+
+/// A trusted front that passes on the connection of a client.
+#[derive(Debug, Clone, Copy)]
+pub struct Front {
+    /// Its own end of the connection to here.
+    pub peer: SocketAddr,
+    /// Where the client connected to it.
+    pub destination: SocketAddr,
+}
+
+impl Accepted {
+    /// Notes that the peer has passed on somebody else's connection.
+    pub fn speak_for(&mut self, ends: Endpoints) {
+        let plain = |addr: SocketAddr| SocketAddr::new(addr.ip().to_canonical(), addr.port());
+        self.front = Some(Box::new(Front {
+            peer: self.client,
+            destination: plain(ends.destination),
+        }));
+        self.client = plain(ends.source);
+    }
 }
 
 /// What an error of accept4(2) asks for.
@@ -44,6 +69,7 @@ pub fn accept(listener: impl AsFd) -> Result<Accepted, AcceptError> {
             Ok(client) => Ok(Accepted {
                 socket,
                 client: SocketAddr::new(client.ip().to_canonical(), client.port()),
+                front: None,
             }),
             Err(errno) => Err(AcceptError::Retry(errno)),
         },

@@ -22,6 +22,8 @@ pub enum ListenStep {
     Bind,
     /// listen(2).
     Listen,
+    /// Asking for what connections from clients' addresses need.
+    Transparent,
 }
 
 /// A listening socket that could not be opened.
@@ -51,6 +53,13 @@ fn explain(step: ListenStep, errno: Errno, listen: &ListenAddr) -> String {
         (ListenStep::Bind, Errno::ADDRNOTAVAIL) => "this machine does not have the address; \
              if it appears later, set `freebind = true`"
             .to_owned(),
+        (ListenStep::Transparent, Errno::PERM) => {
+            "`transparent` needs the capability CAP_NET_RAW or CAP_NET_ADMIN, and this process has neither"
+                .to_owned()
+        }
+        (ListenStep::Transparent, _) => {
+            format!("`transparent` is not possible on this machine: {errno}")
+        }
         (ListenStep::Open, Errno::MFILE | Errno::NFILE) => {
             format!(
                 "{}: raise the limit on open files (RLIMIT_NOFILE)",
@@ -114,6 +123,25 @@ impl Drop for Shared<'_> {
             let _ = sockopt::set_socket_reuseport(socket, false);
         }
     }
+}
+
+/// Whether connections to the target of a route can have what its policy asks for.
+///
+/// # Errors
+///
+/// The kernel's reason.
+pub fn check_transparent(route: &Route) -> Result<(), ListenError> {
+    if !route.mapping.policy.transparent {
+        return Ok(());
+    }
+    socket::open(&route.target)
+        .and_then(socket::set_transparent)
+        .map_err(|errno| ListenError {
+            listen: route.listen,
+            mapping: route.mapping.name.to_string(),
+            step: ListenStep::Transparent,
+            errno,
+        })
 }
 
 fn open(addr: &ListenAddr, policy: &Policy) -> Result<OwnedFd, Errno> {

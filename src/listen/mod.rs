@@ -8,6 +8,6 @@ mod accept;
 mod bind;
 mod set;
 
-pub use accept::{AcceptError, Accepted, Backoff, accept};
-pub use bind::{ListenError, ListenStep, bind};
+pub use accept::{AcceptError, Accepted, Backoff, Front, accept};
+pub use bind::{ListenError, ListenStep, bind, check_transparent};
 pub use set::{Change, Listeners, Opened};

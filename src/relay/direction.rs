@@ -24,7 +24,8 @@ const SMALL_READS: u8 = 16;
 #[derive(Debug)]
 pub(super) struct Direction<P> {
     carrier: Carrier<P>,
-    delivered: u64,
+    /// Below zero while bytes that were put in front are on their way.
+    delivered: i64,
     spliced: u64,
     from: Side,
     mode: RelayMode,
@@ -64,8 +65,10 @@ enum Flow {
 pub(super) enum Step {
     /// A socket has to become ready first.
     Blocked,
-    /// The budget is spent.
+    /// The turn is over.
     Again,
+    /// It may not move more.
+    Exhausted,
     /// The source has ended and everything was delivered.
     Delivered,
 }
@@ -98,8 +101,14 @@ impl<P: Level> Direction<P> {
         }
     }
 
+    /// Puts bytes in front of those of the source.
+    pub(super) fn prepend(&mut self, bytes: Box<[u8]>) {
+        self.delivered = -(bytes.len() as i64);
+        self.carrier = Carrier::Kept { bytes, start: 0 };
+    }
+
     pub(super) fn delivered(&self) -> u64 {
-        self.delivered
+        u64::try_from(self.delivered).unwrap_or(0)
     }
 
     pub(super) fn spliced(&self) -> u64 {
@@ -172,12 +181,12 @@ impl<P: Level> Direction<P> {
         }
     }
 
-    /// Takes a read of `n` bytes for what it says of the traffic.
-    fn gauge(&mut self, n: usize) {
+    /// Takes a read of `n` bytes, of `most` that it could have been, for what it says of the traffic.
+    fn gauge(&mut self, n: usize, most: usize) {
         if n >= BULK_READ {
             self.bulk = true;
             self.small_reads = 0;
-        } else if n < SMALL_READ && self.bulk {
+        } else if n < SMALL_READ.min(most) && self.bulk {
             self.small_reads += 1;
             if self.small_reads >= SMALL_READS {
                 self.calm();
@@ -202,16 +211,16 @@ impl<P: Level> Direction<P> {
         }
     }
 
-    /// Moves what can be moved, about `budget` bytes at most.
+    /// Moves what can be moved: about `turn` bytes, and `most` of those that have not been read yet.
     pub(super) fn advance<S: Syscalls<Pipe = P>>(
         &mut self,
         sys: &mut S,
         source: &mut Readiness,
         sink: &mut Readiness,
         scratch: &mut [u8],
-        budget: usize,
+        (turn, most): (usize, usize),
     ) -> Result<Step, Broken> {
-        let step = self.go_on(sys, source, sink, scratch, budget);
+        let step = self.go_on(sys, source, sink, scratch, (turn, most));
         if self.holds_empty_pipe() {
             self.become_scratch(sys);
         }
@@ -224,9 +233,10 @@ impl<P: Level> Direction<P> {
         source: &mut Readiness,
         sink: &mut Readiness,
         scratch: &mut [u8],
-        budget: usize,
+        (turn, most): (usize, usize),
     ) -> Result<Step, Broken> {
-        let spent_at = self.delivered.saturating_add(budget as u64);
+        let turn_ends = self.delivered.saturating_add_unsigned(turn as u64);
+        let exhausted_at = self.delivered.saturating_add_unsigned(most as u64);
         loop {
             if let Moved::Blocked = self.flush(sys, sink)? {
                 return Ok(Step::Blocked);
@@ -237,13 +247,20 @@ impl<P: Level> Direction<P> {
             if !source.readable() {
                 return Ok(Step::Blocked);
             }
-            if self.delivered >= spent_at {
+            if self.delivered >= exhausted_at {
+                return Ok(Step::Exhausted);
+            }
+            if self.delivered >= turn_ends {
                 return Ok(Step::Again);
             }
+            let most = exhausted_at.abs_diff(self.delivered) as usize;
             self.choose_carrier(sys, source);
             let moved = match self.carrier {
-                Carrier::Pipe(_) => self.fill(sys, source)?,
-                Carrier::Scratch | Carrier::Kept { .. } => self.copy(sys, source, sink, scratch)?,
+                Carrier::Pipe(_) => self.fill(sys, source, most)?,
+                Carrier::Scratch | Carrier::Kept { .. } => {
+                    let room = scratch.len().min(most);
+                    self.copy(sys, source, sink, &mut scratch[..room])?
+                }
             };
             if let Moved::Blocked = moved {
                 return Ok(Step::Blocked);
@@ -276,7 +293,7 @@ impl<P: Level> Direction<P> {
                 }
             };
             match sent {
-                Ok(n) => self.delivered += n as u64,
+                Ok(n) => self.delivered += n as i64,
                 Err(Errno::AGAIN) => {
                     sink.write_would_block();
                     return Ok(Moved::Blocked);
@@ -295,11 +312,12 @@ impl<P: Level> Direction<P> {
         &mut self,
         sys: &mut impl Syscalls<Pipe = P>,
         source: &mut Readiness,
+        most: usize,
     ) -> Result<Moved, Broken> {
         let Carrier::Pipe(pipe) = &mut self.carrier else {
             return Ok(Moved::Some);
         };
-        match sys.fill(self.from, pipe) {
+        match sys.fill(self.from, pipe, most) {
             // At an urgent mark with an end of stream behind it, splice(2) says 0 although bytes
             // wait. Only recv(2) tells an end.
             Ok(0) => self.leave_to_recv(sys),
@@ -309,7 +327,7 @@ impl<P: Level> Direction<P> {
                 source.read_would_block();
                 return Ok(Moved::Blocked);
             }
-            Ok(n) => self.gauge(n),
+            Ok(n) => self.gauge(n, most),
             // Not a socket splice(2) can serve, or a filter forbids the call: nothing was moved,
             // so copying can take over.
             Err(Errno::INVAL | Errno::NOSYS | Errno::BADF | Errno::PERM | Errno::OPNOTSUPP) => {
@@ -355,7 +373,7 @@ impl<P: Level> Direction<P> {
                 });
             }
         };
-        self.gauge(read);
+        self.gauge(read, scratch.len());
         if read < scratch.len() {
             source.read_short();
         }
@@ -368,7 +386,7 @@ impl<P: Level> Direction<P> {
                 Err(errno) => return Err(Broken { side: to, errno }),
             },
         };
-        self.delivered += sent as u64;
+        self.delivered += sent as i64;
         if sent < read {
             sink.write_would_block();
             self.carrier = Carrier::Kept {

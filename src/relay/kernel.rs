@@ -46,17 +46,9 @@ impl Syscalls for Kernel<'_> {
         retry_on_intr(|| rustix::net::send(self.socket(to), bytes, SendFlags::NOSIGNAL))
     }
 
-    fn fill(&mut self, from: Side, pipe: &mut Pipe) -> io::Result<usize> {
-        let n = retry_on_intr(|| {
-            splice(
-                self.socket(from),
-                None,
-                &pipe.write,
-                None,
-                pipe.size,
-                SPLICE,
-            )
-        })?;
+    fn fill(&mut self, from: Side, pipe: &mut Pipe, most: usize) -> io::Result<usize> {
+        let len = pipe.size.min(most);
+        let n = retry_on_intr(|| splice(self.socket(from), None, &pipe.write, None, len, SPLICE))?;
         pipe.level += n;
         Ok(n)
     }

@@ -56,8 +56,10 @@ pub struct Fault {
 pub enum Progress {
     /// Nothing, until a socket is ready again.
     Waiting,
-    /// More is possible now; the budget was spent.
+    /// More is possible now; the turn's budget was spent.
     Again,
+    /// More is possible now; what a direction may move was spent.
+    Exhausted,
     /// One side broke and this one has been sent all there is: reset it as soon as its peer has
     /// acknowledged, so that neither bytes nor the fact of the break get lost.
     Settling(Side),
@@ -65,6 +67,28 @@ pub enum Progress {
     Closed,
     /// Both sides broke: close the sockets.
     Broken,
+}
+
+/// How much may be moved.
+#[derive(Debug, Clone, Copy)]
+pub struct Budget {
+    /// Bytes each way, about, before others get their turn.
+    pub turn: usize,
+    /// Bytes to the target at most.
+    pub up: usize,
+    /// Bytes to the client at most.
+    pub down: usize,
+}
+
+impl Budget {
+    /// A turn of that many bytes each way, and nothing else to heed.
+    pub const fn turn(bytes: usize) -> Self {
+        Self {
+            turn: bytes,
+            up: usize::MAX,
+            down: usize::MAX,
+        }
+    }
 }
 
 impl<P: Level> Relay<P> {
@@ -97,6 +121,12 @@ impl<P: Level> Relay<P> {
         self.fault = Some(Fault { side, errno });
         self.direction_mut(side.other()).sink_lost();
         self.readiness(side).set_closing();
+    }
+
+    /// Sends `bytes` to `side` before anything that comes from the other; they are not counted as
+    /// delivered. For a relay that has moved nothing yet.
+    pub fn prepend(&mut self, side: Side, bytes: Box<[u8]>) {
+        self.direction_mut(side.other()).prepend(bytes);
     }
 
     /// Bytes delivered to `side` so far.
@@ -138,19 +168,19 @@ impl<P: Level> Relay<P> {
         self.down.abandon(sys);
     }
 
-    /// Moves what can be moved, about `budget` bytes each way at most.
+    /// Moves what can be moved within the budget.
     ///
     /// `scratch` is working space; nothing in it is kept from one call to the next.
     pub fn advance(
         &mut self,
         sys: &mut impl Syscalls<Pipe = P>,
         scratch: &mut [u8],
-        budget: usize,
+        budget: Budget,
     ) -> Progress {
         loop {
             let known = self.fault;
-            let up = self.step(Side::Client, sys, scratch, budget);
-            let down = self.step(Side::Target, sys, scratch, budget);
+            let up = self.step(Side::Client, sys, scratch, (budget.turn, budget.up));
+            let down = self.step(Side::Target, sys, scratch, (budget.turn, budget.down));
             if self.up.is_over() && self.down.is_over() {
                 return match self.fault {
                     None => Progress::Closed,
@@ -161,9 +191,10 @@ impl<P: Level> Relay<P> {
             // A fault found by one direction opens work for the other: read what the broken side
             // had sent before.
             if self.fault == known {
-                return match up || down {
-                    true => Progress::Again,
-                    false => Progress::Waiting,
+                return match (up, down) {
+                    (Step::Again, _) | (_, Step::Again) => Progress::Again,
+                    (Step::Exhausted, _) | (_, Step::Exhausted) => Progress::Exhausted,
+                    _ => Progress::Waiting,
                 };
             }
         }
@@ -180,24 +211,23 @@ impl<P: Level> Relay<P> {
         }
     }
 
-    /// Advances one direction; true if it could go on at once.
+    /// Advances one direction, within a turn of so many bytes and not more than so many.
     fn step(
         &mut self,
         from: Side,
         sys: &mut impl Syscalls<Pipe = P>,
         scratch: &mut [u8],
-        budget: usize,
-    ) -> bool {
+        budget: (usize, usize),
+    ) -> Step {
         let (direction, opposite, source, sink) = match from {
             Side::Client => (&mut self.up, &self.down, &mut self.client, &mut self.target),
             Side::Target => (&mut self.down, &self.up, &mut self.target, &mut self.client),
         };
         if direction.is_over() {
-            return false;
+            return Step::Delivered;
         }
         match direction.advance(sys, source, sink, scratch, budget) {
-            Ok(Step::Blocked) => false,
-            Ok(Step::Again) => true,
+            Ok(step @ (Step::Blocked | Step::Again | Step::Exhausted)) => step,
             Ok(Step::Delivered) => {
                 let source_broke = self.fault.is_some_and(|fault| fault.side == from);
                 // When the other direction is over too, closing the socket sends the same FIN.
@@ -207,14 +237,14 @@ impl<P: Level> Relay<P> {
                 {
                     let side = from.other();
                     self.break_side(Broken { side, errno }, sys);
-                    return false;
+                    return Step::Blocked;
                 }
                 self.direction_mut(from).close();
-                false
+                Step::Delivered
             }
             Err(broken) => {
                 self.break_side(broken, sys);
-                false
+                Step::Blocked
             }
         }
     }

@@ -14,7 +14,7 @@ use rustix::{
     io::{Errno, Result},
 };
 
-use super::{Level, Progress, Relay, RelayMode, Side, Syscalls};
+use super::{Budget, Level, Progress, Relay, RelayMode, Side, Syscalls};
 
 /// Slots of a model pipe: few, so that small segments fill it soon.
 const SLOTS: usize = 4;
@@ -176,20 +176,22 @@ impl Syscalls for World {
         self.count(result)
     }
 
-    fn fill(&mut self, from: Side, pipe: &mut ModelPipe) -> Result<usize> {
+    fn fill(&mut self, from: Side, pipe: &mut ModelPipe, most: usize) -> Result<usize> {
         assert!(pipe.slots.is_empty(), "filled a pipe that was not empty");
         let socket = self.socket(from);
         let mut n = 0;
-        while pipe.slots.len() < SLOTS {
-            match socket.queue.front() {
-                Some(segment) if !segment.urgent => {}
+        while pipe.slots.len() < SLOTS && n < most {
+            match socket.queue.front_mut() {
+                Some(segment) if !segment.urgent => {
+                    let taken = segment.bytes.len().min(most - n);
+                    pipe.slots.push_back(segment.bytes.drain(..taken).collect());
+                    n += taken;
+                    if segment.bytes.is_empty() {
+                        socket.queue.pop_front();
+                    }
+                }
                 _ => break,
             }
-            let Some(segment) = socket.queue.pop_front() else {
-                break;
-            };
-            n += segment.bytes.len();
-            pipe.slots.push_back(segment.bytes);
         }
         let result = match (n, socket.queue.is_empty(), socket.end) {
             (0, true, _) => socket.end_result(),
@@ -255,6 +257,8 @@ enum Event {
     Read(Side, usize),
     Pipes(bool),
     Quiet,
+    /// What each direction may move each time; 0 is nothing for now.
+    Allow(usize),
 }
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
@@ -268,6 +272,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         1 => side.prop_map(|side| Event::End(side, End::Reset)),
         1 => any::<bool>().prop_map(Event::Pipes),
         1 => Just(Event::Quiet),
+        1 => prop_oneof![Just(0), 1..5000usize, Just(usize::MAX)].prop_map(Event::Allow),
     ];
     prop::collection::vec(event, 0..30)
 }
@@ -278,6 +283,9 @@ struct Run {
     scratch: Vec<u8>,
     progress: Progress,
     next_byte: u8,
+    /// Bytes sent to the target before those of the client.
+    header: usize,
+    allowed: usize,
 }
 
 impl Run {
@@ -288,7 +296,21 @@ impl Run {
             scratch: vec![0; SCRATCH],
             progress: Progress::Waiting,
             next_byte: 0,
+            header: 0,
+            allowed: usize::MAX,
         }
+    }
+
+    /// A run in which the target gets so many bytes before those of the client.
+    fn with_header(mode: RelayMode, header: usize) -> Self {
+        let mut run = Self::new(mode);
+        if header > 0 {
+            let bytes = vec![0xa5; header];
+            run.world.client.sent.extend(&bytes);
+            run.relay.prepend(Side::Target, bytes.into());
+            run.header = header;
+        }
+        run
     }
 
     fn happen(&mut self, event: &Event) {
@@ -333,6 +355,7 @@ impl Run {
                 }
             }
             Event::Pipes(some) => self.world.no_pipes = !some,
+            Event::Allow(bytes) => self.allowed = bytes,
             Event::Quiet => self.relay.calm(),
         }
         self.advance();
@@ -345,13 +368,32 @@ impl Run {
             }
         }
         self.world.calls_in_vain = 0;
-        for _ in 0..1000 {
-            if matches!(self.progress, Progress::Waiting | Progress::Again) {
-                self.progress = self
-                    .relay
-                    .advance(&mut self.world, &mut self.scratch, BUDGET);
+        for _ in 0..1_000_000 {
+            if matches!(
+                self.progress,
+                Progress::Waiting | Progress::Again | Progress::Exhausted
+            ) {
+                let before = [Side::Client, Side::Target].map(|to| self.relay.delivered_to(to));
+                let budget = Budget {
+                    turn: BUDGET,
+                    up: self.allowed,
+                    down: self.allowed,
+                };
+                let (world, scratch) = (&mut self.world, &mut self.scratch);
+                self.progress = self.relay.advance(world, scratch, budget);
+                for (to, before) in [Side::Client, Side::Target].into_iter().zip(before) {
+                    let moved = self.relay.delivered_to(to) - before;
+                    // What was read earlier, and the header, may go out besides.
+                    let besides = (SCRATCH + self.header) as u64;
+                    assert!(moved <= (self.allowed as u64).saturating_add(besides));
+                }
             }
-            if self.progress != Progress::Again {
+            let goes_on = match self.progress {
+                Progress::Again => true,
+                Progress::Exhausted => self.allowed > 0,
+                _ => false,
+            };
+            if !goes_on {
                 // Each direction finds out once about its source and once about its sink.
                 assert!(self.world.calls_in_vain <= 4, "tried in vain too often");
                 return;
@@ -362,6 +404,7 @@ impl Run {
 
     /// Lets both peers read all there is and finish.
     fn finish(&mut self) {
+        self.happen(&Event::Allow(usize::MAX));
         for side in [Side::Client, Side::Target] {
             self.happen(&Event::End(side, End::Fin));
         }
@@ -401,6 +444,13 @@ impl Run {
                 assert_eq!(from.sent.len(), to.received.len(), "bytes missing");
             }
         }
+        let arrived = |socket: &Socket| socket.received.len() + socket.unread.len();
+        let to_target = arrived(target).saturating_sub(self.header);
+        assert_eq!(self.relay.delivered_to(Side::Target), to_target as u64);
+        assert_eq!(
+            self.relay.delivered_to(Side::Client),
+            arrived(client) as u64
+        );
         if let Progress::Settling(side) = self.progress {
             let broken = side.other();
             let source_ended_first = self.relay.half_closed_by() == Some(broken);
@@ -422,9 +472,10 @@ proptest! {
         mode in prop_oneof![
             Just(RelayMode::Auto), Just(RelayMode::Copy), Just(RelayMode::Splice),
         ],
+        header in prop_oneof![Just(0), 1..2 * SEND_BUFFER],
         events in events(),
     ) {
-        let mut run = Run::new(mode);
+        let mut run = Run::with_header(mode, header);
         for event in &events {
             run.happen(event);
         }

@@ -51,8 +51,8 @@ pub trait Syscalls {
     /// Writes bytes, perhaps not all. See send(2).
     fn send(&mut self, to: Side, bytes: &[u8]) -> io::Result<usize>;
 
-    /// Moves bytes from a socket into an empty pipe. See splice(2).
-    fn fill(&mut self, from: Side, pipe: &mut Self::Pipe) -> io::Result<usize>;
+    /// Moves bytes, so many at most, from a socket into an empty pipe. See splice(2).
+    fn fill(&mut self, from: Side, pipe: &mut Self::Pipe, most: usize) -> io::Result<usize>;
 
     /// Moves bytes from a pipe that has some to a socket. See splice(2).
     fn drain(&mut self, pipe: &mut Self::Pipe, to: Side) -> io::Result<usize>;

@@ -1,23 +1,45 @@
 //! Whether an accepted client gets a session, decided before anything is spent on it.
 
-use crate::{listen::Accepted, table::Route, telemetry::EndReason};
+use std::{net::IpAddr, time::Instant};
 
-/// Counts a client in, or says why not. `room` is whether the process can bear another session.
+use crate::{
+    limit::{Arrival, Dialling, Gate, Seat},
+    table::Route,
+    telemetry::{EndReason, ProcessStats},
+};
+
+/// Counts a client in, or says why not. The answer is what a session of a limited kind holds as
+/// long as it lives.
 ///
 /// # Errors
 ///
 /// The reason for which the client is refused; it has been counted.
-pub fn admit(accepted: &Accepted, route: &Route, room: bool) -> Result<(), EndReason> {
+pub fn admit(
+    client: IpAddr,
+    route: &Route,
+    gate: &Gate,
+    process: &ProcessStats,
+    now: Instant,
+) -> Result<Option<(Seat, Dialling)>, EndReason> {
     let mapping = &route.mapping;
-    let refusal = if !mapping.policy.sources.permits(accepted.client.ip()) {
-        EndReason::Denied
-    } else if !room {
-        EndReason::NoResources
-    } else if !mapping.stats.try_open(mapping.policy.max_sessions) {
-        EndReason::MappingFull
-    } else {
-        return Ok(());
+    let permitted = || {
+        if !mapping.policy.sources.permits(client) {
+            return Err(EndReason::Denied);
+        }
+        if process.sessions_open() >= gate.max_sessions() {
+            return Err(EndReason::NoResources);
+        }
+        let counted = gate.admit(&Arrival {
+            client,
+            limits: &mapping.policy.limits,
+            gate: mapping.gate.as_deref(),
+            metered: mapping.policy.bandwidth_per_source.is_some(),
+            now: now.into(),
+        })?;
+        match mapping.stats.try_open(mapping.policy.max_sessions) {
+            true => Ok(counted),
+            false => Err(EndReason::MappingFull),
+        }
     };
-    mapping.stats.refuse(refusal);
-    Err(refusal)
+    permitted().inspect_err(|reason| mapping.stats.refuse(*reason))
 }

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Opens a socket and starts connecting it. The outcome shows as writability.
-pub(super) fn start(route: &Route) -> Result<OwnedFd, Errno> {
+pub(super) fn start(route: &Route, client: SocketAddr) -> Result<OwnedFd, Errno> {
     let policy = &route.mapping.policy;
     let socket = socket::open(&route.target)?;
     socket::set_stream_options(&socket)?;
@@ -24,6 +24,16 @@ pub(super) fn start(route: &Route) -> Result<OwnedFd, Errno> {
             socket::set_freebind(&socket, &source)?;
         }
         bind(&socket, &source)?;
+    }
+    if policy.transparent {
+        socket::set_transparent(&socket)?;
+        // The client's own port, unless another connection has it or it is a privileged one.
+        match bind(&socket, &client) {
+            Err(Errno::ADDRINUSE | Errno::ACCESS) => {
+                bind(&socket, &SocketAddr::new(client.ip(), 0))?
+            }
+            bound => bound?,
+        }
     }
     match connect(&socket, &route.target) {
         Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),

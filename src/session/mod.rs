@@ -8,9 +8,12 @@
 mod acks;
 mod admit;
 mod dial;
+mod extras;
 mod filter;
+mod greeting;
 mod path;
 mod record;
+mod throttle;
 mod view;
 
 use std::{
@@ -24,13 +27,17 @@ use rustix::{event::epoll::EventFlags, io::Errno, net::getsockname, net::sockopt
 
 pub use acks::AckProbe;
 pub use admit::admit;
+pub use extras::Extras;
 pub use filter::SessionFilter;
+pub use greeting::{Greeting, Heard};
 pub use record::{SessionId, SessionLine, SessionRecord};
 pub use view::{SessionView, Stage};
 
 use crate::{
-    listen::Accepted,
-    relay::{Kernel, Pipe, PipePool, Progress, Readiness, Relay, RelayMode, Side},
+    limit::Dialling,
+    listen::{Accepted, Front},
+    proxy_protocol::{self, Endpoints, Value},
+    relay::{Budget, Kernel, Pipe, PipePool, Progress, Readiness, Relay, RelayMode, Side},
     socket,
     table::Route,
     telemetry::EndReason,
@@ -74,6 +81,7 @@ pub struct Session {
     bulk: u32,
     phase: Phase,
     relay: Relay<Pipe>,
+    extras: Option<Box<Extras>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -139,8 +147,9 @@ impl Session {
         route: Arc<Route>,
         now: Instant,
         splice: bool,
+        mut extras: Option<Box<Extras>>,
     ) -> Result<Self, (Errno, Accepted)> {
-        let target = match dial::start(&route) {
+        let target = match dial::start(&route, accepted.client) {
             Ok(target) => target,
             Err(errno) => return Err((errno, accepted)),
         };
@@ -148,6 +157,10 @@ impl Session {
             true => route.mapping.policy.relay,
             false => RelayMode::Copy,
         };
+        if accepted.front.is_some() {
+            extras.get_or_insert_default().front = accepted.front;
+        }
+        throttle::take_on(&mut extras, &route.mapping);
         Ok(Self {
             id,
             route,
@@ -163,6 +176,7 @@ impl Session {
             bulk: 0,
             phase: Phase::Dialing,
             relay: Relay::new(mode),
+            extras,
         })
     }
 
@@ -189,6 +203,11 @@ impl Session {
         self.peer
     }
 
+    /// Who brought the client here, if it did not come by itself.
+    fn front(&self) -> Option<&Front> {
+        self.extras.as_ref()?.front.as_deref()
+    }
+
     /// Whether the target has answered.
     pub fn is_connected(&self) -> bool {
         self.connected.is_some()
@@ -201,6 +220,7 @@ impl Session {
             id: self.id,
             route: Arc::clone(&self.route),
             client: self.peer,
+            front: self.front().map(|front| front.peer),
             source: self.source,
             bytes_up,
             bytes_down,
@@ -282,6 +302,9 @@ impl Session {
         }
         self.connected = Some(turn.now);
         self.active = turn.now;
+        if let Some(extras) = &mut self.extras {
+            extras.dialling = Dialling::default();
+        }
         self.route
             .mapping
             .stats
@@ -290,27 +313,64 @@ impl Session {
         self.source = getsockname(&self.target)
             .ok()
             .and_then(|addr| addr.try_into().ok());
+        if let Some(version) = self.route.mapping.policy.send_proxy {
+            let header = self.header(version);
+            self.relay.prepend(Side::Target, header.into());
+        }
         self.phase = Phase::Relaying;
         self.relay(turn)
     }
 
+    /// What tells the target whose connection this is.
+    fn header(&self, version: proxy_protocol::Version) -> Vec<u8> {
+        let front = self.front().map(|front| front.destination);
+        let destination = front.unwrap_or_else(|| {
+            let own = getsockname(&self.client).ok();
+            let own = own.and_then(|addr| SocketAddr::try_from(addr).ok());
+            own.unwrap_or_else(|| self.route.listen.socket_addr())
+        });
+        let ends = Endpoints {
+            source: self.peer,
+            destination,
+        };
+        let id = self.id.to_string();
+        let values = [
+            Value {
+                kind: Value::UNIQUE_ID,
+                content: id.as_bytes(),
+            },
+            Value {
+                kind: Value::MAPPING,
+                content: self.route.mapping.name.as_str().as_bytes(),
+            },
+        ];
+        proxy_protocol::write(version, ends, &values)
+    }
+
     fn relay(&mut self, turn: &mut Turn<'_>) -> Verdict {
         let before = (self.delivered(), self.relay.half_closed_by());
+        let budget = match &self.extras {
+            None => Budget::turn(turn.budget),
+            Some(extras) => throttle::budget(extras, &self.route.mapping, turn),
+        };
         let mut kernel = Kernel {
             client: self.client.as_fd(),
             target: self.target.as_fd(),
             pipes: turn.pipes,
         };
-        let progress = self.relay.advance(&mut kernel, turn.scratch, turn.budget);
+        let progress = self.relay.advance(&mut kernel, turn.scratch, budget);
         self.count(before.0);
         let after = self.delivered();
+        let moved = self.moved_since(before.0);
+        if let Some(extras) = &mut self.extras {
+            throttle::charge(extras, &self.route.mapping, moved, turn.now);
+        }
         if before != (after, self.relay.half_closed_by()) {
             self.active = turn.now;
         }
         self.bulk = match self.relay.is_bulk() {
             true => {
-                let moved = after.0 + after.1 - before.0.0 - before.0.1;
-                let moved = u32::try_from(moved).unwrap_or(u32::MAX);
+                let moved = u32::try_from(moved.0 + moved.1).unwrap_or(u32::MAX);
                 self.bulk.saturating_add(moved).max(1)
             }
             false => 0,
@@ -318,6 +378,7 @@ impl Session {
         match progress {
             Progress::Waiting => Verdict::Wait,
             Progress::Again => Verdict::Again,
+            Progress::Exhausted => self.pause(turn.now),
             Progress::Closed => Verdict::End(EndReason::Closed),
             Progress::Broken => Verdict::End(self.fault_reason()),
             Progress::Settling(side) => {
@@ -362,15 +423,40 @@ impl Session {
         )
     }
 
-    fn count(&self, before: (u64, u64)) {
+    fn moved_since(&self, before: (u64, u64)) -> (u64, u64) {
         let (up, down) = self.delivered();
+        (up - before.0, down - before.1)
+    }
+
+    fn count(&self, before: (u64, u64)) {
+        let (up, down) = self.moved_since(before);
         let stats = &self.route.mapping.stats;
-        if up > before.0 {
-            stats.add_up(up - before.0);
+        if up > 0 {
+            stats.add_up(up);
         }
-        if down > before.1 {
-            stats.add_down(down - before.1);
+        if down > 0 {
+            stats.add_down(down);
         }
+    }
+
+    /// Waits until a direction may move bytes again.
+    fn pause(&mut self, now: Instant) -> Verdict {
+        let wake = self.extras.as_ref().and_then(|extras| {
+            let lanes = [&extras.up, &extras.down];
+            let ready = lanes.map(|lane| lane.ready().instant());
+            ready.into_iter().filter(|at| *at > now).min()
+        });
+        let (Some(extras), Some(_)) = (&mut self.extras, wake) else {
+            return Verdict::Again;
+        };
+        extras.wake = wake;
+        self.route.mapping.stats.count_pause();
+        Verdict::Wait
+    }
+
+    /// Until when bytes wait because of a limit of bandwidth.
+    pub fn paused_until(&self) -> Option<Instant> {
+        self.extras.as_ref()?.wake
     }
 
     fn fault_reason(&self) -> EndReason {
@@ -428,6 +514,11 @@ impl Session {
             Phase::Dialing => Verdict::Wait,
             Phase::Settling { pause, .. } if quiet >= pause => self.settle(turn),
             Phase::Settling { .. } => Verdict::Wait,
+            Phase::Relaying if self.paused_until().is_some() => {
+                // It is neither idle nor silent: bytes wait for their time.
+                self.active = now;
+                Verdict::Wait
+            }
             Phase::Relaying => {
                 let over = |span: Option<Duration>| span.is_some_and(|span| quiet >= span);
                 if let Some(closed) = self.relay.half_closed_by()
@@ -474,6 +565,7 @@ impl Session {
                 mapping: Arc::clone(&successor.mapping),
             }),
         };
+        throttle::take_on(&mut self.extras, &self.route.mapping);
         self.guard();
         if let Err(error) = socket::set_liveness(&self.client, &self.route.mapping.policy) {
             tracing::debug!(session = %self.id, %error, "the client's keepalive stays as it was");
@@ -509,6 +601,7 @@ impl Session {
         let duration = now.duration_since(self.opened);
         stats.session_length.observe(duration);
         let (bytes_up, bytes_down) = self.delivered();
+        let front = self.front().map(|front| front.peer);
         SessionRecord {
             id: self.id,
             bytes_up,
@@ -517,6 +610,7 @@ impl Session {
             duration,
             connect: self.connected.map(|at| at.duration_since(self.opened)),
             client: self.peer,
+            front,
             source: self.source,
             route: self.route,
             reason,

@@ -28,6 +28,8 @@ pub struct SessionRecord {
     pub route: Arc<Route>,
     /// Who connected.
     pub client: SocketAddr,
+    /// Who brought the client here, if it did not come by itself.
+    pub front: Option<SocketAddr>,
     /// The local address towards the target: the peer in the target's own log.
     pub source: Option<SocketAddr>,
     /// Bytes delivered to the target.
@@ -56,6 +58,7 @@ impl SessionRecord {
             id,
             route,
             client: accepted.client,
+            front: accepted.front.as_ref().map(|front| front.peer),
             source: None,
             bytes_up: 0,
             bytes_down: 0,
@@ -89,6 +92,7 @@ impl SessionRecord {
             session = self.id.0,
             mapping = %self.route.mapping.name,
             client = %self.client,
+            front = self.front.map(tracing::field::display),
             listen = %self.route.listen,
             target = %self.route.target,
             source = self.source.map(tracing::field::display),
@@ -123,6 +127,7 @@ impl SessionLine {
                 session = view.id.0,
                 mapping = view.route.mapping.name.as_str(),
                 client = %view.client,
+                front = view.front.map(tracing::field::display),
                 listen = %view.route.listen,
                 target = %view.route.target,
                 source = view.source.map(tracing::field::display),
@@ -134,6 +139,7 @@ impl SessionLine {
                 session = view.id.0,
                 mapping = view.route.mapping.name.as_str(),
                 client = %view.client,
+                front = view.front.map(tracing::field::display),
                 listen = %view.route.listen,
                 target = %view.route.target,
                 source = view.source.map(tracing::field::display),

@@ -14,6 +14,8 @@ pub struct SessionView {
     pub route: Arc<Route>,
     /// Who connected.
     pub client: SocketAddr,
+    /// Who brought the client here, if it did not come by itself.
+    pub front: Option<SocketAddr>,
     /// The local address towards the target: the peer in the target's own log.
     pub source: Option<SocketAddr>,
     /// Bytes delivered to the target.

@@ -3,7 +3,10 @@
 use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use super::{ListenAddr, Policy};
-use crate::telemetry::MappingStats;
+use crate::{
+    limit::{MappingGate, SessionLimits},
+    telemetry::MappingStats,
+};
 
 /// What an operator calls a mapping; unique in a table.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -80,7 +83,7 @@ pub struct MappingSpec {
     pub origin: Origin,
 }
 
-/// A mapping in a table. Its counters outlive changes of its policy.
+/// A mapping in a table. What is counted for it outlives changes of its policy.
 #[derive(Debug)]
 pub struct Mapping {
     /// Its name.
@@ -89,12 +92,15 @@ pub struct Mapping {
     pub policy: Arc<Policy>,
     /// Its counters.
     pub stats: Arc<MappingStats>,
+    /// What its limits count; none without limits.
+    pub gate: Option<Arc<MappingGate>>,
 }
 
 impl Mapping {
     /// A mapping nobody has used yet.
     pub fn new(name: MappingName, policy: Arc<Policy>) -> Self {
         Self {
+            gate: gate(&policy, None),
             name,
             policy,
             stats: Arc::default(),
@@ -105,8 +111,17 @@ impl Mapping {
     pub fn with_policy(&self, policy: Arc<Policy>) -> Self {
         Self {
             name: self.name.clone(),
+            gate: gate(&policy, self.gate.as_ref()),
             policy,
             stats: Arc::clone(&self.stats),
         }
     }
+}
+
+/// What a policy has to have counted, going on with what was counted before.
+fn gate(policy: &Policy, before: Option<&Arc<MappingGate>>) -> Option<Arc<MappingGate>> {
+    let limited = policy.limits != SessionLimits::default()
+        || policy.bandwidth.is_some()
+        || policy.bandwidth_per_source.is_some();
+    limited.then(|| before.map_or_else(Arc::default, Arc::clone))
 }

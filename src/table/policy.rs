@@ -2,8 +2,14 @@
 
 use std::{net::IpAddr, time::Duration};
 
+use ipnet::IpNet;
+
 use super::SourceRules;
-use crate::relay::RelayMode;
+use crate::{
+    limit::{OnRefuse, Rate, SessionLimits},
+    proxy_protocol::Version,
+    relay::RelayMode,
+};
 
 /// Settings of one mapping's listeners and sessions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,10 +28,24 @@ pub struct Policy {
     /// Connections that may wait to be accepted (listen(2)); the kernel caps it at
     /// `net.core.somaxconn`.
     pub backlog: u32,
+    /// Who says whose connections it passes on, in a PROXY header; nobody else is asked.
+    pub accept_proxy: Vec<IpNet>,
+    /// How long such a header may take to arrive.
+    pub proxy_header_timeout: Duration,
+    /// Whether the target is told whose connection it gets, in a PROXY header.
+    pub send_proxy: Option<Version>,
     /// Who may connect.
     pub sources: SourceRules,
     /// Sessions open at once.
     pub max_sessions: Option<u32>,
+    /// What else is limited.
+    pub limits: SessionLimits,
+    /// Bytes in each direction, of all sessions.
+    pub bandwidth: Option<Rate>,
+    /// Bytes in each direction, of all sessions of one source.
+    pub bandwidth_per_source: Option<Rate>,
+    /// How a client is told that it gets no session.
+    pub on_refuse: OnRefuse,
     /// What happens to live sessions when the mapping, or the port they came through, goes.
     pub on_remove: Departure,
     /// What happens to live sessions when the target behind their port changes.
@@ -34,6 +54,8 @@ pub struct Policy {
     pub relay: RelayMode,
     /// Source address for connections to the target.
     pub bind: Option<IpAddr>,
+    /// Whether connections to the target come from the client's address (ip(7) `IP_TRANSPARENT`).
+    pub transparent: bool,
     /// Whether addresses may be bound that this machine does not have yet (ip(7) `IP_FREEBIND`).
     pub freebind: bool,
 }
@@ -51,12 +73,20 @@ impl Default for Policy {
             }),
             user_timeout: Some(Duration::from_secs(120)),
             backlog: 4096,
+            accept_proxy: Vec::new(),
+            proxy_header_timeout: Duration::from_secs(5),
+            send_proxy: None,
             sources: SourceRules::default(),
             max_sessions: None,
+            limits: SessionLimits::default(),
+            bandwidth: None,
+            bandwidth_per_source: None,
+            on_refuse: OnRefuse::Reset,
             on_remove: Departure::Keep,
             on_retarget: Departure::Keep,
             relay: RelayMode::Auto,
             bind: None,
+            transparent: false,
             freebind: false,
         }
     }

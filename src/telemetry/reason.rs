@@ -40,6 +40,22 @@ pub enum EndReason {
     MappingFull,
     /// The process has no room for another session.
     NoResources,
+    /// The client's network has `max_sessions_per_source` sessions already.
+    SourceFull,
+    /// The client's network begins more sessions than `new_sessions_per_second_per_source`.
+    SourceRate,
+    /// The mapping's clients begin more sessions than `new_sessions_per_second`.
+    MappingRate,
+    /// All clients together begin more sessions than `limits.new_sessions_per_second`.
+    ProcessRate,
+    /// `max_dialling` sessions wait for their target already.
+    DiallingFull,
+    /// The client's network ran into limits too often and is put aside.
+    PutAside,
+    /// A front that may say whose its connections are sent no PROXY header, or none that is valid.
+    ProxyHeaderInvalid,
+    /// Such a front sent no whole header within `proxy_header_timeout`.
+    ProxyHeaderTimeout,
     /// The mapping was removed, and its policy closes sessions then.
     MappingRemoved,
     /// The mapping leads to another target now, and its policy closes sessions then.
@@ -56,7 +72,7 @@ pub enum EndReason {
 
 impl EndReason {
     /// Every reason there is, in the order of their numbers.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 30] = [
         Self::Closed,
         Self::ClientReset,
         Self::TargetReset,
@@ -73,6 +89,14 @@ impl EndReason {
         Self::Denied,
         Self::MappingFull,
         Self::NoResources,
+        Self::SourceFull,
+        Self::SourceRate,
+        Self::MappingRate,
+        Self::ProcessRate,
+        Self::DiallingFull,
+        Self::PutAside,
+        Self::ProxyHeaderInvalid,
+        Self::ProxyHeaderTimeout,
         Self::MappingRemoved,
         Self::MappingRetargeted,
         Self::DrainDeadline,
@@ -93,7 +117,20 @@ impl EndReason {
 
     /// Whether the client got no session at all. Such an end is counted, but nothing was opened.
     pub const fn is_refusal(self) -> bool {
-        matches!(self, Self::Denied | Self::MappingFull | Self::NoResources)
+        matches!(
+            self,
+            Self::Denied
+                | Self::MappingFull
+                | Self::NoResources
+                | Self::SourceFull
+                | Self::SourceRate
+                | Self::MappingRate
+                | Self::ProcessRate
+                | Self::DiallingFull
+                | Self::PutAside
+                | Self::ProxyHeaderInvalid
+                | Self::ProxyHeaderTimeout
+        )
     }
 
     const fn words(self) -> (&'static str, &'static str) {
@@ -114,6 +151,14 @@ impl EndReason {
             Self::Denied => ("PC", "denied"),
             Self::MappingFull => ("PC", "mapping_full"),
             Self::NoResources => ("RC", "no_resources"),
+            Self::SourceFull => ("PC", "source_full"),
+            Self::SourceRate => ("PC", "source_rate"),
+            Self::MappingRate => ("PC", "mapping_rate"),
+            Self::ProcessRate => ("PC", "process_rate"),
+            Self::DiallingFull => ("PC", "dialling_full"),
+            Self::PutAside => ("PC", "put_aside"),
+            Self::ProxyHeaderInvalid => ("CC", "proxy_header_invalid"),
+            Self::ProxyHeaderTimeout => ("cC", "proxy_header_timeout"),
             Self::MappingRemoved => ("KD", "mapping_removed"),
             Self::MappingRetargeted => ("KD", "mapping_retargeted"),
             Self::DrainDeadline => ("KD", "drain_deadline"),

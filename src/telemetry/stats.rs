@@ -73,6 +73,7 @@ pub struct MappingStats {
     connect_failures: [AtomicU64; ConnectFailure::ALL.len()],
     bytes_up: AtomicU64,
     bytes_down: AtomicU64,
+    pauses: AtomicU64,
     /// From accepting a client to its target's answer.
     pub connect_latency: Histogram<{ CONNECT_BOUNDS.len() }>,
     /// From accepting a client to the end of its session.
@@ -90,6 +91,7 @@ impl Default for MappingStats {
             connect_failures: Default::default(),
             bytes_up: AtomicU64::default(),
             bytes_down: AtomicU64::default(),
+            pauses: AtomicU64::default(),
             connect_latency: Histogram::new(&CONNECT_BOUNDS),
             session_length: Histogram::new(&LENGTH_BOUNDS),
             path: PathStats::default(),
@@ -100,17 +102,26 @@ impl Default for MappingStats {
 impl MappingStats {
     /// Counts a new session in, unless `max` are open already.
     pub fn try_open(&self, max: Option<u32>) -> bool {
-        let admitted = self
-            .open
-            .fetch_update(Relaxed, Relaxed, |open| match max {
-                Some(max) if open >= max => None,
-                _ => open.checked_add(1),
-            })
-            .is_ok();
+        let admitted = self.try_reserve(max);
         if admitted {
             self.opened.fetch_add(1, Relaxed);
         }
         admitted
+    }
+
+    /// Takes the place of a session that may be opened later, unless `max` are open already.
+    pub fn try_reserve(&self, max: Option<u32>) -> bool {
+        self.open
+            .fetch_update(Relaxed, Relaxed, |open| match max {
+                Some(max) if open >= max => None,
+                _ => open.checked_add(1),
+            })
+            .is_ok()
+    }
+
+    /// Gives a place back in which no session was opened.
+    pub fn give_back(&self) {
+        self.open.fetch_sub(1, Relaxed);
     }
 
     /// Counts an open session out.
@@ -147,6 +158,16 @@ impl MappingStats {
     /// Counts bytes delivered to the client.
     pub fn add_down(&self, bytes: u64) {
         self.bytes_down.fetch_add(bytes, Relaxed);
+    }
+
+    /// Counts a wait of a session for its limit of bandwidth.
+    pub fn count_pause(&self) {
+        self.pauses.fetch_add(1, Relaxed);
+    }
+
+    /// Times a session waited for its limit of bandwidth.
+    pub fn pauses(&self) -> u64 {
+        self.pauses.load(Relaxed)
     }
 
     /// Sessions open now.

@@ -5,6 +5,7 @@
 //! that a keystroke waits for one turn at most, its partner all of them, so that each look is worth
 //! more.
 
+mod greet;
 mod lanes;
 mod survey;
 
@@ -35,11 +36,13 @@ use super::{
     token::Token,
 };
 use crate::{
+    limit::OnRefuse,
     listen::{AcceptError, Accepted, Backoff, accept},
     os_error::in_words,
     relay::{PipePool, Side},
     session::{
-        AckProbe, INTEREST, Session, SessionId, SessionLine, SessionRecord, Turn, Verdict, admit,
+        AckProbe, Extras, Greeting, INTEREST, Session, SessionId, SessionLine, SessionRecord, Turn,
+        Verdict, admit,
     },
     socket,
     table::{Departure, ListenAddr, Route},
@@ -82,6 +85,12 @@ pub(super) struct EventLoop {
     timers: Timers,
     /// Sessions that have had their turn and can go on.
     unfinished: VecDeque<Key>,
+    /// Connections whose header is awaited, and until when.
+    greetings: Slots<Greeting>,
+    greeting_timers: Timers,
+    /// Sessions that wait for a limit of bandwidth. They come and go often, and would leave an entry
+    /// among the deadlines each time.
+    pauses: Timers,
     /// Listeners left alone until a time.
     paused: Vec<(Instant, Key)>,
     pipes: PipePool,
@@ -138,6 +147,9 @@ impl EventLoop {
             sessions: Slots::new(),
             timers: Timers::default(),
             unfinished: VecDeque::new(),
+            greetings: Slots::new(),
+            greeting_timers: Timers::default(),
+            pauses: Timers::default(),
             paused: Vec::new(),
             pipes,
             acks: AckProbe::default(),
@@ -153,7 +165,7 @@ impl EventLoop {
     /// Serves until told to stop and the last session has ended.
     pub(super) fn run(mut self) -> io::Result<()> {
         let mut events = Vec::with_capacity(EVENTS);
-        while !(self.draining && self.sessions.len() == 0) {
+        while !(self.draining && self.sessions.len() + self.greetings.len() == 0) {
             events.clear();
             let timeout = self.timeout();
             match epoll::wait(
@@ -173,6 +185,7 @@ impl EventLoop {
                     Token::Session(key, side) => {
                         self.with_session(key, |session, turn| session.turn(side, flags, turn));
                     }
+                    Token::Greeting(key) => self.hear(key, flags),
                 }
             }
             self.on_time();
@@ -189,6 +202,8 @@ impl EventLoop {
         }
         let next = [
             self.timers.next(),
+            self.greeting_timers.next(),
+            self.pauses.next(),
             self.paused.iter().map(|(until, _)| *until).min(),
         ]
         .into_iter()
@@ -226,6 +241,8 @@ impl EventLoop {
                 self.with_session(key, Session::on_deadline);
             }
         }
+        self.end_pauses();
+        self.end_silent_greetings();
         let now = self.now;
         let mut due = Vec::new();
         self.paused.retain(|&(until, key)| {
@@ -269,11 +286,40 @@ impl EventLoop {
             }
             Verdict::Again | Verdict::Wait => {}
         }
-        let (pace, deadline) = (entry.session.pace(), entry.session.deadline());
-        if self.belongs_to_partner(pace) {
-            self.hand_over(key);
-        } else if let Some(at) = deadline {
+        let pace = entry.session.pace();
+        match self.belongs_to_partner(pace) {
+            true => self.hand_over(key),
+            false => self.arm(key),
+        }
+    }
+
+    /// Sees to it that a session is called when it wants to be.
+    fn arm(&mut self, key: Key) {
+        let Some(entry) = self.sessions.get_mut(key) else {
+            return;
+        };
+        if let Some(at) = entry.session.deadline() {
             self.timers.arm(key.index(), at);
+        }
+        if let Some(at) = entry.session.paused_until() {
+            self.pauses.arm(key.index(), at);
+        }
+    }
+
+    /// Lets sessions go on that have waited for their limit of bandwidth.
+    fn end_pauses(&mut self) {
+        while let Some(slot) = self.pauses.pop_due(self.now) {
+            let Some(key) = self.sessions.occupant_of(slot) else {
+                continue;
+            };
+            let Some(entry) = self.sessions.get_mut(key) else {
+                continue;
+            };
+            match entry.session.paused_until() {
+                None => {}
+                Some(at) if at > self.now => self.pauses.arm(slot, at),
+                Some(_) => self.with_session(key, Session::resume),
+            }
         }
     }
 
@@ -378,19 +424,24 @@ impl EventLoop {
     }
 
     fn open(&mut self, accepted: Accepted, route: Arc<Route>) {
-        let shared = Arc::clone(&self.shared);
-        let id = SessionId(shared.next_session.fetch_add(1, Relaxed));
-        let room = shared.stats.sessions_open() < shared.max_sessions;
-        if let Err(reason) = admit(&accepted, &route, room) {
-            socket::reset_on_close(&accepted.socket);
-            if shared.refusals.grant(self.now) {
-                let record = SessionRecord::refused(id, &accepted, route, reason);
-                shared.record(SessionLine::Ended(record));
-            }
-            return;
+        let id = SessionId(self.shared.next_session.fetch_add(1, Relaxed));
+        match Greeting::is_due(&accepted, &route) {
+            false => self.begin(id, accepted, route),
+            true => self.greet(id, accepted, route),
         }
-        let session = match Session::dial(id, accepted, Arc::clone(&route), self.now, shared.splice)
-        {
+    }
+
+    /// Gives a client its session, unless something keeps it out.
+    fn begin(&mut self, id: SessionId, accepted: Accepted, route: Arc<Route>) {
+        let shared = Arc::clone(&self.shared);
+        let client = accepted.client.ip();
+        let counted = match admit(client, &route, &shared.gate, &shared.stats, self.now) {
+            Ok(counted) => counted,
+            Err(reason) => return self.refuse(id, &accepted, route, reason),
+        };
+        let extras = counted.map(|(seat, dialling)| Extras::counted(seat, dialling));
+        let (route_of, splice) = (Arc::clone(&route), shared.splice);
+        let session = match Session::dial(id, accepted, route_of, self.now, splice, extras) {
             Ok(session) => session,
             Err((errno, accepted)) => {
                 socket::reset_on_close(&accepted.socket);
@@ -405,7 +456,6 @@ impl EventLoop {
 
     /// Looks after a session from now on.
     fn serve(&mut self, session: Session) {
-        let deadline = session.deadline();
         let key = self.sessions.insert(Entry {
             session,
             queued: false,
@@ -417,8 +467,17 @@ impl EventLoop {
             );
             return self.end(key, EndReason::NoResources);
         }
-        if let Some(at) = deadline {
-            self.timers.arm(key.index(), at);
+        self.arm(key);
+    }
+
+    /// Turns a client away; dropping its socket closes it.
+    fn refuse(&self, id: SessionId, client: &Accepted, route: Arc<Route>, reason: EndReason) {
+        if route.mapping.policy.on_refuse == OnRefuse::Reset {
+            socket::reset_on_close(&client.socket);
+        }
+        if self.shared.refusals.grant(self.now) {
+            let record = SessionRecord::refused(id, client, route, reason);
+            self.shared.record(SessionLine::Ended(record));
         }
     }
 
@@ -562,6 +621,9 @@ impl EventLoop {
             if let Some(at) = entry.session.deadline() {
                 self.timers.arm(key.index(), at);
             }
+            if let Some(at) = entry.session.paused_until() {
+                self.pauses.arm(key.index(), at);
+            }
         }
     }
 
@@ -583,6 +645,7 @@ impl EventLoop {
     }
 
     fn cut(&mut self, reason: EndReason, spread: Duration) {
+        self.end_greetings(reason);
         let keys = self.sessions.keys();
         let pace = PACE.min(spread / u32::try_from(keys.len().max(1)).unwrap_or(u32::MAX));
         for (place, key) in (0..).zip(keys) {

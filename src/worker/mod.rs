@@ -33,6 +33,7 @@ pub use handle::{Lane, WorkerHandle, spawn};
 pub use roster::Roster;
 
 use crate::{
+    limit::Gate,
     listen::Accepted,
     relay::PipeBudget,
     session::{Session, SessionFilter, SessionLine, SessionView},
@@ -63,8 +64,8 @@ pub struct Shared {
     pub log_sessions: bool,
     /// The number of the next session.
     pub next_session: AtomicU64,
-    /// Sessions the process may have open.
-    pub max_sessions: u32,
+    /// The limits of the process, and what they count.
+    pub gate: Gate,
     /// Whether splicing is allowed at all.
     pub splice: bool,
 }

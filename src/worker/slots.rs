@@ -10,8 +10,8 @@ pub(super) struct Key {
     generation: u32,
 }
 
-/// Generations are 30 bits wide, to fit a token.
-const GENERATIONS: u32 = 1 << 30;
+/// Generations are 29 bits wide, to fit a token.
+const GENERATIONS: u32 = 1 << 29;
 
 impl Key {
     pub(super) fn index(self) -> usize {

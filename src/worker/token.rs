@@ -12,18 +12,21 @@ pub(super) enum Token {
     Listener(Key),
     /// One side of a session.
     Session(Key, Side),
+    /// A connection whose header is awaited.
+    Greeting(Key),
 }
 
-const KIND_SHIFT: u32 = 62;
+const KIND_SHIFT: u32 = 61;
 
 impl Token {
-    /// The token as the 64 bits epoll carries: two of kind, 30 of generation, 32 of index.
+    /// The token as the 64 bits epoll carries: three of kind, 29 of generation, 32 of index.
     pub(super) fn to_bits(self) -> u64 {
         let (kind, key) = match self {
             Self::Commands => (0, Key::default()),
             Self::Listener(key) => (1, key),
             Self::Session(key, Side::Client) => (2, key),
             Self::Session(key, Side::Target) => (3, key),
+            Self::Greeting(key) => (4, key),
         };
         kind << KIND_SHIFT | key.to_bits()
     }
@@ -34,7 +37,8 @@ impl Token {
             0 => Self::Commands,
             1 => Self::Listener(key),
             2 => Self::Session(key, Side::Client),
-            _ => Self::Session(key, Side::Target),
+            3 => Self::Session(key, Side::Target),
+            _ => Self::Greeting(key),
         }
     }
 }
@@ -45,12 +49,13 @@ mod tests {
 
     #[test]
     fn a_token_survives_the_way_through_epoll() {
-        let key = Key::from_bits(0x3fff_ffff_ffff_fffe);
+        let key = Key::from_bits(0x1fff_ffff_ffff_fffe);
         for token in [
             Token::Commands,
             Token::Listener(key),
             Token::Session(key, Side::Client),
             Token::Session(key, Side::Target),
+            Token::Greeting(key),
         ] {
             assert_eq!(Token::from_bits(token.to_bits()), token);
         }

@@ -47,6 +47,10 @@ documents! {
         sessions_limit: u64,
         /// Sessions opened since the start.
         sessions_opened: u64,
+        /// Clients that got no session since the start, by reason.
+        refused: BTreeMap<String, u64>,
+        /// Times a source was put aside because it kept running into its limits.
+        sources_put_aside: u64,
         /// Bytes delivered to targets since the start.
         bytes_up: u64,
         /// Bytes delivered to clients since the start.
@@ -179,6 +183,8 @@ documents! {
         mapping: String,
         /// Who connected.
         client: String,
+        /// The trusted front that passed the client on, if one did.
+        front: Option<String>,
         /// Where.
         listen: String,
         /// Where its bytes go.

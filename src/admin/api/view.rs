@@ -31,8 +31,19 @@ pub(in crate::admin) fn status(sources: &Sources) -> model::Status {
         mappings: table.mappings().len() as u64,
         listeners: report.listeners as u64,
         sessions: shared.stats.sessions_open().into(),
-        sessions_limit: shared.max_sessions.into(),
+        sessions_limit: shared.gate.max_sessions().into(),
         sessions_opened: sum(|mapping| mapping.stats.opened()),
+        refused: EndReason::ALL
+            .into_iter()
+            .filter(|reason| reason.is_refusal())
+            .map(|reason| {
+                let mappings = table.mappings().iter();
+                let count = mappings.map(|mapping| mapping.stats.ended(reason)).sum();
+                (reason.word().to_owned(), count)
+            })
+            .filter(|(_, count)| *count > 0)
+            .collect(),
+        sources_put_aside: shared.gate.sources().put_aside(),
         bytes_up: sum(|mapping| mapping.stats.bytes_up()),
         bytes_down: sum(|mapping| mapping.stats.bytes_down()),
         pipes: model::Pipes {
@@ -136,6 +147,7 @@ pub(in crate::admin) fn session(view: &SessionView) -> model::Session {
         session: view.id.0,
         mapping: view.route.mapping.name.to_string(),
         client: view.client.to_string(),
+        front: view.front.map(|front| front.to_string()),
         listen: view.route.listen.to_string(),
         target: view.route.target.to_string(),
         source: view.source.map(|source| source.to_string()),

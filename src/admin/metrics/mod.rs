@@ -62,6 +62,13 @@ fn mappings(page: &mut Exposition, sources: &Sources) {
         family.sample(&[name, "up"], of.stats.bytes_up());
         family.sample(&[name, "down"], of.stats.bytes_down());
     });
+    each(
+        page.family(&series::BANDWIDTH_PAUSES),
+        &|family, name, of| match of.stats.pauses() {
+            0 => {}
+            count => family.sample(&[name], count),
+        },
+    );
     let failures = page.family(&series::CONNECT_FAILURES);
     each(failures, &|family, name, of| {
         for cause in ConnectFailure::ALL {

@@ -22,12 +22,21 @@ pub(super) fn write(page: &mut Exposition, sources: &Sources) {
         family.sample(&[cause], count.load(Relaxed));
     }
     reloads(page, sources);
-    let whole: [(&'static Series, u64); 11] = [
+    let whole: [(&'static Series, u64); 14] = [
         (
             &series::MAPPINGS,
             shared.table.load().mappings().len() as u64,
         ),
-        (&series::SESSIONS_LIMIT, shared.max_sessions.into()),
+        (&series::SESSIONS_LIMIT, shared.gate.max_sessions().into()),
+        (
+            &series::SOURCES_TRACKED,
+            shared.gate.sources().tracked() as u64,
+        ),
+        (&series::SOURCES_EVICTED, shared.gate.sources().evicted()),
+        (
+            &series::SOURCES_PUT_ASIDE,
+            shared.gate.sources().put_aside(),
+        ),
         (&series::PIPES_IN_USE, shared.pipes.in_use() as u64),
         (&series::PIPES_FREE, shared.pipes.free() as u64),
         (&series::PIPES_LIMIT, shared.pipes.limit() as u64),

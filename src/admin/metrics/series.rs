@@ -66,6 +66,8 @@ series! {
         "Clients that got no session, by cause; they are in sessions_ended too";
     BYTES = Counter "tml_proxy_bytes_total" ["mapping", "direction"]
         "Bytes delivered: up to the target, down to the client";
+    BANDWIDTH_PAUSES = Counter "tml_proxy_bandwidth_pauses_total" ["mapping"]
+        "Times a session had bytes to move and waited for its limit of bandwidth; appears with the first";
     CONNECT_FAILURES = Counter "tml_proxy_connect_failures_total" ["mapping", "cause"]
         "Connections to the target that did not come about, by cause";
     CONNECT_LATENCY = Histogram "tml_proxy_connect_latency_seconds" ["mapping"]
@@ -100,6 +102,12 @@ series! {
         "Listening sockets open";
     SESSIONS_LIMIT = Gauge "tml_proxy_sessions_limit" []
         "Sessions the process may have open";
+    SOURCES_TRACKED = Gauge "tml_proxy_sources_tracked" []
+        "Entries of the table in which limits per source are counted";
+    SOURCES_EVICTED = Counter "tml_proxy_sources_evicted_total" []
+        "Entries without a session that were forgotten to make room for others";
+    SOURCES_PUT_ASIDE = Counter "tml_proxy_sources_put_aside_total" []
+        "Times a source was put aside because it kept running into its limits";
     PIPES_IN_USE = Gauge "tml_proxy_pipes_in_use" []
         "Pipes lent to sessions";
     PIPES_FREE = Gauge "tml_proxy_pipes_free" []

@@ -24,7 +24,7 @@ pub(super) fn examine(config: &Config, table: &Table) -> Vec<Finding> {
 
 fn descriptors(config: &Config, table: &Table) -> Finding {
     let check = "descriptors";
-    let wanted = match config.process.max_sessions {
+    let wanted = match config.max_sessions {
         AutoOr::Auto => None,
         AutoOr::Value(sessions) => Some(sessions.get()),
     };

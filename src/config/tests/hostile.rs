@@ -10,7 +10,7 @@ use crate::table::Table;
 const REFERENCE: &str = include_str!("../../../config/tml-proxy.toml");
 
 /// Pieces that are right somewhere and wrong elsewhere.
-const PIECES: [&str; 24] = [
+const PIECES: [&str; 28] = [
     "version = 1\n",
     "[process]\n",
     "[defaults]\n",
@@ -21,6 +21,10 @@ const PIECES: [&str; 24] = [
     "target = ",
     "idle_timeout = ",
     "on_remove = { drain = ",
+    "[limits]\n",
+    "penalty = { after = ",
+    "bandwidth = { rate = ",
+    "\"99999999999999999GiB\"",
     "\"1-65535\"",
     "\"[::1]:22\"",
     "\"18446744073709551615s 1000ms\"",

@@ -2,8 +2,11 @@
 
 use std::path::Path;
 
-use super::{Admin, Config, Fault, Log, Problem, Process, Targets, parse};
-use crate::table::{Policy, Table};
+use super::{Admin, AutoOr, Config, Fault, Log, Problem, Process, Targets, parse};
+use crate::{
+    limit::Limits,
+    table::{Policy, Table},
+};
 
 const REFERENCE: &str = include_str!("../../../config/tml-proxy.toml");
 
@@ -30,6 +33,8 @@ fn the_reference_as_it_stands_changes_nothing() {
     assert_eq!(config.admin.listen, Admin::default().listen);
     assert_eq!(config.log, Log::default());
     assert_eq!(config.targets, Targets::default());
+    assert_eq!(config.limits, Limits::default());
+    assert_eq!(config.max_sessions, AutoOr::Auto);
     assert_eq!(config.defaults, Policy::default());
     assert!(config.mappings.is_empty());
 }
@@ -57,7 +62,8 @@ fn every_key_occurs_in_the_reference() {
 fn known_keys() -> Vec<&'static str> {
     let text = "version = 1\nx = 1\n\
                 process.x = 1\nadmin.x = 1\nlog.x = 1\ntargets.x = 1\n\
-                defaults = { x = 1, keepalive = { x = 1 }, on_remove = { x = 1 } }\n\
+                limits = { x = 1, penalty = { x = 1 } }\n\
+                defaults = { x = 1, new_sessions_per_second = { x = 1 }, keepalive = { x = 1 }, on_remove = { x = 1 } }\n\
                 mapping = [{ x = 1 }]\n";
     let errors = parse(text, Path::new("f")).expect_err("no key is called x");
     let keys = errors
@@ -71,6 +77,6 @@ fn known_keys() -> Vec<&'static str> {
             _ => None,
         });
     let keys: Vec<_> = keys.collect();
-    assert_eq!(keys.len(), 9, "a section was not asked");
+    assert_eq!(keys.len(), 12, "a section was not asked");
     keys.concat()
 }

@@ -1,0 +1,115 @@
+//! A token bucket that is one number: the time at which it will be full again.
+//!
+//! Nothing refills it; how full it is follows from the clock. The rate is given with each use, so a
+//! changed rate counts from the next use on. (GCRA, ITU-T I.371.)
+
+use std::{
+    num::NonZeroU64,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use super::Tick;
+
+const SECOND: u64 = 1_000_000_000;
+
+/// So much in each second, and so much at once after a pause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// Units a second.
+    pub per_second: NonZeroU64,
+    /// Units at once.
+    pub burst: NonZeroU64,
+}
+
+impl Rate {
+    /// A rate whose burst is one second's worth.
+    pub const fn even(per_second: NonZeroU64) -> Self {
+        Self {
+            per_second,
+            burst: per_second,
+        }
+    }
+
+    /// The time that `units` take, in nanoseconds.
+    fn span(self, units: u64) -> u64 {
+        let span = u128::from(units) * u128::from(SECOND) / u128::from(self.per_second.get());
+        u64::try_from(span).unwrap_or(u64::MAX)
+    }
+
+    /// When a bucket that would be full at `full` is so after `units` more, if it holds them.
+    pub(super) fn take(self, full: Tick, units: u64, now: Tick) -> Option<Tick> {
+        take(full, self.span(units), self.span(self.burst.get()), now)
+    }
+}
+
+/// When a bucket that would be full at `full` is so after something that takes `span`, if it is
+/// not to be longer than `allowance` from now.
+pub(super) fn take(full: Tick, span: u64, allowance: u64, now: Tick) -> Option<Tick> {
+    let full = full.max(now).0.saturating_add(span);
+    (full <= now.0.saturating_add(allowance)).then_some(Tick(full))
+}
+
+/// A bucket shared between threads.
+#[derive(Debug, Default)]
+pub struct Bucket(AtomicU64);
+
+impl Bucket {
+    /// Takes one unit out, if there is one.
+    pub fn take(&self, rate: Rate, now: Tick) -> bool {
+        let take = |full| rate.take(Tick(full), 1, now).map(|full| full.0);
+        self.0.fetch_update(Relaxed, Relaxed, take).is_ok()
+    }
+
+    /// Takes units out that are used up already, and says from when on there are any again.
+    pub fn charge(&self, rate: Rate, units: u64, now: Tick) -> Tick {
+        let span = rate.span(units);
+        let spent = |full: u64| Some(full.max(now.0).saturating_add(span));
+        let before = self.0.fetch_update(Relaxed, Relaxed, spent);
+        let full = before.map_or(now.0, |full| full.max(now.0).saturating_add(span));
+        Tick(full.saturating_sub(rate.span(rate.burst.get())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rate(per_second: u64, burst: u64) -> Rate {
+        let number = |n| NonZeroU64::new(n).expect("not 0");
+        Rate {
+            per_second: number(per_second),
+            burst: number(burst),
+        }
+    }
+
+    #[test]
+    fn a_burst_goes_through_at_once_and_then_the_rate() {
+        let (bucket, rate) = (Bucket::default(), rate(10, 3));
+        let granted = |at| (0..100).filter(|_| bucket.take(rate, Tick(at))).count();
+        assert_eq!(granted(SECOND), 3);
+        assert_eq!(granted(SECOND + SECOND / 10 - 1), 0);
+        assert_eq!(granted(SECOND + SECOND / 10), 1);
+        assert_eq!(granted(100 * SECOND), 3, "a long pause saves up one burst");
+    }
+
+    #[test]
+    fn what_is_charged_is_waited_for() {
+        let (bucket, rate) = (Bucket::default(), rate(1000, 500));
+        let now = Tick(SECOND);
+        assert!(bucket.charge(rate, 500, now) <= now);
+        assert_eq!(bucket.charge(rate, 100, now), Tick(SECOND + SECOND / 10));
+        assert_eq!(
+            bucket.charge(rate, 100, now),
+            Tick(SECOND + 2 * SECOND / 10)
+        );
+    }
+
+    #[test]
+    fn no_amount_overflows() {
+        let (bucket, rate) = (Bucket::default(), rate(1, 1));
+        for _ in 0..3 {
+            bucket.charge(rate, u64::MAX, Tick(SECOND));
+        }
+        assert!(!bucket.take(rate, Tick(SECOND)));
+    }
+}

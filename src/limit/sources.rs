@@ -1,0 +1,443 @@
+//! What is known of each source: sessions open, sessions begun lately, refusals.
+//!
+//! A source is a network, not an address, and is counted once for the process and once for each
+//! mapping that limits sources. Entries of sources with sessions are as many as there are sessions;
+//! of the others a fixed number is kept and the one unused for longest forgotten first. The table
+//! is divided, so that workers seldom wait for each other, and is only used where a limit asks for
+//! it.
+
+use std::{
+    collections::{HashMap, hash_map::RandomState},
+    fmt,
+    hash::BuildHasher,
+    net::{IpAddr, Ipv6Addr},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use super::{Meter, Penalty, SessionLimits, Tick, bucket, tick::nanos};
+use crate::telemetry::EndReason;
+
+/// Parts of the table, each with a lock of its own.
+const PARTS: usize = 16;
+
+/// Entries without a session that a part keeps.
+const IDLE_AT_MOST: usize = 4096;
+
+/// A network that counts as one source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SourceNet {
+    bits: u128,
+    len: u8,
+}
+
+impl SourceNet {
+    /// The network of so many bits that `client` is in.
+    pub fn of(client: IpAddr, prefix_v4: u8, prefix_v6: u8) -> Self {
+        let (bits, len) = match client.to_canonical() {
+            IpAddr::V4(v4) => (v4.to_ipv6_mapped().to_bits(), 96 + prefix_v4.min(32)),
+            IpAddr::V6(v6) => (v6.to_bits(), prefix_v6.min(128)),
+        };
+        let host = u128::MAX.checked_shr(len.into()).unwrap_or(0);
+        Self {
+            bits: bits & !host,
+            len,
+        }
+    }
+}
+
+impl fmt::Display for SourceNet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let v6 = Ipv6Addr::from_bits(self.bits);
+        match v6.to_ipv4_mapped() {
+            Some(v4) if self.len >= 96 => write!(f, "{v4}/{}", self.len - 96),
+            _ => write!(f, "{v6}/{}", self.len),
+        }
+    }
+}
+
+/// For whom a source is counted: 0 is the process, every other number a mapping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Scope(pub u32);
+
+impl Scope {
+    pub(super) const PROCESS: Self = Self(0);
+}
+
+/// A source as counted for somebody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct SourceKey {
+    pub scope: Scope,
+    pub net: SourceNet,
+}
+
+/// Every source that has a session or had one lately.
+#[derive(Debug)]
+pub struct SourceTable {
+    parts: [Mutex<Part>; PARTS],
+    hasher: RandomState,
+    tracked: AtomicUsize,
+    evicted: AtomicU64,
+    put_aside: AtomicU64,
+}
+
+impl Default for SourceTable {
+    fn default() -> Self {
+        Self {
+            parts: Default::default(),
+            hasher: RandomState::new(),
+            tracked: AtomicUsize::new(0),
+            evicted: AtomicU64::new(0),
+            put_aside: AtomicU64::new(0),
+        }
+    }
+}
+
+impl SourceTable {
+    /// Entries there are.
+    pub fn tracked(&self) -> usize {
+        self.tracked.load(Relaxed)
+    }
+
+    /// Entries forgotten to make room.
+    pub fn evicted(&self) -> u64 {
+        self.evicted.load(Relaxed)
+    }
+
+    /// Times a source was put aside.
+    pub fn put_aside(&self) -> u64 {
+        self.put_aside.load(Relaxed)
+    }
+
+    /// Counts a session of a source in, if `limits` allow one more.
+    pub(super) fn enter(
+        &self,
+        key: SourceKey,
+        limits: &SessionLimits,
+        now: Tick,
+    ) -> Result<(), EndReason> {
+        self.with(key, |entry| {
+            let full = |max| entry.open >= max;
+            if limits.max_sessions_per_source.is_some_and(full) {
+                return Err(EndReason::SourceFull);
+            }
+            if let Some(rate) = limits.new_sessions_per_source {
+                let taken = rate.take(entry.begun, 1, now);
+                entry.begun = taken.ok_or(EndReason::SourceRate)?;
+            }
+            entry.open += 1;
+            Ok(())
+        })
+    }
+
+    /// The bytes of a source that has been counted in.
+    pub(super) fn meter(&self, key: SourceKey) -> Arc<Meter> {
+        self.with(key, |entry| Arc::clone(entry.meter.get_or_insert_default()))
+    }
+
+    /// Counts a session out that was counted in.
+    pub(super) fn leave(&self, key: SourceKey) {
+        self.with(key, |entry| entry.open = entry.open.saturating_sub(1));
+    }
+
+    /// Whether a source is put aside.
+    pub(super) fn is_aside(&self, net: SourceNet, now: Tick) -> bool {
+        let scope = Scope::PROCESS;
+        let part = self.part(SourceKey { scope, net });
+        let found = part.index.get(&SourceKey { scope, net });
+        found.is_some_and(|&at| part.slots[at as usize].entry.aside_until > now)
+    }
+
+    /// Notes that a source ran into one of its limits; true if that puts it aside.
+    pub(super) fn strike(&self, net: SourceNet, penalty: Penalty, now: Tick) -> bool {
+        let scope = Scope::PROCESS;
+        let aside = self.with(SourceKey { scope, net }, |entry| {
+            let within = nanos(penalty.within);
+            let strike = within / u64::from(penalty.after.max(1));
+            match bucket::take(entry.struck, strike, within - strike, now) {
+                Some(full) => {
+                    entry.struck = full;
+                    false
+                }
+                None => {
+                    entry.struck = Tick::default();
+                    entry.aside_until = now.after(penalty.lasts);
+                    true
+                }
+            }
+        });
+        self.put_aside.fetch_add(aside.into(), Relaxed);
+        aside
+    }
+
+    fn part(&self, key: SourceKey) -> MutexGuard<'_, Part> {
+        let number = self.hasher.hash_one(key) as usize % PARTS;
+        // Each change of a part is made whole before anything can panic.
+        self.parts[number]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the entry of a source, which is made if there is none.
+    fn with<T>(&self, key: SourceKey, act: impl FnOnce(&mut Entry) -> T) -> T {
+        let mut part = self.part(key);
+        let (at, made) = part.find_or_make(key);
+        let result = act(&mut part.slots[at as usize].entry);
+        let evicted = part.put_in_order(at);
+        drop(part);
+        if made {
+            self.tracked.fetch_add(1, Relaxed);
+        }
+        if evicted {
+            self.tracked.fetch_sub(1, Relaxed);
+            self.evicted.fetch_add(1, Relaxed);
+        }
+        result
+    }
+}
+
+/// No entry.
+const NONE: u32 = u32::MAX;
+
+/// A part of the table: entries in slots, found by key; those without a session in a list from the
+/// one unused for longest to the one used last.
+#[derive(Debug)]
+struct Part {
+    index: HashMap<SourceKey, u32>,
+    slots: Vec<Slot>,
+    vacant: Vec<u32>,
+    oldest: u32,
+    newest: u32,
+    idle: usize,
+}
+
+#[derive(Debug)]
+struct Slot {
+    key: SourceKey,
+    entry: Entry,
+    listed: bool,
+    before: u32,
+    after: u32,
+}
+
+/// What is known of a source.
+#[derive(Debug, Default)]
+struct Entry {
+    open: u32,
+    begun: Tick,
+    struck: Tick,
+    aside_until: Tick,
+    meter: Option<Arc<Meter>>,
+}
+
+impl Default for Part {
+    fn default() -> Self {
+        Self {
+            index: HashMap::new(),
+            slots: Vec::new(),
+            vacant: Vec::new(),
+            oldest: NONE,
+            newest: NONE,
+            idle: 0,
+        }
+    }
+}
+
+impl Part {
+    /// Where the entry of `key` is, and whether it had to be made.
+    fn find_or_make(&mut self, key: SourceKey) -> (u32, bool) {
+        if let Some(&at) = self.index.get(&key) {
+            return (at, false);
+        }
+        let slot = Slot {
+            key,
+            entry: Entry::default(),
+            listed: false,
+            before: NONE,
+            after: NONE,
+        };
+        let at = match self.vacant.pop() {
+            Some(at) => {
+                self.slots[at as usize] = slot;
+                at
+            }
+            None => {
+                self.slots.push(slot);
+                // Fewer than the sessions and idle entries there may be.
+                (self.slots.len() - 1) as u32
+            }
+        };
+        self.index.insert(key, at);
+        (at, true)
+    }
+
+    /// Puts an entry that was just used where it belongs; true if another was forgotten for it.
+    fn put_in_order(&mut self, at: u32) -> bool {
+        self.unlist(at);
+        if self.slots[at as usize].entry.open > 0 {
+            return false;
+        }
+        self.list_as_newest(at);
+        if self.idle <= IDLE_AT_MOST {
+            return false;
+        }
+        let oldest = self.oldest;
+        self.unlist(oldest);
+        self.index.remove(&self.slots[oldest as usize].key);
+        self.vacant.push(oldest);
+        true
+    }
+
+    fn list_as_newest(&mut self, at: u32) {
+        let before = self.newest;
+        let slot = &mut self.slots[at as usize];
+        (slot.listed, slot.before, slot.after) = (true, before, NONE);
+        match before {
+            NONE => self.oldest = at,
+            before => self.slots[before as usize].after = at,
+        }
+        self.newest = at;
+        self.idle += 1;
+    }
+
+    fn unlist(&mut self, at: u32) {
+        let slot = &mut self.slots[at as usize];
+        if !std::mem::take(&mut slot.listed) {
+            return;
+        }
+        let (before, after) = (slot.before, slot.after);
+        match before {
+            NONE => self.oldest = after,
+            before => self.slots[before as usize].after = after,
+        }
+        match after {
+            NONE => self.newest = before,
+            after => self.slots[after as usize].before = before,
+        }
+        self.idle -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn net(number: u32) -> SourceNet {
+        SourceNet::of(IpAddr::from(std::net::Ipv4Addr::from(number)), 32, 64)
+    }
+
+    fn key(number: u32) -> SourceKey {
+        SourceKey {
+            scope: Scope::PROCESS,
+            net: net(number),
+        }
+    }
+
+    fn at_most(sessions: u32) -> SessionLimits {
+        SessionLimits {
+            max_sessions_per_source: Some(sessions),
+            ..SessionLimits::default()
+        }
+    }
+
+    #[test]
+    fn a_source_is_a_network_and_mapped_addresses_are_ipv4() {
+        let of = |text: &str| SourceNet::of(text.parse().expect("an address"), 24, 64);
+        assert_eq!(of("192.0.2.1"), of("::ffff:192.0.2.200"));
+        assert_eq!(of("192.0.2.1").to_string(), "192.0.2.0/24");
+        assert_eq!(of("2001:db8::1"), of("2001:db8:0:0:ffff::9"));
+        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+        assert_eq!(of("2001:db8::1").to_string(), "2001:db8::/64");
+        let all = SourceNet::of("2001:db8::1".parse().expect("an address"), 0, 0);
+        assert_eq!(all.to_string(), "::/0");
+        let all = SourceNet::of("192.0.2.1".parse().expect("an address"), 0, 0);
+        assert_eq!(all.to_string(), "0.0.0.0/0");
+    }
+
+    #[test]
+    fn a_full_source_gets_in_again_when_one_leaves() {
+        let table = SourceTable::default();
+        let limits = at_most(2);
+        let enter = || table.enter(key(1), &limits, Tick(0));
+        assert_eq!([enter(), enter()], [Ok(()), Ok(())]);
+        assert_eq!(enter(), Err(EndReason::SourceFull));
+        assert_eq!(table.enter(key(2), &limits, Tick(0)), Ok(()));
+        table.leave(key(1));
+        assert_eq!(enter(), Ok(()));
+    }
+
+    #[test]
+    fn strikes_in_time_put_a_source_aside_and_strikes_long_apart_do_not() {
+        let table = SourceTable::default();
+        let penalty = Penalty {
+            after: 3,
+            within: Duration::from_secs(60),
+            lasts: Duration::from_secs(600),
+        };
+        let at = |seconds: u64| Tick((1000 + seconds) * SECOND);
+        for far in 0..10 {
+            assert!(!table.strike(net(1), penalty, at(far * 40)));
+        }
+        assert!(!table.strike(net(2), penalty, at(0)));
+        assert!(!table.strike(net(2), penalty, at(1)));
+        assert!(table.strike(net(2), penalty, at(2)));
+        assert!(table.is_aside(net(2), at(601)));
+        assert!(!table.is_aside(net(2), at(602)));
+        assert!(!table.is_aside(net(1), at(2)));
+        assert_eq!(table.put_aside(), 1);
+    }
+
+    #[test]
+    fn a_flood_of_sources_does_not_grow_the_table_and_leaves_those_in_use_alone() {
+        let table = SourceTable::default();
+        let limits = at_most(1);
+        assert_eq!(table.enter(key(0), &limits, Tick(0)), Ok(()));
+        for number in 1..200_000 {
+            assert_eq!(table.enter(key(number), &limits, Tick(0)), Ok(()));
+            table.leave(key(number));
+        }
+        assert!(table.tracked() <= PARTS * IDLE_AT_MOST + 1);
+        assert_eq!(table.tracked() as u64 + table.evicted(), 200_000);
+        assert_eq!(
+            table.enter(key(0), &limits, Tick(0)),
+            Err(EndReason::SourceFull)
+        );
+    }
+
+    proptest! {
+        /// Whatever comes and goes, the list holds exactly the entries without a session, in the
+        /// order of their last use.
+        #[test]
+        fn the_list_of_idle_entries_is_in_order(
+            steps in prop::collection::vec((0..20u32, any::<bool>()), 0..200),
+        ) {
+            let mut part = Part::default();
+            let mut used: Vec<u32> = Vec::new();
+            for (number, enters) in steps {
+                let (at, _) = part.find_or_make(key(number));
+                let entry = &mut part.slots[at as usize].entry;
+                entry.open = if enters { entry.open + 1 } else { entry.open.saturating_sub(1) };
+                part.put_in_order(at);
+                used.retain(|other| *other != at);
+                used.push(at);
+            }
+            used.retain(|at| part.slots[*at as usize].entry.open == 0);
+            let mut listed = Vec::new();
+            let mut at = part.oldest;
+            while at != NONE {
+                listed.push(at);
+                at = part.slots[at as usize].after;
+            }
+            prop_assert_eq!(part.idle, listed.len());
+            prop_assert_eq!(listed, used);
+        }
+    }
+}

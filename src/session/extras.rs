@@ -1,0 +1,36 @@
+//! What only some sessions have, kept apart so that the others do not pay for it in memory.
+
+use std::time::Instant;
+
+use crate::{
+    limit::{Dialling, Lane, Seat},
+    listen::Front,
+};
+
+/// What only some sessions have.
+#[derive(Debug, Default)]
+pub struct Extras {
+    /// Its place among those that are counted.
+    pub seat: Seat,
+    /// Its place among those that wait for their target; given back when that answers.
+    pub dialling: Dialling,
+    /// Both directions under the limits of bandwidth.
+    pub up: Lane,
+    /// See there.
+    pub down: Lane,
+    /// When a direction that has spent what it may move goes on.
+    pub wake: Option<Instant>,
+    /// Who brought the client here, if it did not come by itself.
+    pub front: Option<Box<Front>>,
+}
+
+impl Extras {
+    /// Those of a session that is counted.
+    pub fn counted(seat: Seat, dialling: Dialling) -> Box<Self> {
+        Box::new(Self {
+            seat,
+            dialling,
+            ..Self::default()
+        })
+    }
+}
