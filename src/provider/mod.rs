@@ -7,6 +7,7 @@
 mod args;
 pub mod demo;
 mod local;
+pub mod switchboard;
 
 use std::{net::SocketAddr, path::PathBuf};
 
