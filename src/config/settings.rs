@@ -11,6 +11,7 @@ use std::{
 
 use ipnet::IpNet;
 
+use super::switchboard::Switchboard;
 use crate::table::{MappingSpec, Origin, Policy};
 
 /// Everything a configuration says.
@@ -26,6 +27,8 @@ pub struct Config {
     pub targets: Targets,
     /// The policy of a mapping that says nothing else.
     pub defaults: Policy,
+    /// The switchboard to take further mappings from, if there is one.
+    pub switchboard: Option<Switchboard>,
     /// The mappings, in the order they were asked for, ranges expanded and defaults applied.
     pub mappings: Vec<MappingSpec>,
 }

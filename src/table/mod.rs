@@ -18,7 +18,7 @@ mod sources;
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
-pub use conflict::{Conflict, Surroundings};
+pub use conflict::{Conflict, Reserved, Surroundings};
 pub use diff::{Diff, RouteChange, Summary, diff};
 pub use hold::{Hold, Holds};
 pub use listen_addr::{ListenAddr, ListenHost};
