@@ -125,7 +125,10 @@ impl Failure {
     }
 
     /// A connection that could not be used, in the words of `error` and its causes.
-    pub(super) fn of_connection(error: &(dyn Error + 'static), connecting: bool) -> Self {
+    pub(in crate::provider::switchboard) fn of_connection(
+        error: &(dyn Error + 'static),
+        connecting: bool,
+    ) -> Self {
         let words = words(error);
         match connecting {
             true => Self::Connect(words),

@@ -46,6 +46,11 @@ impl Hosts {
         self.0.get(host).copied().flatten()
     }
 
+    /// Whether there is such a host.
+    pub fn contains(&self, host: &HostId) -> bool {
+        self.0.contains_key(host)
+    }
+
     /// Every host.
     pub fn ids(&self) -> impl Iterator<Item = &HostId> {
         self.0.keys()
