@@ -1,16 +1,22 @@
 //! Mappings from a running Treadmill switchboard.
 //!
-//! What is known of its jobs ([`Knowledge`]) becomes public ports in three steps, each a value in
-//! and a value out: [`expose`] says what of which job may be exposed, [`ports`] who gets which port,
-//! [`state`] keeps that over a restart.
+//! The client asks, the reader understands, watches say when to ask again, and the follower keeps
+//! what is known of the jobs up to date. That ([`Knowledge`]) becomes public ports in three steps,
+//! each a value in and a value out: [`expose`] says what of which job may be exposed, [`ports`] who
+//! gets which port, [`state`] keeps that over a restart.
 
+pub mod client;
 pub mod expose;
+pub mod follow;
 mod job;
 mod moment;
 mod owner;
 pub mod ports;
+pub mod read;
 mod stable;
 pub mod state;
+pub mod stats;
+pub mod watch;
 
 pub use job::{Job, JobId, JobState, Knowledge, Service};
 pub use moment::{Moment, boot};
