@@ -11,6 +11,8 @@ pub mod switchboard;
 
 use std::{net::SocketAddr, path::PathBuf};
 
+pub(crate) use local::is_local;
+
 use crate::{
     config::{self, Config, ConfigErrors, Draft, LogFormat, LogLevel},
     table::{Origin, Table},
@@ -52,7 +54,7 @@ impl Source {
     ) -> Result<(Config, Table), ConfigErrors> {
         let mut draft = self.draft();
         overrides.apply(&mut draft.config);
-        draft.build(previous, &local::is_local)
+        draft.build(previous, &is_local)
     }
 
     fn draft(&self) -> Draft {

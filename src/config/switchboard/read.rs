@@ -14,7 +14,7 @@ use crate::{
             or_off, prefix, text, word,
         },
     },
-    provider::switchboard::JobState,
+    provider::switchboard::{JobState, follow::FollowSettings},
     table::{Departure, Origin, Policy},
 };
 
@@ -75,9 +75,9 @@ pub(in crate::config) fn read(mut section: Section<'_>, defaults: &Policy) -> Op
     section.set("max_total", &mut max_total, or_off(number(1..=65535)));
     let mut host_gone = None;
     section.set("host_gone", &mut host_gone, host_gone_after);
-    let mut refresh = Duration::from_secs(60);
+    let mut refresh = FollowSettings::REFRESH;
     section.set("refresh", &mut refresh, duration(PERIOD));
-    let mut poll = Duration::from_secs(5);
+    let mut poll = FollowSettings::POLL;
     section.set("poll", &mut poll, duration(PERIOD));
     let mut state_dir = PathBuf::from("/var/lib/tml-proxy");
     section.set("state_dir", &mut state_dir, absolute_path);

@@ -5,6 +5,7 @@
 //! each a value in and a value out: [`expose`] says what of which job may be exposed, [`ports`] who
 //! gets which port, [`state`] keeps that over a restart.
 
+mod board;
 pub mod client;
 pub mod expose;
 pub mod follow;
@@ -18,6 +19,7 @@ pub mod state;
 pub mod stats;
 pub mod watch;
 
+pub use board::{Board, Contact, Endpoint, Exposure};
 pub use job::{Job, JobId, JobState, Knowledge, Service};
 pub use moment::{Moment, boot};
 pub use owner::Owner;

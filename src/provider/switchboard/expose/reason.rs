@@ -33,15 +33,17 @@ pub enum Reason {
     TooMany,
     /// It waits for a port.
     NoPort,
-    /// Its port could not be opened for want of descriptors or memory.
-    NoResources,
+    /// Its port could not be opened, and another port would do no better.
+    NotOpened,
     /// The state directory cannot be written, and an allocation that is not kept is not used.
     NotKept,
+    /// It was exposed before a restart, and the switchboard is asked first.
+    NotConfirmed,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::State,
         Self::NoAddress,
         Self::NoRule,
@@ -57,8 +59,9 @@ impl Reason {
         Self::HostGone,
         Self::TooMany,
         Self::NoPort,
-        Self::NoResources,
+        Self::NotOpened,
         Self::NotKept,
+        Self::NotConfirmed,
     ];
 
     /// The reason in one word, as metrics and the log have it.
@@ -79,8 +82,9 @@ impl Reason {
             Self::HostGone => "host_gone",
             Self::TooMany => "max_per_job",
             Self::NoPort => "no_port",
-            Self::NoResources => "no_resources",
+            Self::NotOpened => "not_opened",
             Self::NotKept => "not_kept",
+            Self::NotConfirmed => "not_confirmed",
         }
     }
 
