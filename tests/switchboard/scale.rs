@@ -1,0 +1,106 @@
+//! A thousand jobs on few connections.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tml_proxy::provider::switchboard::{Knowledge, follow::FollowSettings, watch::Purpose};
+
+use crate::{
+    board::{Kind, Switchboard, job_id},
+    follower::{BY_WATCHES, Follower, NEVER, PATIENCE},
+    harness::wait_until,
+};
+use tml_proxy::provider::switchboard::client::Patience;
+
+/// More patient than most, as one machine plays both sides.
+const PATIENT: Patience = Patience {
+    answer: Duration::from_secs(20),
+    ..PATIENCE
+};
+
+fn crowd(board: &Switchboard, jobs: u32) {
+    for host in 0..10 {
+        board.add_host(host);
+    }
+    for job in 0..jobs {
+        board.add_job(job, job % 10, "ready");
+    }
+}
+
+#[test]
+fn a_thousand_jobs_share_a_dozen_connections_over_http2() {
+    let board = Switchboard::of(Kind {
+        secure: true,
+        ..Kind::default()
+    });
+    crowd(&board, 1000);
+    let follower = Follower::knowing(&board, BY_WATCHES, PATIENT, Knowledge::default());
+    wait_until("every watch", || {
+        let stats = &follower.stats;
+        stats.watches_open(Purpose::Job) == 1000 && stats.watches_open(Purpose::Host) == 10
+    });
+    wait_until("every job", || follower.knowledge().jobs.len() == 1000);
+    assert_eq!(follower.stats.watch_connections(), 11);
+    // Ten for jobs, one for hosts, and those for reading.
+    assert!(
+        board.connections() <= 16,
+        "{} connections",
+        board.connections()
+    );
+    assert!(
+        board.connections_at_most() <= 24,
+        "{}",
+        board.connections_at_most()
+    );
+    board.put(&job_id(500), "finalized");
+    follower.wait_for_end(&job_id(500));
+}
+
+#[test]
+fn jobs_without_a_place_for_a_watch_are_asked_about() {
+    let board = Switchboard::start();
+    crowd(&board, 100);
+    let how = FollowSettings {
+        poll: Duration::from_millis(200),
+        refresh: NEVER,
+        max_watches: 20,
+        concurrency: 8,
+    };
+    let follower = Follower::knowing(&board, how, PATIENT, Knowledge::default());
+    wait_until("every place to be taken", || {
+        follower.stats.watch_connections() == 20
+    });
+    wait_until("every job", || follower.knowledge().jobs.len() == 100);
+    assert!(
+        board.connections() <= 20 + 12,
+        "{} connections",
+        board.connections()
+    );
+    for job in 0..100 {
+        board.change_quietly(&job_id(job), |job| job["job_ip_address"] = json!("fd00::1"));
+    }
+    wait_until(
+        "every change but those that only a watch would tell",
+        || {
+            let knowledge = follower.knowledge();
+            let changed = knowledge.jobs.values().filter(|job| job.address.is_some());
+            changed.count() >= 80
+        },
+    );
+}
+
+#[test]
+fn a_server_that_takes_fewer_streams_gets_more_connections() {
+    let board = Switchboard::of(Kind {
+        secure: true,
+        streams: Some(5),
+        ..Kind::default()
+    });
+    for job in 0..30 {
+        board.add_job_quietly(job, "ready");
+    }
+    let follower = Follower::start(&board, BY_WATCHES);
+    wait_until("every watch", || {
+        follower.stats.watches_open(Purpose::Job) == 30
+    });
+}
