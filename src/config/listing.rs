@@ -183,7 +183,7 @@ fn switchboard(own: &Switchboard) -> Settings {
         ("refresh", duration(own.refresh)),
         ("poll", duration(own.poll)),
         ("state_dir", path(&own.state_dir)),
-        ("publish", Setting::Flag(own.publish)),
+        ("publish", off_or(own.publish.as_ref().map(text))),
         ("lookup", off_or(own.lookup.map(text))),
     ];
     settings.extend(Settings::from(&own.policy).0);

@@ -10,25 +10,34 @@ use crate::{
         Board, Knowledge,
         client::{Client, ClientSettings, Patience},
         follow::{FollowSettings, follow},
+        publish::Publisher,
     },
 };
 
 /// Until a token or certificates that could not be read are looked for again.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// What of the settings makes another follower.
-pub(super) fn settings(switchboard: &Switchboard) -> (ClientSettings, FollowSettings) {
-    let client = ClientSettings {
+/// Whether another follower is needed for `new` than for `old`.
+pub(super) fn differs(old: &Switchboard, new: &Switchboard) -> bool {
+    client_settings(old) != client_settings(new)
+        || follow_settings(old) != follow_settings(new)
+        || old.publish != new.publish
+}
+
+fn client_settings(switchboard: &Switchboard) -> ClientSettings {
+    ClientSettings {
         url: switchboard.url.to_string(),
         token_file: switchboard.token_file.clone(),
         ca_file: switchboard.ca_file.clone(),
-    };
-    let follow = FollowSettings {
+    }
+}
+
+fn follow_settings(switchboard: &Switchboard) -> FollowSettings {
+    FollowSettings {
         refresh: switchboard.refresh,
         poll: switchboard.poll,
         ..FollowSettings::default()
-    };
-    (client, follow)
+    }
 }
 
 /// Follows until the task is ended. What `knowledge` holds is taken for what is known.
@@ -37,10 +46,22 @@ pub(super) fn spawn(
     knowledge: watch::Sender<Arc<Knowledge>>,
     board: Arc<Board>,
 ) -> JoinHandle<()> {
-    let (client, settings) = settings(switchboard);
+    let key = switchboard.publish.clone();
+    let (client, settings) = (client_settings(switchboard), follow_settings(switchboard));
     tokio::spawn(async move {
         let client = client_of(&client, &board).await;
-        follow(settings, client, knowledge, Arc::clone(&board.stats)).await;
+        let stats = Arc::clone(&board.stats);
+        let following = follow(settings, client.clone(), knowledge, Arc::clone(&stats));
+        let Some(key) = key else {
+            board.publisher.store(None);
+            return following.await;
+        };
+        let (publisher, writer) = Publisher::new(client, key, stats);
+        board.publisher.store(Some(Arc::new(publisher)));
+        tokio::select! {
+            () = following => {}
+            () = writer.run() => {}
+        }
     })
 }
 

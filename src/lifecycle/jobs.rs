@@ -109,7 +109,7 @@ impl Jobs {
         if before.state_dir != wanted.state_dir {
             tracing::warn!("a change of switchboard.state_dir takes effect at the next start");
         }
-        if following::settings(&before) != following::settings(&wanted) {
+        if following::differs(&before, &wanted) {
             running.following.abort();
             running.following = following::spawn(
                 &wanted,

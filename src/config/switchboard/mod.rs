@@ -19,7 +19,7 @@ pub(super) use read::{read, state_word};
 pub use rule::{Condition, Rule, RuleName};
 
 use crate::{
-    provider::switchboard::JobState,
+    provider::switchboard::{JobState, publish::AnnotationKey},
     table::{Origin, Policy},
 };
 
@@ -59,8 +59,8 @@ pub struct Switchboard {
     pub poll: Duration,
     /// Where allocations are kept over a restart.
     pub state_dir: PathBuf,
-    /// Whether endpoints are written into the annotations of the jobs.
-    pub publish: bool,
+    /// The annotation of each job that its endpoints are written into, if they are.
+    pub publish: Option<AnnotationKey>,
     /// Where anybody may ask for the endpoints of one job.
     pub lookup: Option<SocketAddr>,
     /// Where `lookup` was written.

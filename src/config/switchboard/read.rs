@@ -10,11 +10,11 @@ use crate::{
         policy,
         reader::{Entry, Section},
         values::{
-            ANY_DURATION, LONGEST, Parsed, Refusal, absolute_path, duration, flag, integer, number,
+            ANY_DURATION, LONGEST, Parsed, Refusal, absolute_path, duration, integer, number,
             or_off, prefix, text, word,
         },
     },
-    provider::switchboard::{JobState, follow::FollowSettings},
+    provider::switchboard::{JobState, follow::FollowSettings, publish::AnnotationKey},
     table::{Departure, Origin, Policy},
 };
 
@@ -37,6 +37,8 @@ const HOST: &str = "the host name or address that users connect to";
 const EXPOSE: &str = "tables, each headed [[switchboard.expose]]";
 const RULE_NAME: &str = "1 to 32 lower-case letters, digits and hyphens";
 const ALLOW: &str = "{ allow = [\"fd00::/8\"] } with the prefixes that jobs' addresses are in";
+const ANNOTATION: &str = "the key of an annotation: 1 to 128 characters of ASCII without spaces, such \
+                          as \"proxy-endpoint\"";
 const SERVICE: &str = "1 to 64 characters";
 
 /// The section; none if it lacks what makes one.
@@ -81,8 +83,8 @@ pub(in crate::config) fn read(mut section: Section<'_>, defaults: &Policy) -> Op
     section.set("poll", &mut poll, duration(PERIOD));
     let mut state_dir = PathBuf::from("/var/lib/tml-proxy");
     section.set("state_dir", &mut state_dir, absolute_path);
-    let mut publish = false;
-    section.set("publish", &mut publish, flag);
+    let mut publish = None;
+    section.set("publish", &mut publish, or_off(annotation));
     let (mut lookup, mut lookup_origin) = (None, Origin::BuiltIn);
     if let Some(entry) = section.entry("lookup") {
         let address = text("an IP address and a port, such as \"[::]:9423\"");
@@ -136,6 +138,10 @@ fn of_text<T>(value: &DeValue<'_>, parse: fn(&str) -> Option<T>, allowed: &str) 
         .as_str()
         .and_then(parse)
         .ok_or_else(|| Refusal::new(allowed))
+}
+
+fn annotation(value: &DeValue<'_>) -> Parsed<AnnotationKey> {
+    of_text(value, AnnotationKey::parse, ANNOTATION)
 }
 
 fn host_gone_after(value: &DeValue<'_>) -> Parsed<Option<Duration>> {

@@ -5,6 +5,7 @@
 //! known as somebody's after any crash. Everything that fails is tried again, and meanwhile the rest
 //! goes on.
 
+mod annotations;
 mod episodes;
 mod hosts;
 mod own;
@@ -32,6 +33,7 @@ use crate::{
     },
     table::{ListenAddr, ListenHost, MappingSpec, Origin},
 };
+use annotations::Annotations;
 use episodes::Episodes;
 use hosts::Hosts;
 use own::OwnAddresses;
@@ -79,6 +81,7 @@ pub(super) struct Exposing {
     hosts: Hosts,
     own: OwnAddresses,
     episodes: Episodes,
+    annotations: Annotations,
     board: Arc<Board>,
     /// From when on what was kept stands for what nobody has confirmed.
     trusting_from: Instant,
@@ -127,6 +130,7 @@ impl Exposing {
             hosts: Hosts::default(),
             own: OwnAddresses::default(),
             episodes: Episodes::default(),
+            annotations: Annotations::default(),
             board,
             trusting_from: Instant::now() + ASK_FIRST,
             boot,
@@ -385,6 +389,11 @@ impl Exposing {
             not_kept: self.not_kept.clone(),
         };
         self.episodes.tell(&exposure, &self.board);
+        if let Some(publisher) = self.board.publisher.load_full() {
+            let rules = self.settings.expose.len();
+            self.annotations
+                .tell(&exposure, rules, knowledge, publisher);
+        }
         self.board.set(Some(exposure));
     }
 

@@ -18,6 +18,7 @@ use super::{
     client::FailureKind,
     expose::{Reason, Refused},
     ports::PortCounts,
+    publish::Publisher,
     stats::FollowStats,
 };
 use crate::telemetry::Histogram;
@@ -41,6 +42,8 @@ pub struct Board {
     exposure: ArcSwapOption<Exposure>,
     /// Why nobody can be asked, if that is so.
     unusable: ArcSwapOption<String>,
+    /// Who writes endpoints where users look for them, if somebody does.
+    pub publisher: ArcSwapOption<Publisher>,
     /// How following goes.
     pub stats: Arc<FollowStats>,
     refusals: [AtomicU64; Reason::ALL.len()],
@@ -150,6 +153,7 @@ impl Default for Board {
         Self {
             exposure: ArcSwapOption::empty(),
             unusable: ArcSwapOption::empty(),
+            publisher: ArcSwapOption::empty(),
             stats: Arc::default(),
             refusals: std::array::from_fn(|_| AtomicU64::new(0)),
             kept: AtomicU64::new(0),
