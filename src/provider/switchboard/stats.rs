@@ -342,8 +342,8 @@ mod tests {
         let stats = FollowStats::default();
         assert_eq!(stats.knowledge_age(), None);
         stats.restored(Some(SystemTime::now() + Duration::from_secs(3600)));
-        assert!(stats.knowledge_age().unwrap() < Duration::from_secs(60));
+        assert!(stats.knowledge_age().expect("an age") < Duration::from_secs(60));
         stats.restored(Some(SystemTime::now() - Duration::from_secs(100)));
-        assert!(stats.knowledge_age().unwrap() >= Duration::from_secs(99));
+        assert!(stats.knowledge_age().expect("an age") >= Duration::from_secs(99));
     }
 }

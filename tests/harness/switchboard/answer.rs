@@ -142,11 +142,8 @@ fn listing(
     fault: Option<&Fault>,
 ) -> Answer {
     let parameter = |name: &str| {
-        let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-        pairs
-            .filter(|(key, _)| *key == name)
-            .map(|(_, value)| value)
-            .last()
+        let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.rfind(|(key, _)| *key == name).map(|(_, value)| value)
     };
     let filtered = parameter("include") == Some("all") && parameter("state") == Some("active");
     if generation == Generation::Fourth && !filtered {

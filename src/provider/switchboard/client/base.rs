@@ -118,7 +118,7 @@ mod tests {
             ("https://x.test/api/v1", "https://x.test/api/v1/hosts"),
         ];
         for (url, expected) in cases {
-            let uri = BaseUrl::parse(url).unwrap().uri("/hosts").unwrap();
+            let uri = BaseUrl::parse(url).expect(url).uri("/hosts").expect(url);
             assert_eq!(uri.to_string(), expected);
         }
     }
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn a_password_in_the_url_is_refused_and_not_shown() {
         for url in ["https://u:sesame@sb.example", "u:sesame@sb", "x://sesame@"] {
-            let refused = BaseUrl::parse(url).unwrap_err();
+            let refused = BaseUrl::parse(url).expect_err("refused");
             assert_eq!(refused, UrlError::UserInfo);
             assert!(!format!("{refused} {refused:?}").contains("sesame"));
         }

@@ -111,25 +111,25 @@ mod tests {
             NEXT.fetch_add(1, Relaxed)
         );
         let path = std::env::temp_dir().join(name);
-        fs::write(&path, content).unwrap();
+        fs::write(&path, content).expect("space for a small file");
         let token = Token::read(&path);
-        fs::remove_file(&path).unwrap();
+        fs::remove_file(&path).expect("own file");
         token
     }
 
     #[test]
     fn a_token_is_sent_without_the_line_end_of_its_file() {
-        let token = read(b"abc+/=\n").unwrap();
+        let token = read(b"abc+/=\n").expect("a token");
         assert_eq!(token.header(), "Bearer abc+/=");
         assert!(token.header().is_sensitive());
     }
 
     #[test]
     fn nothing_shows_a_token() {
-        let token = read(b"sesame").unwrap();
+        let token = read(b"sesame").expect("a token");
         let shown = format!("{token} {token:?} {:?}", token.header());
         assert!(!shown.contains("sesame"), "{shown}");
-        let refused = read(b"ses\name").unwrap_err();
+        let refused = read(b"ses\name").expect_err("refused");
         let shown = format!("{refused} {refused:?}");
         assert!(
             !shown.contains("ses\n") && !shown.contains("ame\""),

@@ -141,7 +141,7 @@ mod tests {
 
     fn job(number: u32) -> Subject {
         let id = format!("10b00000-0000-7000-8000-{number:012}");
-        Subject::Job(JobId::parse(&id).unwrap())
+        Subject::Job(JobId::parse(&id).expect("an id"))
     }
 
     #[test]

@@ -14,8 +14,8 @@ fn captures(kind: &str) -> Vec<(PathBuf, Vec<u8>)> {
             continue;
         };
         for entry in dir {
-            let path = entry.unwrap().path();
-            let body = fs::read(&path).unwrap();
+            let path = entry.expect("an entry").path();
+            let body = fs::read(&path).expect("a capture");
             found.push((path, body));
         }
     }
@@ -24,7 +24,7 @@ fn captures(kind: &str) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 fn id(number: u32) -> JobId {
-    JobId::parse(&format!("10b00000-0000-7000-8000-{number:012}")).unwrap()
+    JobId::parse(&format!("10b00000-0000-7000-8000-{number:012}")).expect("an id")
 }
 
 fn invalid<T>(result: Result<T, Failure>) -> bool {
@@ -47,8 +47,8 @@ fn word(state: JobState) -> &'static str {
 fn every_captured_listing_is_read_in_full() {
     for (path, body) in captures("jobs") {
         let read = page(&body).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let value: Value = serde_json::from_slice(&body).unwrap();
-        let expected = value["jobs"].as_array().unwrap();
+        let value: Value = serde_json::from_slice(&body).expect("JSON");
+        let expected = value["jobs"].as_array().expect("a list");
         assert_eq!(
             (read.lost, read.rows.len()),
             (0, expected.len()),
@@ -69,8 +69,8 @@ fn every_captured_listing_is_read_in_full() {
 #[test]
 fn every_captured_job_is_read_in_full() {
     for (path, body) in captures("job") {
-        let value: Value = serde_json::from_slice(&body).unwrap();
-        let id = JobId::parse(value["job_id"].as_str().unwrap()).unwrap();
+        let value: Value = serde_json::from_slice(&body).expect("JSON");
+        let id = JobId::parse(value["job_id"].as_str().expect("text")).expect("an id");
         let read = detail(&id, &body).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         assert_eq!(word(read.job.state), value["state"], "{path:?}");
         let address = read.job.address.map(|address| address.to_string());
@@ -88,8 +88,11 @@ fn every_captured_job_is_read_in_full() {
         let expected = value["services"].as_array().cloned().unwrap_or_default();
         assert_eq!(read.job.services.len(), expected.len(), "{path:?}");
         for (service, expected) in read.job.services.iter().zip(expected) {
-            assert_eq!(*service.name, *expected["name"].as_str().unwrap());
-            assert_eq!(*service.protocol, *expected["protocol"].as_str().unwrap());
+            assert_eq!(*service.name, *expected["name"].as_str().expect("text"));
+            assert_eq!(
+                *service.protocol,
+                *expected["protocol"].as_str().expect("text")
+            );
         }
         assert_eq!(read.left_out, 0);
     }
@@ -98,12 +101,12 @@ fn every_captured_job_is_read_in_full() {
 #[test]
 fn every_captured_set_of_hosts_is_read_in_full() {
     for (path, body) in captures("hosts") {
-        let read = hosts(&body).unwrap();
-        let value: Value = serde_json::from_slice(&body).unwrap();
-        let expected = value.as_array().unwrap();
+        let read = hosts(&body).expect("hosts");
+        let value: Value = serde_json::from_slice(&body).expect("JSON");
+        let expected = value.as_array().expect("a list");
         assert_eq!(read.ids().count(), expected.len(), "{path:?}");
         for host in expected {
-            let id = HostId::parse(host["host_id"].as_str().unwrap()).unwrap();
+            let id = HostId::parse(host["host_id"].as_str().expect("text")).expect("an id");
             assert_eq!(read.live(&id), host["live"].as_bool(), "{path:?}");
         }
     }
@@ -136,7 +139,7 @@ fn an_answer_without_its_list_is_no_empty_list() {
     ] {
         assert!(invalid(page(body.as_bytes())), "{body}");
     }
-    assert_eq!(page(br#"{"jobs":[]}"#).unwrap().rows, []);
+    assert_eq!(page(br#"{"jobs":[]}"#).expect("a page").rows, []);
     assert!(invalid(hosts(b"{}")));
 }
 
@@ -147,7 +150,7 @@ fn a_bad_row_spoils_no_other() {
         id(1),
         id(2)
     );
-    let read = page(body.as_bytes()).unwrap();
+    let read = page(body.as_bytes()).expect("a page");
     assert_eq!(read.lost, 2);
     let states: Vec<_> = read.rows.iter().map(|row| row.state).collect();
     assert_eq!(states, [None, Some(JobState::Ready)]);
@@ -161,7 +164,7 @@ fn a_job_with_a_thousand_services_keeps_some_and_counts_the_rest() {
         id(5),
         vec![one; 1000].join(",")
     );
-    let read = detail(&id(5), body.as_bytes()).unwrap();
+    let read = detail(&id(5), body.as_bytes()).expect("a job");
     assert_eq!(read.job.services.len(), SERVICES_AT_MOST);
     assert_eq!(read.left_out, 1000 - SERVICES_AT_MOST);
 }
@@ -174,7 +177,7 @@ fn what_a_job_wrote_wrongly_is_left_out() {
         id(5),
         "x".repeat(SERVICE_TEXT_AT_MOST + 1)
     );
-    let read = detail(&id(5), body.as_bytes()).unwrap();
+    let read = detail(&id(5), body.as_bytes()).expect("a job");
     assert_eq!(read.job.state, JobState::Unknown);
     assert_eq!(read.job.address, None);
     assert_eq!(read.host, None);
@@ -194,21 +197,20 @@ fn an_ipv4_mapped_address_stays_what_it_is() {
         r#"{{"job_id":"{}","state":"ready","job_ip_address":"::ffff:10.0.0.1"}}"#,
         id(5)
     );
-    let address = detail(&id(5), body.as_bytes()).unwrap().job.address;
+    let address = detail(&id(5), body.as_bytes()).expect("a job").job.address;
     assert!(matches!(address, Some(std::net::IpAddr::V6(_))));
 }
 
 #[test]
 fn annotations_need_a_version() {
-    let body = captures("job").into_iter();
-    let (_, body) = body
-        .filter(|(path, _)| path.to_string_lossy().contains("g4"))
-        .last()
-        .unwrap();
-    let id = JobId::parse("01a20994-afb4-74f3-a248-780dc2e3515f").unwrap();
+    let (_, body) = captures("job")
+        .into_iter()
+        .rfind(|(path, _)| path.to_string_lossy().contains("g4"))
+        .expect("a capture");
+    let id = JobId::parse("01a20994-afb4-74f3-a248-780dc2e3515f").expect("an id");
     assert!(invalid(annotations(&id, None, &body)));
     let version = HeaderValue::from_static("\"3\"");
-    let mut read = annotations(&id, Some(version), &body).unwrap();
+    let mut read = annotations(&id, Some(version), &body).expect("annotations");
     read.annotations.insert("a".to_owned(), "b".to_owned());
     assert_eq!(read.to_patch(), br#"{"annotations":{"a":"b"}}"#);
 }
@@ -227,8 +229,8 @@ proptest! {
         byte in any::<u8>(),
     ) {
         let (_, mut body) = captures("job").remove(0);
-        let value: Value = serde_json::from_slice(&body).unwrap();
-        let id = JobId::parse(value["job_id"].as_str().unwrap()).unwrap();
+        let value: Value = serde_json::from_slice(&body).expect("JSON");
+        let id = JobId::parse(value["job_id"].as_str().expect("text")).expect("an id");
         let place = place.index(body.len());
         body[place] = byte;
         if let Ok(read) = detail(&id, &body) {

@@ -44,7 +44,7 @@ mod tests {
 
     #[test]
     fn a_cursor_cannot_add_parameters_or_headers() {
-        let cursor = Cursor::new("a&limit=9 #\r\nX: ü".to_owned()).unwrap();
+        let cursor = Cursor::new("a&limit=9 #\r\nX: ü".to_owned()).expect("a cursor");
         assert_eq!(cursor.escaped(), "a%26limit%3D9%20%23%0D%0AX%3A%20%C3%BC");
         assert!(Cursor::new("x".repeat(CURSOR_AT_MOST + 1)).is_err());
         assert!(Cursor::new(String::new()).is_err());

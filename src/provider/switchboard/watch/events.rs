@@ -90,7 +90,9 @@ mod tests {
 
     fn heard(pieces: &[&[u8]]) -> (usize, usize) {
         let mut events = Events::default();
-        let heard = pieces.iter().map(|piece| events.feed(piece).unwrap());
+        let heard = pieces
+            .iter()
+            .map(|piece| events.feed(piece).expect("lines of a sensible length"));
         heard.fold((0, 0), |(changes, comments), heard| {
             (changes + heard.changes, comments + heard.comments)
         })

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn id(number: u32) -> JobId {
-    JobId::parse(&format!("10b00000-0000-7000-8000-{number:012}")).unwrap()
+    JobId::parse(&format!("10b00000-0000-7000-8000-{number:012}")).expect("an id")
 }
 
 fn row(number: u32, state: JobState) -> Row {
@@ -18,7 +18,7 @@ fn detail(number: u32, state: JobState) -> Result<Detail, Failure> {
         job: Job {
             id: id(number),
             state,
-            address: Some("fd00::5".parse().unwrap()),
+            address: Some("fd00::5".parse().expect("an address")),
             services: Vec::new(),
             host_live: None,
         },
@@ -41,7 +41,7 @@ fn book(jobs: u32) -> Book {
 
 fn known(book: &mut Book) -> Vec<JobId> {
     book.changed = true;
-    book.news().unwrap().jobs.into_keys().collect()
+    book.news().expect("news").jobs.into_keys().collect()
 }
 
 fn present(jobs: &[u32]) -> HashSet<JobId> {
@@ -84,7 +84,7 @@ fn a_finalized_job_is_gone_at_once_and_for_ever() {
     let verdict = book.job(&id(1), &detail(1, JobState::Finalized));
     assert_eq!(verdict, Verdict::Ended);
     assert_eq!(book.row(&row(2, JobState::Finalized)), Seen::Ended);
-    assert!(book.news().unwrap().jobs.is_empty());
+    assert!(book.news().expect("news").jobs.is_empty());
     // Answers that were under way.
     assert_eq!(book.row(&row(1, JobState::Ready)), Seen::Known);
     assert_eq!(book.job(&id(1), &detail(1, JobState::Ready)), Verdict::Same);
@@ -166,7 +166,7 @@ fn what_was_known_before_a_start_stays_until_an_answer() {
     let before = {
         let mut book = book(3);
         book.changed = true;
-        book.news().unwrap()
+        book.news().expect("news")
     };
     let mut book = Book::new(&before);
     assert!(book.news().is_none());
@@ -182,8 +182,11 @@ fn a_dead_host_shows_on_its_jobs() {
     let host = "40000000-0000-4000-8000-000000000001";
     for live in [true, false] {
         let body = format!(r#"[{{"host_id":"{host}","live":{live}}}]"#);
-        book.hosts(crate::provider::switchboard::read::hosts(body.as_bytes()).unwrap());
-        assert_eq!(book.news().unwrap().jobs[&id(1)].host_live, Some(live));
+        book.hosts(crate::provider::switchboard::read::hosts(body.as_bytes()).expect("hosts"));
+        assert_eq!(
+            book.news().expect("news").jobs[&id(1)].host_live,
+            Some(live)
+        );
     }
     // A reading of the job does not forget it.
     assert_eq!(book.job(&id(1), &detail(1, JobState::Ready)), Verdict::Same);
