@@ -146,6 +146,28 @@ fn an_old_job_on_the_last_page_is_known() {
 }
 
 #[test]
+fn a_long_history_costs_one_page_a_look() {
+    let board = Switchboard::start();
+    for number in 0..6000 {
+        board.add_job_quietly(number, "finalized");
+    }
+    let how = FollowSettings {
+        poll: Duration::from_millis(100),
+        ..BY_WATCHES
+    };
+    let follower = Follower::start(&board, how);
+    follower.wait_for_complete();
+    let (polls, requests) = (follower.stats.polls(), board.requests(&Route::Listing));
+    wait_until("more looks", || follower.stats.polls() >= polls + 10);
+    let requests = board.requests(&Route::Listing) - requests;
+    let looks = usize::try_from(follower.stats.polls() - polls).expect("few");
+    assert!(
+        requests <= looks + 1,
+        "{requests} requests for {looks} looks"
+    );
+}
+
+#[test]
 fn jobs_that_came_by_the_hundred_between_two_looks_are_all_found() {
     let board = Switchboard::start();
     board.add_job_quietly(1, "ready");

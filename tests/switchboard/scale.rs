@@ -57,6 +57,31 @@ fn a_thousand_jobs_share_a_dozen_connections_over_http2() {
 }
 
 #[test]
+fn jobs_known_before_a_start_share_connections_from_the_first() {
+    let board = Switchboard::of(Kind {
+        secure: true,
+        ..Kind::default()
+    });
+    crowd(&board, 150);
+    let before = {
+        let follower = Follower::knowing(&board, BY_WATCHES, PATIENT, Knowledge::default());
+        wait_until("every job", || follower.knowledge().jobs.len() == 150);
+        Knowledge::clone(&follower.knowledge())
+    };
+    wait_until("closed connections", || board.connections() == 0);
+    let follower = Follower::knowing(&board, BY_WATCHES, PATIENT, before);
+    wait_until("every watch", || {
+        follower.stats.watches_open(Purpose::Job) == 150
+    });
+    assert_eq!(follower.stats.watch_connections(), 3);
+    assert!(
+        board.connections() <= 8,
+        "{} connections",
+        board.connections()
+    );
+}
+
+#[test]
 fn jobs_without_a_place_for_a_watch_are_asked_about() {
     let board = Switchboard::start();
     crowd(&board, 100);

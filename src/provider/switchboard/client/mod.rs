@@ -12,10 +12,7 @@ mod token;
 
 use std::{
     path::PathBuf,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -30,7 +27,7 @@ use hyper_util::{
     client::legacy::{self, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 
 use super::{
     job::JobId,
@@ -129,8 +126,8 @@ struct Inner {
     connector: HttpsConnector<HttpConnector>,
     reads: Connections,
     patience: Patience,
-    /// Whether the last answer came over HTTP/2.
-    multiplexed: AtomicBool,
+    /// Whether the last answer came over HTTP/2; `None` before the first.
+    multiplexed: watch::Sender<Option<bool>>,
 }
 
 /// What is asked for, without how.
@@ -171,7 +168,7 @@ impl Client {
             token: Mutex::new(token),
             connector,
             patience,
-            multiplexed: AtomicBool::new(false),
+            multiplexed: watch::Sender::new(None),
         })))
     }
 
@@ -284,7 +281,14 @@ impl Client {
 
     /// Whether many requests share a connection, as far as the last answer showed.
     pub(super) fn is_multiplexed(&self) -> bool {
-        self.0.multiplexed.load(Relaxed)
+        self.0.multiplexed.borrow().unwrap_or(false)
+    }
+
+    /// Waits for the first answer, before which nobody knows how many requests a connection takes.
+    pub(super) async fn answered(&self) {
+        // Fails only without a sender, which is here.
+        let mut answers = self.0.multiplexed.subscribe();
+        let _ = answers.wait_for(Option::is_some).await;
     }
 
     /// How long it waits for what.
@@ -299,8 +303,12 @@ impl Client {
     ) -> Result<(http::HeaderMap, Bytes), Failure> {
         self.bounded(async {
             let answer = self.ask(&self.0.reads, &question).await?;
-            let multiplexed = answer.version() == Version::HTTP_2;
-            self.0.multiplexed.store(multiplexed, Relaxed);
+            let multiplexed = Some(answer.version() == Version::HTTP_2);
+            self.0.multiplexed.send_if_modified(|known| {
+                let differs = *known != multiplexed;
+                *known = multiplexed;
+                differs
+            });
             let (head, body) = answer.into_parts();
             Ok((head.headers, whole(body, allowed).await?))
         })

@@ -25,6 +25,10 @@ const JOBS_AT_MOST: usize = 20_000;
 /// two looks at its top.
 const RECENT: usize = 4096;
 
+/// How many rows at the top of the listing are looked at for such jobs: a history of any length
+/// must not push out what is new.
+pub(super) const TOP_ROWS: usize = RECENT / 4;
+
 /// A point in the order in which things became known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Moment(u64);
@@ -130,8 +134,8 @@ impl Book {
         self.jobs.iter().filter_map(on_host)
     }
 
-    /// Takes in a row of a listing.
-    pub(super) fn row(&mut self, row: &Row) -> Seen {
+    /// Takes in a row of a listing, which is one of the newest if `at_top`.
+    pub(super) fn row(&mut self, row: &Row, at_top: bool) -> Seen {
         if row.state == Some(JobState::Finalized) {
             return match self.jobs.contains_key(&row.id) {
                 true => {
@@ -140,7 +144,9 @@ impl Book {
                 }
                 false if self.ended.contains(&row.id) => Seen::Known,
                 false => {
-                    self.ended.insert(row.id.clone());
+                    if at_top {
+                        self.ended.insert(row.id.clone());
+                    }
                     Seen::Past
                 }
             };

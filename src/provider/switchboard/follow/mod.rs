@@ -306,7 +306,7 @@ impl Follower {
         let (extent, failed) = (walk.extent, page.as_ref().err().cloned());
         let step = match page {
             Ok(page) => {
-                let any_new = self.rows(&page);
+                let any_new = self.rows(&page, walk.rows() < book::TOP_ROWS);
                 walk.page(page, any_new)
             }
             Err(failure) => match walk.smaller(&failure) {
@@ -328,12 +328,12 @@ impl Follower {
     }
 
     /// Takes in the rows of a page, and says whether there is anything new on it.
-    fn rows(&mut self, page: &Page) -> bool {
+    fn rows(&mut self, page: &Page, at_top: bool) -> bool {
         let unreadable = page.rows.iter().filter(|row| row.state.is_none()).count();
         self.stats.unreadable_rows(page.lost + unreadable);
         let mut any_new = false;
         for row in &page.rows {
-            let seen = self.book.row(row);
+            let seen = self.book.row(row, at_top);
             any_new |= matches!(seen, Seen::New | Seen::Past | Seen::OverLimit);
             match seen {
                 Seen::New => self.tend(&row.id),

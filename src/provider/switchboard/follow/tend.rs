@@ -153,6 +153,7 @@ async fn read(shared: &Shared, id: &JobId, signal: &Signal) {
 /// Keeps a watch open, raising `signal` when it says that something changed and when it can say so
 /// no longer.
 async fn watch(shared: &Shared, what: Watched, purpose: Purpose, signal: &Signal) {
+    shared.client.answered().await;
     let mut backoff = Backoff::new(TRY_AGAIN);
     loop {
         let Some(place) = shared.lanes.take(purpose) else {

@@ -120,6 +120,11 @@ impl Walk {
         (self.extent == Extent::Whole && self.lost == 0).then_some(&self.present)
     }
 
+    /// Rows that it met so far.
+    pub(super) fn rows(&self) -> usize {
+        self.present.len()
+    }
+
     /// Rows that do not say whose they are.
     pub(super) fn lost(&self) -> usize {
         self.lost

@@ -31,7 +31,7 @@ fn detail(number: u32, state: JobState) -> Result<Detail, Failure> {
 fn book(jobs: u32) -> Book {
     let mut book = Book::new(&Knowledge::default());
     for number in 1..=jobs {
-        assert_eq!(book.row(&row(number, JobState::Ready)), Seen::New);
+        assert_eq!(book.row(&row(number, JobState::Ready), true), Seen::New);
         let verdict = book.job(&id(number), &detail(number, JobState::Ready));
         assert!(matches!(verdict, Verdict::Appeared { .. }));
     }
@@ -83,10 +83,10 @@ fn a_finalized_job_is_gone_at_once_and_for_ever() {
     let mut book = book(2);
     let verdict = book.job(&id(1), &detail(1, JobState::Finalized));
     assert_eq!(verdict, Verdict::Ended);
-    assert_eq!(book.row(&row(2, JobState::Finalized)), Seen::Ended);
+    assert_eq!(book.row(&row(2, JobState::Finalized), true), Seen::Ended);
     assert!(book.news().expect("news").jobs.is_empty());
     // Answers that were under way.
-    assert_eq!(book.row(&row(1, JobState::Ready)), Seen::Known);
+    assert_eq!(book.row(&row(1, JobState::Ready), true), Seen::Known);
     assert_eq!(book.job(&id(1), &detail(1, JobState::Ready)), Verdict::Same);
     assert!(book.news().is_none());
 }
@@ -156,7 +156,7 @@ fn the_last_job_to_end_is_gone_from_an_empty_listing() {
 fn a_job_that_came_during_a_walk_is_not_missed_by_it() {
     let mut book = book(1);
     let began = book.now();
-    book.row(&row(2, JobState::Queued));
+    book.row(&row(2, JobState::Queued), true);
     book.job(&id(2), &detail(2, JobState::Queued));
     assert_eq!(book.listed(began, &present(&[1])), (vec![], vec![]));
 }
@@ -226,7 +226,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Row(job, state) => {
-                    book.row(&row(job, state));
+                    book.row(&row(job, state), true);
                     if state == JobState::Finalized {
                         proven.insert(id(job));
                     }
