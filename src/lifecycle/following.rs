@@ -19,17 +19,9 @@ const AGAIN: Duration = Duration::from_secs(5);
 
 /// Whether another follower is needed for `new` than for `old`.
 pub(super) fn differs(old: &Switchboard, new: &Switchboard) -> bool {
-    client_settings(old) != client_settings(new)
+    old.client() != new.client()
         || follow_settings(old) != follow_settings(new)
         || old.publish != new.publish
-}
-
-fn client_settings(switchboard: &Switchboard) -> ClientSettings {
-    ClientSettings {
-        url: switchboard.url.to_string(),
-        token_file: switchboard.token_file.clone(),
-        ca_file: switchboard.ca_file.clone(),
-    }
 }
 
 fn follow_settings(switchboard: &Switchboard) -> FollowSettings {
@@ -47,7 +39,7 @@ pub(super) fn spawn(
     board: Arc<Board>,
 ) -> JoinHandle<()> {
     let key = switchboard.publish.clone();
-    let (client, settings) = (client_settings(switchboard), follow_settings(switchboard));
+    let (client, settings) = (switchboard.client(), follow_settings(switchboard));
     tokio::spawn(async move {
         let client = client_of(&client, &board).await;
         let stats = Arc::clone(&board.stats);

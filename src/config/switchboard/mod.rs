@@ -19,7 +19,7 @@ pub(super) use read::{read, state_word};
 pub use rule::{Condition, Rule, RuleName};
 
 use crate::{
-    provider::switchboard::{JobState, publish::AnnotationKey},
+    provider::switchboard::{JobState, client::ClientSettings, publish::AnnotationKey},
     table::{Origin, Policy},
 };
 
@@ -67,6 +67,17 @@ pub struct Switchboard {
     pub lookup_origin: Origin,
     /// The policy of the sessions.
     pub policy: Policy,
+}
+
+impl Switchboard {
+    /// How it is asked.
+    pub fn client(&self) -> ClientSettings {
+        ClientSettings {
+            url: self.url.to_string(),
+            token_file: self.token_file.clone(),
+            ca_file: self.ca_file.clone(),
+        }
+    }
 }
 
 /// Where the API of a switchboard is: `http` or `https`, without a slash at the end.

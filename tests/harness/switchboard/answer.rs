@@ -49,6 +49,7 @@ pub async fn answer(state: Arc<State>, request: Request<Incoming>) -> Answer {
         (&Method::PATCH, ["jobs", _]) => Route::Patch,
         (&Method::GET, ["jobs", _, "watch"]) => Route::JobWatch,
         (&Method::GET, ["hosts"]) => Route::Hosts,
+        (&Method::GET, ["users", "me", "tokens"]) => Route::Tokens,
         (&Method::GET, ["hosts", _, "watch"]) => Route::HostWatch,
         _ => return status(404),
     };
@@ -106,6 +107,10 @@ pub async fn answer(state: Arc<State>, request: Request<Incoming>) -> Answer {
                 answer.headers_mut().insert(ETAG, version);
             }
             Ok(answer)
+        }
+        Route::Tokens => {
+            let expires = state.lock().token_expires.clone();
+            whole(json!([{ "current": true, "expires_at": expires }]).to_string())
         }
         Route::Hosts => {
             let hosts: Vec<Value> = state.lock().hosts.values().cloned().collect();

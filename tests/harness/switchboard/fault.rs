@@ -9,6 +9,7 @@ pub enum Route {
     /// This job in detail.
     Job(String),
     Hosts,
+    Tokens,
     JobWatch,
     HostWatch,
     Patch,

@@ -90,6 +90,11 @@ impl Switchboard {
         self.lock().token = token.to_owned();
     }
 
+    /// Says that the token expires then.
+    pub fn token_expires(&self, at: &str) {
+        self.lock().token_expires = at.to_owned();
+    }
+
     /// Has host number `host`, alive.
     pub fn add_host(&self, host: u32) -> String {
         let id = host_id(host);

@@ -38,6 +38,7 @@ pub struct State {
 
 pub struct Content {
     pub token: String,
+    pub token_expires: String,
     /// In the shape of a detailed answer.
     pub jobs: BTreeMap<String, Value>,
     pub hosts: BTreeMap<String, Value>,
@@ -54,6 +55,7 @@ impl State {
             generation,
             content: Mutex::new(Content {
                 token: token.to_owned(),
+                token_expires: "2126-01-01T00:00:00Z".to_owned(),
                 jobs: BTreeMap::new(),
                 hosts: BTreeMap::new(),
                 watches: Vec::new(),

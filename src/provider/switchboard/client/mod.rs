@@ -13,7 +13,7 @@ mod token;
 use std::{
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use http::{
@@ -222,6 +222,18 @@ impl Client {
     pub async fn hosts(&self) -> Result<Hosts, Failure> {
         let (_, body) = self.read(Question::get("/hosts"), LISTING_AT_MOST).await?;
         read::hosts(&body)
+    }
+
+    /// Until when the token is good; `None` where the switchboard does not say.
+    ///
+    /// # Errors
+    ///
+    /// See [`Failure`].
+    pub async fn token_expiry(&self) -> Result<Option<SystemTime>, Failure> {
+        let (_, body) = self
+            .read(Question::get("/users/me/tokens"), JOB_AT_MOST)
+            .await?;
+        read::token_expiry(&body)
     }
 
     /// The annotations of a job, and their version.

@@ -9,7 +9,7 @@ mod hosts;
 mod raw;
 mod text;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::SystemTime};
 
 use http::HeaderValue;
 use serde_json::value::RawValue;
@@ -175,6 +175,23 @@ pub(super) fn annotations(
 pub fn hosts(body: &[u8]) -> Result<Hosts, Failure> {
     let rows: Vec<&RawValue> = parse("a list of hosts", body)?;
     Ok(Hosts::of_rows(&rows))
+}
+
+/// Reads the caller's tokens for when the one that was used expires.
+///
+/// # Errors
+///
+/// [`Failure::Invalid`].
+pub fn token_expiry(body: &[u8]) -> Result<Option<SystemTime>, Failure> {
+    let rows: Vec<raw::RawToken> = parse("a list of tokens", body)?;
+    let current = rows.iter().find(|row| row.current == Some(true));
+    let Some(expires) = current.and_then(|row| row.expires_at.as_deref()) else {
+        return Ok(None);
+    };
+    let unreadable = |error| Failure::invalid(&format!("expires_at: {error}"));
+    humantime::parse_rfc3339(expires)
+        .map(Some)
+        .map_err(unreadable)
 }
 
 fn parse<'a, T: serde::Deserialize<'a>>(what: &str, body: &'a [u8]) -> Result<T, Failure> {

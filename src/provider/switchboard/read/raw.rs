@@ -57,3 +57,10 @@ pub(super) struct RawHost {
     pub(super) host_id: String,
     pub(super) live: Option<bool>,
 }
+
+/// A row of `GET /users/me/tokens`.
+#[derive(Deserialize)]
+pub(super) struct RawToken {
+    pub(super) current: Option<bool>,
+    pub(super) expires_at: Option<String>,
+}
