@@ -2,6 +2,7 @@
 
 mod harness;
 
+#[allow(dead_code, reason = "each test file uses a part of it")]
 #[path = "harness/switchboard/mod.rs"]
 mod board;
 

@@ -266,7 +266,10 @@ impl<'a> Running<'a> {
     }
 
     fn expose(&mut self, proposal: Proposal) {
+        let started = time::Instant::now();
         let failed = self.forwarding.expose(proposal.specs, proposal.knowledge);
+        let took_us = started.elapsed().as_micros() as u64;
+        tracing::debug!(took_us, "mappings of jobs applied");
         let listeners = self.forwarding.control.listeners();
         self.sources.reloads.set_listeners(listeners);
         // Whoever asked may have been ended.

@@ -39,7 +39,10 @@ fn staged(secure: bool) -> (Stage, Proxy) {
         .section("cooldown = \"1s\"")
         .replace("poll = \"200ms\"", "poll = \"5s\"")
         .replace("refresh = \"1s\"", "refresh = \"60s\"");
-    let proxy = Proxy::start(&super::harness::config([section]));
+    let proxy = Proxy::start(&super::harness::config([
+        "[log]\nlevel = \"debug\"\n",
+        &section,
+    ]));
     wait_until("all jobs to be open", || {
         status(&proxy)["endpoints"] == JOBS
     });
@@ -137,6 +140,12 @@ fn from_a_change_to_an_open_port() {
         }
         report("known job ready -> port open", opened);
         report("new job -> port open", appeared);
+        let applied = proxy
+            .log()
+            .all(|line| line.message() == "mappings of jobs applied");
+        let took = applied.iter().skip(JOBS as usize / 10);
+        let took = took.map(|line| Duration::from_micros(line.number("took_us")));
+        report("a change applied beside 1000 mappings", took.collect());
         let metrics = proxy.metrics();
         let count = metrics.sum("tml_proxy_switchboard_reachable_seconds_count", &[]);
         println!("rounds that opened a port: {count}");
