@@ -81,18 +81,25 @@ impl Forwarding {
             std::mem::take(&mut self.file),
             std::mem::take(&mut self.reserved),
         );
-        let applied = self.try_apply(&file, jobs, &reserved);
+        let applied = self.try_apply(&file, jobs.clone(), &reserved);
         (self.file, self.reserved) = (file, reserved);
         match applied {
             Ok((_, jobs, lost)) => {
                 self.jobs = jobs;
                 lost
             }
-            Err(error) => {
-                // The file's listeners are open already, unless an operator let go of one and
-                // somebody else took it; then it is for the operator to see to that.
-                tracing::error!(error, "mappings of jobs could not be changed");
-                Vec::new()
+            // No listener of the file is opened here, so this is one of its mappings against
+            // another, which no job can be blamed for.
+            Err(why) => {
+                let unopened = jobs.into_iter().filter_map(|spec| {
+                    Some(NotOpened {
+                        listen: spec.pairs.first()?.0,
+                        mapping: spec.name,
+                        blame_port: false,
+                        why: why.clone(),
+                    })
+                });
+                unopened.collect()
             }
         }
     }

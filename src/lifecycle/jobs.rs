@@ -154,6 +154,8 @@ impl Jobs {
         for task in tasks.into_iter().flatten() {
             exposing::ended(task).await;
         }
+        self.board.publisher.store(None);
+        self.board.set_unusable(None);
         self.board.set(None);
     }
 }

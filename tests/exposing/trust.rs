@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{
     board::{Fault, Route},
-    harness::wait_until,
+    harness::{Proxy, TempDir, config, ports, wait_until},
     stage::{Stage, endpoints, opens, refuses, status},
 };
 
@@ -103,4 +103,33 @@ fn a_switchboard_that_is_away_is_said_to_be_and_leaves_everything_open() {
     stage.board.go_on();
     wait_until("all to be well", || status(&proxy)["state"] == "following");
     assert_eq!(endpoints(&proxy, &id)[0]["port"], json!(port));
+}
+
+#[test]
+fn a_url_that_was_wrong_and_is_mended_is_no_longer_called_away() {
+    let stage = Stage::new(10);
+    let wrong = format!("http://127.0.0.1:{}", ports::free());
+    let section = stage.section("");
+    let proxy = Proxy::start(&config([section.replace(&stage.board.url(), &wrong)]));
+    wait_until("it to be noticed", || status(&proxy)["state"] == "away");
+    let id = stage.ready(1, "fdb0:7e57::1");
+    proxy.reload(&config([section]));
+    opens(&proxy, &id);
+    wait_until("all to be well", || status(&proxy)["state"] == "following");
+}
+
+#[test]
+fn a_token_file_that_appears_late_is_waited_for() {
+    let stage = Stage::new(10);
+    let dir = TempDir::new();
+    let late = dir.join("token");
+    let known = stage.board.token_file().display().to_string();
+    let section = stage
+        .section("")
+        .replace(&known, &late.display().to_string());
+    let proxy = Proxy::start(&config([section]));
+    let id = stage.ready(1, "fdb0:7e57::1");
+    wait_until("it to be said", || status(&proxy)["state"] == "away");
+    std::fs::copy(known, late).expect("own file");
+    opens(&proxy, &id);
 }

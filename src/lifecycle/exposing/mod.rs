@@ -147,7 +147,8 @@ impl Exposing {
         loop {
             let known = Arc::clone(&knowledge.borrow_and_update());
             let wanted = Arc::clone(&settings.borrow_and_update());
-            if wanted != self.settings {
+            // A reload may have taken a mapping away that contradicts the file now.
+            if !Arc::ptr_eq(&wanted, &self.settings) {
                 self.settings = wanted;
                 self.stale = true;
             }

@@ -37,6 +37,15 @@ pub(super) struct Episodes {
     counts: HashMap<(Request, FailureKind), usize>,
 }
 
+impl Drop for Episodes {
+    /// Who does not ask any more does not fail either.
+    fn drop(&mut self) {
+        for (_, kind) in self.counts.keys() {
+            self.stats.episode_ended(*kind);
+        }
+    }
+}
+
 impl Episodes {
     pub(super) fn new(stats: Arc<FollowStats>) -> Self {
         Self {
