@@ -115,6 +115,33 @@ fn jobs_without_a_place_for_a_watch_are_asked_about() {
 }
 
 #[test]
+fn a_job_that_starts_gets_the_watch_of_one_that_runs() {
+    let board = Switchboard::start();
+    board.add_host(0);
+    for job in 0..30 {
+        let id = board.add_job_quietly(job, "ready");
+        board.change(&id, |job| job["job_ip_address"] = json!("fd00::1"));
+    }
+    let how = FollowSettings {
+        max_watches: 10,
+        ..BY_WATCHES
+    };
+    let follower = Follower::start(&board, how);
+    follower.wait_for_complete();
+    wait_until("every place to be taken", || {
+        follower.stats.watch_connections() == 10
+    });
+    wait_until("every job", || follower.knowledge().jobs.len() == 30);
+    let new = board.add_job(100, 0, "initializing");
+    wait_until("its watch", || board.watches(&new) == 1);
+    board.change(&new, |job| job["job_ip_address"] = json!("fd00::2"));
+    wait_until("its address", || {
+        follower.wait_for_job(&new).address.is_some()
+    });
+    assert_eq!(follower.stats.watch_connections(), 10);
+}
+
+#[test]
 fn a_server_that_takes_fewer_streams_gets_more_connections() {
     let board = Switchboard::of(Kind {
         secure: true,

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 
 use super::{
     fault::{Fault, Route},
-    state::{Content, Generation, State},
+    state::{Content, Generation, State, summary},
 };
 
 /// A body that is sent as it comes.
@@ -165,7 +165,7 @@ fn listing(
             .and_then(|id| id.strip_suffix("%22%7D"));
         id.expect("a cursor as it was given").to_owned()
     });
-    let mut rows = content.summaries();
+    let mut rows = content.listed();
     if fault == Some(&Fault::Nothing) {
         rows.clear();
     }
@@ -175,6 +175,7 @@ fn listing(
     }
     let more = rows.len() > limit;
     rows.truncate(limit);
+    let mut rows: Vec<_> = rows.into_iter().map(summary).collect();
     let last = rows
         .last()
         .map(|row| row["job_id"].as_str().expect("an id").to_owned());
@@ -187,7 +188,7 @@ fn listing(
             }
         }
         Some(Fault::Circle) => {
-            let first = content.summaries()[0]["job_id"].clone();
+            let first = content.listed()[0]["job_id"].clone();
             next = Some(format!("{{{first}}}"));
         }
         Some(Fault::LargeAbove(most)) if limit > *most => return large(true),

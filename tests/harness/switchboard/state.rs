@@ -1,6 +1,7 @@
 //! What a switchboard knows and who watches it.
 
 use std::{
+    cmp::Reverse,
     collections::BTreeMap,
     io,
     sync::{
@@ -146,21 +147,26 @@ impl Content {
         self.watches.iter().filter(|(about, _)| about == id).count()
     }
 
-    /// Jobs as a listing has them.
-    pub fn summaries(&self) -> Vec<Value> {
-        let mut jobs: Vec<_> = self.jobs.values().collect();
-        let age = |job: &Value| (job["queued_at"].to_string(), job["job_id"].to_string());
-        jobs.sort_by_key(|job| std::cmp::Reverse(age(job)));
-        let active =
-            |job: &&&Value| self.generation == Generation::Third || job["state"] != "finalized";
-        let summary = |job: &&Value| {
-            let mut job = Value::clone(job);
-            let fields = job.as_object_mut().expect("an object");
-            for detail in ["services", "job_ip_address", "parameters", "permissions"] {
-                fields.remove(detail);
-            }
-            job
+    /// The jobs of a listing, in its order.
+    pub fn listed(&self) -> Vec<&Value> {
+        let all = self.generation == Generation::Third;
+        let listed = |job: &&Value| all || job["state"] != "finalized";
+        let mut jobs: Vec<_> = self.jobs.values().filter(listed).collect();
+        let age = |job: &&Value| {
+            let text = |field: &str| job[field].as_str().expect("text").to_owned();
+            Reverse((text("queued_at"), text("job_id")))
         };
-        jobs.iter().filter(active).map(summary).collect()
+        jobs.sort_by_cached_key(age);
+        jobs
     }
+}
+
+/// A job as a listing has it.
+pub fn summary(job: &Value) -> Value {
+    let mut job = job.clone();
+    let fields = job.as_object_mut().expect("an object");
+    for detail in ["services", "job_ip_address", "parameters", "permissions"] {
+        fields.remove(detail);
+    }
+    job
 }

@@ -11,8 +11,9 @@ pub struct FollowSettings {
     /// How often the top of the listing is looked at for new jobs, on top of the hints that hosts
     /// give, and at least between two readings of a job without a watch.
     pub poll: Duration,
-    /// The most connections for watches. Over HTTP/1.1 each takes one watch, and jobs beyond are
-    /// read now and then; over HTTP/2 each takes a hundred.
+    /// The most connections for watches. Over HTTP/1.1 each takes one watch: jobs that are on their
+    /// way to an address go first, and those without a watch are read now and then. Over HTTP/2
+    /// each takes a hundred.
     pub max_watches: usize,
     /// The most jobs that are read at once.
     pub concurrency: usize,

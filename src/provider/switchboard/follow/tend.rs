@@ -1,8 +1,9 @@
 //! What is done all the time for one job, or one host, that is followed.
 //!
 //! A job has a watch, where one is to be had, and is read whenever the watch says so, now and then
-//! besides, and often where it has no watch. A host has a watch only. Each failure makes the next
-//! try wait; none ends the work.
+//! besides, and often where it has no watch. Where watches are few, they are for jobs that are on
+//! their way to an address; the end of the others shows on their hosts. A host has a watch only.
+//! Each failure makes the next try wait; none ends the work.
 
 use std::{
     sync::{
@@ -13,7 +14,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, Semaphore, mpsc},
+    sync::{Notify, Semaphore, mpsc, watch as latest},
     time::{Instant, sleep, sleep_until},
 };
 
@@ -23,7 +24,7 @@ use super::{
 };
 use crate::provider::switchboard::{
     client::{Client, Failure, FailureKind},
-    job::JobId,
+    job::{Job, JobId, JobState},
     read::HostId,
     stats::{FollowStats, Request, WatchEnd},
     watch::{Lanes, Purpose, Sign, Watch, Watched},
@@ -65,9 +66,17 @@ pub(super) struct Signal {
     /// When it was raised first since it was last heeded.
     since: Mutex<Option<Instant>>,
     watched: AtomicBool,
+    /// Nothing is expected to happen to it soon.
+    settled: latest::Sender<bool>,
 }
 
 impl Signal {
+    async fn settled(&self) {
+        let mut settled = self.settled.subscribe();
+        // Fails only without a sender, which is here.
+        let _ = settled.wait_for(|settled| *settled).await;
+    }
+
     pub(super) fn raise(&self) {
         let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
         since.get_or_insert_with(Instant::now);
@@ -124,6 +133,9 @@ async fn read(shared: &Shared, id: &JobId, signal: &Signal) {
             (shared.client.job(id).await, noticed, started)
         };
         shared.stats.count(Request::Job, &answer);
+        if let Ok(detail) = &answer {
+            signal.settled.send_replace(is_settled(&detail.job));
+        }
         let wait = match &answer {
             Ok(_) => {
                 backoff.reset();
@@ -157,7 +169,15 @@ async fn watch(shared: &Shared, what: Watched, purpose: Purpose, signal: &Signal
     let mut backoff = Backoff::new(TRY_AGAIN);
     loop {
         let Some(place) = shared.lanes.take(purpose) else {
-            sleep(jittered(shared.settings.poll * 2)).await;
+            let wait = jittered(shared.settings.poll * 2);
+            if *signal.settled.borrow() {
+                sleep(wait).await;
+            } else {
+                tokio::select! {
+                    () = shared.lanes.want(wait) => {}
+                    () = signal.settled() => {}
+                }
+            }
             continue;
         };
         let opened = {
@@ -182,11 +202,19 @@ async fn watch(shared: &Shared, what: Watched, purpose: Purpose, signal: &Signal
         let end = {
             let _open = shared.stats.watch_opened(purpose);
             signal.watched.store(true, Relaxed);
-            attend(shared, &mut watch, signal).await
+            tokio::select! {
+                end = attend(shared, &mut watch, signal) => Some(end),
+                () = async { signal.settled().await; shared.lanes.wanted().await } => None,
+            }
         };
         drop(watch);
         signal.watched.store(false, Relaxed);
         signal.raise();
+        let Some(end) = end else {
+            // Somebody else is about to take the place.
+            sleep(jittered(shared.settings.poll * 2)).await;
+            continue;
+        };
         let lasted = since.elapsed() >= LASTED;
         if lasted {
             backoff.reset();
@@ -215,6 +243,15 @@ async fn attend(shared: &Shared, watch: &mut Watch, signal: &Signal) -> Result<(
             Sign::Alive => {}
             Sign::End => return Ok(()),
         }
+    }
+}
+
+/// Whether nothing is expected to happen to `job` soon: it waits for a host, or is all there.
+fn is_settled(job: &Job) -> bool {
+    match job.state {
+        JobState::Queued | JobState::Terminating | JobState::Finalized => true,
+        JobState::Ready => job.address.is_some(),
+        JobState::Assigned | JobState::Initializing | JobState::Unknown => false,
     }
 }
 

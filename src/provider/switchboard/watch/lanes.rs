@@ -3,13 +3,21 @@
 //! A lane is one connection. Over HTTP/1.1 it carries one watch; over HTTP/2 it carries as many as
 //! common servers allow at once, so that a thousand watches fit on ten. Watches have lanes of their
 //! own because a stream that never ends takes a place from requests that somebody waits for.
+//!
+//! Where there are too few places, who needs one can ask those who could do without for theirs.
 
-use std::sync::{
-    Arc, Mutex, PoisonError, Weak,
-    atomic::{AtomicUsize, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
-use tokio::sync::Mutex as Turn;
+use tokio::{
+    sync::{Mutex as Turn, Notify},
+    time::timeout,
+};
 
 use super::super::client::{Client, Connections};
 
@@ -31,6 +39,10 @@ pub struct Lanes {
     client: Client,
     at_most: usize,
     lanes: Mutex<Vec<Arc<Lane>>>,
+    /// Wakes one who could do without a place, for each who needs one.
+    wanted: Notify,
+    /// Wakes one who waits for a place, for each given back.
+    freed: Notify,
 }
 
 /// One connection, opened when first used.
@@ -60,6 +72,8 @@ impl Lanes {
             client,
             at_most,
             lanes: Mutex::default(),
+            wanted: Notify::new(),
+            freed: Notify::new(),
         })
     }
 
@@ -90,6 +104,18 @@ impl Lanes {
             lane,
             lanes: Arc::downgrade(self),
         })
+    }
+
+    /// Asks for somebody's place, and waits until one is given back or `at_most` has passed.
+    pub async fn want(&self, at_most: Duration) {
+        self.wanted.notify_one();
+        // Whether there is one now, taking it shows.
+        let _ = timeout(at_most, self.freed.notified()).await;
+    }
+
+    /// Waits until this one of those who could do without a place is asked for it.
+    pub async fn wanted(&self) {
+        self.wanted.notified().await;
     }
 
     /// Lanes with a watch on them.
@@ -139,14 +165,15 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if self.lane.taken.fetch_sub(1, Relaxed) > 1 {
-            return;
-        }
-        // An empty lane is forgotten, and its connection closed.
+        let last = self.lane.taken.fetch_sub(1, Relaxed) == 1;
         let Some(lanes) = self.lanes.upgrade() else {
             return;
         };
-        let mut lanes = lanes.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        lanes.retain(|lane| lane.taken.load(Relaxed) > 0);
+        if last {
+            // An empty lane is forgotten, and its connection closed.
+            let mut all = lanes.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+            all.retain(|lane| lane.taken.load(Relaxed) > 0);
+        }
+        lanes.freed.notify_one();
     }
 }
