@@ -29,6 +29,14 @@ pub(super) struct Forwarding {
     knowledge: Arc<Knowledge>,
 }
 
+/// A change that could not be made, because of no job.
+#[derive(Debug)]
+struct Failed {
+    why: String,
+    jobs: Vec<MappingSpec>,
+    lost: Vec<NotOpened>,
+}
+
 /// A mapping of a job that could not be put into force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct NotOpened {
@@ -62,7 +70,8 @@ impl Forwarding {
             Some(switchboard) => still_wanted(&self.jobs, switchboard),
             None => Vec::new(),
         };
-        let (summary, jobs, lost) = self.try_apply(&config.mappings, jobs, &reserved)?;
+        let applied = self.try_apply(&config.mappings, jobs, &reserved);
+        let (summary, jobs, lost) = applied.map_err(|failed| failed.why)?;
         for lost in lost {
             let (mapping, why) = (lost.mapping, lost.why);
             tracing::warn!(%mapping, why, "mapping of a job gave way");
@@ -81,7 +90,7 @@ impl Forwarding {
             std::mem::take(&mut self.file),
             std::mem::take(&mut self.reserved),
         );
-        let applied = self.try_apply(&file, jobs.clone(), &reserved);
+        let applied = self.try_apply(&file, jobs, &reserved);
         (self.file, self.reserved) = (file, reserved);
         match applied {
             Ok((_, jobs, lost)) => {
@@ -90,7 +99,7 @@ impl Forwarding {
             }
             // No listener of the file is opened here, so this is one of its mappings against
             // another, which no job can be blamed for.
-            Err(why) => {
+            Err(Failed { why, jobs, lost }) => {
                 let unopened = jobs.into_iter().filter_map(|spec| {
                     Some(NotOpened {
                         listen: spec.pairs.first()?.0,
@@ -99,7 +108,7 @@ impl Forwarding {
                         why: why.clone(),
                     })
                 });
-                unopened.collect()
+                lost.into_iter().chain(unopened).collect()
             }
         }
     }
@@ -110,7 +119,7 @@ impl Forwarding {
         file: &[MappingSpec],
         mut jobs: Vec<MappingSpec>,
         reserved: &[Reserved],
-    ) -> Result<(Summary, Vec<MappingSpec>, Vec<NotOpened>), String> {
+    ) -> Result<(Summary, Vec<MappingSpec>, Vec<NotOpened>), Failed> {
         let mut lost = Vec::new();
         loop {
             let specs: Vec<_> = file.iter().chain(&jobs).cloned().collect();
@@ -119,7 +128,7 @@ impl Forwarding {
                 is_local: &is_local,
             };
             let before = jobs.len();
-            let failed = match Table::build(&specs, &self.control.table(), &around) {
+            let why = match Table::build(&specs, &self.control.table(), &around) {
                 Ok(table) => match self.apply(table) {
                     Ok(summary) => return Ok((summary, jobs, lost)),
                     Err(errors) => {
@@ -133,7 +142,7 @@ impl Forwarding {
                 }
             };
             if jobs.len() == before {
-                return Err(failed);
+                return Err(Failed { why, jobs, lost });
             }
         }
     }

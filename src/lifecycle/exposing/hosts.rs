@@ -17,9 +17,10 @@ impl Hosts {
             job.is_some_and(|job| job.host_live == Some(false))
         };
         self.0.retain(|job, _| gone(job));
-        for job in knowledge.jobs.keys().filter(|job| gone(job)) {
-            if !self.0.contains_key(job) {
-                self.0.insert(job.clone(), now);
+        let jobs = knowledge.jobs.values();
+        for job in jobs.filter(|job| job.host_live == Some(false)) {
+            if !self.0.contains_key(&job.id) {
+                self.0.insert(job.id.clone(), now);
             }
         }
     }

@@ -19,7 +19,7 @@ use std::{
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::spawn_blocking,
-    time::{sleep_until, timeout},
+    time::{sleep, sleep_until, timeout},
 };
 
 use super::forwarding::NotOpened;
@@ -45,6 +45,13 @@ const ASK_FIRST: Duration = Duration::from_secs(2);
 /// Until something that failed is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
 
+/// After a round, so many times what it took nothing is done: changes that come together are one, and
+/// however many come, forwarding keeps most of the processor.
+const REST: u32 = 3;
+
+/// The longest such rest.
+const REST_AT_MOST: Duration = Duration::from_millis(50);
+
 /// Ports tried in one go for those whose ports turn out to be taken.
 const TRIES: usize = 16;
 
@@ -69,11 +76,14 @@ pub(super) struct Exposing {
     ports: Ports,
     /// What is known of owners of ports.
     kept: BTreeMap<Owner, Kept>,
-    /// What was kept last.
+    /// What was kept last, and the ports in it.
     saved: Record,
+    durable: BTreeMap<Owner, u16>,
     not_kept: Option<String>,
     /// What control was last told.
     proposed: Plan,
+    /// Whether something was opened for the first time in this round.
+    opened: bool,
     /// What of it could not be opened.
     not_opened: BTreeSet<Owner>,
     /// Whether control has to be told again, whatever it was told last.
@@ -122,9 +132,11 @@ impl Exposing {
             settings,
             state: Arc::new(state),
             kept,
+            durable: ports_of(&record),
             saved: record,
             not_kept: None,
             proposed: Plan::new(),
+            opened: false,
             not_opened: BTreeSet::new(),
             stale: false,
             hosts: Hosts::default(),
@@ -152,9 +164,11 @@ impl Exposing {
                 self.settings = wanted;
                 self.stale = true;
             }
+            let started = Instant::now();
             let Some(again) = self.round(&known, &proposals).await else {
                 return;
             };
+            sleep((started.elapsed() * REST).min(REST_AT_MOST)).await;
             tokio::select! {
                 changed = knowledge.changed() => if changed.is_err() { return },
                 changed = settings.changed() => if changed.is_err() { return },
@@ -184,7 +198,7 @@ impl Exposing {
             is_own: &|ip| self.own.contains(ip, started),
         });
         let trusting = started >= self.trusting_from;
-        let before: BTreeSet<Owner> = self.open().cloned().collect();
+        self.opened = false;
         for _ in 0..TRIES {
             self.allocate(&verdict, knowledge.complete.is_some());
             let plan = self.plan(&verdict, trusting);
@@ -202,8 +216,7 @@ impl Exposing {
                 break;
             }
         }
-        let opened = self.open().filter(|owner| !before.contains(*owner)).count();
-        if opened > 0 {
+        if self.opened {
             self.board.reachable.observe(started.elapsed());
         }
         self.publish(knowledge, &verdict, trusting);
@@ -230,8 +243,9 @@ impl Exposing {
             owners: &owners,
             everybody,
         };
-        let before: BTreeMap<Owner, u16> = (self.ports.owned())
-            .map(|(owner, port)| (owner.clone(), port))
+        // In the order of the ports.
+        let before: Vec<(u16, Owner)> = (self.ports.owned())
+            .map(|(owner, port)| (port, owner.clone()))
             .collect();
         let settings = Arc::clone(&self.settings);
         self.ports
@@ -241,7 +255,8 @@ impl Exposing {
             let Some(port) = self.ports.port(&wish.owner) else {
                 continue;
             };
-            let same = before.get(&wish.owner) == Some(&port);
+            let place = before.binary_search_by_key(&port, |(port, _)| *port);
+            let same = place.is_ok_and(|place| before[place].1 == wish.owner);
             let since = self.kept.get(&wish.owner).filter(|_| same);
             let since = since.map_or_else(SystemTime::now, |kept| kept.since);
             let address = wish.target.ip();
@@ -264,10 +279,8 @@ impl Exposing {
 
     /// Those of a plan whose allocations are kept.
     fn durable(&self, plan: &Plan) -> Plan {
-        let kept: BTreeMap<&Owner, u16> = (self.saved.ports.owned.iter())
-            .map(|(port, owner)| (owner, *port))
-            .collect();
-        let is_kept = |(owner, (port, _)): &(&Owner, &(u16, _))| kept.get(owner) == Some(port);
+        let is_kept =
+            |(owner, (port, _)): &(&Owner, &(u16, _))| self.durable.get(*owner) == Some(port);
         let each = plan.iter().filter(is_kept);
         each.map(|(owner, to)| (owner.clone(), *to)).collect()
     }
@@ -296,7 +309,10 @@ impl Exposing {
         };
         self.board.kept(outcome.is_none());
         match &outcome {
-            None => self.saved = Arc::unwrap_or_clone(record),
+            None => {
+                self.durable = ports_of(&record);
+                self.saved = Arc::unwrap_or_clone(record);
+            }
             Some(error) if self.not_kept.is_none() => tracing::error!(
                 error,
                 "the state of the ports cannot be kept: no further port is opened"
@@ -331,6 +347,7 @@ impl Exposing {
         };
         proposals.send(proposal).await.ok()?;
         let failed = answer.await.ok()?;
+        self.opened |= plan.keys().any(|owner| !self.proposed.contains_key(owner));
         self.proposed.clone_from(plan);
         self.not_opened.clear();
         for failure in failed {
@@ -347,12 +364,6 @@ impl Exposing {
             }
         }
         Some(())
-    }
-
-    /// Whose ports are open.
-    fn open(&self) -> impl Iterator<Item = &Owner> {
-        let open = |owner: &&Owner| !self.not_opened.contains(*owner);
-        self.proposed.keys().filter(open)
     }
 
     /// Tells everybody who looks, and the log what is new.
@@ -418,6 +429,12 @@ impl Exposing {
         due.extend(gone.map(|at| from(at) + Duration::from_millis(1)));
         due.into_iter().min().unwrap_or(clock)
     }
+}
+
+/// Which port of a record is whose.
+fn ports_of(record: &Record) -> BTreeMap<Owner, u16> {
+    let owned = record.ports.owned.iter();
+    owned.map(|(port, owner)| (owner.clone(), *port)).collect()
 }
 
 /// Waits for a task that was asked to end, so that what it held is free.
