@@ -5,6 +5,7 @@
 
 mod harness;
 
+#[allow(dead_code, reason = "each test file uses a part of it")]
 #[path = "openssh/peers.rs"]
 mod peers;
 

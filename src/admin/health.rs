@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Sources;
 use crate::{
+    provider::switchboard::{Contact, expose::Reason},
     telemetry::{HISTORY_STEP, Totals, Usage},
-    units,
+    units::{self, duration_ms},
 };
 
 /// "Lately" in what follows.
@@ -79,6 +80,7 @@ pub fn problems(sources: &Sources) -> Vec<Problem> {
             format!("{open} of {limit} file descriptors are open."),
         );
     }
+    switchboard(sources, &mut add);
     for mapping in shared.table.load().mappings() {
         if let Some(max) = mapping.policy.max_sessions
             && mapping.stats.open() >= max
@@ -103,6 +105,72 @@ pub fn problems(sources: &Sources) -> Vec<Problem> {
     }
     found.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
     found
+}
+
+/// What is wrong with the switchboard and its jobs.
+fn switchboard(sources: &Sources, add: &mut impl FnMut(Severity, String)) {
+    let Some(exposure) = sources.switchboard.read() else {
+        return;
+    };
+    let age = sources.switchboard.stats.knowledge_age();
+    let age = age.map(|age| duration_ms(u64::try_from(age.as_millis()).unwrap_or(u64::MAX)));
+    let known = match (age, exposure.open()) {
+        (Some(age), open) => format!("what is known is {age} old, and {open} endpoints stay open"),
+        (None, 0) => "nothing is known of its jobs yet".to_owned(),
+        (None, open) => format!("{open} endpoints are those of before the start"),
+    };
+    match sources.switchboard.contact() {
+        Contact::Away(why) => add(
+            Severity::Error,
+            format!("The switchboard cannot be asked ({why}): {known}."),
+        ),
+        Contact::Troubled(why) => add(
+            Severity::Warning,
+            format!("Some answers of the switchboard are of no use ({why}): {known}."),
+        ),
+        Contact::Starting | Contact::Following => {}
+    }
+    if let Some(why) = &exposure.not_kept {
+        add(
+            Severity::Error,
+            format!(
+                "Allocations of ports cannot be kept, so that no further port is opened. {why}"
+            ),
+        );
+    }
+    for (reason, severity, words) in [
+        (
+            Reason::SharedAddress,
+            Severity::Error,
+            "jobs have the address of another live job and are not exposed",
+        ),
+        (
+            Reason::NoPort,
+            Severity::Error,
+            "endpoints wait for a port: `ports`, `max_total` and `cooldown` in [switchboard] say \
+             how many there are",
+        ),
+        (
+            Reason::NotOpened,
+            Severity::Error,
+            "ports of jobs could not be opened; the log says why",
+        ),
+        (
+            Reason::NotAllowed,
+            Severity::Warning,
+            "jobs have an address outside of switchboard.targets and are not exposed",
+        ),
+        (
+            Reason::Own,
+            Severity::Warning,
+            "jobs have an address of this machine and are not exposed",
+        ),
+    ] {
+        let count = exposure.closed(reason);
+        if count > 0 {
+            add(severity, format!("{count} {words}."));
+        }
+    }
 }
 
 /// What was counted in the last minute.

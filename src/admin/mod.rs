@@ -6,6 +6,7 @@
 
 pub mod api;
 mod health;
+mod lookup;
 mod metrics;
 mod orders;
 mod page;
@@ -24,6 +25,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 pub use health::{Problem, Severity, problems};
+pub use lookup::serve as serve_lookup;
 pub use metrics::series::{ALL as SERIES, Kind, Series};
 pub use orders::{Order, OrderError};
 pub use server::{AdminListener, serve};
@@ -31,6 +33,7 @@ pub use unix::{SocketError, UnixSocket};
 
 use crate::{
     config::Config,
+    provider::switchboard::Board,
     telemetry::{Events, History, LogControl, Reloads},
     worker::{Roster, Shared},
 };
@@ -52,6 +55,8 @@ pub struct Sources {
     pub history: History,
     /// The log's level.
     pub log: LogControl,
+    /// What the switchboard's jobs come to.
+    pub switchboard: Arc<Board>,
     /// Where orders go.
     pub orders: mpsc::Sender<Order>,
     /// Whether the process is on its way out.

@@ -4,7 +4,7 @@
 //! in time and be small, an answer has to be ready and taken in time. Those on TCP and those on
 //! the unix socket have bounds of their own, so that nobody on the network keeps an operator out.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, serve::Listener};
 use hyper::server::conn::http1;
@@ -21,17 +21,29 @@ use tokio::{
 
 use super::{Sources, api, unix::UnixSocket};
 
-/// Connections at a time. More wait in the kernel's queue.
-const CONNECTIONS: usize = 32;
-
 /// How long a request's head may take, from the end of the request before.
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
 
-/// How long a connection may exist.
-const CONNECTION_WITHIN: Duration = Duration::from_secs(120);
+/// What clients can hold on to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// Connections at a time. More wait in the kernel's queue.
+    pub connections: usize,
+    /// Bytes a request's head may have.
+    pub head_bytes: usize,
+    /// How long a connection may exist.
+    pub within: Duration,
+    /// Whether a connection may have more than one request.
+    pub keep_alive: bool,
+}
 
-/// Bytes a request's head may have.
-const HEAD_BYTES: usize = 16 * 1024;
+/// Those of the admin endpoint.
+const BOUNDS: Bounds = Bounds {
+    connections: 32,
+    head_bytes: 16 * 1024,
+    within: Duration::from_secs(120),
+    keep_alive: true,
+};
 
 /// Where the admin endpoint listens.
 #[derive(Debug)]
@@ -46,26 +58,33 @@ pub enum AdminListener {
 pub async fn serve(listener: AdminListener, sources: Arc<Sources>) {
     match listener {
         AdminListener::Tcp(listener) => {
-            accept_all(listener, api::router(sources, api::Access::Read)).await;
+            let router = api::router(sources, api::Access::Read);
+            accept_all(listener, BOUNDS, |_: SocketAddr| router.clone()).await;
         }
         AdminListener::Unix(socket) => {
             let (listener, _file) = socket.into_parts();
-            accept_all(listener, api::router(sources, api::Access::Write)).await;
+            let router = api::router(sources, api::Access::Write);
+            accept_all(listener, BOUNDS, |_| router.clone()).await;
         }
     }
 }
 
-async fn accept_all(mut listener: impl Listener, router: Router) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+/// Serves every client what `router` says for its address.
+pub(super) async fn accept_all<L: Listener>(
+    mut listener: L,
+    bounds: Bounds,
+    router: impl Fn(L::Addr) -> Router,
+) {
+    let places = Arc::new(Semaphore::new(bounds.connections));
     // Nobody closes the semaphore.
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {
         // It pauses where something ran out and goes on after any other error.
-        let (stream, _) = listener.accept().await;
-        tokio::spawn(converse(stream, router.clone(), place));
+        let (stream, client) = listener.accept().await;
+        tokio::spawn(converse(stream, bounds, router(client), place));
     }
 }
 
-async fn converse<S>(stream: S, router: Router, _place: OwnedSemaphorePermit)
+async fn converse<S>(stream: S, bounds: Bounds, router: Router, _place: OwnedSemaphorePermit)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -73,8 +92,9 @@ where
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WITHIN)
-        .max_buf_size(HEAD_BYTES)
+        .max_buf_size(bounds.head_bytes)
+        .keep_alive(bounds.keep_alive)
         .serve_connection(TokioIo::new(stream), service);
     // How a client's connection ends is its own affair.
-    let _ = timeout(CONNECTION_WITHIN, connection).await;
+    let _ = timeout(bounds.within, connection).await;
 }

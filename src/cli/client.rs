@@ -6,6 +6,7 @@
 use std::{
     fmt,
     io::{self, Read, Write},
+    net::{TcpStream, ToSocketAddrs},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::Duration,
@@ -20,6 +21,12 @@ pub const DEFAULT_SOCKET: &str = "/run/tml-proxy/admin.sock";
 
 /// How long an answer may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long a connection over the network may take.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+
+/// Bytes of an answer that are read: far more than there ever are.
+const LONGEST_ANSWER: u64 = 1 << 30;
 
 /// A way to a running proxy.
 #[derive(Debug, Clone, clap::Args)]
@@ -36,6 +43,13 @@ pub enum ClientError {
     Unreachable {
         /// The socket.
         socket: PathBuf,
+        /// The kernel's reason.
+        error: io::Error,
+    },
+    /// Nobody could be asked over the network.
+    NoServer {
+        /// The host and the port.
+        server: String,
         /// The kernel's reason.
         error: io::Error,
     },
@@ -61,6 +75,12 @@ impl fmt::Display for ClientError {
                     }
                     _ => "",
                 })
+            }
+            Self::NoServer { server, error } => {
+                write!(
+                    f,
+                    "{server}: {error} (is this the proxy's switchboard.lookup?)"
+                )
             }
             Self::Refused(error) => f.write_str(error),
             Self::Strange(what) => {
@@ -134,23 +154,23 @@ impl Client {
                 error,
             }
         })?;
-        let strange = || ClientError::Strange(format!("no HTTP answer to {method} {path}"));
-        let (status, body) = split(&answer).ok_or_else(strange)?;
-        let unreadable = |error: serde_json::Error| ClientError::Strange(error.to_string());
-        match status {
-            200..300 => serde_json::from_slice(body).map_err(unreadable),
-            _ => {
-                let failure: Failure = serde_json::from_slice(body).map_err(unreadable)?;
-                Err(ClientError::Refused(failure.error))
-            }
-        }
+        understood(&answer, method, path)
     }
 }
 
 fn exchange(socket: &Path, method: &str, path: &str, body: &[u8]) -> io::Result<Vec<u8>> {
-    let mut stream = UnixStream::connect(socket)?;
+    let stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(ANSWER_WITHIN))?;
     stream.set_write_timeout(Some(ANSWER_WITHIN))?;
+    converse(stream, method, path, body)
+}
+
+fn converse(
+    mut stream: impl Read + Write,
+    method: &str,
+    path: &str,
+    body: &[u8],
+) -> io::Result<Vec<u8>> {
     let length = body.len();
     // In one piece: a server that answers before it has read all would reset the connection.
     let mut request = format!(
@@ -161,8 +181,53 @@ fn exchange(socket: &Path, method: &str, path: &str, body: &[u8]) -> io::Result<
     request.extend_from_slice(body);
     stream.write_all(&request)?;
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
+    stream.take(LONGEST_ANSWER).read_to_end(&mut answer)?;
     Ok(answer)
+}
+
+/// Reads a document from somebody else's lookup listener at `server`, a host and a port.
+///
+/// # Errors
+///
+/// See [`ClientError`].
+pub fn get_from<T: DeserializeOwned>(server: &str, path: &str) -> Result<T, ClientError> {
+    let ask = || -> io::Result<Vec<u8>> {
+        let mut error = io::Error::from(io::ErrorKind::NotFound);
+        for addr in server.to_socket_addrs()? {
+            match TcpStream::connect_timeout(&addr, CONNECT_WITHIN) {
+                Ok(stream) => {
+                    stream.set_read_timeout(Some(ANSWER_WITHIN))?;
+                    stream.set_write_timeout(Some(ANSWER_WITHIN))?;
+                    return converse(stream, "GET", path, b"");
+                }
+                Err(failed) => error = failed,
+            }
+        }
+        Err(error)
+    };
+    let answer = ask().map_err(|error| ClientError::NoServer {
+        server: server.to_owned(),
+        error,
+    })?;
+    understood(&answer, "GET", path)
+}
+
+/// The document in an answer, or why there is none.
+fn understood<T: DeserializeOwned>(
+    answer: &[u8],
+    method: &str,
+    path: &str,
+) -> Result<T, ClientError> {
+    let strange = || ClientError::Strange(format!("no HTTP answer to {method} {path}"));
+    let (status, body) = split(answer).ok_or_else(strange)?;
+    let unreadable = |error: serde_json::Error| ClientError::Strange(error.to_string());
+    match status {
+        200..300 => serde_json::from_slice(body).map_err(unreadable),
+        _ => {
+            let failure: Failure = serde_json::from_slice(body).map_err(unreadable)?;
+            Err(ClientError::Refused(failure.error))
+        }
+    }
 }
 
 /// The status and the body of an answer.

@@ -6,6 +6,7 @@ pub mod check;
 pub mod client;
 pub mod code;
 pub mod doctor;
+pub mod endpoints;
 pub mod events;
 pub mod generate;
 pub mod hold;
@@ -16,6 +17,8 @@ pub mod output;
 pub mod reload;
 pub mod run;
 pub mod sessions;
+pub mod ssh;
+pub mod ssh_config;
 pub mod status;
 pub mod top;
 
@@ -48,6 +51,12 @@ pub enum Command {
     Status(status::StatusArgs),
     /// List the mappings of the running proxy.
     Mappings(mappings::MappingsArgs),
+    /// List where jobs of the switchboard can be reached.
+    Endpoints(endpoints::EndpointsArgs),
+    /// Connect to a job with ssh.
+    Ssh(ssh::SshArgs),
+    /// Print how to reach jobs, for ssh's configuration.
+    SshConfig(ssh_config::SshConfigArgs),
     /// List live sessions of the running proxy.
     Sessions(sessions::SessionsArgs),
     /// End live sessions of the running proxy.
@@ -82,6 +91,9 @@ impl Command {
             Self::Check(args) => check::run(&args),
             Self::Status(args) => status::run(&args),
             Self::Mappings(args) => mappings::run(&args),
+            Self::Endpoints(args) => endpoints::run(&args),
+            Self::Ssh(args) => ssh::run(&args),
+            Self::SshConfig(args) => ssh_config::run(&args),
             Self::Sessions(args) => sessions::run(&args),
             Self::Kill(args) => kill::run(&args),
             Self::Pause(args) => hold::pause(&args),

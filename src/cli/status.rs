@@ -6,7 +6,10 @@ use super::{
     client::Client,
     output::{self, Paint, Screen, bytes, columns, duration_ms},
 };
-use crate::admin::api::model::{Severity, Status};
+use crate::{
+    admin::api::model::{Ports, Severity, Status, Switchboard},
+    units,
+};
 
 /// Tell how the running proxy does.
 #[derive(Debug, Clone, clap::Args)]
@@ -47,7 +50,7 @@ fn text(status: &Status, screen: &Screen) -> String {
     text.push('\n');
     let or_unknown = |value: Option<String>| value.unwrap_or_else(|| "unknown".to_owned());
     let process = &status.process;
-    let rows = [
+    let mut rows = vec![
         (
             "version",
             format!("{}, up {}", status.version, duration_ms(status.uptime_ms)),
@@ -98,7 +101,14 @@ fn text(status: &Status, screen: &Screen) -> String {
         ),
         ("log level", status.log_level.clone()),
     ];
-    let rows = rows.map(|(name, value)| [name.to_owned(), value]);
+    if let Some(own) = &status.switchboard {
+        rows.insert(3, ("switchboard", switchboard(own)));
+        rows.insert(4, ("job ports", ports(&own.ports)));
+    }
+    let rows: Vec<_> = rows
+        .into_iter()
+        .map(|(name, value)| [name.to_owned(), value])
+        .collect();
     text.push_str(&columns(&rows));
     text
 }
@@ -118,6 +128,27 @@ fn refused(status: &Status) -> String {
         true => "nobody".to_owned(),
         false => text.join(", "),
     }
+}
+
+fn switchboard(own: &Switchboard) -> String {
+    let known = match own.age_ms {
+        Some(age) => format!("all jobs heard of {} ago", duration_ms(age)),
+        None => "not all jobs heard of yet".to_owned(),
+    };
+    let jobs = units::count(own.jobs, "job");
+    let endpoints = units::count(own.endpoints, "endpoint");
+    format!("{}, {known}, {jobs}, {endpoints} open", own.state)
+}
+
+fn ports(ports: &Ports) -> String {
+    let Ports {
+        used,
+        free,
+        cooling,
+        blocked,
+        waiting,
+    } = ports;
+    format!("{used} used, {free} free, {cooling} cooling, {blocked} blocked, {waiting} waiting")
 }
 
 fn headline(status: &Status, screen: &Screen) -> String {

@@ -12,7 +12,7 @@ use crate::table::{ListenAddr, MappingSpec};
 pub struct Document {
     version: u32,
     #[serde(flatten, serialize_with = "by_name")]
-    sections: [(&'static str, Settings); 6],
+    sections: Vec<(&'static str, Settings)>,
     mappings: Vec<Mapping>,
 }
 
@@ -46,7 +46,7 @@ impl From<&MappingSpec> for Mapping {
 }
 
 fn by_name<S: Serializer>(
-    sections: &[(&'static str, Settings); 6],
+    sections: &[(&'static str, Settings)],
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     serializer.collect_map(sections.iter().map(|(name, settings)| (name, settings)))

@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use super::{
     problem::{ConfigErrors, Problem, problems_of},
     settings::Config,
+    switchboard,
 };
-use crate::table::{Surroundings, Table};
+use crate::table::{Reserved, Surroundings, Table};
 
 /// What could be read, with the built-in value where something could not, and what is wrong. A
 /// mapping name used twice is among the problems.
@@ -40,12 +41,8 @@ impl Draft {
         previous: &Table,
         is_local: &dyn Fn(IpAddr) -> bool,
     ) -> Result<(Config, Table), ConfigErrors> {
-        let admin = &self.config.admin;
-        let reserved: Vec<_> = admin
-            .listen
-            .map(|addr| (addr, admin.origin.clone()))
-            .into_iter()
-            .collect();
+        self.problems.extend(switchboard::problems(&self.config));
+        let reserved = reserved(&self.config);
         let around = Surroundings {
             reserved: &reserved,
             is_local,
@@ -58,4 +55,22 @@ impl Draft {
             }
         }
     }
+}
+
+/// The listeners of the process that are no mappings.
+pub(crate) fn reserved(config: &Config) -> Vec<Reserved> {
+    let admin = config.admin.listen.map(|addr| Reserved {
+        addr,
+        what: "the admin listener",
+        origin: config.admin.origin.clone(),
+    });
+    let switchboard = config.switchboard.as_ref();
+    let lookup = switchboard.and_then(|switchboard| {
+        Some(Reserved {
+            addr: switchboard.lookup?,
+            what: "the lookup listener",
+            origin: switchboard.lookup_origin.clone(),
+        })
+    });
+    admin.into_iter().chain(lookup).collect()
 }

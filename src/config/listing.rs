@@ -10,6 +10,7 @@ use super::{
     limits::ON_REFUSE,
     policy::PROXY_VERSIONS,
     settings::{Admin, AutoOr, Config, Log, Process, Targets},
+    switchboard::{Condition, Rule, Switchboard, state_word},
 };
 use crate::{
     limit::{Limits, Penalty, Rate, SessionLimits},
@@ -34,6 +35,8 @@ pub enum Setting {
     List(Vec<String>),
     /// Settings of their own.
     Table(Settings),
+    /// Any number of such tables.
+    Tables(Vec<Settings>),
 }
 
 impl Settings {
@@ -73,21 +76,31 @@ impl fmt::Display for Setting {
             Self::Text(text) => f.write_str(text),
             Self::List(items) => write!(f, "[{}]", items.join(", ")),
             Self::Table(settings) => write!(f, "{{ {settings} }}"),
+            Self::Tables(tables) => {
+                let tables: Vec<_> = tables.iter().map(|one| format!("{{ {one} }}")).collect();
+                write!(f, "[{}]", tables.join(", "))
+            }
         }
     }
 }
 
 impl Config {
     /// Every section but the mappings, by name.
-    pub fn sections(&self) -> [(&'static str, Settings); 6] {
-        [
+    pub fn sections(&self) -> Vec<(&'static str, Settings)> {
+        let mut sections = vec![
             ("process", process(&self.process)),
             ("admin", admin(&self.admin)),
             ("log", log(&self.log)),
             ("targets", targets(&self.targets)),
             ("limits", limits(self.max_sessions, &self.limits)),
             ("defaults", Settings::from(&self.defaults)),
-        ]
+        ];
+        sections.extend(
+            self.switchboard
+                .as_ref()
+                .map(|own| ("switchboard", switchboard(own))),
+        );
+        sections
     }
 }
 
@@ -197,6 +210,61 @@ fn penalty(penalty: Penalty) -> Setting {
         ("within", duration(penalty.within)),
         ("lasts", duration(penalty.lasts)),
     ]))
+}
+
+fn switchboard(own: &Switchboard) -> Settings {
+    let states: Vec<_> = own.states.iter().copied().map(state_word).collect();
+    let path = |path: &std::path::PathBuf| text(path.display());
+    let mut settings = vec![
+        ("url", text(&own.url)),
+        ("token_file", path(&own.token_file)),
+        ("ca_file", off_or(own.ca_file.as_ref().map(path))),
+        (
+            "expose",
+            Setting::Tables(own.expose.iter().map(rule).collect()),
+        ),
+        ("states", list(&states)),
+        ("ports", text(&own.ports)),
+        ("public_host", text(&own.public_host)),
+        (
+            "targets",
+            Setting::Table(Settings(vec![("allow", list(&own.allow))])),
+        ),
+        ("cooldown", duration_or_off(own.cooldown)),
+        ("max_per_job", Setting::Number(own.max_per_job.into())),
+        (
+            "max_total",
+            off_or(own.max_total.map(|most| Setting::Number(most.into()))),
+        ),
+        (
+            "host_gone",
+            own.host_gone.map_or_else(|| text("keep"), duration),
+        ),
+        ("refresh", duration(own.refresh)),
+        ("poll", duration(own.poll)),
+        ("state_dir", path(&own.state_dir)),
+        ("publish", off_or(own.publish.as_ref().map(text))),
+        ("lookup", off_or(own.lookup.map(text))),
+    ];
+    settings.extend(Settings::from(&*own.policy).0);
+    Settings(settings)
+}
+
+fn rule(rule: &Rule) -> Settings {
+    let mut settings = vec![
+        ("name", text(&rule.name)),
+        ("port", Setting::Number(rule.port.into())),
+    ];
+    match &rule.condition {
+        Condition::Always => {}
+        Condition::Service(name) => settings.push(("service", text(name))),
+        Condition::Protocol(name) => settings.push(("protocol", text(name))),
+    }
+    Settings(settings)
+}
+
+fn duration_or_off(value: Duration) -> Setting {
+    off_or((!value.is_zero()).then(|| duration(value)))
 }
 
 impl From<&Policy> for Settings {

@@ -21,13 +21,14 @@ mod report;
 mod sections;
 mod settings;
 mod similar;
+mod switchboard;
 mod values;
 
 use std::path::Path;
 
 pub(crate) use address::{LISTEN, Listen, TARGET, Target, pair};
 pub use document::{Document, RouteRange, route_ranges};
-pub(crate) use draft::Draft;
+pub(crate) use draft::{Draft, reserved};
 pub(crate) use file::{read, read_again, read_text};
 pub use listing::{Setting, Settings};
 pub use memory::Memory;
@@ -35,6 +36,7 @@ pub use problem::{ConfigErrors, Fault, Problem};
 pub use settings::{
     Admin, AutoOr, Config, Log, LogFormat, LogLevel, Process, Targets, UnknownWord,
 };
+pub use switchboard::{ApiUrl, Condition, PortRanges, PublicHost, Rule, RuleName, Switchboard};
 pub(crate) use values::Refusal;
 
 /// The version of the file format; every file says which it is written in.

@@ -111,7 +111,7 @@ impl Problem {
         };
         match origin {
             Origin::File { line, column, .. } => (*line, *column),
-            Origin::Argument(_) | Origin::BuiltIn => (0, 0),
+            Origin::Argument(_) | Origin::Switchboard | Origin::BuiltIn => (0, 0),
         }
     }
 }

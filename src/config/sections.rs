@@ -10,6 +10,7 @@ use super::{
     policy,
     reader::Section,
     settings::{Admin, Config, Log, LogFormat, LogLevel, Process, Targets},
+    switchboard,
     values::{
         ANY_DURATION, LONGEST, Refusal, absolute_path, duration, file_mode, flag, group_name,
         integer, number, or_auto, or_off, pipe_size, prefix, text, word,
@@ -46,6 +47,9 @@ pub(super) fn read<'a>(
     if let Some(mut section) = root.section("defaults") {
         config.defaults = policy::read(&mut section, &config.defaults);
         section.finish();
+    }
+    if let Some(section) = root.section("switchboard") {
+        config.switchboard = switchboard::read(section, &config.defaults);
     }
     let defaults = Arc::new(config.defaults.clone());
     config.mappings = mappings(&mut root, &config.targets, &defaults);

@@ -11,6 +11,7 @@ use std::{
 
 use ipnet::IpNet;
 
+use super::switchboard::Switchboard;
 use crate::{
     limit::Limits,
     table::{MappingSpec, Origin, Policy},
@@ -33,6 +34,8 @@ pub struct Config {
     pub max_sessions: AutoOr<NonZeroU32>,
     /// The policy of a mapping that says nothing else.
     pub defaults: Policy,
+    /// The switchboard to take further mappings from, if there is one.
+    pub switchboard: Option<Switchboard>,
     /// The mappings, in the order they were asked for, ranges expanded and defaults applied.
     pub mappings: Vec<MappingSpec>,
 }

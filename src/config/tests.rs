@@ -648,3 +648,141 @@ mod unreadable {
 mod again;
 mod hostile;
 mod reference;
+
+mod switchboard {
+    use super::*;
+
+    const LEAST: &str = "[switchboard]\nurl = \"https://sb.example.org\"\ntoken_file = \"/t\"\n\
+        public_host = \"p.example.org\"\nports = \"40000-40099\"\n\
+        targets = { allow = [\"fd00::/8\"] }\n";
+    const RULE: &str = "[[switchboard.expose]]\nname = \"ssh\"\nport = 22\n";
+
+    /// What is wrong with a whole file, mappings and all.
+    fn refused(text: &str) -> String {
+        let text = format!("version = 1\n{text}");
+        let draft = crate::config::read_text(&text, Path::new("f"));
+        let built = draft.build(&crate::table::Table::default(), &|_| false);
+        built.expect_err(&text).to_string()
+    }
+
+    #[test]
+    fn what_makes_a_switchboard_must_be_there() {
+        let text = problems("[switchboard]\n");
+        for key in [
+            "url",
+            "token_file",
+            "public_host",
+            "ports",
+            "targets",
+            "expose",
+        ] {
+            assert!(
+                text.contains(&format!("f:2:1: switchboard.{key}: missing")),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_setting_can_be_set() {
+        let keys = "ca_file = \"/ca\"\nstates = [\"ready\", \"terminating\"]\ncooldown = \"off\"\n\
+            max_per_job = 2\nmax_total = 50\nhost_gone = \"5m\"\nrefresh = \"30s\"\npoll = \"1s\"\n\
+            state_dir = \"/s\"\npublish = \"endpoint\"\nlookup = \"[::]:9423\"\n\
+            on_remove = { drain = \"5s\" }\nidle_timeout = \"1h\"\n";
+        let config = config(&format!("{LEAST}{keys}{RULE}service = \"web\"\n"));
+        let own = config.switchboard.expect("it is there");
+        assert_eq!(own.cooldown, Duration::ZERO);
+        assert_eq!(own.host_gone, Some(seconds(300)));
+        assert_eq!((own.max_per_job, own.max_total), (2, Some(50)));
+        assert_eq!(
+            own.publish.map(|key| key.to_string()).as_deref(),
+            Some("endpoint")
+        );
+        assert_eq!(own.policy.on_remove, Departure::Drain(seconds(5)));
+        assert_eq!(own.policy.on_retarget, Departure::Kill);
+        assert_eq!(own.policy.idle_timeout, Some(seconds(3600)));
+        assert_eq!(
+            own.expose[0].condition,
+            Condition::Service("web".to_owned())
+        );
+    }
+
+    #[test]
+    fn sessions_of_jobs_are_killed_unless_the_section_itself_says_otherwise() {
+        let config = config(&format!("[defaults]\non_remove = \"keep\"\n{LEAST}{RULE}"));
+        let own = config.switchboard.expect("it is there");
+        assert_eq!(own.policy.on_remove, Departure::Kill);
+        assert_eq!(config.defaults.on_remove, Departure::Keep);
+    }
+
+    #[test]
+    fn a_wrong_value_is_shown_with_what_is_allowed() {
+        for (from, to, told) in [
+            (
+                "https://sb.example.org",
+                "sb.example.org",
+                "switchboard.url: found \"sb.example.org\"",
+            ),
+            ("\"/t\"", "\"t\"", "switchboard.token_file: found \"t\""),
+            ("40000-40099", "40099-40000", "switchboard.ports: found"),
+            ("40000-40099", "0-5", "switchboard.ports: found"),
+            (
+                "p.example.org",
+                "-oX",
+                "switchboard.public_host: found \"-oX\"",
+            ),
+            (
+                "[\"fd00::/8\"]",
+                "[]",
+                "switchboard.targets.allow: found a list",
+            ),
+            ("name = \"ssh\"", "name = \"a/b\"", "name: found \"a/b\""),
+            ("port = 22", "port = 0", "port: found 0"),
+            (
+                "port = 22",
+                "port = 22\nservice = \"a\"\nprotocol = \"b\"",
+                "both service and protocol",
+            ),
+        ] {
+            let text = format!("{LEAST}{RULE}").replacen(from, to, 1);
+            let found = problems(&text);
+            assert!(found.contains(told), "{found}");
+        }
+        let twice = problems(&format!("{LEAST}{RULE}{RULE}"));
+        assert!(twice.contains("two rules called \"ssh\""), "{twice}");
+        let keys = format!("{LEAST}states = [\"finalized\"]\n{RULE}");
+        assert!(problems(&keys).contains("allowed: \"queued\""));
+    }
+
+    #[test]
+    fn ports_that_belong_to_somebody_else_are_refused_with_whose_they_are() {
+        let mapping = MAPPING.replace("1000", "40007");
+        let text = refused(&format!("{LEAST}{RULE}{mapping}"));
+        let expected =
+            "f:6:9: switchboard.ports: contains port 40007, which belongs to mapping \"a\"";
+        assert!(text.contains(expected), "{text}");
+        let admin = "[admin]\nlisten = \"127.0.0.1:40001\"\n";
+        let text = refused(&format!("{LEAST}{RULE}{admin}"));
+        assert!(text.contains("the admin listener at f:"), "{text}");
+        let lookup = format!("{LEAST}lookup = \"[::]:40002\"\n{RULE}");
+        assert!(refused(&lookup).contains("the lookup listener at f:"));
+        let mapping = MAPPING.replace("1000", "9423");
+        let lookup = format!("{LEAST}lookup = \"[::]:9423\"\n{RULE}{mapping}");
+        let text = refused(&lookup);
+        assert!(
+            text.contains("overlaps [::]:9423 of the lookup listener"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn names_of_jobs_are_no_names_for_the_file() {
+        let mapping = MAPPING.replace("\"a\"", "\"job/a/ssh\"");
+        let text = refused(&format!("{LEAST}{RULE}{mapping}"));
+        assert!(
+            text.contains("are those of the switchboard's jobs"),
+            "{text}"
+        );
+        assert!(read(&format!("version = 1\n{mapping}")).is_ok());
+    }
+}

@@ -65,15 +65,22 @@ impl Control {
     }
 
     /// Puts `table` into force: every new socket is opened first, then everything changes, and
-    /// what did not change is not touched. A mapping an operator holds stays held.
+    /// what did not change is not touched. A mapping an operator holds stays held; so does one that
+    /// is gone, if it `returns` under the same name.
     ///
     /// # Errors
     ///
     /// Every listener that could not be opened. Nothing has changed then.
-    pub fn apply(&mut self, table: Table) -> Result<Summary, Vec<ListenError>> {
+    pub fn apply(
+        &mut self,
+        table: Table,
+        returns: &dyn Fn(&MappingName) -> bool,
+    ) -> Result<Summary, Vec<ListenError>> {
         let diff = table::diff(&self.table(), &table);
         let mut holds = Holds::clone(&self.shared.holds.load());
-        holds.retain(|name, _| table.mappings().iter().any(|mapping| mapping.name == *name));
+        holds.retain(|name, _| {
+            table.mappings().iter().any(|mapping| mapping.name == *name) || returns(name)
+        });
         let changed = diff.changed.iter().map(|change| &change.new);
         let touched: Vec<_> = diff.added.iter().chain(changed).cloned().collect();
         let refused = touched

@@ -6,10 +6,17 @@
 
 mod control;
 mod echo;
+mod exposing;
+mod following;
+mod forwarding;
+mod jobs;
 mod limits;
 mod run;
+mod setup;
+mod signals;
 mod systemd;
 mod ticker;
+mod watchdog;
 
 pub use control::Control;
 pub use limits::{Budget, Wanted, budget, pipe_memory, raise_descriptor_limit};

@@ -1,39 +1,38 @@
 //! From the first line of the configuration to the last session.
 
 use std::{
-    io,
     num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    thread,
     time::{self, Duration, SystemTime},
 };
 
 use arc_swap::ArcSwap;
 use tokio::{
-    net::TcpListener,
-    signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
-    time::{Instant, MissedTickBehavior, interval, sleep_until},
+    time::{Instant, sleep_until},
 };
 
 use super::{
     control::Control,
     echo,
-    limits::{self, Budget, Wanted},
+    exposing::Proposal,
+    forwarding::{Forwarding, list},
+    jobs::Jobs,
+    setup::{open_admin, sessions_wanted, spawn_log_writer, take_budget, worker_count},
+    signals::Signals,
     systemd, ticker,
+    watchdog::Watchdog,
 };
 use crate::{
-    admin::{self, AdminListener, Order, OrderError, Sources, UnixSocket},
-    config::{AutoOr, Config, ConfigErrors, LogFormat, Memory},
+    admin::{self, Order, OrderError, Sources},
+    config::{Config, ConfigErrors, LogFormat, Memory},
     limit::Gate,
-    listen::ListenError,
     os_error::in_words,
-    provider::{Overrides, Source},
+    provider::{Overrides, Source, switchboard::Board},
     relay::PipeBudget,
-    session::SessionLine,
     table::{Hold, MappingName, Summary, Table},
     telemetry::{Events, History, LogControl, LogQueue, ProcessStats, Reloads, Sampler, log},
     units,
@@ -94,7 +93,7 @@ pub fn run(source: &Source, overrides: &Overrides) -> Result<(), RunError> {
             source,
             overrides,
             (config, memory),
-            table,
+            table.routes().len(),
             (log, events),
         ))
 }
@@ -104,7 +103,9 @@ struct Running<'a> {
     source: &'a Source,
     overrides: &'a Overrides,
     memory: Memory,
-    control: Control,
+    forwarding: Forwarding,
+    jobs: Jobs,
+    proposed: mpsc::Receiver<Proposal>,
     sources: Arc<Sources>,
     orders: mpsc::Receiver<Order>,
     ended: mpsc::UnboundedReceiver<Result<(), String>>,
@@ -118,7 +119,7 @@ impl<'a> Running<'a> {
         source: &'a Source,
         overrides: &'a Overrides,
         (config, memory): (Config, Memory),
-        table: Table,
+        routes: usize,
         (log, events): (LogControl, Events),
     ) -> Result<(), RunError> {
         let started = (time::Instant::now(), SystemTime::now());
@@ -126,7 +127,7 @@ impl<'a> Running<'a> {
         let signals = Signals::register().map_err(|error| {
             RunError::Start(format!("cannot receive signals: {}", in_words(&error)))
         })?;
-        let budget = take_budget(&config, table.routes().len());
+        let budget = take_budget(&config, routes);
         let shared = Arc::new(Shared {
             table: ArcSwap::from_pointee(Table::default()),
             stats: ProcessStats::default(),
@@ -148,8 +149,9 @@ impl<'a> Running<'a> {
             gate: Gate::new(config.limits.clone(), budget.sessions),
             splice: config.process.splice && budget.pipes > 0,
         });
-        let start_failed =
-            |what: &str, error: &io::Error| RunError::Start(format!("{what}: {}", in_words(error)));
+        let start_failed = |what: &str, error: &std::io::Error| {
+            RunError::Start(format!("{what}: {}", in_words(error)))
+        };
         if let Source::Demo = source {
             echo::start()
                 .await
@@ -166,19 +168,22 @@ impl<'a> Running<'a> {
         let log_writer = spawn_log_writer(Arc::clone(&shared))
             .map_err(|error| start_failed("cannot start the log writer", &error))?;
         let threads = handles.len();
-        let mut control = Control::new(Arc::clone(&shared), handles.clone());
-        let summary = control
-            .apply(table)
-            .map_err(|errors| RunError::Start(list(&errors)))?;
+        let mut forwarding = Forwarding::new(Control::new(Arc::clone(&shared), handles.clone()));
+        let summary = forwarding.load(&config).map_err(RunError::Start)?;
+        let board = Arc::new(Board::default());
+        let (mut jobs, proposed) = Jobs::new(Arc::clone(&board));
+        let prepared = jobs.prepare(config.switchboard.as_ref()).await;
+        let prepared = prepared.map_err(RunError::Start)?;
         let (order, orders) = mpsc::channel(ORDERS);
         let sources = Arc::new(Sources {
             shared: Arc::clone(&shared),
             workers: Roster::new(handles),
             config: ArcSwap::from_pointee(config.clone()),
-            reloads: Reloads::started(control.listeners(), started.0.elapsed()),
+            reloads: Reloads::started(forwarding.control.listeners(), started.0.elapsed()),
             events,
             history: History::default(),
             log,
+            switchboard: board,
             orders: order,
             stopping: AtomicBool::new(false),
             started,
@@ -187,6 +192,8 @@ impl<'a> Running<'a> {
             tokio::spawn(admin::serve(listener, Arc::clone(&sources)));
         }
         tokio::spawn(ticker::run(Arc::clone(&sources)));
+        jobs.set(config.switchboard.as_ref(), prepared, &sources)
+            .await;
         tracing::info!(
             listeners = summary.added,
             workers,
@@ -205,7 +212,9 @@ impl<'a> Running<'a> {
             source,
             overrides,
             memory,
-            control,
+            forwarding,
+            jobs,
+            proposed,
             sources,
             orders,
             ended,
@@ -229,11 +238,12 @@ impl<'a> Running<'a> {
                 // Signals that came together are one.
                 Some(()) = signals.hangup.recv() => {
                     // The outcome is in the log.
-                    let _ = self.reload();
+                    let _ = self.reload().await;
                 }
-                Some(order) = self.orders.recv() => self.carry_out(order),
+                Some(order) = self.orders.recv() => self.carry_out(order).await,
+                Some(proposal) = self.proposed.recv() => self.expose(proposal),
                 () = signals.stop.recv() => break,
-                () = watchdog.tick() => watchdog.check(&self.control),
+                () = watchdog.tick() => watchdog.check(&self.forwarding.control),
                 Some(result) = self.ended.recv() => {
                     let error = result.err().unwrap_or_else(|| "it ended by itself".to_owned());
                     return Err(RunError::Worker(error));
@@ -241,6 +251,7 @@ impl<'a> Running<'a> {
             }
         }
         self.sources.stopping.store(true, Relaxed);
+        self.jobs.stop().await;
         // Orders that wait or are yet to come are answered by this.
         self.orders.close();
         while self.orders.try_recv().is_ok() {}
@@ -252,7 +263,7 @@ impl<'a> Running<'a> {
         tracing::info!(sessions = open, timeout = within, "stopping");
         let sessions = units::count(open.into(), "session");
         systemd::stopping(&format!("stopping, waiting for {sessions}"));
-        self.control.drain();
+        self.forwarding.control.drain();
         let mut deadline = timeout.map(|timeout| Instant::now() + timeout);
         let mut cut = false;
         while self.workers > 0 {
@@ -263,7 +274,7 @@ impl<'a> Running<'a> {
                     continue;
                 }
                 () = watchdog.tick() => {
-                    watchdog.check(&self.control);
+                    watchdog.check(&self.forwarding.control);
                     continue;
                 }
                 () = signals.stop.recv() => Duration::ZERO,
@@ -273,17 +284,28 @@ impl<'a> Running<'a> {
                 break;
             }
             cut = true;
-            self.control.cut(spread);
+            self.forwarding.control.cut(spread);
             deadline = Some(Instant::now() + CUT_GRACE);
         }
         Ok(())
     }
 
-    fn carry_out(&mut self, order: Order) {
+    fn expose(&mut self, proposal: Proposal) {
+        let started = time::Instant::now();
+        let failed = self.forwarding.expose(proposal.specs, proposal.knowledge);
+        let took_us = started.elapsed().as_micros() as u64;
+        tracing::debug!(took_us, "mappings of jobs applied");
+        let listeners = self.forwarding.control.listeners();
+        self.sources.reloads.set_listeners(listeners);
+        // Whoever asked may have been ended.
+        let _ = proposal.reply.send(failed);
+    }
+
+    async fn carry_out(&mut self, order: Order) {
         // Whoever asked may have gone.
         match order {
             Order::Reload { reply } => {
-                let outcome = self.reload().map_err(OrderError::Refused);
+                let outcome = self.reload().await.map_err(OrderError::Refused);
                 _ = reply.send(outcome);
             }
             Order::Hold {
@@ -292,7 +314,7 @@ impl<'a> Running<'a> {
                 sessions_within,
                 reply,
             } => {
-                let table = self.control.table();
+                let table = self.forwarding.control.table();
                 let outcome = match table.mappings().iter().any(|known| known.name == mapping) {
                     false => Err(OrderError::UnknownMapping(mapping)),
                     true => self.hold(&mapping, hold, sessions_within),
@@ -308,24 +330,26 @@ impl<'a> Running<'a> {
         hold: Option<Hold>,
         sessions_within: Option<Duration>,
     ) -> Result<(), OrderError> {
-        let held = self.control.hold(mapping, hold);
+        let held = self.forwarding.control.hold(mapping, hold);
         held.map_err(|errors| OrderError::Refused(list(&errors)))?;
         if let Some(within) = sessions_within {
-            self.control.drain_sessions(mapping, within);
+            self.forwarding.control.drain_sessions(mapping, within);
         }
-        self.sources.reloads.set_listeners(self.control.listeners());
+        let listeners = self.forwarding.control.listeners();
+        self.sources.reloads.set_listeners(listeners);
         Ok(())
     }
 
-    fn reload(&mut self) -> Result<Summary, String> {
+    async fn reload(&mut self) -> Result<Summary, String> {
         systemd::reloading();
         let started = time::Instant::now();
-        let outcome = self.try_reload();
+        let outcome = self.try_reload().await;
         let took = started.elapsed();
         match &outcome {
             Ok(_) => {
                 self.sources.reloads.succeeded(took);
-                self.sources.reloads.set_listeners(self.control.listeners());
+                let listeners = self.forwarding.control.listeners();
+                self.sources.reloads.set_listeners(listeners);
                 tracing::debug!(took_us = took.as_micros() as u64, "reload took");
                 systemd::ready(&self.status());
             }
@@ -339,12 +363,30 @@ impl<'a> Running<'a> {
         outcome
     }
 
-    fn try_reload(&mut self) -> Result<Summary, String> {
-        let (config, table) = self
+    async fn try_reload(&mut self) -> Result<Summary, String> {
+        let (config, _) = self
             .source
-            .load_again(self.overrides, &self.control.table(), &mut self.memory)
+            .load_again(
+                self.overrides,
+                &self.forwarding.control.table(),
+                &mut self.memory,
+            )
             .map_err(|errors| errors.to_string())?;
-        let summary = self.control.apply(table).map_err(|errors| list(&errors))?;
+        let old = self.sources.config.load_full();
+        if config.process != old.process || config.admin != old.admin || config.log != old.log {
+            tracing::warn!("changes in [process], [admin] and [log] take effect at the next start");
+        }
+        // What is in force is what the start found in these sections.
+        let config = Config {
+            process: old.process.clone(),
+            admin: old.admin.clone(),
+            log: old.log.clone(),
+            ..config
+        };
+        let wanted = config.switchboard.as_ref();
+        let prepared = self.jobs.prepare(wanted).await?;
+        let summary = self.forwarding.load(&config)?;
+        self.jobs.set(wanted, prepared, &self.sources).await;
         let fit = self.sessions_fit;
         let max_sessions = sessions_wanted(&config).map_or(fit, |wanted| wanted.min(fit));
         let gate = &self.sources.shared.gate;
@@ -357,56 +399,13 @@ impl<'a> Running<'a> {
             unchanged = summary.unchanged,
             "reload done"
         );
-        let old = self.sources.config.load();
-        if config.process != old.process || config.admin != old.admin || config.log != old.log {
-            tracing::warn!("changes in [process], [admin] and [log] take effect at the next start");
-        }
-        // What is in force is what the start found in these sections.
-        self.sources.config.store(Arc::new(Config {
-            process: old.process.clone(),
-            admin: old.admin.clone(),
-            log: old.log.clone(),
-            ..config
-        }));
+        self.sources.config.store(Arc::new(config));
         Ok(summary)
     }
 
     fn status(&self) -> String {
-        let mappings = self.control.table().mappings().len();
+        let mappings = self.forwarding.control.table().mappings().len();
         format!("forwarding {}", units::count(mappings as u64, "mapping"))
-    }
-}
-
-/// The signals the process hears.
-struct Signals {
-    hangup: Signal,
-    stop: StopSignals,
-}
-
-/// Those that ask it to stop.
-struct StopSignals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn register() -> io::Result<Self> {
-        Ok(Self {
-            hangup: signal(SignalKind::hangup())?,
-            stop: StopSignals {
-                terminate: signal(SignalKind::terminate())?,
-                interrupt: signal(SignalKind::interrupt())?,
-            },
-        })
-    }
-}
-
-impl StopSignals {
-    async fn recv(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
     }
 }
 
@@ -416,104 +415,4 @@ async fn until(deadline: Option<Instant>) {
         Some(deadline) => sleep_until(deadline).await,
         None => std::future::pending().await,
     }
-}
-
-/// Tells systemd that the process is alive as long as every worker shows that it is.
-struct Watchdog {
-    ticks: Option<tokio::time::Interval>,
-    asked: u64,
-}
-
-impl Watchdog {
-    fn new() -> Self {
-        let ticks = systemd::watchdog_interval().map(|every| {
-            let mut ticks = interval(every);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            ticks
-        });
-        Self { ticks, asked: 0 }
-    }
-
-    async fn tick(&mut self) {
-        match &mut self.ticks {
-            Some(ticks) => _ = ticks.tick().await,
-            None => std::future::pending().await,
-        }
-    }
-
-    fn check(&mut self, control: &Control) {
-        if control.beats() >= self.asked {
-            systemd::alive();
-            control.beat();
-            self.asked += 1;
-        }
-    }
-}
-
-/// Opens the sockets of the admin endpoint.
-async fn open_admin(config: &Config) -> Result<Vec<AdminListener>, RunError> {
-    let mut listeners = Vec::new();
-    if let Some(addr) = config.admin.listen {
-        let listener = TcpListener::bind(addr).await.map_err(|error| {
-            let why = in_words(&error);
-            RunError::Start(format!("cannot open the admin endpoint {addr}: {why}"))
-        })?;
-        listeners.push(AdminListener::Tcp(listener));
-    }
-    let socket = UnixSocket::open(&config.admin)
-        .map_err(|error| RunError::Start(format!("cannot open the admin socket {error}")))?;
-    listeners.extend(socket.map(AdminListener::Unix));
-    Ok(listeners)
-}
-
-fn take_budget(config: &Config, listeners: usize) -> Budget {
-    let value = |wish| match wish {
-        AutoOr::Auto => None,
-        AutoOr::Value(value) => Some(value),
-    };
-    let wanted = Wanted {
-        sessions: sessions_wanted(config),
-        pipes: value(config.process.pipes),
-        pipe_size: config.process.pipe_size,
-    };
-    let descriptors = limits::raise_descriptor_limit();
-    let budget = limits::budget(descriptors, listeners, wanted, limits::pipe_memory());
-    if let Some(sessions) = wanted.sessions
-        && budget.sessions < sessions
-    {
-        tracing::warn!(
-            wanted = sessions,
-            possible = budget.sessions,
-            descriptors,
-            "limits.max_sessions is more than the limit on open files allows"
-        );
-    }
-    budget
-}
-
-fn sessions_wanted(config: &Config) -> Option<u32> {
-    match config.max_sessions {
-        AutoOr::Auto => None,
-        AutoOr::Value(sessions) => Some(sessions.get()),
-    }
-}
-
-/// Half the processors, at least one: the kernel's share of forwarding runs beside the workers, and
-/// one moves several GB/s.
-fn worker_count(config: &Config) -> usize {
-    match config.process.workers {
-        AutoOr::Auto => thread::available_parallelism().map_or(1, |all| all.get().div_ceil(2)),
-        AutoOr::Value(workers) => workers.get() as usize,
-    }
-}
-
-fn spawn_log_writer(shared: Arc<Shared>) -> io::Result<thread::JoinHandle<()>> {
-    thread::Builder::new()
-        .name("session-log".to_owned())
-        .spawn(move || shared.log.write_all(|line: SessionLine| line.write()))
-}
-
-fn list(errors: &[ListenError]) -> String {
-    let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-    lines.join("\n")
 }

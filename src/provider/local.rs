@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 ///
 /// Where foreign addresses can be bound too (`net.ipv4.ip_nonlocal_bind`), binding proves nothing
 /// and no address counts as local.
-pub(super) fn is_local(ip: IpAddr) -> bool {
+pub(crate) fn is_local(ip: IpAddr) -> bool {
     // Reserved for future use and the discard prefix: nobody's addresses.
     let foreign = match ip {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::new(240, 0, 0, 1)),

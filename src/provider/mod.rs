@@ -7,8 +7,11 @@
 mod args;
 pub mod demo;
 mod local;
+pub mod switchboard;
 
 use std::{net::SocketAddr, path::PathBuf};
+
+pub(crate) use local::is_local;
 
 use crate::{
     config::{self, Config, ConfigErrors, Draft, LogFormat, LogLevel, Memory},
@@ -65,7 +68,7 @@ impl Source {
     ) -> Result<(Config, Table), ConfigErrors> {
         let mut draft = self.draft(memory);
         overrides.apply(&mut draft.config);
-        draft.build(previous, &local::is_local)
+        draft.build(previous, &is_local)
     }
 
     fn draft(&self, memory: &mut Memory) -> Draft {

@@ -10,10 +10,21 @@ use super::{ListenAddr, MappingName, MappingSpec, Origin};
 
 /// What a set of mappings must not contradict besides itself.
 pub struct Surroundings<'a> {
-    /// Listeners of our own that are not mappings (the admin endpoint), and where they were asked for.
-    pub reserved: &'a [(SocketAddr, Origin)],
+    /// Listeners of our own that are not mappings.
+    pub reserved: &'a [Reserved],
     /// Whether an address belongs to this machine; decides if a wildcard listener is a loop.
     pub is_local: &'a dyn Fn(IpAddr) -> bool,
+}
+
+/// A listener of our own that is not a mapping.
+#[derive(Debug, Clone)]
+pub struct Reserved {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// What it is, as a message calls it.
+    pub what: &'static str,
+    /// Where it was asked for.
+    pub origin: Origin,
 }
 
 /// Two statements of the operator that cannot both hold.
@@ -121,14 +132,14 @@ struct Claim<'a> {
 
 #[derive(Clone, Copy)]
 enum Holder<'a> {
-    Reserved(&'a Origin),
+    Reserved(&'a Reserved),
     Mapping(&'a MappingSpec),
 }
 
 impl<'a> Holder<'a> {
     fn origin(self) -> &'a Origin {
         match self {
-            Self::Reserved(origin) => origin,
+            Self::Reserved(reserved) => &reserved.origin,
             Self::Mapping(spec) => &spec.origin,
         }
     }
@@ -137,7 +148,7 @@ impl<'a> Holder<'a> {
 impl fmt::Display for Holder<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Reserved(_) => f.write_str("the admin listener"),
+            Self::Reserved(reserved) => f.write_str(reserved.what),
             Self::Mapping(spec) => write!(f, "mapping {:?}", spec.name),
         }
     }
@@ -148,7 +159,7 @@ impl<'a> Claims<'a> {
         let reserved = around
             .reserved
             .iter()
-            .map(|(addr, origin)| (ListenAddr::from(*addr), Holder::Reserved(origin)));
+            .map(|reserved| (ListenAddr::from(reserved.addr), Holder::Reserved(reserved)));
         let wanted = specs.iter().flat_map(|spec| {
             let listens = spec.pairs.iter().map(|(listen, _)| *listen);
             listens.map(move |listen| (listen, Holder::Mapping(spec)))

@@ -50,6 +50,8 @@ pub enum Origin {
     },
     /// A command line argument, quoted as given.
     Argument(Arc<str>),
+    /// The switchboard has such a job.
+    Switchboard,
     /// Nobody did: it is what a setting is when it is left out.
     BuiltIn,
 }
@@ -61,6 +63,7 @@ impl fmt::Display for Origin {
                 write!(f, "{}:{line}:{column}", path.display())
             }
             Self::Argument(text) => write!(f, "argument {text:?}"),
+            Self::Switchboard => f.write_str("the switchboard"),
             Self::BuiltIn => f.write_str("its built-in default"),
         }
     }

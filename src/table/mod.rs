@@ -24,7 +24,7 @@ use std::{
     sync::Arc,
 };
 
-pub use conflict::{Conflict, Surroundings};
+pub use conflict::{Conflict, Reserved, Surroundings};
 pub use diff::{Diff, RouteChange, Summary, diff};
 pub(crate) use ends::Ends;
 pub use hold::{Hold, Holds};

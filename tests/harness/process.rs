@@ -208,5 +208,8 @@ pub fn listening_inodes(pid: u32, port: u16) -> Vec<u64> {
             }
         }
     }
+    // The kernel's table may move while it is read, and then shows a socket twice.
+    inodes.sort_unstable();
+    inodes.dedup();
     inodes
 }

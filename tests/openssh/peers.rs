@@ -39,13 +39,34 @@ impl Keys {
         Self { dir, port }
     }
 
+    /// Has the host key known by these names alone.
+    pub fn known_as(&self, names: &[String]) {
+        let host = fs::read_to_string(self.dir.join("host.pub")).expect("just made");
+        let lines = names.iter().map(|name| format!("{name} {host}"));
+        self.dir.write("known_hosts", lines.collect::<String>());
+    }
+
+    /// What makes ssh use these keys and nothing of this machine.
+    pub fn options(&self) -> Vec<String> {
+        let mut command = Command::new("ssh");
+        self.own(&mut command);
+        let words = command.get_args();
+        words
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect()
+    }
+
     fn path(&self, name: &str) -> String {
         self.dir.join(name).display().to_string()
     }
 
     fn client(&self, command: &mut Command, port_flag: &str) {
+        command.args(["-F", "none", port_flag, &self.port.to_string()]);
+        self.own(command);
+    }
+
+    fn own(&self, command: &mut Command) {
         command
-            .args(["-F", "none", port_flag, &self.port.to_string()])
             .args(["-i", &self.path("user")])
             .args(["-c", "aes128-gcm@openssh.com"]);
         for option in [

@@ -4,7 +4,7 @@
 //! is generated from it.
 
 mod change;
-mod error;
+pub(super) mod error;
 pub mod model;
 #[cfg(test)]
 mod openapi;
@@ -76,6 +76,11 @@ pub const OPERATIONS: &[Operation] = &[
     read("/api/v1/config", "The configuration in force", || {
         get(read::config)
     }),
+    read(
+        "/api/v1/endpoints",
+        "Where jobs of the switchboard can be reached",
+        || get(read::endpoints),
+    ),
     read("/api/v1/events", "What happened lately", || {
         get(read::events)
     }),
@@ -153,8 +158,15 @@ pub(super) fn router(sources: Arc<Sources>, access: Access) -> Router {
         };
         router = router.route(operation.path, handler);
     }
-    router
+    let router = router
         .fallback(async || ApiError::not_found("there is nothing at this path"))
+        .with_state(sources);
+    within_time_and_guarded(router)
+}
+
+/// What every router of ours has, whoever may ask it.
+pub(super) fn within_time_and_guarded(router: Router) -> Router {
+    router
         .method_not_allowed_fallback(async || {
             ApiError::new(
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -163,7 +175,6 @@ pub(super) fn router(sources: Arc<Sources>, access: Access) -> Router {
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(middleware::from_fn(within_time))
-        .with_state(sources)
 }
 
 async fn read_only() -> ApiError {

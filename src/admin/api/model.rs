@@ -59,6 +59,8 @@ documents! {
         pipes: Pipes,
         /// How reloads went.
         reload: Reload,
+        /// The switchboard that jobs come from, if there is one.
+        switchboard: Option<Switchboard>,
         /// What the process uses of the machine.
         process: Process,
         /// The least important log lines written.
@@ -205,6 +207,74 @@ documents! {
         quiet_ms: u64,
         /// Whether it moves bulk through a pipe.
         splices: bool,
+    }
+
+    /// What comes from the switchboard.
+    Switchboard {
+        /// `following`; `starting` until all jobs were heard of once; `troubled` if some answers are
+        /// of no use, `away` if it cannot be asked.
+        state: String,
+        /// What goes wrong, in words of `requests`.
+        error: Option<String>,
+        /// When the switchboard last told of all jobs.
+        complete: Option<String>,
+        /// How old that is.
+        age_ms: Option<u64>,
+        /// Jobs known that have not ended.
+        jobs: u64,
+        /// Endpoints that are open.
+        endpoints: u64,
+        /// Endpoints from before the start that nobody has confirmed since.
+        unconfirmed: u64,
+        /// What is not exposed, by reason.
+        not_exposed: BTreeMap<String, u64>,
+        /// The ports there are to allocate.
+        ports: Ports,
+        /// Requests to the switchboard so far, by result.
+        requests: BTreeMap<String, u64>,
+        /// Why allocations cannot be kept on disk, if they cannot.
+        not_kept: Option<String>,
+    }
+
+    /// The ports there are to allocate.
+    Ports {
+        /// Belonging to a job.
+        used: u64,
+        /// Given to nobody else yet after their job.
+        cooling: u64,
+        /// Left alone because they could not be bound.
+        blocked: u64,
+        /// To be had.
+        free: u64,
+        /// Endpoints that wait for one.
+        waiting: u64,
+    }
+
+    /// Where jobs of the switchboard can be reached.
+    Endpoints {
+        /// The endpoints, by job and rule.
+        endpoints: Vec<Endpoint>,
+    }
+
+    /// Where a job can be reached, or why it cannot.
+    Endpoint {
+        /// The id of the job.
+        job: String,
+        /// The rule; none where the job as a whole is not exposed.
+        rule: Option<String>,
+        /// The name to connect to.
+        host: String,
+        /// The port to connect to, unless there is none.
+        port: Option<u16>,
+        /// Where its sessions go; not told on the lookup listener.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        target: Option<String>,
+        /// `open`, `paused` or `drained` by an operator, `waiting` for a port, or `closed`.
+        state: String,
+        /// Why it is not open, in a word.
+        reason: Option<String>,
+        /// Since when it has its port.
+        since: Option<String>,
     }
 
     /// What happened lately.

@@ -51,6 +51,10 @@ fn shape(path: &str, schemas: &mut SchemaGenerator) -> Shape {
             "type": "object",
             "description": "The document that `tml-proxy check --json` prints",
         })),
+        "/api/v1/endpoints" => {
+            parameters = vec![query("job", "string", "Only those of the job with this id")];
+            json(of::<model::Endpoints>(schemas))
+        }
         "/api/v1/events" => {
             parameters = vec![
                 query("after", "integer", "Only those after this number"),

@@ -18,6 +18,7 @@ use crate::{
         metrics::{self, Format},
     },
     config::Document,
+    provider::switchboard::JobId,
     session::{SessionFilter, SessionId},
     table::MappingName,
 };
@@ -141,6 +142,25 @@ pub(super) fn filter(
         mapping: mapping.map(MappingName::new),
         source: source.transpose()?,
     })
+}
+
+/// Whose endpoints to list.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EndpointQuery {
+    job: Option<String>,
+}
+
+pub(super) async fn endpoints(
+    State(sources): State<Arc<Sources>>,
+    query: Result<Query<EndpointQuery>, QueryRejection>,
+) -> Answer<model::Endpoints> {
+    let Query(query) = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
+    let job = query.job.map(|text| {
+        let invalid = || ApiError::bad_request(format!("job {text:?} is no id of a job"));
+        JobId::parse(&text).ok_or_else(invalid)
+    });
+    Ok(Json(view::endpoints(&sources, job.transpose()?.as_ref())))
 }
 
 /// Which events to list, and whether to wait for one.

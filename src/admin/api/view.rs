@@ -10,8 +10,14 @@ use super::model;
 use crate::{
     admin::{Sources, problems},
     config::{LogLevel, route_ranges},
+    provider::switchboard::{
+        Endpoint, JobId,
+        client::FailureKind,
+        expose::{Reason, Refused},
+        stats::Request,
+    },
     session::SessionView,
-    table::{Hold, ListenAddr, Mapping, MappingName},
+    table::{Hold, Holds, ListenAddr, Mapping, MappingName},
     telemetry::{self, ConnectFailure, EndReason, Usage},
 };
 
@@ -59,6 +65,7 @@ pub(in crate::admin) fn status(sources: &Sources) -> model::Status {
             last_took_ms: millis(report.last_took),
             last_error: report.last_error,
         },
+        switchboard: switchboard(sources),
         process: model::Process {
             pid: std::process::id(),
             resident_bytes: usage.resident,
@@ -139,6 +146,95 @@ fn mapping(mapping: &Mapping, pairs: &[(ListenAddr, SocketAddr)], state: &str) -
                 retransmit_ratio: path.retransmit_ratio,
                 delivery_bytes_per_second: path.delivery_rate,
             }),
+    }
+}
+
+pub(in crate::admin) fn switchboard(sources: &Sources) -> Option<model::Switchboard> {
+    let exposure = sources.switchboard.read()?;
+    let contact = sources.switchboard.contact();
+    let stats = &sources.switchboard.stats;
+    let not_exposed = Reason::ALL.into_iter().filter_map(|reason| {
+        let count = exposure.closed(reason) as u64;
+        (count > 0).then(|| (reason.word().to_owned(), count))
+    });
+    let age = stats.knowledge_age();
+    let requests = Request::ALL.into_iter().flat_map(|request| {
+        let failed = FailureKind::ALL.map(|kind| (kind.word(), stats.failed(request, kind)));
+        failed
+            .into_iter()
+            .chain([("success", stats.succeeded(request))])
+    });
+    let mut by_result: BTreeMap<String, u64> = BTreeMap::new();
+    for (word, count) in requests.filter(|(_, count)| *count > 0) {
+        *by_result.entry(word.to_owned()).or_default() += count;
+    }
+    let ports = exposure.ports;
+    Some(model::Switchboard {
+        state: contact.word().to_owned(),
+        error: contact.error().map(str::to_owned),
+        complete: exposure.complete.map(time),
+        age_ms: age.map(millis),
+        jobs: exposure.jobs as u64,
+        endpoints: exposure.open() as u64,
+        unconfirmed: exposure.unconfirmed as u64,
+        not_exposed: not_exposed.collect(),
+        ports: model::Ports {
+            used: ports.used as u64,
+            cooling: ports.cooling as u64,
+            blocked: ports.blocked as u64,
+            free: ports.free as u64,
+            waiting: exposure.closed(Reason::NoPort) as u64,
+        },
+        requests: by_result,
+        not_kept: exposure.not_kept.clone(),
+    })
+}
+
+/// Where a job can be reached and why not where it cannot, or all jobs as far as that is news.
+pub(in crate::admin) fn endpoints(sources: &Sources, job: Option<&JobId>) -> model::Endpoints {
+    let Some(exposure) = sources.switchboard.read() else {
+        return model::Endpoints::default();
+    };
+    let holds = sources.shared.holds.load();
+    let open = |one: &Endpoint| endpoint(one, &exposure.host, &holds);
+    let mut endpoints: Vec<_> = match job {
+        Some(job) => exposure.of_job(job).map(open).collect(),
+        None => exposure.endpoints.iter().map(open).collect(),
+    };
+    let asked = |one: &&Refused| match job {
+        Some(job) => one.job == *job,
+        None => !one.reason.is_ordinary(),
+    };
+    let refused = exposure.refused.iter().filter(asked);
+    endpoints.extend(refused.map(|one| model::Endpoint {
+        job: one.job.to_string(),
+        rule: one.rule.as_ref().map(ToString::to_string),
+        host: exposure.host.to_string(),
+        port: None,
+        target: one.address.map(|address| address.to_string()),
+        state: "closed".to_owned(),
+        reason: Some(one.reason.word().to_owned()),
+        since: None,
+    }));
+    model::Endpoints { endpoints }
+}
+
+fn endpoint(one: &Endpoint, host: &str, holds: &Holds) -> model::Endpoint {
+    let hold = holds.get(&one.owner.mapping()).copied().map(Hold::word);
+    let state = match one.closed {
+        None => hold.unwrap_or("open"),
+        Some(Reason::NoPort) => "waiting",
+        Some(_) => "closed",
+    };
+    model::Endpoint {
+        job: one.owner.job.to_string(),
+        rule: Some(one.owner.rule.to_string()),
+        host: host.to_owned(),
+        port: one.port,
+        target: Some(one.target.to_string()),
+        state: state.to_owned(),
+        reason: one.closed.map(|reason| reason.word().to_owned()),
+        since: one.since.map(time),
     }
 }
 

@@ -7,6 +7,7 @@
 mod exposition;
 mod process;
 pub mod series;
+mod switchboard;
 
 pub use exposition::Format;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ pub(super) fn text(sources: &Sources, format: Format) -> String {
     let capacity = (1 + table.mappings().len()) * BYTES_A_MAPPING;
     let mut page = Exposition::new(format, capacity);
     mappings(&mut page, sources);
+    switchboard::write(&mut page, sources);
     process::write(&mut page, sources);
     page.finish()
 }

@@ -124,6 +124,46 @@ series! {
         "Session log lines lost because the log was too slow";
     LOG_SAMPLED = Counter "tml_proxy_session_log_sampled_total" []
         "Refusals without a log line of their own because there were too many at once";
+    SWITCHBOARD_CONTACT = Gauge "tml_proxy_switchboard_contact" ["state"]
+        "1 for how the switchboard is doing: starting, following, troubled or away; this and what follows is there with [switchboard] only";
+    SWITCHBOARD_AGE = Gauge "tml_proxy_switchboard_knowledge_age_seconds" []
+        "Time since all jobs were last heard of; appears with the first time";
+    SWITCHBOARD_REQUESTS = Counter "tml_proxy_switchboard_requests_total" ["request", "result"]
+        "Requests to the switchboard, by what was asked for and what came of it";
+    SWITCHBOARD_FAILING = Gauge "tml_proxy_switchboard_failing" ["result"]
+        "Kinds of requests that fail so right now; 0 is left out";
+    SWITCHBOARD_WATCHES = Gauge "tml_proxy_switchboard_watches" ["purpose"]
+        "Watches open";
+    SWITCHBOARD_WATCH_CONNECTIONS = Gauge "tml_proxy_switchboard_watch_connections" []
+        "Connections that watches are on";
+    SWITCHBOARD_WATCH_ENDS = Counter "tml_proxy_switchboard_watch_ends_total" ["cause"]
+        "Watches that ended, by cause";
+    SWITCHBOARD_NOTICES = Counter "tml_proxy_switchboard_notices_total" []
+        "Changes that watches gave notice of";
+    SWITCHBOARD_LEFT_OUT = Counter "tml_proxy_switchboard_left_out_total" ["what"]
+        "What could not be read or was too much: rows, particulars, jobs";
+    SWITCHBOARD_NEW_JOB = Histogram "tml_proxy_switchboard_new_job_seconds" []
+        "From a new job's first row in a listing to its being known";
+    SWITCHBOARD_CHANGE = Histogram "tml_proxy_switchboard_change_seconds" []
+        "From a watch's notice to the change being known";
+    SWITCHBOARD_REACHABLE = Histogram "tml_proxy_switchboard_reachable_seconds" []
+        "From a job being known to its port being open";
+    SWITCHBOARD_JOBS = Gauge "tml_proxy_switchboard_jobs" []
+        "Jobs known that have not ended";
+    SWITCHBOARD_ENDPOINTS = Gauge "tml_proxy_switchboard_endpoints" []
+        "Ports of jobs that are open";
+    SWITCHBOARD_UNCONFIRMED = Gauge "tml_proxy_switchboard_unconfirmed_endpoints" []
+        "Endpoints from before the start that nobody has confirmed since";
+    SWITCHBOARD_NOT_EXPOSED = Gauge "tml_proxy_switchboard_not_exposed" ["reason"]
+        "Jobs and endpoints that are not exposed, by reason; 0 is left out";
+    SWITCHBOARD_REFUSALS = Counter "tml_proxy_switchboard_refusals_total" ["reason"]
+        "Times a job or an endpoint began not to be exposed, by reason";
+    SWITCHBOARD_PORTS = Gauge "tml_proxy_switchboard_ports" ["state"]
+        "Ports to allocate, by state: used, free, cooling or blocked";
+    SWITCHBOARD_WAITING = Gauge "tml_proxy_switchboard_waiting" []
+        "Endpoints that wait for a port";
+    SWITCHBOARD_KEPT = Counter "tml_proxy_switchboard_state_writes_total" ["result"]
+        "Times the allocations were kept on disk, by result";
     WORKER_CPU = Counter "tml_proxy_worker_cpu_seconds_total" ["worker"]
         "Processor time of each data path thread; its rate is the share of time the thread is busy";
     WORKER_SESSIONS = Gauge "tml_proxy_worker_sessions" ["worker"]

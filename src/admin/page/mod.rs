@@ -22,7 +22,7 @@ use super::{
     health::{Problem, Severity, problems},
 };
 use crate::{
-    admin::api::model::{Event, Mapping, Session},
+    admin::api::model::{Event, Mapping, Session, Switchboard},
     session::SessionFilter,
     telemetry::Totals,
     units::{bytes, duration_ms},
@@ -56,6 +56,7 @@ pub(super) async fn serve(State(sources): State<Arc<Sources>>) -> impl IntoRespo
     let events = sources.events.after(0).into_iter().rev().take(ROWS);
     let content = Content {
         problems: problems(&sources),
+        switchboard: view::switchboard(&sources),
         history: sources.history.read(),
         mappings: view::mappings(&sources),
         total: sessions.len(),
@@ -69,6 +70,7 @@ pub(super) async fn serve(State(sources): State<Arc<Sources>>) -> impl IntoRespo
 /// What the page shows.
 struct Content {
     problems: Vec<Problem>,
+    switchboard: Option<Switchboard>,
     history: Vec<Totals>,
     mappings: Vec<Mapping>,
     total: usize,
@@ -129,6 +131,10 @@ impl Content {
                 writeln!(page, "<li class=\"{word}\"><b>{word}</b> {text}</li>")?;
             }
             page.push_str("</ul>\n");
+        }
+        if let Some(switchboard) = &self.switchboard {
+            let line = escaped(&line(switchboard));
+            writeln!(page, "<p>Switchboard: {line}</p>")?;
         }
         page.push_str("</section>\n");
         Ok(())
@@ -247,6 +253,24 @@ impl Content {
     }
 }
 
+/// The switchboard in a line.
+fn line(switchboard: &Switchboard) -> String {
+    let known = match switchboard.age_ms {
+        Some(age) => format!("all jobs heard of {} ago", duration_ms(age)),
+        None => "not all jobs heard of yet".to_owned(),
+    };
+    let ports = &switchboard.ports;
+    format!(
+        "{}, {known}; {} jobs, {} endpoints open, {} waiting; ports: {} free, {} cooling down",
+        switchboard.state,
+        switchboard.jobs,
+        switchboard.endpoints,
+        ports.waiting,
+        ports.free,
+        ports.cooling,
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -259,6 +283,10 @@ mod tests {
                 severity: Severity::Error,
                 text: text.to_owned(),
             }],
+            switchboard: Some(Switchboard {
+                state: text.to_owned(),
+                ..Switchboard::default()
+            }),
             history: vec![Totals::default(); 3],
             mappings: vec![Mapping {
                 mapping: text.to_owned(),

@@ -1,11 +1,12 @@
 //! `tml-proxy doctor`: is this machine fit for that configuration, and what should change?
 //!
-//! Every check looks and changes nothing. It may connect to each target, which is what the proxy
-//! does too.
+//! Every check looks and changes nothing. It may connect to each target and ask the switchboard, which
+//! is what the proxy does too.
 
 mod machine;
 mod process;
 mod report;
+mod switchboard;
 mod targets;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
@@ -72,6 +73,9 @@ fn examine(args: &DoctorArgs, config: &Config, table: &Table) -> Vec<Finding> {
         .or_else(|| config.admin.socket.clone())
         .unwrap_or_else(|| DEFAULT_SOCKET.into());
     findings.push(process::running(&Client { socket }, config));
+    if let Some(switchboard) = &config.switchboard {
+        findings.extend(switchboard::examine(switchboard));
+    }
     if !args.no_targets {
         findings.extend(targets::examine(table, args.push));
     }

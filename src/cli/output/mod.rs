@@ -49,7 +49,7 @@ pub fn complain(what: &dyn Display) {
 pub fn give_up(error: &ClientError) -> ExitCode {
     complain(&format_args!("tml-proxy: {error}"));
     ExitCode::from(match error {
-        ClientError::Unreachable { .. } => code::UNREACHABLE,
+        ClientError::Unreachable { .. } | ClientError::NoServer { .. } => code::UNREACHABLE,
         ClientError::Refused(_) => code::REFUSED,
         ClientError::Strange(_) => code::FAILED,
     })

@@ -37,6 +37,7 @@ fn the_reference_as_it_stands_changes_nothing() {
     assert_eq!(config.max_sessions, AutoOr::Auto);
     assert_eq!(config.defaults, Policy::default());
     assert!(config.mappings.is_empty());
+    assert!(config.switchboard.is_none());
 }
 
 #[test]
@@ -49,11 +50,28 @@ fn the_examples_of_the_reference_are_valid() {
 }
 
 #[test]
+fn the_defaults_in_the_switchboard_section_are_those_of_the_program() {
+    let whole = config(&uncommented(REFERENCE));
+    let least = "version = 1\n[switchboard]\nurl = \"https://switchboard.example.org\"\n\
+        token_file = \"/run/credentials/tml-proxy.service/switchboard-token\"\n\
+        public_host = \"us-east-1.proxy.example.org\"\nports = \"40000-49999\"\n\
+        targets = { allow = [\"fd9d:773b:e6f8::/48\"] }\n\
+        [[switchboard.expose]]\nname = \"ssh\"\nport = 22\n";
+    let least = config(least).switchboard.expect("it is there");
+    let mut whole = whole.switchboard.expect("it is there");
+    whole.expose.truncate(1);
+    whole.ports_origin = least.ports_origin.clone();
+    whole.lookup_origin = least.lookup_origin.clone();
+    assert_eq!(whole, least);
+}
+
+#[test]
 fn every_key_occurs_in_the_reference() {
     for key in known_keys() {
         let written = REFERENCE.contains(&format!("{key} ="))
             || REFERENCE.contains(&format!("[{key}]"))
-            || REFERENCE.contains(&format!("[[{key}]]"));
+            || REFERENCE.contains(&format!("[[{key}]]"))
+            || REFERENCE.contains(&format!(".{key}]]"));
         assert!(written, "{key} is not in the reference");
     }
 }
@@ -64,6 +82,7 @@ fn known_keys() -> Vec<&'static str> {
                 process.x = 1\nadmin.x = 1\nlog.x = 1\ntargets.x = 1\n\
                 limits = { x = 1, penalty = { x = 1 } }\n\
                 defaults = { x = 1, new_sessions_per_second = { x = 1 }, keepalive = { x = 1 }, on_remove = { x = 1 } }\n\
+                switchboard = { x = 1, targets = { x = 1 }, expose = [{ x = 1 }] }\n\
                 mapping = [{ x = 1 }]\n";
     let errors = parse(text, Path::new("f")).expect_err("no key is called x");
     let keys = errors

@@ -1,0 +1,121 @@
+//! Whether the switchboard answers, to this token, and for how long it will.
+
+use std::{
+    fs, io,
+    time::{Duration, SystemTime},
+};
+
+use super::{PATIENCE, report::Finding};
+use crate::{
+    config::Switchboard,
+    provider::switchboard::client::{Client, Failure, Fault, Patience},
+    units::duration_ms,
+};
+
+/// A token that lasts no longer has to be seen to now.
+const SOON: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+pub(super) fn examine(switchboard: &Switchboard) -> Vec<Finding> {
+    let mut findings = vec![state_dir(switchboard)];
+    if switchboard.url.is_plain() && !is_loopback(switchboard.url.as_str()) {
+        findings.push(Finding::poor(
+            "switchboard url",
+            "over http the token can be read on the way",
+            "use https",
+        ));
+    }
+    let patience = Patience {
+        connect: PATIENCE,
+        ..Patience::default()
+    };
+    let client = match Client::new(&switchboard.client(), patience) {
+        Ok(client) => client,
+        Err(error) => {
+            let advice = "the proxy forwards what is in the file and asks again";
+            findings.push(Finding::bad("switchboard", error.to_string(), advice));
+            return findings;
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => findings.extend(runtime.block_on(ask(&client, switchboard))),
+        Err(error) => findings.push(Finding::poor("switchboard", error.to_string(), "")),
+    }
+    findings
+}
+
+async fn ask(client: &Client, switchboard: &Switchboard) -> Vec<Finding> {
+    let check = "switchboard";
+    let url = &switchboard.url;
+    let listing = match client.jobs(1, None).await {
+        Ok(_) => Finding::good(check, format!("{url} answers and lets the token list jobs")),
+        Err(failure) => {
+            let advice = advice(&failure);
+            return vec![Finding::bad(check, format!("{url}: {failure}"), advice)];
+        }
+    };
+    vec![listing, expiry(client.token_expiry().await)]
+}
+
+fn expiry(found: Result<Option<SystemTime>, Failure>) -> Finding {
+    let check = "switchboard token";
+    let advice =
+        "put a new token into switchboard.token_file; it is read when the old one is refused";
+    let millis = |left: Duration| u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+    match found {
+        Ok(Some(at)) => match at.duration_since(SystemTime::now()) {
+            Ok(left) if left < SOON => Finding::poor(
+                check,
+                format!("it expires in {}", duration_ms(millis(left))),
+                advice,
+            ),
+            Ok(left) => Finding::good(check, format!("good for {}", duration_ms(millis(left)))),
+            Err(_) => Finding::bad(check, "it has expired", advice),
+        },
+        Ok(None) => Finding::note(check, "the switchboard does not say how long it lasts", ""),
+        Err(failure) => Finding::note(
+            check,
+            format!("how long it lasts is not to be had: {failure}"),
+            "",
+        ),
+    }
+}
+
+fn advice(failure: &Failure) -> &'static str {
+    match failure.kind().fault() {
+        Fault::Network => "see to the network, the name and the certificate (switchboard.ca_file)",
+        Fault::Account => {
+            "the token's user has to be allowed to read all jobs: put a good token into \
+             switchboard.token_file"
+        }
+        Fault::Switchboard => "is this the URL of a switchboard, and how does it do?",
+    }
+}
+
+fn state_dir(switchboard: &Switchboard) -> Finding {
+    let check = "switchboard.state_dir";
+    let path = switchboard.state_dir.display();
+    match fs::metadata(&switchboard.state_dir) {
+        Ok(found) if found.is_dir() => Finding::good(check, format!("{path} is there")),
+        Ok(_) => Finding::bad(
+            check,
+            format!("{path} is no directory"),
+            "name another path",
+        ),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Finding::note(
+            check,
+            format!("{path} is not there yet; the proxy makes it if it may"),
+            "under systemd: StateDirectory=tml-proxy",
+        ),
+        Err(error) => Finding::note(check, format!("{path}: {error}"), ""),
+    }
+}
+
+fn is_loopback(url: &str) -> bool {
+    let host = url.trim_start_matches("http://");
+    ["127.", "[::1]", "localhost"]
+        .iter()
+        .any(|own| host.starts_with(own))
+}

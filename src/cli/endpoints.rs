@@ -1,0 +1,139 @@
+//! `tml-proxy endpoints`: where jobs of the switchboard can be reached, and asking for it.
+
+use std::process::ExitCode;
+
+use super::{
+    client::{Client, ClientError, escaped, get_from},
+    output::{self, Align, Column, Screen, table},
+};
+use crate::{
+    admin::api::model::{Endpoint, Endpoints},
+    provider::switchboard::JobId,
+};
+
+/// List where jobs of the switchboard can be reached.
+#[derive(Debug, Clone, clap::Args)]
+pub struct EndpointsArgs {
+    #[command(flatten)]
+    asked: Asked,
+    /// Only those of the job with this id.
+    #[arg(long, value_name = "ID", value_parser = job_id)]
+    job: Option<JobId>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Who is asked.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Asked {
+    #[command(flatten)]
+    client: Client,
+    /// Ask a proxy's lookup listener (switchboard.lookup) instead: a host and a port.
+    #[arg(long, value_name = "HOST:PORT", env = "TML_PROXY_LOOKUP")]
+    lookup: Option<String>,
+}
+
+impl Asked {
+    /// The endpoints of a job, or of all jobs where that may be asked.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn endpoints(&self, job: Option<&JobId>) -> Result<Vec<Endpoint>, ClientError> {
+        let mut path = "/api/v1/endpoints".to_owned();
+        if let Some(job) = job {
+            path.push_str("?job=");
+            path.push_str(&escaped(job.as_str()));
+        }
+        let found: Endpoints = match &self.lookup {
+            None => self.client.get(&path)?,
+            Some(server) => get_from(server, &path)?,
+        };
+        Ok(found.endpoints)
+    }
+}
+
+/// Reads the id of a job from the command line.
+pub fn job_id(text: &str) -> Result<JobId, String> {
+    JobId::parse(text).ok_or_else(|| "allowed: the id of a job, a UUID with hyphens".to_owned())
+}
+
+/// Runs the command.
+pub fn run(args: &EndpointsArgs) -> ExitCode {
+    let endpoints = match args.asked.endpoints(args.job.as_ref()) {
+        Ok(endpoints) => endpoints,
+        Err(error) => return output::give_up(&error),
+    };
+    output::print(&match args.json {
+        true => output::json(&Endpoints { endpoints }),
+        false => text(&endpoints, &Screen::stdout()),
+    })
+}
+
+const COLUMNS: [Column; 6] = [
+    column("JOB", 0),
+    column("RULE", 0),
+    column("ENDPOINT", 0),
+    column("STATE", 0),
+    column("TARGET", 2),
+    column("SINCE", 1),
+];
+
+const fn column(head: &'static str, spare: u8) -> Column {
+    Column {
+        head,
+        align: Align::Left,
+        spare,
+    }
+}
+
+fn text(endpoints: &[Endpoint], screen: &Screen) -> String {
+    let rows: Vec<_> = endpoints.iter().map(row).collect();
+    table(&COLUMNS, &rows, screen)
+}
+
+fn row(endpoint: &Endpoint) -> [String; 6] {
+    let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
+    let at = endpoint.port.map(|port| match endpoint.host.contains(':') {
+        true => format!("[{}]:{port}", endpoint.host),
+        false => format!("{}:{port}", endpoint.host),
+    });
+    let state = match &endpoint.reason {
+        None => endpoint.state.clone(),
+        Some(reason) => format!("{} ({reason})", endpoint.state),
+    };
+    [
+        endpoint.job.clone(),
+        text(&endpoint.rule),
+        text(&at),
+        state,
+        text(&endpoint.target),
+        text(&endpoint.since),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_told_so_that_it_can_be_copied() {
+        let endpoint = Endpoint {
+            job: "j".to_owned(),
+            rule: Some("ssh".to_owned()),
+            host: "2001:db8::1".to_owned(),
+            port: Some(40_001),
+            state: "open".to_owned(),
+            ..Endpoint::default()
+        };
+        assert_eq!(row(&endpoint)[2], "[2001:db8::1]:40001");
+        let waiting = Endpoint {
+            port: None,
+            state: "waiting".to_owned(),
+            reason: Some("no_port".to_owned()),
+            ..endpoint
+        };
+        assert_eq!(row(&waiting)[2..4], ["-", "waiting (no_port)"]);
+    }
+}

@@ -1,0 +1,181 @@
+//! [switchboard]: where jobs are asked for, which of them are exposed, and on which ports.
+//!
+//! Values only, checked as far as a file alone can be; nothing here asks the switchboard or opens
+//! a port. The section is required to say who is asked and which targets are fit, everything else
+//! has a built-in value.
+
+mod check;
+mod ports;
+mod read;
+mod rule;
+
+use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use ipnet::IpNet;
+
+pub(super) use check::problems;
+pub use ports::PortRanges;
+pub(super) use read::{read, state_word};
+pub use rule::{Condition, Rule, RuleName};
+
+use crate::{
+    provider::switchboard::{JobState, client::ClientSettings, publish::AnnotationKey},
+    table::{Origin, Policy},
+};
+
+/// Everything about the mappings that come from a switchboard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Switchboard {
+    /// Where its API is.
+    pub url: ApiUrl,
+    /// The file with the token to ask with.
+    pub token_file: PathBuf,
+    /// The file with the certificates to trust in place of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// What to expose of a job, in the order of importance.
+    pub expose: Vec<Rule>,
+    /// The states in which a job is exposed.
+    pub states: Vec<JobState>,
+    /// The ports to allocate from.
+    pub ports: PortRanges,
+    /// Where `ports` was written.
+    pub ports_origin: Origin,
+    /// The name that users connect to.
+    pub public_host: PublicHost,
+    /// Prefixes of which one must contain a job's address.
+    pub allow: Vec<IpNet>,
+    /// How long a port is given to nobody else after its job.
+    pub cooldown: Duration,
+    /// Ports a job may have.
+    pub max_per_job: u32,
+    /// Ports all jobs may have; `None` is as many as there are.
+    pub max_total: Option<u32>,
+    /// What becomes of a job whose host is not alive: `None` keeps it, a time closes it after
+    /// that.
+    pub host_gone: Option<Duration>,
+    /// Between two walks through all jobs.
+    pub refresh: Duration,
+    /// Between two looks for new jobs, where nothing else tells of them.
+    pub poll: Duration,
+    /// Where allocations are kept over a restart.
+    pub state_dir: PathBuf,
+    /// The annotation of each job that its endpoints are written into, if they are.
+    pub publish: Option<AnnotationKey>,
+    /// Where anybody may ask for the endpoints of one job.
+    pub lookup: Option<SocketAddr>,
+    /// Where `lookup` was written.
+    pub lookup_origin: Origin,
+    /// The policy of the sessions.
+    pub policy: Arc<Policy>,
+}
+
+impl Switchboard {
+    /// How it is asked.
+    pub fn client(&self) -> ClientSettings {
+        ClientSettings {
+            url: self.url.to_string(),
+            token_file: self.token_file.clone(),
+            ca_file: self.ca_file.clone(),
+        }
+    }
+}
+
+/// Where the API of a switchboard is: `http` or `https`, without a slash at the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiUrl(String);
+
+impl ApiUrl {
+    /// Takes a scheme, a host, perhaps a port and a path, and nothing else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let rest = text
+            .strip_prefix("https://")
+            .or_else(|| text.strip_prefix("http://"))?;
+        let fit = |c: char| c.is_ascii_graphic() && !"@?#\\\"<>".contains(c);
+        let host = rest.split('/').next().unwrap_or_default();
+        let valid = !host.is_empty() && !host.starts_with(':') && rest.chars().all(fit);
+        valid.then(|| Self(text.trim_end_matches('/').to_owned()))
+    }
+
+    /// The URL as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether what is sent there can be read on the way.
+    pub fn is_plain(&self) -> bool {
+        self.0.starts_with("http://")
+    }
+}
+
+impl fmt::Display for ApiUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The name or address that users connect to; fit for a command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicHost(String);
+
+impl PublicHost {
+    /// Takes a host name or an address without brackets.
+    pub fn parse(text: &str) -> Option<Self> {
+        let fit = |c: char| c.is_ascii_alphanumeric() || "-.:".contains(c);
+        let valid = (1..=253).contains(&text.len())
+            && text.chars().all(fit)
+            && !text.starts_with(['-', '.'])
+            && (!text.contains(':') || text.parse::<std::net::Ipv6Addr>().is_ok());
+        valid.then(|| Self(text.to_owned()))
+    }
+
+    /// The host as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for PublicHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_has_a_scheme_and_a_host_and_no_secret() {
+        for url in [
+            "https://sb.example.org",
+            "http://[::1]:8080",
+            "https://h/prefix/",
+        ] {
+            assert!(ApiUrl::parse(url).is_some(), "{url}");
+        }
+        for url in [
+            "",
+            "sb.example.org",
+            "ftp://h",
+            "https://",
+            "https:///x",
+            "https://u:p@h",
+            "https://h?x",
+            "https://h\n",
+        ] {
+            assert!(ApiUrl::parse(url).is_none(), "{url}");
+        }
+        let url = ApiUrl::parse("https://h/").expect("a URL");
+        assert_eq!(url.as_str(), "https://h");
+    }
+
+    #[test]
+    fn a_public_host_cannot_be_an_option_of_a_command() {
+        for host in ["us.proxy.example.org", "192.0.2.1", "2001:db8::1"] {
+            assert!(PublicHost::parse(host).is_some(), "{host}");
+        }
+        for host in ["", "-oProxyCommand=x", "a b", "[::1]", "h:22", ".h", "h;x"] {
+            assert!(PublicHost::parse(host).is_none(), "{host}");
+        }
+    }
+}

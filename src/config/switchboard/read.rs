@@ -1,0 +1,264 @@
+//! [switchboard] as a file has it.
+
+use std::{ops::RangeInclusive, path::PathBuf, sync::Arc, time::Duration};
+
+use toml::de::DeValue;
+
+use super::{ApiUrl, Condition, PortRanges, PublicHost, Rule, RuleName, Switchboard};
+use crate::{
+    config::{
+        policy,
+        reader::{Entry, Section},
+        values::{
+            ANY_DURATION, LONGEST, Parsed, Refusal, absolute_path, duration, integer, number,
+            or_off, prefix, text, word,
+        },
+    },
+    provider::switchboard::{JobState, follow::FollowSettings, publish::AnnotationKey},
+    table::{Departure, Origin, Policy},
+};
+
+/// Between two walks, and between two looks.
+const PERIOD: RangeInclusive<Duration> = Duration::from_millis(100)..=LONGEST;
+
+const STATES: &[(&str, JobState)] = &[
+    ("queued", JobState::Queued),
+    ("assigned", JobState::Assigned),
+    ("initializing", JobState::Initializing),
+    ("ready", JobState::Ready),
+    ("terminating", JobState::Terminating),
+];
+
+const URL: &str = "an http or https URL without user, query or fragment, such as \
+                   \"https://switchboard.example.org\"";
+const TOKEN_FILE: &str = "the path of a file with the token";
+const PORTS: &str = "a range of ports such as \"40000-49999\", or a list of them";
+const HOST: &str = "the host name or address that users connect to";
+const EXPOSE: &str = "tables, each headed [[switchboard.expose]]";
+const RULE_NAME: &str = "1 to 32 lower-case letters, digits and hyphens";
+const ALLOW: &str = "{ allow = [\"fd00::/8\"] } with the prefixes that jobs' addresses are in";
+const ANNOTATION: &str = "the key of an annotation: 1 to 128 characters of ASCII without spaces, such \
+                          as \"proxy-endpoint\"";
+const SERVICE: &str = "1 to 64 characters";
+
+/// The section; none if it lacks what makes one.
+pub(in crate::config) fn read(mut section: Section<'_>, defaults: &Policy) -> Option<Switchboard> {
+    let url = required(&mut section, "url", URL, |value| {
+        of_text(value, ApiUrl::parse, URL)
+    });
+    let token_file = required(&mut section, "token_file", TOKEN_FILE, absolute_path);
+    let public_host = required(&mut section, "public_host", HOST, |value| {
+        of_text(value, PublicHost::parse, HOST)
+    });
+    let ports = section.required("ports", PORTS).and_then(|entry| {
+        let ports = ports(&entry)?;
+        Some((ports, entry.origin()))
+    });
+    let allow = targets(&mut section);
+    let expose = section
+        .required("expose", EXPOSE)
+        .and_then(|entry| rules(&entry));
+    let mut ca_file = None;
+    section.set("ca_file", &mut ca_file, or_off(absolute_path));
+    let states = section.entry("states").and_then(|entry| {
+        let states = entry.list(word(STATES))?;
+        if states.is_empty() {
+            entry.refuse("at least one state");
+        }
+        Some(states)
+    });
+    let mut cooldown = Duration::from_secs(600);
+    section.set("cooldown", &mut cooldown, |value| {
+        or_off(duration(ANY_DURATION))(value).map(Option::unwrap_or_default)
+    });
+    let mut max_per_job = 8;
+    section.set("max_per_job", &mut max_per_job, number(1..=1000));
+    let mut max_total = None;
+    section.set("max_total", &mut max_total, or_off(number(1..=65535)));
+    let mut host_gone = None;
+    section.set("host_gone", &mut host_gone, host_gone_after);
+    let mut refresh = FollowSettings::REFRESH;
+    section.set("refresh", &mut refresh, duration(PERIOD));
+    let mut poll = FollowSettings::POLL;
+    section.set("poll", &mut poll, duration(PERIOD));
+    let mut state_dir = PathBuf::from("/var/lib/tml-proxy");
+    section.set("state_dir", &mut state_dir, absolute_path);
+    let mut publish = None;
+    section.set("publish", &mut publish, or_off(annotation));
+    let (mut lookup, mut lookup_origin) = (None, Origin::BuiltIn);
+    if let Some(entry) = section.entry("lookup") {
+        let address = text("an IP address and a port, such as \"[::]:9423\"");
+        lookup = entry.read(or_off(address)).flatten();
+        lookup_origin = entry.origin();
+    }
+    // An internal address may be somebody else's a moment later.
+    let base = Policy {
+        on_remove: Departure::Kill,
+        on_retarget: Departure::Kill,
+        ..defaults.clone()
+    };
+    let policy = Arc::new(policy::read(&mut section, &base));
+    section.finish();
+    let (ports, ports_origin) = ports?;
+    Some(Switchboard {
+        url: url?,
+        token_file: token_file?,
+        ca_file,
+        expose: expose?,
+        states: states.unwrap_or_else(|| vec![JobState::Ready]),
+        ports,
+        ports_origin,
+        public_host: public_host?,
+        allow: allow?,
+        cooldown,
+        max_per_job,
+        max_total,
+        host_gone,
+        refresh,
+        poll,
+        state_dir,
+        publish,
+        lookup,
+        lookup_origin,
+        policy,
+    })
+}
+
+fn required<T>(
+    section: &mut Section<'_>,
+    key: &'static str,
+    needed: &str,
+    read: impl FnOnce(&DeValue<'_>) -> Parsed<T>,
+) -> Option<T> {
+    section.required(key, needed)?.read(read)
+}
+
+fn of_text<T>(value: &DeValue<'_>, parse: fn(&str) -> Option<T>, allowed: &str) -> Parsed<T> {
+    value
+        .as_str()
+        .and_then(parse)
+        .ok_or_else(|| Refusal::new(allowed))
+}
+
+fn annotation(value: &DeValue<'_>) -> Parsed<AnnotationKey> {
+    of_text(value, AnnotationKey::parse, ANNOTATION)
+}
+
+fn host_gone_after(value: &DeValue<'_>) -> Parsed<Option<Duration>> {
+    if value.as_str() == Some("keep") {
+        return Ok(None);
+    }
+    duration(ANY_DURATION)(value)
+        .map(Some)
+        .map_err(|refusal| refusal.or("\"keep\""))
+}
+
+fn ports(entry: &Entry<'_>) -> Option<PortRanges> {
+    let ranges = match entry.value().is_array() {
+        true => entry.list(range)?,
+        false => vec![entry.read(range)?],
+    };
+    let ports = PortRanges::new(ranges);
+    if ports.is_none() {
+        entry.refuse(PORTS);
+    }
+    ports
+}
+
+fn range(value: &DeValue<'_>) -> Parsed<RangeInclusive<u16>> {
+    let port = |text: &str| {
+        let digits = text.chars().all(|c| c.is_ascii_digit());
+        text.parse::<u16>().ok().filter(|port| digits && *port != 0)
+    };
+    let range = match value {
+        DeValue::Integer(_) => integer(value)
+            .and_then(|number| u16::try_from(number).ok())
+            .filter(|port| *port != 0)
+            .map(|port| port..=port),
+        DeValue::String(text) => match text.split_once('-') {
+            Some((first, last)) => port(first)
+                .zip(port(last))
+                .map(|(first, last)| first..=last),
+            None => port(text).map(|port| port..=port),
+        },
+        _ => None,
+    };
+    range
+        .filter(|range| !range.is_empty())
+        .ok_or_else(|| Refusal::new(PORTS))
+}
+
+fn targets(section: &mut Section<'_>) -> Option<Vec<ipnet::IpNet>> {
+    let mut targets = section.required("targets", ALLOW)?.into_section()?;
+    let entry = targets.required("allow", "the prefixes that jobs' addresses are in");
+    targets.finish();
+    let entry = entry?;
+    let allow = entry.list(prefix)?;
+    if allow.is_empty() {
+        entry.refuse("at least one prefix: what a switchboard says is not taken on trust");
+    }
+    Some(allow)
+}
+
+fn rules(entry: &Entry<'_>) -> Option<Vec<Rule>> {
+    let items = entry.items(EXPOSE)?;
+    if items.is_empty() {
+        entry.refuse(format!("at least one of {EXPOSE}"));
+    }
+    let mut rules: Vec<Rule> = Vec::new();
+    for item in items {
+        let Some(rule) = rule(item.clone()) else {
+            continue;
+        };
+        if rules.iter().any(|known| known.name == rule.name) {
+            item.contradicts(format!("there are two rules called {:?}", rule.name));
+        }
+        rules.push(rule);
+    }
+    Some(rules)
+}
+
+fn rule(entry: Entry<'_>) -> Option<Rule> {
+    let mut section = entry.clone().into_section()?;
+    let name = required(&mut section, "name", RULE_NAME, |value| {
+        of_text(value, RuleName::parse, RULE_NAME)
+    });
+    let port = required(
+        &mut section,
+        "port",
+        "the port of the job",
+        number(1..=65535),
+    );
+    let mut word = |key| {
+        let entry = section.entry(key)?;
+        entry.read(|value| of_text(value, service, SERVICE))
+    };
+    let (by_service, by_protocol) = (word("service"), word("protocol"));
+    section.finish();
+    let condition = match (by_service, by_protocol) {
+        (Some(_), Some(_)) => {
+            entry.contradicts("has both service and protocol: at most one of them may be given");
+            return None;
+        }
+        (Some(service), None) => Condition::Service(service),
+        (None, Some(protocol)) => Condition::Protocol(protocol),
+        (None, None) => Condition::Always,
+    };
+    Some(Rule {
+        name: name?,
+        port: port?,
+        condition,
+    })
+}
+
+fn service(text: &str) -> Option<String> {
+    (1..=64)
+        .contains(&text.chars().count())
+        .then(|| text.to_owned())
+}
+
+/// The word for a state, as the file has it.
+pub(in crate::config) fn state_word(state: JobState) -> &'static str {
+    let word = STATES.iter().find(|(_, known)| *known == state);
+    word.map_or("", |(word, _)| word)
+}

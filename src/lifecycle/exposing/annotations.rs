@@ -1,0 +1,99 @@
+//! What each job's annotation should say, told when it changes.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::provider::switchboard::{Endpoint, Exposure, JobId, Knowledge, publish::Publisher};
+
+/// What was told last, and to whom.
+#[derive(Debug, Default)]
+pub(super) struct Annotations {
+    told: BTreeMap<JobId, String>,
+    publisher: Option<Arc<Publisher>>,
+}
+
+impl Annotations {
+    /// Tells what has changed; to another publisher, everything. `rules` is how many there are.
+    pub fn tell(
+        &mut self,
+        exposure: &Exposure,
+        rules: usize,
+        knowledge: &Knowledge,
+        publisher: Arc<Publisher>,
+    ) {
+        if !self
+            .publisher
+            .as_ref()
+            .is_some_and(|known| Arc::ptr_eq(known, &publisher))
+        {
+            self.told.clear();
+        }
+        let texts = texts(exposure, rules);
+        for (job, text) in &texts {
+            if self.told.get(job) != Some(text) {
+                publisher.set(job.clone(), Some(text.clone()));
+            }
+        }
+        // Where a job has ended, nobody looks any more.
+        let live = |job: &&JobId| knowledge.jobs.contains_key(*job);
+        for job in self.told.keys().filter(live) {
+            if !texts.contains_key(job) {
+                publisher.set(job.clone(), None);
+            }
+        }
+        (self.told, self.publisher) = (texts, Some(publisher));
+    }
+}
+
+/// `host:port` for each job, each with its rule where there is more than one.
+fn texts(exposure: &Exposure, rules: usize) -> BTreeMap<JobId, String> {
+    let mut texts: BTreeMap<JobId, String> = BTreeMap::new();
+    let open = |endpoint: &&Endpoint| endpoint.closed.is_none();
+    for endpoint in exposure.endpoints.iter().filter(open) {
+        let Some(port) = endpoint.port else { continue };
+        let mut word = match exposure.host.contains(':') {
+            true => format!("[{}]:{port}", exposure.host),
+            false => format!("{}:{port}", exposure.host),
+        };
+        if rules > 1 {
+            word = format!("{}={word}", endpoint.owner.rule);
+        }
+        let text = texts.entry(endpoint.owner.job.clone()).or_default();
+        if !text.is_empty() {
+            text.push(' ');
+        }
+        text.push_str(&word);
+    }
+    texts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::RuleName, provider::switchboard::Owner};
+
+    #[test]
+    fn the_text_is_what_one_connects_to() {
+        let job = JobId::parse("00000001-0000-4000-8000-000000000000").expect("an id");
+        let endpoint = |rule, port| Endpoint {
+            owner: Owner {
+                job: job.clone(),
+                rule: RuleName::parse(rule).expect("a name"),
+            },
+            port: Some(port),
+            target: "[fd00::1]:22".parse().expect("an address"),
+            closed: None,
+            since: None,
+        };
+        let mut exposure = Exposure {
+            host: "p.example.org".into(),
+            endpoints: vec![endpoint("ssh", 40_001)],
+            ..Exposure::default()
+        };
+        assert_eq!(texts(&exposure, 1)[&job], "p.example.org:40001");
+        exposure.endpoints.push(endpoint("web", 40_002));
+        assert_eq!(
+            texts(&exposure, 2)[&job],
+            "ssh=p.example.org:40001 web=p.example.org:40002"
+        );
+    }
+}

@@ -1,0 +1,445 @@
+//! From what is known of the jobs to open ports: decide, allocate, keep, open, in this order.
+//!
+//! One task of the control plane. What may be closed or led elsewhere is done before anything is
+//! written, what is opened only after its allocation is kept: a port that was reachable once is
+//! known as somebody's after any crash. Everything that fails is tried again, and meanwhile the rest
+//! goes on.
+
+mod annotations;
+mod episodes;
+mod hosts;
+mod own;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::spawn_blocking,
+    time::{sleep, sleep_until, timeout},
+};
+
+use super::forwarding::NotOpened;
+use crate::{
+    config::Switchboard,
+    provider::switchboard::{
+        Board, Endpoint, Exposure, Knowledge, Moment, Owner, boot,
+        expose::{Facts, Reason, Verdict, Wish, judge},
+        ports::{Ports, Terms, Wanted},
+        state::{Found, Kept, Record, StateDir, StateError},
+    },
+    table::{ListenAddr, ListenHost, MappingSpec, Origin},
+};
+use annotations::Annotations;
+use episodes::Episodes;
+use hosts::Hosts;
+use own::OwnAddresses;
+
+/// How long a start waits for the switchboard before it falls back on what was kept: what is kept
+/// may be out of date, and an address somebody else's.
+const ASK_FIRST: Duration = Duration::from_secs(2);
+
+/// Until something that failed is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// After a round, so many times what it took nothing is done: changes that come together are one, and
+/// however many come, forwarding keeps most of the processor.
+const REST: u32 = 3;
+
+/// The longest such rest.
+const REST_AT_MOST: Duration = Duration::from_millis(50);
+
+/// Ports tried in one go for those whose ports turn out to be taken.
+const TRIES: usize = 16;
+
+/// Mappings of jobs to be put into force.
+#[derive(Debug)]
+pub(super) struct Proposal {
+    /// All of them.
+    pub specs: Vec<MappingSpec>,
+    /// What is known of the jobs.
+    pub knowledge: Arc<Knowledge>,
+    /// Who waits for those that could not be.
+    pub reply: oneshot::Sender<Vec<NotOpened>>,
+}
+
+/// Where an owner's sessions come in and go to.
+type Plan = BTreeMap<Owner, (u16, std::net::SocketAddr)>;
+
+/// Everything the task remembers.
+pub(super) struct Exposing {
+    settings: Arc<Switchboard>,
+    state: Arc<StateDir>,
+    ports: Ports,
+    /// What is known of owners of ports.
+    kept: BTreeMap<Owner, Kept>,
+    /// What was kept last, and the ports in it.
+    saved: Record,
+    durable: BTreeMap<Owner, u16>,
+    not_kept: Option<String>,
+    /// What control was last told.
+    proposed: Plan,
+    /// Whether something was opened for the first time in this round.
+    opened: bool,
+    /// What of it could not be opened.
+    not_opened: BTreeSet<Owner>,
+    /// Whether control has to be told again, whatever it was told last.
+    stale: bool,
+    hosts: Hosts,
+    own: OwnAddresses,
+    episodes: Episodes,
+    annotations: Annotations,
+    board: Arc<Board>,
+    /// From when on what was kept stands for what nobody has confirmed.
+    trusting_from: Instant,
+    boot: Option<String>,
+}
+
+impl Exposing {
+    /// Takes the state directory and reads what was kept there.
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be had. A damaged file is no error.
+    pub fn new(settings: Arc<Switchboard>, board: Arc<Board>) -> Result<Self, StateError> {
+        let state = StateDir::open(&settings.state_dir)?;
+        let record = match state.load()? {
+            Found::Nothing => Record::default(),
+            Found::Record(record) => record,
+            Found::Damaged { damage, aside } => {
+                tracing::error!(
+                    %damage,
+                    aside = %aside.display(),
+                    "the state of the ports was damaged and is put aside: jobs may get other ports, \
+                     and ports that were cooling down may be given away"
+                );
+                Record::default()
+            }
+        };
+        let boot = boot();
+        let same_boot = boot.is_some() && boot == record.boot;
+        let owners = record.ports.owned.iter().map(|(_, owner)| owner.clone());
+        let kept = owners.zip(record.kept.iter().copied()).collect();
+        board.set(Some(Exposure {
+            host: settings.public_host.as_str().into(),
+            ..Exposure::default()
+        }));
+        Ok(Self {
+            ports: Ports::restore(record.ports.clone(), same_boot, Moment::now()),
+            settings,
+            state: Arc::new(state),
+            kept,
+            durable: ports_of(&record),
+            saved: record,
+            not_kept: None,
+            proposed: Plan::new(),
+            opened: false,
+            not_opened: BTreeSet::new(),
+            stale: false,
+            hosts: Hosts::default(),
+            own: OwnAddresses::default(),
+            episodes: Episodes::default(),
+            annotations: Annotations::default(),
+            board,
+            trusting_from: Instant::now() + ASK_FIRST,
+            boot,
+        })
+    }
+
+    /// Exposes until nobody takes its proposals any more.
+    pub async fn run(
+        mut self,
+        mut knowledge: watch::Receiver<Arc<Knowledge>>,
+        mut settings: watch::Receiver<Arc<Switchboard>>,
+        proposals: mpsc::Sender<Proposal>,
+    ) {
+        loop {
+            let known = Arc::clone(&knowledge.borrow_and_update());
+            let wanted = Arc::clone(&settings.borrow_and_update());
+            // A reload may have taken a mapping away that contradicts the file now.
+            if !Arc::ptr_eq(&wanted, &self.settings) {
+                self.settings = wanted;
+                self.stale = true;
+            }
+            let started = Instant::now();
+            let Some(again) = self.round(&known, &proposals).await else {
+                return;
+            };
+            sleep((started.elapsed() * REST).min(REST_AT_MOST)).await;
+            tokio::select! {
+                changed = knowledge.changed() => if changed.is_err() { return },
+                changed = settings.changed() => if changed.is_err() { return },
+                () = sleep_until(again.into()) => {}
+                () = proposals.closed() => return,
+            }
+        }
+    }
+
+    /// One decision, put into force. Returns when the next is due at the latest, or nothing if
+    /// nobody takes proposals.
+    async fn round(
+        &mut self,
+        knowledge: &Arc<Knowledge>,
+        proposals: &mpsc::Sender<Proposal>,
+    ) -> Option<Instant> {
+        let started = Instant::now();
+        let settings = Arc::clone(&self.settings);
+        let now = Moment::now();
+        self.hosts.follow(knowledge, now);
+        self.own.forget(started);
+        let verdict = judge(&Facts {
+            knowledge,
+            before: &self.kept,
+            settings: &settings,
+            is_gone: &|job| self.hosts.is_gone(job, settings.host_gone, now),
+            is_own: &|ip| self.own.contains(ip, started),
+        });
+        let trusting = started >= self.trusting_from;
+        self.opened = false;
+        for _ in 0..TRIES {
+            self.allocate(&verdict, knowledge.complete.is_some());
+            let plan = self.plan(&verdict, trusting);
+            let durable = self.durable(&plan);
+            if durable.len() < plan.len() && durable != self.proposed {
+                self.propose(&durable, knowledge, proposals).await?;
+            }
+            self.save().await;
+            let plan = self.durable(&plan);
+            if plan != self.proposed || self.stale || !self.not_opened.is_empty() {
+                self.propose(&plan, knowledge, proposals).await?;
+                self.stale = false;
+            }
+            if self.proposed.len() == plan.len() {
+                break;
+            }
+        }
+        if self.opened {
+            self.board.reachable.observe(started.elapsed());
+        }
+        self.publish(knowledge, &verdict, trusting);
+        Some(self.next(&verdict, trusting, now))
+    }
+
+    fn terms(settings: &Switchboard) -> Terms<'_> {
+        Terms {
+            ranges: &settings.ports,
+            cooldown: settings.cooldown,
+            most: settings.max_total.map_or(usize::MAX, |most| {
+                usize::try_from(most).unwrap_or(usize::MAX)
+            }),
+        }
+    }
+
+    fn allocate(&mut self, verdict: &Verdict, everybody: bool) {
+        let owners: Vec<_> = verdict
+            .wanted
+            .iter()
+            .map(|wish| wish.owner.clone())
+            .collect();
+        let wanted = Wanted {
+            owners: &owners,
+            everybody,
+        };
+        // In the order of the ports.
+        let before: Vec<(u16, Owner)> = (self.ports.owned())
+            .map(|(owner, port)| (port, owner.clone()))
+            .collect();
+        let settings = Arc::clone(&self.settings);
+        self.ports
+            .settle(wanted, Self::terms(&settings), Moment::now());
+        let mut kept = BTreeMap::new();
+        for wish in &verdict.wanted {
+            let Some(port) = self.ports.port(&wish.owner) else {
+                continue;
+            };
+            let place = before.binary_search_by_key(&port, |(port, _)| *port);
+            let same = place.is_ok_and(|place| before[place].1 == wish.owner);
+            let since = self.kept.get(&wish.owner).filter(|_| same);
+            let since = since.map_or_else(SystemTime::now, |kept| kept.since);
+            let address = wish.target.ip();
+            kept.insert(wish.owner.clone(), Kept { address, since });
+        }
+        self.kept = kept;
+    }
+
+    /// What is to be open, as far as it may be already.
+    fn plan(&self, verdict: &Verdict, trusting: bool) -> Plan {
+        let may = |wish: &&Wish| wish.confirmed || trusting;
+        let wanted = verdict.wanted.iter().filter(may);
+        wanted
+            .filter_map(|wish| {
+                let port = self.ports.port(&wish.owner)?;
+                Some((wish.owner.clone(), (port, wish.target)))
+            })
+            .collect()
+    }
+
+    /// Those of a plan whose allocations are kept.
+    fn durable(&self, plan: &Plan) -> Plan {
+        let is_kept =
+            |(owner, (port, _)): &(&Owner, &(u16, _))| self.durable.get(*owner) == Some(port);
+        let each = plan.iter().filter(is_kept);
+        each.map(|(owner, to)| (owner.clone(), *to)).collect()
+    }
+
+    /// Keeps what has changed since it was last kept.
+    async fn save(&mut self) {
+        let ports = self.ports.record();
+        let kept = (ports.owned.iter())
+            .filter_map(|(_, owner)| self.kept.get(owner).copied())
+            .collect();
+        let record = Record {
+            boot: self.boot.clone(),
+            ports,
+            kept,
+        };
+        if record == self.saved {
+            return;
+        }
+        let (state, record) = (Arc::clone(&self.state), Arc::new(record));
+        let writing = Arc::clone(&record);
+        let written = spawn_blocking(move || state.save(&writing)).await;
+        let outcome = match written {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(error) => Some(error.to_string()),
+        };
+        self.board.kept(outcome.is_none());
+        match &outcome {
+            None => {
+                self.durable = ports_of(&record);
+                self.saved = Arc::unwrap_or_clone(record);
+            }
+            Some(error) if self.not_kept.is_none() => tracing::error!(
+                error,
+                "the state of the ports cannot be kept: no further port is opened"
+            ),
+            Some(_) => {}
+        }
+        if outcome.is_none() && self.not_kept.is_some() {
+            tracing::info!("the state of the ports is kept again");
+        }
+        self.not_kept = outcome;
+    }
+
+    /// Has control put a plan into force; what could not be opened is left out of what was
+    /// proposed.
+    async fn propose(
+        &mut self,
+        plan: &Plan,
+        knowledge: &Arc<Knowledge>,
+        proposals: &mpsc::Sender<Proposal>,
+    ) -> Option<()> {
+        let specs = plan.iter().map(|(owner, &(port, target))| MappingSpec {
+            name: owner.mapping(),
+            pairs: [(ListenAddr::new(ListenHost::Any, port), target)].into(),
+            policy: Arc::clone(&self.settings.policy),
+            origin: Origin::Switchboard,
+        });
+        let (reply, answer) = oneshot::channel();
+        let proposal = Proposal {
+            specs: specs.collect(),
+            knowledge: Arc::clone(knowledge),
+            reply,
+        };
+        proposals.send(proposal).await.ok()?;
+        let failed = answer.await.ok()?;
+        self.opened |= plan.keys().any(|owner| !self.proposed.contains_key(owner));
+        self.proposed.clone_from(plan);
+        self.not_opened.clear();
+        for failure in failed {
+            let owner = plan.keys().find(|owner| owner.mapping() == failure.mapping);
+            let Some(owner) = owner else { continue };
+            let port = failure.listen.port();
+            if failure.blame_port {
+                tracing::warn!(%owner, port, why = failure.why, "port skipped");
+                self.ports.block(port, Moment::now());
+                self.proposed.remove(owner);
+            } else {
+                self.episodes.not_opened(owner, &failure.why);
+                self.not_opened.insert(owner.clone());
+            }
+        }
+        Some(())
+    }
+
+    /// Tells everybody who looks, and the log what is new.
+    fn publish(&mut self, knowledge: &Knowledge, verdict: &Verdict, trusting: bool) {
+        let endpoint = |wish: &Wish| {
+            let port = self.ports.port(&wish.owner);
+            let closed = match port {
+                None => Some(Reason::NoPort),
+                Some(_) if self.not_opened.contains(&wish.owner) => Some(Reason::NotOpened),
+                Some(_) if self.proposed.contains_key(&wish.owner) => None,
+                Some(_) if !wish.confirmed && !trusting => Some(Reason::NotConfirmed),
+                Some(_) => Some(Reason::NotKept),
+            };
+            Endpoint {
+                owner: wish.owner.clone(),
+                port,
+                target: wish.target,
+                closed,
+                since: self.kept.get(&wish.owner).map(|kept| kept.since),
+            }
+        };
+        let mut endpoints: Vec<_> = verdict.wanted.iter().map(endpoint).collect();
+        endpoints.sort_unstable_by(|one, other| one.owner.cmp(&other.owner));
+        let unconfirmed = verdict.wanted.iter().filter(|wish| !wish.confirmed).count();
+        let exposure = Exposure {
+            host: self.settings.public_host.as_str().into(),
+            endpoints,
+            refused: verdict.refused.clone(),
+            ports: self
+                .ports
+                .counts(Self::terms(&self.settings), Moment::now()),
+            jobs: knowledge.jobs.len(),
+            complete: knowledge.complete,
+            unconfirmed,
+            not_kept: self.not_kept.clone(),
+        };
+        self.episodes.tell(&exposure, &self.board);
+        if let Some(publisher) = self.board.publisher.load_full() {
+            let rules = self.settings.expose.len();
+            self.annotations
+                .tell(&exposure, rules, knowledge, publisher);
+        }
+        self.board.set(Some(exposure));
+    }
+
+    /// When something may change by itself.
+    fn next(&self, verdict: &Verdict, trusting: bool, now: Moment) -> Instant {
+        let clock = Instant::now();
+        let from = |moment: Moment| clock + moment.since(now);
+        let mut due = vec![clock + Duration::from_secs(60)];
+        if !self.ports.waiting().is_empty() {
+            let free = self.ports.next_free(Self::terms(&self.settings), now);
+            // The clock of cool-downs counts in milliseconds.
+            due.extend(free.map(|free| from(free) + Duration::from_millis(1)));
+        }
+        if self.not_kept.is_some() || !self.not_opened.is_empty() {
+            due.push(clock + AGAIN);
+        }
+        if !trusting && verdict.wanted.iter().any(|wish| !wish.confirmed) {
+            due.push(self.trusting_from);
+        }
+        let gone = self.hosts.next(self.settings.host_gone, now);
+        due.extend(gone.map(|at| from(at) + Duration::from_millis(1)));
+        due.into_iter().min().unwrap_or(clock)
+    }
+}
+
+/// Which port of a record is whose.
+fn ports_of(record: &Record) -> BTreeMap<Owner, u16> {
+    let owned = record.ports.owned.iter();
+    owned.map(|(port, owner)| (owner.clone(), *port)).collect()
+}
+
+/// Waits for a task that was asked to end, so that what it held is free.
+pub(super) async fn ended(task: tokio::task::JoinHandle<()>) {
+    const WITHIN: Duration = Duration::from_secs(5);
+    task.abort();
+    let _ = timeout(WITHIN, task).await;
+}

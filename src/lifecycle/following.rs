@@ -1,0 +1,80 @@
+//! Has a switchboard followed, from settings that may turn out to be of no use.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::watch, task::JoinHandle, time::sleep};
+
+use crate::{
+    config::Switchboard,
+    provider::switchboard::{
+        Board, Knowledge,
+        client::{Client, ClientSettings, Patience},
+        follow::{FollowSettings, follow},
+        publish::Publisher,
+    },
+};
+
+/// Until a token or certificates that could not be read are looked for again.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// Whether another follower is needed for `new` than for `old`.
+pub(super) fn differs(old: &Switchboard, new: &Switchboard) -> bool {
+    old.client() != new.client()
+        || follow_settings(old) != follow_settings(new)
+        || old.publish != new.publish
+}
+
+fn follow_settings(switchboard: &Switchboard) -> FollowSettings {
+    FollowSettings {
+        refresh: switchboard.refresh,
+        poll: switchboard.poll,
+        ..FollowSettings::default()
+    }
+}
+
+/// Follows until the task is ended. What `knowledge` holds is taken for what is known.
+pub(super) fn spawn(
+    switchboard: &Switchboard,
+    knowledge: watch::Sender<Arc<Knowledge>>,
+    board: Arc<Board>,
+) -> JoinHandle<()> {
+    let key = switchboard.publish.clone();
+    let (client, settings) = (switchboard.client(), follow_settings(switchboard));
+    tokio::spawn(async move {
+        let client = client_of(&client, &board).await;
+        let stats = Arc::clone(&board.stats);
+        let following = follow(settings, client.clone(), knowledge, Arc::clone(&stats));
+        let Some(key) = key else {
+            board.publisher.store(None);
+            return following.await;
+        };
+        let (publisher, writer) = Publisher::new(client, key, stats);
+        board.publisher.store(Some(Arc::new(publisher)));
+        tokio::select! {
+            () = following => {}
+            () = writer.run() => {}
+        }
+    })
+}
+
+/// A client, as soon as the files of its settings can be read: forwarding does not wait for it.
+async fn client_of(settings: &ClientSettings, board: &Board) -> Client {
+    let mut said = String::new();
+    loop {
+        match Client::new(settings, Patience::default()) {
+            Ok(client) => {
+                board.set_unusable(None);
+                return client;
+            }
+            Err(error) => {
+                let error = error.to_string();
+                if error != said {
+                    tracing::error!(error, "the switchboard cannot be asked");
+                    board.set_unusable(Some(error.clone()));
+                    said = error;
+                }
+            }
+        }
+        sleep(AGAIN).await;
+    }
+}

@@ -1,0 +1,238 @@
+//! The mappings of the file and those of the switchboard in one table.
+//!
+//! Each half is replaced as a whole and leaves the other alone. The file's half comes all or nothing.
+//! The switchboard's comes as far as it can: what contradicts the file, or cannot be opened, is left
+//! out and said.
+
+use std::sync::Arc;
+
+use super::control::Control;
+use crate::{
+    config::{Config, Switchboard, reserved},
+    listen::{ListenError, ListenStep},
+    provider::{
+        is_local,
+        switchboard::{JobId, Knowledge},
+    },
+    table::{
+        Conflict, ListenAddr, MappingName, MappingSpec, Reserved, Summary, Surroundings, Table,
+    },
+};
+
+/// The table's two halves and what puts them into force.
+#[derive(Debug)]
+pub(super) struct Forwarding {
+    pub control: Control,
+    file: Vec<MappingSpec>,
+    reserved: Vec<Reserved>,
+    jobs: Vec<MappingSpec>,
+    knowledge: Arc<Knowledge>,
+}
+
+/// A change that could not be made, because of no job.
+#[derive(Debug)]
+struct Failed {
+    why: String,
+    jobs: Vec<MappingSpec>,
+    lost: Vec<NotOpened>,
+}
+
+/// A mapping of a job that could not be put into force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct NotOpened {
+    pub mapping: MappingName,
+    pub listen: ListenAddr,
+    /// Whether another port would do.
+    pub blame_port: bool,
+    pub why: String,
+}
+
+impl Forwarding {
+    /// Nothing forwarded yet.
+    pub fn new(control: Control) -> Self {
+        Self {
+            control,
+            file: Vec::new(),
+            reserved: Vec::new(),
+            jobs: Vec::new(),
+            knowledge: Arc::default(),
+        }
+    }
+
+    /// Puts the mappings of a file into force beside those of jobs that are left.
+    ///
+    /// # Errors
+    ///
+    /// Every listener that could not be opened, in words. Nothing has changed then.
+    pub fn load(&mut self, config: &Config) -> Result<Summary, String> {
+        let reserved = reserved(config);
+        let jobs = match &config.switchboard {
+            Some(switchboard) => still_wanted(&self.jobs, switchboard),
+            None => Vec::new(),
+        };
+        let applied = self.try_apply(&config.mappings, jobs, &reserved);
+        let (summary, jobs, lost) = applied.map_err(|failed| failed.why)?;
+        for lost in lost {
+            let (mapping, why) = (lost.mapping, lost.why);
+            tracing::warn!(%mapping, why, "mapping of a job gave way");
+        }
+        self.file.clone_from(&config.mappings);
+        self.reserved = reserved;
+        self.jobs = jobs;
+        Ok(summary)
+    }
+
+    /// Puts the mappings of jobs into force, those of the file untouched, and says which of them
+    /// could not be.
+    pub fn expose(&mut self, jobs: Vec<MappingSpec>, knowledge: Arc<Knowledge>) -> Vec<NotOpened> {
+        self.knowledge = knowledge;
+        let (file, reserved) = (
+            std::mem::take(&mut self.file),
+            std::mem::take(&mut self.reserved),
+        );
+        let applied = self.try_apply(&file, jobs, &reserved);
+        (self.file, self.reserved) = (file, reserved);
+        match applied {
+            Ok((_, jobs, lost)) => {
+                self.jobs = jobs;
+                lost
+            }
+            // No listener of the file is opened here, so this is one of its mappings against
+            // another, which no job can be blamed for.
+            Err(Failed { why, jobs, lost }) => {
+                let unopened = jobs.into_iter().filter_map(|spec| {
+                    Some(NotOpened {
+                        listen: spec.pairs.first()?.0,
+                        mapping: spec.name,
+                        blame_port: false,
+                        why: why.clone(),
+                    })
+                });
+                lost.into_iter().chain(unopened).collect()
+            }
+        }
+    }
+
+    /// Applies both halves, with as few mappings of jobs left out as it takes.
+    fn try_apply(
+        &mut self,
+        file: &[MappingSpec],
+        mut jobs: Vec<MappingSpec>,
+        reserved: &[Reserved],
+    ) -> Result<(Summary, Vec<MappingSpec>, Vec<NotOpened>), Failed> {
+        let mut lost = Vec::new();
+        loop {
+            let specs: Vec<_> = file.iter().chain(&jobs).cloned().collect();
+            let around = Surroundings {
+                reserved,
+                is_local: &is_local,
+            };
+            let before = jobs.len();
+            let why = match Table::build(&specs, &self.control.table(), &around) {
+                Ok(table) => match self.apply(table) {
+                    Ok(summary) => return Ok((summary, jobs, lost)),
+                    Err(errors) => {
+                        leave_out(&mut jobs, &mut lost, |spec| unopened(spec, &errors));
+                        list(&errors)
+                    }
+                },
+                Err(conflicts) => {
+                    leave_out(&mut jobs, &mut lost, |spec| contradicted(spec, &conflicts));
+                    list(&conflicts)
+                }
+            };
+            if jobs.len() == before {
+                return Err(Failed { why, jobs, lost });
+            }
+        }
+    }
+
+    fn apply(&mut self, table: Table) -> Result<Summary, Vec<ListenError>> {
+        let knowledge = Arc::clone(&self.knowledge);
+        // A job that comes and goes is the same job: what an operator did to its mapping stays.
+        let returns = |name: &MappingName| {
+            let job = Switchboard::job_in(name.as_str()).and_then(JobId::parse);
+            job.is_some_and(|job| knowledge.jobs.contains_key(&job))
+        };
+        self.control.apply(table, &returns)
+    }
+}
+
+/// Those of the jobs' mappings that other settings do not move. The others come back with the next
+/// decision, on another port or for another target.
+fn still_wanted(jobs: &[MappingSpec], switchboard: &Switchboard) -> Vec<MappingSpec> {
+    let rule = |name: &MappingName| {
+        let (_, rule) = name.as_str().rsplit_once('/')?;
+        switchboard
+            .expose
+            .iter()
+            .find(|known| known.name.as_str() == rule)
+    };
+    let stays = |spec: &&MappingSpec| {
+        let rule = rule(&spec.name);
+        spec.pairs.iter().all(|(listen, target)| {
+            switchboard.ports.contains(listen.port())
+                && rule.is_some_and(|rule| rule.port == target.port())
+                && switchboard
+                    .allow
+                    .iter()
+                    .any(|net| net.contains(&target.ip()))
+        })
+    };
+    jobs.iter().filter(stays).cloned().collect()
+}
+
+fn leave_out(
+    jobs: &mut Vec<MappingSpec>,
+    lost: &mut Vec<NotOpened>,
+    fault: impl Fn(&MappingSpec) -> Option<NotOpened>,
+) {
+    jobs.retain(|spec| match fault(spec) {
+        None => true,
+        Some(fault) => {
+            lost.push(fault);
+            false
+        }
+    });
+}
+
+fn unopened(spec: &MappingSpec, errors: &[ListenError]) -> Option<NotOpened> {
+    let error = errors
+        .iter()
+        .find(|error| error.mapping == spec.name.as_str())?;
+    Some(NotOpened {
+        mapping: spec.name.clone(),
+        listen: error.listen,
+        blame_port: error.step != ListenStep::Open,
+        why: error.to_string(),
+    })
+}
+
+fn contradicted(spec: &MappingSpec, conflicts: &[Conflict]) -> Option<NotOpened> {
+    let (listen, _) = *spec.pairs.first()?;
+    let fault = |conflict: &Conflict| match conflict {
+        Conflict::Name { name, .. } => (*name == spec.name).then_some(false),
+        Conflict::Listen { taken, wanted, .. } => {
+            (listen == *taken || listen == *wanted).then_some(true)
+        }
+        Conflict::Loop { name, listener, .. } => match *name == spec.name {
+            true => Some(false),
+            false => (listen == *listener).then_some(true),
+        },
+    };
+    let (blame_port, conflict) = conflicts
+        .iter()
+        .find_map(|conflict| Some((fault(conflict)?, conflict)))?;
+    Some(NotOpened {
+        mapping: spec.name.clone(),
+        listen,
+        blame_port,
+        why: conflict.to_string(),
+    })
+}
+
+/// Errors, a line each.
+pub(super) fn list(errors: &[impl ToString]) -> String {
+    let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    lines.join("\n")
+}

@@ -1,0 +1,161 @@
+//! The switchboard's part of the process: whoever follows the jobs, whoever exposes them, and whoever
+//! answers for them in public, started, changed and ended together.
+
+use std::sync::Arc;
+
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
+
+use super::{
+    exposing::{self, Exposing, Proposal},
+    following,
+};
+use crate::{
+    admin::{self, Sources},
+    config::Switchboard,
+    provider::switchboard::{Board, Knowledge},
+};
+
+/// Everything there is of it.
+#[derive(Debug)]
+pub(super) struct Jobs {
+    board: Arc<Board>,
+    proposals: mpsc::Sender<Proposal>,
+    running: Option<Running>,
+}
+
+/// What runs while there is a switchboard in the configuration.
+#[derive(Debug)]
+struct Running {
+    settings: watch::Sender<Arc<Switchboard>>,
+    knowledge: watch::Sender<Arc<Knowledge>>,
+    exposing: JoinHandle<()>,
+    following: JoinHandle<()>,
+    lookup: Option<JoinHandle<()>>,
+}
+
+/// What a change of the settings needs, had before anything is changed.
+pub(super) struct Prepared {
+    exposing: Option<Exposing>,
+    lookup: Option<TcpListener>,
+}
+
+impl Jobs {
+    /// Nothing runs yet; the other end takes the proposals.
+    pub fn new(board: Arc<Board>) -> (Self, mpsc::Receiver<Proposal>) {
+        let (proposals, proposed) = mpsc::channel(1);
+        let jobs = Self {
+            board,
+            proposals,
+            running: None,
+        };
+        (jobs, proposed)
+    }
+
+    fn current(&self) -> Option<Arc<Switchboard>> {
+        let running = self.running.as_ref()?;
+        Some(Arc::clone(&running.settings.borrow()))
+    }
+
+    /// Takes what `wanted` needs and is not there yet.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be had, in words. Nothing has changed then.
+    pub async fn prepare(&self, wanted: Option<&Switchboard>) -> Result<Prepared, String> {
+        let current = self.current();
+        let mut prepared = Prepared {
+            exposing: None,
+            lookup: None,
+        };
+        let Some(wanted) = wanted else {
+            return Ok(prepared);
+        };
+        let known = current.as_ref().and_then(|current| current.lookup);
+        if let Some(addr) = wanted.lookup.filter(|addr| Some(*addr) != known) {
+            let listener = TcpListener::bind(addr).await;
+            let failed = |error| format!("cannot open the lookup listener {addr}: {error}");
+            prepared.lookup = Some(listener.map_err(failed)?);
+        }
+        if current.is_none() {
+            let exposing = Exposing::new(Arc::new(wanted.clone()), Arc::clone(&self.board));
+            let failed = |error| format!("switchboard.state_dir: {error}");
+            prepared.exposing = Some(exposing.map_err(failed)?);
+        }
+        Ok(prepared)
+    }
+
+    /// Puts `wanted` into force with what was prepared for it.
+    pub async fn set(
+        &mut self,
+        wanted: Option<&Switchboard>,
+        prepared: Prepared,
+        sources: &Arc<Sources>,
+    ) {
+        let Some(wanted) = wanted.cloned().map(Arc::new) else {
+            self.stop().await;
+            return;
+        };
+        if let Some(exposing) = prepared.exposing {
+            self.start(Arc::clone(&wanted), exposing, sources);
+        }
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        let before = running.settings.send_replace(Arc::clone(&wanted));
+        if before.state_dir != wanted.state_dir {
+            tracing::warn!("a change of switchboard.state_dir takes effect at the next start");
+        }
+        if following::differs(&before, &wanted) {
+            running.following.abort();
+            running.following = following::spawn(
+                &wanted,
+                running.knowledge.clone(),
+                Arc::clone(&sources.switchboard),
+            );
+        }
+        if let Some(old) = running.lookup.take_if(|_| before.lookup != wanted.lookup) {
+            exposing::ended(old).await;
+        }
+        if let Some(listener) = prepared.lookup {
+            let serving = admin::serve_lookup(listener, Arc::clone(sources));
+            running.lookup = Some(tokio::spawn(serving));
+        }
+    }
+
+    fn start(&mut self, wanted: Arc<Switchboard>, exposing: Exposing, sources: &Arc<Sources>) {
+        let (knowledge, known) = watch::channel(Arc::default());
+        let following =
+            following::spawn(&wanted, knowledge.clone(), Arc::clone(&sources.switchboard));
+        let (settings, set) = watch::channel(wanted);
+        let exposing = exposing.run(known, set, self.proposals.clone());
+        self.running = Some(Running {
+            settings,
+            knowledge,
+            exposing: tokio::spawn(exposing),
+            following,
+            lookup: None,
+        });
+    }
+
+    /// Ends everything. What was kept stays where it is.
+    pub async fn stop(&mut self) {
+        let Some(running) = self.running.take() else {
+            return;
+        };
+        let tasks = [
+            Some(running.following),
+            Some(running.exposing),
+            running.lookup,
+        ];
+        for task in tasks.into_iter().flatten() {
+            exposing::ended(task).await;
+        }
+        self.board.publisher.store(None);
+        self.board.set_unusable(None);
+        self.board.set(None);
+    }
+}

@@ -1,0 +1,98 @@
+//! What the start opens and divides before anything is forwarded.
+
+use std::{io, sync::Arc, thread};
+
+use tokio::net::TcpListener;
+
+use super::{
+    RunError,
+    limits::{self, Budget, Wanted},
+};
+use crate::{
+    admin::{AdminListener, UnixSocket},
+    config::{AutoOr, Config},
+    os_error::in_words,
+    session::SessionLine,
+    worker::Shared,
+};
+
+/// Opens the sockets of the admin endpoint.
+pub(super) async fn open_admin(config: &Config) -> Result<Vec<AdminListener>, RunError> {
+    let mut listeners = Vec::new();
+    if let Some(addr) = config.admin.listen {
+        let listener = TcpListener::bind(addr).await.map_err(|error| {
+            let why = in_words(&error);
+            RunError::Start(format!("cannot open the admin endpoint {addr}: {why}"))
+        })?;
+        listeners.push(AdminListener::Tcp(listener));
+    }
+    let socket = UnixSocket::open(&config.admin)
+        .map_err(|error| RunError::Start(format!("cannot open the admin socket {error}")))?;
+    listeners.extend(socket.map(AdminListener::Unix));
+    Ok(listeners)
+}
+
+/// Of the descriptors, ports of jobs may take one in this many.
+const JOBS_SHARE: u64 = 8;
+
+pub(super) fn take_budget(config: &Config, listeners: usize) -> Budget {
+    let value = |wish| match wish {
+        AutoOr::Auto => None,
+        AutoOr::Value(value) => Some(value),
+    };
+    let wanted = Wanted {
+        sessions: sessions_wanted(config),
+        pipes: value(config.process.pipes),
+        pipe_size: config.process.pipe_size,
+    };
+    let descriptors = limits::raise_descriptor_limit();
+    let listeners = listeners + job_listeners(config, descriptors);
+    let budget = limits::budget(descriptors, listeners, wanted, limits::pipe_memory());
+    if let Some(sessions) = wanted.sessions
+        && budget.sessions < sessions
+    {
+        tracing::warn!(
+            wanted = sessions,
+            possible = budget.sessions,
+            descriptors,
+            "limits.max_sessions is more than the limit on open files allows"
+        );
+    }
+    budget
+}
+
+/// Sessions the operator wants there to be at most.
+pub(super) fn sessions_wanted(config: &Config) -> Option<u32> {
+    match config.max_sessions {
+        AutoOr::Auto => None,
+        AutoOr::Value(sessions) => Some(sessions.get()),
+    }
+}
+
+/// Listeners to expect for jobs: as many as there may be, and no more than the share of descriptors
+/// that leaves room for sessions.
+fn job_listeners(config: &Config, descriptors: u64) -> usize {
+    let Some(switchboard) = &config.switchboard else {
+        return 0;
+    };
+    let most = switchboard
+        .max_total
+        .map_or(usize::MAX, |most| most as usize);
+    let share = usize::try_from(descriptors / JOBS_SHARE).unwrap_or(usize::MAX);
+    most.min(switchboard.ports.count()).min(share)
+}
+
+/// Half the processors, at least one: the kernel's share of forwarding runs beside the workers, and
+/// one moves several GB/s.
+pub(super) fn worker_count(config: &Config) -> usize {
+    match config.process.workers {
+        AutoOr::Auto => thread::available_parallelism().map_or(1, |all| all.get().div_ceil(2)),
+        AutoOr::Value(workers) => workers.get() as usize,
+    }
+}
+
+pub(super) fn spawn_log_writer(shared: Arc<Shared>) -> io::Result<thread::JoinHandle<()>> {
+    thread::Builder::new()
+        .name("session-log".to_owned())
+        .spawn(move || shared.log.write_all(|line: SessionLine| line.write()))
+}

@@ -1,0 +1,233 @@
+//! What is exposed right now, for whoever wants to know.
+//!
+//! Written by whoever exposes, read by the admin endpoint; neither waits for the other.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, SystemTime},
+};
+
+use arc_swap::ArcSwapOption;
+
+use super::{
+    JobId, Owner,
+    client::FailureKind,
+    expose::{Reason, Refused},
+    ports::PortCounts,
+    publish::Publisher,
+    stats::FollowStats,
+};
+use crate::telemetry::Histogram;
+
+/// From an answer of the switchboard to an open port: a flush of the disk and a few system calls.
+const REACHABLE_BOUNDS: [Duration; 8] = [
+    Duration::from_millis(1),
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+];
+
+/// What is exposed, and what was counted since the start.
+#[derive(Debug)]
+pub struct Board {
+    /// `None` as long as there is no switchboard in the configuration.
+    exposure: ArcSwapOption<Exposure>,
+    /// Why nobody can be asked, if that is so.
+    unusable: ArcSwapOption<String>,
+    /// Who writes endpoints where users look for them, if somebody does.
+    pub publisher: ArcSwapOption<Publisher>,
+    /// How following goes.
+    pub stats: Arc<FollowStats>,
+    refusals: [AtomicU64; Reason::ALL.len()],
+    /// Times the state was kept, and times it could not be.
+    kept: AtomicU64,
+    not_kept: AtomicU64,
+    /// From hearing of a job to its port being open.
+    pub reachable: Histogram<8>,
+}
+
+/// How the switchboard is doing, as seen from here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Contact {
+    /// It has not told of all jobs yet.
+    Starting,
+    /// It answers.
+    Following,
+    /// Some of its answers are of no use; in words, how.
+    Troubled(String),
+    /// It cannot be asked, or not as ourselves; in words, why.
+    Away(String),
+}
+
+impl Contact {
+    /// It in one word.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Following => "following",
+            Self::Troubled(_) => "troubled",
+            Self::Away(_) => "away",
+        }
+    }
+
+    /// What goes wrong, if anything does.
+    pub fn error(&self) -> Option<&str> {
+        match self {
+            Self::Starting | Self::Following => None,
+            Self::Troubled(words) | Self::Away(words) => Some(words),
+        }
+    }
+}
+
+/// Everything that is exposed at a time.
+#[derive(Debug, Clone, Default)]
+pub struct Exposure {
+    /// The name that users connect to.
+    pub host: Arc<str>,
+    /// Every endpoint there is or should be, by job and rule.
+    pub endpoints: Vec<Endpoint>,
+    /// What is not exposed otherwise, and why.
+    pub refused: Vec<Refused>,
+    /// The ports in numbers.
+    pub ports: PortCounts,
+    /// Jobs known.
+    pub jobs: usize,
+    /// When a complete listing was last had.
+    pub complete: Option<SystemTime>,
+    /// Endpoints that nobody has confirmed since the start.
+    pub unconfirmed: usize,
+    /// Why allocations cannot be kept, if they cannot.
+    pub not_kept: Option<String>,
+}
+
+/// One public port of a job, or the wish for one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The job and the rule.
+    pub owner: Owner,
+    /// The port, unless it waits for one.
+    pub port: Option<u16>,
+    /// Where its sessions go.
+    pub target: SocketAddr,
+    /// Why it is not open, if it is not.
+    pub closed: Option<Reason>,
+    /// Since when it has its port.
+    pub since: Option<SystemTime>,
+}
+
+impl Exposure {
+    /// The endpoints of one job.
+    pub fn of_job<'a>(&'a self, job: &'a JobId) -> impl Iterator<Item = &'a Endpoint> {
+        let start = self
+            .endpoints
+            .partition_point(|endpoint| endpoint.owner.job < *job);
+        let rest = self.endpoints[start..].iter();
+        rest.take_while(move |endpoint| endpoint.owner.job == *job)
+    }
+
+    /// How many endpoints are open.
+    pub fn open(&self) -> usize {
+        let open = |endpoint: &&Endpoint| endpoint.closed.is_none();
+        self.endpoints.iter().filter(open).count()
+    }
+
+    /// How many things are not exposed for that reason.
+    pub fn closed(&self, reason: Reason) -> usize {
+        let endpoints = self.endpoints.iter();
+        let closed = endpoints.filter(|endpoint| endpoint.closed == Some(reason));
+        let refused = self.refused.iter();
+        closed.count() + refused.filter(|one| one.reason == reason).count()
+    }
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        Self {
+            exposure: ArcSwapOption::empty(),
+            unusable: ArcSwapOption::empty(),
+            publisher: ArcSwapOption::empty(),
+            stats: Arc::default(),
+            refusals: std::array::from_fn(|_| AtomicU64::new(0)),
+            kept: AtomicU64::new(0),
+            not_kept: AtomicU64::new(0),
+            reachable: Histogram::new(&REACHABLE_BOUNDS),
+        }
+    }
+}
+
+impl Board {
+    /// What is exposed; `None` if there is no switchboard.
+    pub fn read(&self) -> Option<Arc<Exposure>> {
+        self.exposure.load_full()
+    }
+
+    /// Replaces what is exposed.
+    pub fn set(&self, exposure: Option<Exposure>) {
+        self.exposure.store(exposure.map(Arc::new));
+    }
+
+    /// Notes why nobody can be asked, or that somebody can.
+    pub fn set_unusable(&self, why: Option<String>) {
+        self.unusable.store(why.map(Arc::new));
+    }
+
+    /// How the switchboard is doing, as seen from here.
+    pub fn contact(&self) -> Contact {
+        if let Some(why) = self.unusable.load_full() {
+            return Contact::Away((*why).clone());
+        }
+        let failing = FailureKind::ALL
+            .into_iter()
+            .filter(|kind| self.stats.episodes_open(*kind) > 0);
+        let failing: Vec<_> = failing.collect();
+        let words: Vec<_> = failing.iter().map(|kind| kind.word()).collect();
+        let nobody = |kind: &FailureKind| {
+            use FailureKind::{Connect, Timeout, Unauthorized};
+            matches!(kind, Connect | Timeout | Unauthorized)
+        };
+        let complete = self
+            .exposure
+            .load()
+            .as_ref()
+            .is_some_and(|now| now.complete.is_some());
+        match () {
+            () if failing.iter().any(nobody) => Contact::Away(words.join(", ")),
+            () if !failing.is_empty() => Contact::Troubled(words.join(", ")),
+            () if !complete => Contact::Starting,
+            () => Contact::Following,
+        }
+    }
+
+    /// Notes that something began not to be exposed.
+    pub fn refused(&self, reason: Reason) {
+        self.refusals[reason as usize].fetch_add(1, Relaxed);
+    }
+
+    /// How often something began not to be exposed for that reason.
+    pub fn refusals(&self, reason: Reason) -> u64 {
+        self.refusals[reason as usize].load(Relaxed)
+    }
+
+    /// Notes an attempt to keep the state.
+    pub fn kept(&self, succeeded: bool) {
+        let count = if succeeded {
+            &self.kept
+        } else {
+            &self.not_kept
+        };
+        count.fetch_add(1, Relaxed);
+    }
+
+    /// How often the state was kept, and how often it could not be.
+    pub fn attempts_to_keep(&self) -> (u64, u64) {
+        (self.kept.load(Relaxed), self.not_kept.load(Relaxed))
+    }
+}

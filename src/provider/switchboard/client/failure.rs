@@ -1,0 +1,247 @@
+//! Why a request came to nothing: one value a cause, saying whose fault it was.
+//!
+//! Texts are for operators. They carry what was found and what would have been allowed, bounded
+//! and with control characters escaped where they come from outside, and never the token.
+
+use std::{error::Error, fmt::Write as _, time::Duration};
+
+use http::StatusCode;
+
+/// How much of somebody else's words goes into a text, in characters.
+const WORDS_AT_MOST: usize = 240;
+
+/// Why a request came to nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// Nothing to talk to: no name, no route, refused, or no agreement on TLS.
+    #[error("no connection: {0}")]
+    Connect(Box<str>),
+    /// The answer, or the next part of it, took too long.
+    #[error("no complete answer within {} s", allowed.as_secs_f64())]
+    Timeout {
+        /// How long it may take.
+        allowed: Duration,
+    },
+    /// The connection ended before the answer did.
+    #[error("the connection ended before the answer: {0}")]
+    Cut(Box<str>),
+    /// 401, with the token that the file holds now.
+    #[error("401: the token of token_file is unknown, expired or revoked")]
+    Unauthorized,
+    /// 403.
+    #[error("403: the token's user may not do this, or is locked")]
+    Forbidden,
+    /// 404.
+    #[error("404: there is no such thing")]
+    NotFound,
+    /// 412: what was to be changed has changed meanwhile.
+    #[error("412: changed by somebody else meanwhile")]
+    Outdated,
+    /// 5xx, which an admin also gets for what does not exist.
+    #[error("{status}: an error of the server's own")]
+    Server {
+        /// The status code.
+        status: u16,
+    },
+    /// Any other status, redirections among them: the token goes nowhere but to its own server.
+    #[error("{status}: not an answer to this request{}", if (300..400).contains(status) {
+        " (redirections are not followed)"
+    } else {
+        ""
+    })]
+    Status {
+        /// The status code.
+        status: u16,
+    },
+    /// The body is larger than anything sensible.
+    #[error("a body of {} bytes, of which {allowed} are read", match found {
+        Some(found) => found.to_string(),
+        None => format!("more than {allowed}"),
+    })]
+    TooLarge {
+        /// What the server announced, if it did.
+        found: Option<u64>,
+        /// What is read, in bytes.
+        allowed: u64,
+    },
+    /// The body is not what the request asks for.
+    #[error("the body makes no sense: {0}")]
+    Invalid(Box<str>),
+}
+
+/// Who has to do something about a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Whoever runs the network between here and there.
+    Network,
+    /// Whoever gave this proxy its token and its rights.
+    Account,
+    /// Whoever runs the switchboard.
+    Switchboard,
+}
+
+/// The causes as they are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum FailureKind {
+    /// See [`Failure::Connect`].
+    Connect,
+    /// See [`Failure::Timeout`].
+    Timeout,
+    /// See [`Failure::Cut`].
+    Cut,
+    /// See [`Failure::Unauthorized`].
+    Unauthorized,
+    /// See [`Failure::Forbidden`].
+    Forbidden,
+    /// See [`Failure::NotFound`].
+    NotFound,
+    /// See [`Failure::Outdated`].
+    Outdated,
+    /// See [`Failure::Server`].
+    Server,
+    /// See [`Failure::Status`].
+    Status,
+    /// See [`Failure::TooLarge`].
+    TooLarge,
+    /// See [`Failure::Invalid`].
+    Invalid,
+}
+
+impl Failure {
+    /// What a status that is no success says.
+    pub(super) fn of_status(status: StatusCode) -> Self {
+        match status {
+            StatusCode::UNAUTHORIZED => Self::Unauthorized,
+            StatusCode::FORBIDDEN => Self::Forbidden,
+            StatusCode::NOT_FOUND => Self::NotFound,
+            StatusCode::PRECONDITION_FAILED => Self::Outdated,
+            status if status.is_server_error() => Self::Server {
+                status: status.as_u16(),
+            },
+            status => Self::Status {
+                status: status.as_u16(),
+            },
+        }
+    }
+
+    /// A connection that could not be used, in the words of `error` and its causes.
+    pub(in crate::provider::switchboard) fn of_connection(
+        error: &(dyn Error + 'static),
+        connecting: bool,
+    ) -> Self {
+        let words = words(error);
+        match connecting {
+            true => Self::Connect(words),
+            false => Self::Cut(words),
+        }
+    }
+
+    /// A body that cannot be used because of `reason`.
+    pub fn invalid(reason: &str) -> Self {
+        Self::Invalid(bounded(reason))
+    }
+
+    /// As which cause it is counted.
+    pub fn kind(&self) -> FailureKind {
+        match self {
+            Self::Connect(_) => FailureKind::Connect,
+            Self::Timeout { .. } => FailureKind::Timeout,
+            Self::Cut(_) => FailureKind::Cut,
+            Self::Unauthorized => FailureKind::Unauthorized,
+            Self::Forbidden => FailureKind::Forbidden,
+            Self::NotFound => FailureKind::NotFound,
+            Self::Outdated => FailureKind::Outdated,
+            Self::Server { .. } => FailureKind::Server,
+            Self::Status { .. } => FailureKind::Status,
+            Self::TooLarge { .. } => FailureKind::TooLarge,
+            Self::Invalid(_) => FailureKind::Invalid,
+        }
+    }
+}
+
+impl FailureKind {
+    /// Every cause there is, in the order of their numbers.
+    pub const ALL: [Self; 11] = [
+        Self::Connect,
+        Self::Timeout,
+        Self::Cut,
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::NotFound,
+        Self::Outdated,
+        Self::Server,
+        Self::Status,
+        Self::TooLarge,
+        Self::Invalid,
+    ];
+
+    /// The cause as a label.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Timeout => "timeout",
+            Self::Cut => "cut",
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
+            Self::NotFound => "not_found",
+            Self::Outdated => "outdated",
+            Self::Server => "server_error",
+            Self::Status => "status",
+            Self::TooLarge => "too_large",
+            Self::Invalid => "invalid",
+        }
+    }
+
+    /// Who has to do something about it.
+    pub const fn fault(self) -> Fault {
+        match self {
+            Self::Connect | Self::Timeout | Self::Cut => Fault::Network,
+            Self::Unauthorized | Self::Forbidden => Fault::Account,
+            Self::NotFound
+            | Self::Outdated
+            | Self::Server
+            | Self::Status
+            | Self::TooLarge
+            | Self::Invalid => Fault::Switchboard,
+        }
+    }
+}
+
+/// `error` and what caused it, outermost first.
+pub(super) fn words(error: &(dyn Error + 'static)) -> Box<str> {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        // Writing to a string cannot fail.
+        let _ = write!(text, ": {error}");
+        cause = error.source();
+    }
+    bounded(&text)
+}
+
+fn bounded(text: &str) -> Box<str> {
+    let escaped = text.chars().flat_map(|c| match c.is_control() {
+        true => c.escape_default().collect::<Vec<_>>(),
+        false => vec![c],
+    });
+    escaped.take(WORDS_AT_MOST).collect::<String>().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_from_outside_are_short_and_printable() {
+        let failure = Failure::invalid(&format!("\u{1b}[31m\n{}", "x".repeat(10_000)));
+        let text = failure.to_string();
+        assert!(text.len() < 400 && !text.chars().any(char::is_control));
+    }
+
+    #[test]
+    fn the_numbers_of_causes_are_their_places() {
+        for (place, kind) in FailureKind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, place);
+        }
+    }
+}

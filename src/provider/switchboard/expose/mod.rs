@@ -1,0 +1,209 @@
+//! What of which job may be exposed, and why the rest may not.
+//!
+//! A pure decision over what is known. A job's state decides, never that it has an address: ended
+//! jobs keep theirs for ever. Nothing a switchboard says is taken on trust: an address has to be in
+//! the allowed prefixes, must be nobody's but the job's, and never ours.
+
+mod address;
+mod reason;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, SocketAddr},
+};
+
+pub use reason::Reason;
+
+use super::{Job, JobId, JobState, Knowledge, Owner, state::Kept};
+use crate::config::{RuleName, Switchboard};
+
+/// Everything the decision depends on.
+pub struct Facts<'a> {
+    /// What is known of the jobs.
+    pub knowledge: &'a Knowledge,
+    /// What was exposed before: it stands for jobs of which nothing is known yet.
+    pub before: &'a BTreeMap<Owner, Kept>,
+    /// What the operator wants.
+    pub settings: &'a Switchboard,
+    /// Whether a job's host has been gone for longer than the operator allows.
+    pub is_gone: &'a dyn Fn(&JobId) -> bool,
+    /// Whether an address is this machine's own.
+    pub is_own: &'a dyn Fn(IpAddr) -> bool,
+}
+
+/// What may be exposed, and why the rest may not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// What may be exposed, in the order of importance.
+    pub wanted: Vec<Wish>,
+    /// What may not.
+    pub refused: Vec<Refused>,
+}
+
+/// Something that may be exposed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish {
+    /// The job and the rule.
+    pub owner: Owner,
+    /// Where its sessions go.
+    pub target: SocketAddr,
+    /// Whether the switchboard says so, or only what was kept from before.
+    pub confirmed: bool,
+}
+
+/// Something that may not be exposed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Refused {
+    /// The job.
+    pub job: JobId,
+    /// The rule, where it is not the job as a whole.
+    pub rule: Option<RuleName>,
+    /// Why.
+    pub reason: Reason,
+    /// Where the job says it is.
+    pub address: Option<IpAddr>,
+}
+
+/// Decides for every job.
+pub fn judge(facts: &Facts<'_>) -> Verdict {
+    let remembered = remembered(facts);
+    let holders = holders(facts, &remembered);
+    let mut verdict = Verdict::default();
+    for job in facts.knowledge.jobs.values() {
+        match fit_job(job, facts, &holders) {
+            Ok(address) => wish(job, address, facts.settings, &mut verdict),
+            Err(reason) => verdict.refused.push(Refused {
+                job: job.id.clone(),
+                rule: None,
+                reason,
+                address: job.address,
+            }),
+        }
+    }
+    for (owner, address) in remembered {
+        let rule = facts
+            .settings
+            .expose
+            .iter()
+            .find(|rule| rule.name == owner.rule);
+        let fit = fit_address(address, facts, &holders);
+        match (rule, fit) {
+            (Some(rule), Ok(())) => verdict.wanted.push(Wish {
+                owner: owner.clone(),
+                target: SocketAddr::new(address, rule.port),
+                confirmed: false,
+            }),
+            (Some(_), Err(reason)) => verdict.refused.push(Refused {
+                job: owner.job.clone(),
+                rule: Some(owner.rule.clone()),
+                reason,
+                address: Some(address),
+            }),
+            // The operator does not want it any more.
+            (None, _) => {}
+        }
+    }
+    verdict
+}
+
+/// What was exposed of jobs that have not been heard of since, as long as that means nothing.
+fn remembered<'a>(facts: &Facts<'a>) -> Vec<(&'a Owner, IpAddr)> {
+    if facts.knowledge.complete.is_some() {
+        return Vec::new();
+    }
+    let unheard = |owner: &Owner| !facts.knowledge.jobs.contains_key(&owner.job);
+    let before = facts.before.iter();
+    before
+        .filter(|(owner, _)| unheard(owner))
+        .map(|(owner, kept)| (owner, kept.address))
+        .collect()
+}
+
+/// Which job each address belongs to; `None` where more than one says so.
+fn holders<'a>(
+    facts: &Facts<'a>,
+    remembered: &[(&'a Owner, IpAddr)],
+) -> HashMap<IpAddr, Option<&'a JobId>> {
+    let known = facts.knowledge.jobs.values();
+    let known = known
+        .filter(|job| job.state != JobState::Finalized)
+        .filter_map(|job| Some((&job.id, job.address?)));
+    let kept = remembered
+        .iter()
+        .map(|(owner, address)| (&owner.job, *address));
+    let mut holders = HashMap::new();
+    for (job, address) in known.chain(kept) {
+        holders
+            .entry(address.to_canonical())
+            .and_modify(|holder: &mut Option<&JobId>| *holder = holder.filter(|one| *one == job))
+            .or_insert(Some(job));
+    }
+    holders
+}
+
+/// The address to expose a job at.
+fn fit_job(
+    job: &Job,
+    facts: &Facts<'_>,
+    holders: &HashMap<IpAddr, Option<&JobId>>,
+) -> Result<IpAddr, Reason> {
+    if !facts.settings.states.contains(&job.state) {
+        return Err(Reason::State);
+    }
+    let address = job.address.ok_or(Reason::NoAddress)?;
+    fit_address(address, facts, holders)?;
+    if (facts.is_gone)(&job.id) {
+        return Err(Reason::HostGone);
+    }
+    Ok(address)
+}
+
+fn fit_address(
+    address: IpAddr,
+    facts: &Facts<'_>,
+    holders: &HashMap<IpAddr, Option<&JobId>>,
+) -> Result<(), Reason> {
+    address::fit(address, facts.settings, facts.is_own)?;
+    match holders.get(&address) {
+        Some(None) => Err(Reason::SharedAddress),
+        _ => Ok(()),
+    }
+}
+
+/// Adds what the rules make of a job.
+fn wish(job: &Job, address: IpAddr, settings: &Switchboard, verdict: &mut Verdict) {
+    let rules = settings.expose.iter();
+    let matching = rules.filter(|rule| rule.condition.holds(&job.services));
+    let most = usize::try_from(settings.max_per_job).unwrap_or(usize::MAX);
+    let mut count = 0;
+    for rule in matching {
+        count += 1;
+        if count > most {
+            verdict.refused.push(Refused {
+                job: job.id.clone(),
+                rule: Some(rule.name.clone()),
+                reason: Reason::TooMany,
+                address: Some(address),
+            });
+            continue;
+        }
+        verdict.wanted.push(Wish {
+            owner: Owner {
+                job: job.id.clone(),
+                rule: rule.name.clone(),
+            },
+            target: SocketAddr::new(address, rule.port),
+            confirmed: true,
+        });
+    }
+    if count == 0 {
+        verdict.refused.push(Refused {
+            job: job.id.clone(),
+            rule: None,
+            reason: Reason::NoRule,
+            address: Some(address),
+        });
+    }
+}

@@ -1,0 +1,245 @@
+use std::{sync::Arc, time::SystemTime};
+
+use super::*;
+use crate::{config, provider::switchboard::Service};
+
+const BASE: &str = "version = 1\n[switchboard]\nurl = \"https://sb.example.org\"\n\
+    token_file = \"/t\"\nports = \"40000-40009\"\npublic_host = \"p.example.org\"\n\
+    targets = { allow = [\"fd00::/8\", \"10.0.0.0/8\", \"::/96\", \"127.0.0.0/8\", \"ff00::/8\"] }\n";
+
+const SSH: &str = "[[switchboard.expose]]\nname = \"ssh\"\nport = 22\n";
+
+fn settings(keys: &str, rules: &str) -> Switchboard {
+    let text = format!("{BASE}{keys}\n{rules}");
+    let config = config::parse(&text, std::path::Path::new("f")).expect("valid");
+    config.switchboard.expect("it is there")
+}
+
+fn job(number: usize, address: &str) -> Job {
+    Job {
+        id: JobId::parse(&format!("{number:08x}-0000-4000-8000-000000000000")).expect("an id"),
+        state: JobState::Ready,
+        address: Some(address.parse().expect("an address")),
+        services: Vec::new(),
+        host_live: Some(true),
+    }
+}
+
+fn knowledge(jobs: impl IntoIterator<Item = Job>) -> Knowledge {
+    Knowledge {
+        jobs: jobs
+            .into_iter()
+            .map(|job| (job.id.clone(), Arc::new(job)))
+            .collect(),
+        complete: Some(SystemTime::UNIX_EPOCH),
+    }
+}
+
+fn judged(settings: &Switchboard, knowledge: &Knowledge) -> Verdict {
+    judge(&Facts {
+        knowledge,
+        before: &BTreeMap::new(),
+        settings,
+        is_gone: &|_| false,
+        is_own: &|ip| ip == IpAddr::from([10, 0, 0, 1]),
+    })
+}
+
+/// Why a single job with that address is not exposed.
+fn reason(address: &str) -> Option<Reason> {
+    let verdict = judged(&settings("", SSH), &knowledge([job(1, address)]));
+    verdict.refused.first().map(|refused| refused.reason)
+}
+
+#[test]
+fn an_address_is_refused_unless_it_can_only_be_the_jobs() {
+    for (address, expected) in [
+        ("fd00::1", None),
+        ("10.0.0.2", None),
+        ("10.0.0.1", Some(Reason::Own)),
+        ("2001:db8::1", Some(Reason::NotAllowed)),
+        ("192.0.2.1", Some(Reason::NotAllowed)),
+        ("::ffff:10.0.0.2", Some(Reason::Mapped)),
+        ("::10.0.0.2", Some(Reason::Mapped)),
+        ("::", Some(Reason::Unspecified)),
+        ("0.0.0.0", Some(Reason::Unspecified)),
+        ("::1", Some(Reason::Loopback)),
+        ("127.0.0.9", Some(Reason::Loopback)),
+        ("fe80::1", Some(Reason::LinkLocal)),
+        ("169.254.0.1", Some(Reason::LinkLocal)),
+        ("ff02::1", Some(Reason::Multicast)),
+        ("224.0.0.1", Some(Reason::Multicast)),
+        ("255.255.255.255", Some(Reason::Multicast)),
+    ] {
+        assert_eq!(reason(address), expected, "{address}");
+    }
+}
+
+#[test]
+fn the_state_decides_and_not_that_there_is_an_address() {
+    for state in [
+        JobState::Queued,
+        JobState::Assigned,
+        JobState::Initializing,
+        JobState::Terminating,
+        JobState::Finalized,
+        JobState::Unknown,
+    ] {
+        let job = Job {
+            state,
+            ..job(1, "fd00::1")
+        };
+        let verdict = judged(&settings("", SSH), &knowledge([job]));
+        assert!(verdict.wanted.is_empty(), "{state:?}");
+    }
+    let two = settings("states = [\"ready\", \"terminating\"]", SSH);
+    let job = Job {
+        state: JobState::Terminating,
+        ..job(1, "fd00::1")
+    };
+    assert_eq!(judged(&two, &knowledge([job])).wanted.len(), 1);
+}
+
+#[test]
+fn of_two_live_jobs_with_one_address_neither_is_exposed() {
+    let booting = Job {
+        state: JobState::Initializing,
+        ..job(2, "fd00::1")
+    };
+    for other in [job(2, "fd00::1"), booting] {
+        let known = knowledge([job(1, "fd00::1"), other, job(3, "fd00::3")]);
+        let verdict = judged(&settings("", SSH), &known);
+        let exposed: Vec<_> = verdict.wanted.iter().map(|wish| &wish.owner.job).collect();
+        assert_eq!(exposed, [&job(3, "fd00::3").id]);
+        let shared = |refused: &&Refused| refused.reason == Reason::SharedAddress;
+        assert!(verdict.refused.iter().any(|one| shared(&one)));
+    }
+}
+
+#[test]
+fn an_ended_job_with_the_same_address_harms_nobody() {
+    let ended = Job {
+        state: JobState::Finalized,
+        ..job(1, "fd00::1")
+    };
+    let verdict = judged(&settings("", SSH), &knowledge([ended, job(2, "fd00::1")]));
+    assert_eq!(verdict.wanted.len(), 1);
+}
+
+#[test]
+fn what_was_exposed_before_stands_until_the_jobs_are_known() {
+    let settings = settings("", SSH);
+    let owner = |number| Owner {
+        job: job(number, "fd00::1").id,
+        rule: RuleName::parse("ssh").expect("a name"),
+    };
+    let kept = |address: &str| Kept {
+        address: address.parse().expect("an address"),
+        since: SystemTime::UNIX_EPOCH,
+    };
+    let before = BTreeMap::from([
+        (owner(1), kept("fd00::1")),
+        (owner(2), kept("fd00::2")),
+        (owner(3), kept("2001:db8::3")),
+    ]);
+    let mut known = Knowledge {
+        complete: None,
+        ..knowledge([job(4, "fd00::2")])
+    };
+    let judged = |known: &Knowledge| {
+        judge(&Facts {
+            knowledge: known,
+            before: &before,
+            settings: &settings,
+            is_gone: &|_| false,
+            is_own: &|_| false,
+        })
+    };
+    let verdict = judged(&known);
+    let wanted: Vec<_> = verdict
+        .wanted
+        .iter()
+        .map(|wish| wish.owner.clone())
+        .collect();
+    assert_eq!(wanted, [owner(1)], "the others' addresses are not fit");
+    assert!(!verdict.wanted[0].confirmed);
+    known.complete = Some(SystemTime::UNIX_EPOCH);
+    let verdict = judged(&known);
+    let wanted: Vec<_> = verdict
+        .wanted
+        .iter()
+        .map(|wish| wish.owner.clone())
+        .collect();
+    assert_eq!(wanted, [owner(4)]);
+}
+
+#[test]
+fn a_thousand_services_make_no_more_ports_than_there_are_rules() {
+    let services = (0..1000).map(|number| Service {
+        name: format!("s{number}").into(),
+        protocol: "raw".into(),
+    });
+    let busy = Job {
+        services: services.collect(),
+        ..job(1, "fd00::1")
+    };
+    let rules = "[[switchboard.expose]]\nname = \"a\"\nport = 1\nservice = \"s999\"\n\
+                 [[switchboard.expose]]\nname = \"b\"\nport = 2\nprotocol = \"raw\"\n\
+                 [[switchboard.expose]]\nname = \"c\"\nport = 3\nservice = \"none\"\n";
+    let verdict = judged(&settings("", rules), &knowledge([busy.clone()]));
+    let rules_of = |verdict: &Verdict| -> Vec<String> {
+        let wishes = verdict.wanted.iter();
+        wishes.map(|wish| wish.owner.rule.to_string()).collect()
+    };
+    assert_eq!(rules_of(&verdict), ["a", "b"]);
+    let verdict = judged(&settings("max_per_job = 1", rules), &knowledge([busy]));
+    assert_eq!(rules_of(&verdict), ["a"], "the first rule counts most");
+    assert_eq!(verdict.refused[0].reason, Reason::TooMany);
+}
+
+#[test]
+fn names_with_anything_in_them_are_compared_and_nothing_else() {
+    let evil = "../../\u{0}\n\u{202e}\"';<script>";
+    let job = Job {
+        services: vec![Service {
+            name: evil.into(),
+            protocol: evil.into(),
+        }],
+        ..job(1, "fd00::1")
+    };
+    let rules = "[[switchboard.expose]]\nname = \"a\"\nport = 1\nprotocol = \"raw\"\n";
+    let verdict = judged(&settings("", rules), &knowledge([job.clone()]));
+    assert_eq!(verdict.refused[0].reason, Reason::NoRule);
+    let verdict = judged(&settings("", SSH), &knowledge([job]));
+    let name = verdict.wanted[0].owner.mapping();
+    assert_eq!(
+        name.as_str(),
+        "job/00000001-0000-4000-8000-000000000000/ssh"
+    );
+}
+
+#[test]
+fn a_job_whose_host_is_gone_too_long_is_not_exposed() {
+    let settings = settings("host_gone = \"5m\"", SSH);
+    let verdict = judge(&Facts {
+        knowledge: &knowledge([job(1, "fd00::1")]),
+        before: &BTreeMap::new(),
+        settings: &settings,
+        is_gone: &|_| true,
+        is_own: &|_| false,
+    });
+    assert_eq!(verdict.refused[0].reason, Reason::HostGone);
+}
+
+#[test]
+fn an_address_of_another_family_than_the_one_to_connect_from_is_refused() {
+    let settings = settings("bind = \"fd00::9\"", SSH);
+    let verdict = judged(&settings, &knowledge([job(1, "10.0.0.2")]));
+    assert_eq!(verdict.refused[0].reason, Reason::Family);
+}
+
+#[test]
+fn reasons_have_words_of_their_own() {
+    let words: std::collections::BTreeSet<_> = Reason::ALL.iter().map(|r| r.word()).collect();
+    assert_eq!(words.len(), Reason::ALL.len());
+}

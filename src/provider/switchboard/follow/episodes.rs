@@ -1,0 +1,190 @@
+//! Failures as an operator wants to hear of them: once when something begins to fail, and once when
+//! it no longer does.
+//!
+//! An episode is of one kind of request and one cause. It lasts as long as anything fails so: a
+//! thousand jobs that cannot be read are one episode, and a single one that keeps failing among a
+//! thousand that do not is one as well.
+
+use std::{collections::HashMap, sync::Arc};
+
+use tracing::{info, warn};
+
+use crate::provider::switchboard::{
+    client::{Failure, FailureKind, Fault},
+    job::JobId,
+    read::HostId,
+    stats::{FollowStats, Request},
+};
+
+/// What fails.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Subject {
+    /// The only one there is of its kind, or all of it.
+    Only,
+    /// The newest of it.
+    Top,
+    Job(JobId),
+    Host(HostId),
+}
+
+/// All episodes going on.
+#[derive(Debug)]
+pub(super) struct Episodes {
+    stats: Arc<FollowStats>,
+    /// How each subject that fails last failed.
+    failing: HashMap<(Request, Subject), FailureKind>,
+    /// How many subjects fail in a way.
+    counts: HashMap<(Request, FailureKind), usize>,
+}
+
+impl Drop for Episodes {
+    /// Who does not ask any more does not fail either.
+    fn drop(&mut self) {
+        for (_, kind) in self.counts.keys() {
+            self.stats.episode_ended(*kind);
+        }
+    }
+}
+
+impl Episodes {
+    pub(super) fn new(stats: Arc<FollowStats>) -> Self {
+        Self {
+            stats,
+            failing: HashMap::new(),
+            counts: HashMap::new(),
+        }
+    }
+
+    /// Notes that `request` about `subject` failed, or that it did not.
+    pub(super) fn note<T>(
+        &mut self,
+        request: Request,
+        subject: Subject,
+        answer: &Result<T, Failure>,
+    ) {
+        let before = self.failing.get(&(request, subject.clone())).copied();
+        let failure = answer.as_ref().err();
+        let now = failure.map(Failure::kind);
+        if before == now {
+            return;
+        }
+        if let Some(failure) = failure {
+            self.begin(request, &subject, failure);
+            self.failing.insert((request, subject), failure.kind());
+        } else {
+            self.failing.remove(&(request, subject));
+        }
+        if let Some(kind) = before {
+            self.end(request, kind);
+        }
+    }
+
+    /// Notes that there is no `subject` any more, which ends whatever failed about it.
+    pub(super) fn forget(&mut self, subject: &Subject) {
+        for request in Request::ALL {
+            let gone = self.failing.remove(&(request, subject.clone()));
+            if let Some(kind) = gone {
+                self.end(request, kind);
+            }
+        }
+    }
+
+    fn begin(&mut self, request: Request, subject: &Subject, failure: &Failure) {
+        let count = self.counts.entry((request, failure.kind())).or_default();
+        *count += 1;
+        if *count > 1 {
+            return;
+        }
+        self.stats.episode_began(failure.kind());
+        let about = match subject {
+            Subject::Only | Subject::Top => String::new(),
+            Subject::Job(id) => format!("job {id}"),
+            Subject::Host(id) => format!("host {id}"),
+        };
+        warn!(
+            request = request.word(),
+            cause = failure.kind().word(),
+            about,
+            "the switchboard does not answer as it should: {failure}; {}",
+            advice(request, failure)
+        );
+    }
+
+    fn end(&mut self, request: Request, kind: FailureKind) {
+        let Some(count) = self.counts.get_mut(&(request, kind)) else {
+            return;
+        };
+        *count -= 1;
+        if *count > 0 {
+            return;
+        }
+        self.counts.remove(&(request, kind));
+        self.stats.episode_ended(kind);
+        info!(
+            request = request.word(),
+            cause = kind.word(),
+            "the switchboard no longer fails so"
+        );
+    }
+}
+
+/// What comes of a failure, and what would help.
+fn advice(request: Request, failure: &Failure) -> &'static str {
+    match (request, failure.kind(), failure.kind().fault()) {
+        (Request::Watch, FailureKind::Forbidden | FailureKind::NotFound, _) => {
+            "asking now and then instead of watching"
+        }
+        (_, FailureKind::Unauthorized, _) => {
+            "what is known stays as it is; put a valid token into token_file"
+        }
+        (_, _, Fault::Account) => {
+            "what is known stays as it is; give the account of the token the right to read all jobs"
+        }
+        _ => "what is known stays as it is; trying again",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(number: u32) -> Subject {
+        let id = format!("10b00000-0000-7000-8000-{number:012}");
+        Subject::Job(JobId::parse(&id).expect("an id"))
+    }
+
+    #[test]
+    fn many_failures_of_a_kind_are_one_episode_until_the_last_is_over() {
+        let stats = Arc::new(FollowStats::default());
+        let mut episodes = Episodes::new(Arc::clone(&stats));
+        let count = || {
+            let kind = FailureKind::Forbidden;
+            (stats.episodes(kind), stats.episodes_open(kind))
+        };
+        for _ in 0..2 {
+            for number in 0..10 {
+                episodes.note::<()>(Request::Job, job(number), &Err(Failure::Forbidden));
+            }
+        }
+        assert_eq!(count(), (1, 1));
+        for number in 1..10 {
+            episodes.note(Request::Job, job(number), &Ok(()));
+        }
+        assert_eq!(count(), (1, 1));
+        episodes.forget(&job(0));
+        assert_eq!(count(), (1, 0));
+        episodes.note::<()>(Request::Job, job(1), &Err(Failure::Forbidden));
+        assert_eq!(count(), (2, 1));
+    }
+
+    #[test]
+    fn another_cause_is_another_episode() {
+        let stats = Arc::new(FollowStats::default());
+        let mut episodes = Episodes::new(Arc::clone(&stats));
+        for failure in [Failure::Unauthorized, Failure::Forbidden] {
+            episodes.note::<()>(Request::Jobs, Subject::Only, &Err(failure));
+        }
+        assert_eq!(stats.episodes_open(FailureKind::Unauthorized), 0);
+        assert_eq!(stats.episodes_open(FailureKind::Forbidden), 1);
+    }
+}

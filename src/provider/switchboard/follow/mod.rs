@@ -1,0 +1,497 @@
+//! Keeping up with a switchboard: what it knows of its jobs, published whenever that changes.
+//!
+//! The listing is walked to its end at the start and now and then as a repair. In between, its top
+//! is looked at for new jobs, at once when the watch of a host hints at one, and every known job is
+//! kept up to date by a task of its own. What is published is right or old, and never wrong: only
+//! valid answers change it, by the rules of the book.
+//!
+//! Nothing here judges an address or gives out a port.
+
+mod backoff;
+mod book;
+mod episodes;
+mod recent;
+mod settings;
+mod tend;
+mod walk;
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant as Clock},
+};
+
+use tokio::{
+    sync::{Semaphore, mpsc, watch},
+    task::{AbortHandle, JoinSet},
+    time::{Instant, sleep_until},
+};
+use tracing::info;
+
+pub use self::settings::FollowSettings;
+use self::{
+    backoff::{Backoff, jittered},
+    book::{Book, Seen, Verdict},
+    episodes::{Episodes, Subject},
+    tend::{Shared, Signal, TRY_AGAIN},
+    walk::{Extent, Step, Walk},
+};
+use super::{
+    client::{Client, Failure},
+    job::{JobId, Knowledge},
+    read::{Detail, HostId, Hosts, Page},
+    stats::{FollowStats, Request},
+    watch::{Lanes, Watched},
+};
+
+/// Events that wait to be taken in; who has more to say waits.
+const EVENTS: usize = 256;
+
+/// Hosts that have a watch. More is no testbed but a mistake.
+const HOSTS_AT_MOST: usize = 4096;
+
+/// Looks at the top are at least this far apart, however many hosts hint.
+const LOOKS_APART: Duration = Duration::from_millis(100);
+
+/// Looks at the top to one look at the hosts: a host counts as alive for 30 s.
+const LOOKS_PER_HOSTS: u32 = 3;
+
+/// A walk asked for out of turn waits for so many times what the last one took.
+const WALKS_APART: u32 = 10;
+
+/// Something that a task found out.
+#[derive(Debug)]
+enum Event {
+    /// The next page of a walk.
+    Page(Walk, Result<Page, Failure>),
+    /// The hosts.
+    Hosts(Result<Hosts, Failure>),
+    /// A job, read because of a notice given at `noticed`, or without one.
+    Job {
+        id: JobId,
+        answer: Result<Detail, Failure>,
+        noticed: Option<Instant>,
+    },
+    /// A watch was opened, or was not.
+    Watch(Watched, Result<(), Failure>),
+    /// A job came to a host or left it.
+    HostMoved(HostId),
+}
+
+/// Follows the switchboard that `client` asks, and publishes what it knows by `publish`.
+///
+/// What `publish` holds at the beginning is taken for what was known before: it stays until an
+/// answer says otherwise. Ends when nobody receives any more; dropping it ends everything at once.
+pub async fn follow(
+    settings: FollowSettings,
+    client: Client,
+    publish: watch::Sender<Arc<Knowledge>>,
+    stats: Arc<FollowStats>,
+) {
+    let before = Arc::clone(&publish.borrow());
+    let (events, inbox) = mpsc::channel(EVENTS);
+    stats.restored(before.complete);
+    let shared = Arc::new(Shared {
+        lanes: Lanes::new(client.clone(), settings.max_watches),
+        client,
+        settings,
+        stats: Arc::clone(&stats),
+        reading: Semaphore::new(settings.concurrency.max(1)),
+        opening: Semaphore::new(settings.concurrency.max(1)),
+        events,
+    });
+    let now = Instant::now();
+    let repair_limit = settings.refresh.min(Duration::from_secs(60));
+    let follower = Follower {
+        book: Book::new(&before),
+        episodes: Episodes::new(Arc::clone(&stats)),
+        jobs: HashMap::new(),
+        hosts: HashMap::new(),
+        tasks: JoinSet::new(),
+        whole: Round::new(now, repair_limit),
+        top: Round::new(now, TRY_AGAIN),
+        liveness: Round::new(now, TRY_AGAIN),
+        walked: None,
+        look_again: false,
+        appeared: Vec::new(),
+        noticed: Vec::new(),
+        shared,
+        publish,
+        stats,
+    };
+    follower.run(inbox).await;
+}
+
+/// The state of following.
+#[derive(Debug)]
+struct Follower {
+    shared: Arc<Shared>,
+    stats: Arc<FollowStats>,
+    publish: watch::Sender<Arc<Knowledge>>,
+    book: Book,
+    episodes: Episodes,
+    jobs: HashMap<JobId, Tended>,
+    hosts: HashMap<HostId, AbortHandle>,
+    /// Every task there is; they end with it.
+    tasks: JoinSet<()>,
+    /// Walks to the end of the listing.
+    whole: Round,
+    /// Looks at its top.
+    top: Round,
+    /// Looks at the hosts.
+    liveness: Round,
+    /// How long the last walk to the end took.
+    walked: Option<Duration>,
+    /// A host hinted while the top was being looked at.
+    look_again: bool,
+    /// When what is about to be published was seen first.
+    appeared: Vec<Clock>,
+    /// When notice was given of what is about to be published.
+    noticed: Vec<Instant>,
+}
+
+/// A job's task.
+#[derive(Debug)]
+struct Tended {
+    signal: Arc<Signal>,
+    task: AbortHandle,
+}
+
+/// Something that is done again and again, never twice at once.
+#[derive(Debug)]
+struct Round {
+    due: Instant,
+    running: bool,
+    ended: Option<Instant>,
+    backoff: Backoff,
+    failing: bool,
+}
+
+impl Round {
+    fn new(due: Instant, limit: Duration) -> Self {
+        Self {
+            due,
+            running: false,
+            ended: None,
+            backoff: Backoff::new(limit),
+            failing: false,
+        }
+    }
+
+    /// Whether it is to begin, which it then has.
+    fn begin(&mut self, now: Instant) -> bool {
+        let begins = !self.running && self.due <= now;
+        self.running |= begins;
+        begins
+    }
+
+    /// It has ended; `again` is when to do it again if it worked.
+    fn end(&mut self, worked: bool, again: Duration) {
+        let now = Instant::now();
+        self.running = false;
+        self.failing = !worked;
+        self.ended = Some(now);
+        self.due = now
+            + match worked {
+                true => {
+                    self.backoff.reset();
+                    again
+                }
+                false => self.backoff.failed(),
+            };
+    }
+
+    /// Does it as soon as it is `apart` from the last time. What fails waits its time out.
+    fn hasten(&mut self, apart: Duration) {
+        if !self.failing {
+            let soonest = self.ended.map_or_else(Instant::now, |ended| ended + apart);
+            self.due = self.due.min(soonest);
+        }
+    }
+}
+
+impl Follower {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Event>) {
+        let restored: Vec<_> = self.book.ids().cloned().collect();
+        for id in &restored {
+            self.tend(id);
+        }
+        loop {
+            self.begin_what_is_due();
+            self.publish_news();
+            let connections = self.shared.lanes.used();
+            self.stats.set_watch_connections(connections);
+            tokio::select! {
+                event = inbox.recv() => {
+                    let mut next = event;
+                    // What came together is published together.
+                    while let Some(event) = next {
+                        self.take_in(event);
+                        next = inbox.try_recv().ok();
+                    }
+                }
+                () = sleep_until(self.next_due()) => {}
+                Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
+                    if let Err(error) = ended
+                        && error.is_panic()
+                    {
+                        std::panic::resume_unwind(error.into_panic());
+                    }
+                }
+                () = self.publish.closed() => return,
+            }
+        }
+    }
+
+    fn next_due(&self) -> Instant {
+        let rounds = [&self.whole, &self.top, &self.liveness];
+        let waiting = rounds.iter().filter(|round| !round.running);
+        let due = waiting.map(|round| round.due).min();
+        due.unwrap_or_else(|| Instant::now() + self.shared.settings.refresh)
+    }
+
+    fn begin_what_is_due(&mut self) {
+        let now = Instant::now();
+        if self.whole.begin(now) {
+            self.ask_for_page(Walk::new(Extent::Whole, self.book.now()));
+        }
+        // Before the listing was walked once, all of it is new.
+        if self.whole.ended.is_none() {
+            self.top.due = now + self.shared.settings.poll;
+        } else if self.top.begin(now) {
+            self.ask_for_page(Walk::new(Extent::Top, self.book.now()));
+        }
+        if self.liveness.begin(now) {
+            let shared = Arc::clone(&self.shared);
+            self.tasks.spawn(async move {
+                let hosts = shared.client.hosts().await;
+                shared.send(Event::Hosts(hosts)).await;
+            });
+        }
+    }
+
+    fn ask_for_page(&mut self, walk: Walk) {
+        let shared = Arc::clone(&self.shared);
+        self.tasks.spawn(async move {
+            let (limit, cursor) = walk.question();
+            let page = shared.client.jobs(limit, cursor.as_ref()).await;
+            shared.send(Event::Page(walk, page)).await;
+        });
+    }
+
+    fn take_in(&mut self, event: Event) {
+        match event {
+            Event::Page(walk, page) => self.page(walk, page),
+            Event::Hosts(hosts) => self.take_hosts(hosts),
+            Event::Job {
+                id,
+                answer,
+                noticed,
+            } => self.job(&id, &answer, noticed),
+            Event::Watch(what, opened) => {
+                let (subject, followed) = match what {
+                    Watched::Job(id) => (Subject::Job(id.clone()), self.jobs.contains_key(&id)),
+                    Watched::Host(id) => (Subject::Host(id.clone()), self.hosts.contains_key(&id)),
+                };
+                if followed {
+                    self.episodes.note(Request::Watch, subject, &opened);
+                }
+            }
+            Event::HostMoved(id) => self.host_moved(&id),
+        }
+    }
+
+    fn page(&mut self, walk: Walk, page: Result<Page, Failure>) {
+        self.stats.count(Request::Jobs, &page);
+        let (extent, failed) = (walk.extent, page.as_ref().err().cloned());
+        let step = match page {
+            Ok(page) => {
+                let any_new = self.rows(&page, walk.rows() < book::TOP_ROWS);
+                walk.page(page, any_new)
+            }
+            Err(failure) => match walk.smaller(&failure) {
+                Some(smaller) => Ok(Step::On(smaller)),
+                None => Err(failure),
+            },
+        };
+        match step {
+            Ok(Step::On(walk)) => {
+                if let Some(failure) = failed {
+                    let failed: Result<(), _> = Err(failure);
+                    self.episodes.note(Request::Jobs, subject(extent), &failed);
+                }
+                self.ask_for_page(walk);
+            }
+            Ok(Step::Done(walk)) => self.walked(&walk),
+            Err(failure) => self.not_walked(extent, failure),
+        }
+    }
+
+    /// Takes in the rows of a page, and says whether there is anything new on it.
+    fn rows(&mut self, page: &Page, at_top: bool) -> bool {
+        let unreadable = page.rows.iter().filter(|row| row.state.is_none()).count();
+        self.stats.unreadable_rows(page.lost + unreadable);
+        let mut any_new = false;
+        for row in &page.rows {
+            let seen = self.book.row(row, at_top);
+            any_new |= matches!(seen, Seen::New | Seen::Past | Seen::OverLimit);
+            match seen {
+                Seen::New => self.tend(&row.id),
+                Seen::Moved => self.raise(&row.id),
+                Seen::Ended => self.ended(&row.id),
+                Seen::OverLimit => self.stats.over_limit(),
+                Seen::Known | Seen::Past => {}
+            }
+        }
+        any_new
+    }
+
+    /// A walk has come to its end.
+    fn walked(&mut self, walk: &Walk) {
+        let lost = walk.lost();
+        let outcome = match lost {
+            0 => Ok(()),
+            _ => Err(Failure::invalid(&format!(
+                "{lost} rows of the listing do not say whose they are, so no job is missing from it"
+            ))),
+        };
+        self.episodes
+            .note(Request::Jobs, subject(walk.extent), &outcome);
+        let settings = self.shared.settings;
+        match walk.extent {
+            Extent::Top => {
+                self.stats.polled();
+                self.top.end(true, jittered(settings.poll));
+                if std::mem::take(&mut self.look_again) {
+                    self.top.hasten(LOOKS_APART);
+                }
+            }
+            Extent::Whole => {
+                let took = walk.started.elapsed();
+                if self.stats.walks() == 0 && lost == 0 {
+                    let (jobs, took) = (self.book.len(), took.as_secs_f64());
+                    info!(jobs, seconds = took, "the switchboard's jobs are known");
+                }
+                self.walked = Some(took);
+                self.whole.end(lost == 0, jittered(settings.refresh));
+                if let Some(present) = walk.complete() {
+                    let (ended, doubtful) = self.book.listed(walk.began, present);
+                    self.stats.walked();
+                    ended.iter().for_each(|id| self.ended(id));
+                    doubtful.iter().for_each(|id| self.raise(id));
+                }
+            }
+        }
+    }
+
+    fn not_walked(&mut self, extent: Extent, failure: Failure) {
+        let failed: Result<(), _> = Err(failure);
+        self.episodes.note(Request::Jobs, subject(extent), &failed);
+        match extent {
+            Extent::Top => self.top.end(false, Duration::ZERO),
+            Extent::Whole => self.whole.end(false, Duration::ZERO),
+        }
+    }
+
+    fn take_hosts(&mut self, hosts: Result<Hosts, Failure>) {
+        self.stats.count(Request::Hosts, &hosts);
+        self.episodes.note(Request::Hosts, Subject::Only, &hosts);
+        let again = jittered(self.shared.settings.poll * LOOKS_PER_HOSTS);
+        self.liveness.end(hosts.is_ok(), again);
+        let Ok(hosts) = hosts else {
+            return;
+        };
+        let gone = |id: &HostId| !hosts.contains(id);
+        for (id, task) in self.hosts.extract_if(|id, _| gone(id)) {
+            task.abort();
+            self.episodes.forget(&Subject::Host(id));
+        }
+        for id in hosts.ids().take(HOSTS_AT_MOST) {
+            if !self.hosts.contains_key(id) {
+                let work = tend::host(Arc::clone(&self.shared), id.clone());
+                self.hosts.insert(id.clone(), self.tasks.spawn(work));
+            }
+        }
+        self.book.hosts(hosts);
+    }
+
+    fn host_moved(&mut self, id: &HostId) {
+        match self.top.running {
+            true => self.look_again = true,
+            false => self.top.hasten(LOOKS_APART),
+        }
+        for job in self.book.on_host(id) {
+            if let Some(tended) = self.jobs.get(job) {
+                tended.signal.raise();
+            }
+        }
+    }
+
+    fn job(&mut self, id: &JobId, answer: &Result<Detail, Failure>, noticed: Option<Instant>) {
+        // A last answer about a job that has ended meanwhile.
+        if !self.jobs.contains_key(id) {
+            return;
+        }
+        self.episodes
+            .note(Request::Job, Subject::Job(id.clone()), answer);
+        if let Ok(detail) = answer {
+            self.stats.leave_out(detail.left_out);
+        }
+        match self.book.job(id, answer) {
+            Verdict::Same => {}
+            Verdict::Appeared { first_seen } => self.appeared.push(first_seen),
+            Verdict::Changed => self.noticed.extend(noticed),
+            Verdict::Ended => {
+                self.noticed.extend(noticed);
+                self.ended(id);
+            }
+            Verdict::Doubtful => {
+                let apart = self.walked.unwrap_or_default() * WALKS_APART;
+                self.whole.hasten(apart.max(self.shared.settings.poll));
+            }
+        }
+    }
+
+    fn tend(&mut self, id: &JobId) {
+        let signal = Arc::new(Signal::default());
+        let work = tend::job(Arc::clone(&self.shared), id.clone(), Arc::clone(&signal));
+        let task = self.tasks.spawn(work);
+        self.jobs.insert(id.clone(), Tended { signal, task });
+        self.stats.set_jobs_active(self.book.len());
+    }
+
+    fn raise(&self, id: &JobId) {
+        if let Some(tended) = self.jobs.get(id) {
+            tended.signal.raise();
+        }
+    }
+
+    fn ended(&mut self, id: &JobId) {
+        if let Some(tended) = self.jobs.remove(id) {
+            tended.task.abort();
+        }
+        self.episodes.forget(&Subject::Job(id.clone()));
+        self.stats.set_jobs_active(self.book.len());
+    }
+
+    fn publish_news(&mut self) {
+        let Some(news) = self.book.news() else {
+            return;
+        };
+        self.publish.send_replace(Arc::new(news));
+        for first_seen in self.appeared.drain(..) {
+            self.stats.new_job_took(first_seen.elapsed());
+        }
+        for noticed in self.noticed.drain(..) {
+            self.stats.change_took(noticed.elapsed());
+        }
+    }
+}
+
+/// Of what an episode of listing is.
+fn subject(extent: Extent) -> Subject {
+    match extent {
+        Extent::Whole => Subject::Only,
+        Extent::Top => Subject::Top,
+    }
+}

@@ -1,0 +1,89 @@
+//! What the switchboard says of its jobs, as far as forwarding needs it.
+//!
+//! Plain values: read by the client, kept by the follower, turned into mappings by the exposer.
+//! Everything in them comes from outside and has been checked for form only: an address may be
+//! anybody's, a name anything that fits the type.
+
+use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc, time::SystemTime};
+
+/// A job's id: a UUID in its canonical lower-case form.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct JobId(Arc<str>);
+
+impl JobId {
+    /// Takes 36 characters of a hyphenated UUID in either case.
+    pub fn parse(text: &str) -> Option<Self> {
+        let hyphens = [8, 13, 18, 23];
+        let fits = |(at, byte): (usize, u8)| match hyphens.contains(&at) {
+            true => byte == b'-',
+            false => byte.is_ascii_hexdigit(),
+        };
+        let valid = text.len() == 36 && text.bytes().enumerate().all(fits);
+        valid.then(|| Self(text.to_ascii_lowercase().into()))
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where a job is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum JobState {
+    /// Waits for a host.
+    Queued,
+    /// Has a host that has not begun.
+    Assigned,
+    /// Is being started.
+    Initializing,
+    /// Runs.
+    Ready,
+    /// Is being stopped.
+    Terminating,
+    /// Has ended, for ever. Its address and services stay in the answers.
+    Finalized,
+    /// A state of a later switchboard; nothing is known of it, so nothing is exposed in it.
+    Unknown,
+}
+
+/// A service that a job announces; name and protocol are free text from the job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// What the job calls it.
+    pub name: Box<str>,
+    /// What it says it speaks.
+    pub protocol: Box<str>,
+}
+
+/// A job as the switchboard last described it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job {
+    /// Its id, never given to another.
+    pub id: JobId,
+    /// Its state.
+    pub state: JobState,
+    /// Where it can be reached, which says nothing about whether it still lives.
+    pub address: Option<IpAddr>,
+    /// What it announces, bounded in number.
+    pub services: Vec<Service>,
+    /// Whether its host was last said to be alive; `None` where nobody knows.
+    pub host_live: Option<bool>,
+}
+
+/// Everything known of the jobs that have not ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Knowledge {
+    /// By id. A job is here from the first valid answer about it to the first valid answer that
+    /// says, or a complete listing that shows, that it has ended.
+    pub jobs: BTreeMap<JobId, Arc<Job>>,
+    /// When a complete listing was last had; `None` until the first one. Until then an absent job
+    /// means nothing and nothing may be removed for it.
+    pub complete: Option<SystemTime>,
+}

@@ -1,0 +1,265 @@
+use std::collections::BTreeSet;
+
+use proptest::{collection::vec, prelude::*};
+
+use super::*;
+use crate::{config::RuleName, provider::switchboard::JobId};
+
+const COOLDOWN: Duration = Duration::from_secs(60);
+
+fn owner(number: usize) -> Owner {
+    Owner {
+        job: JobId::parse(&format!("{number:08x}-0000-4000-8000-000000000000")).expect("an id"),
+        rule: RuleName::parse("ssh").expect("a name"),
+    }
+}
+
+fn ranges(count: u16) -> PortRanges {
+    PortRanges::new([40_000..=40_000 + count - 1]).expect("ports")
+}
+
+fn terms(ranges: &PortRanges) -> Terms<'_> {
+    Terms {
+        ranges,
+        cooldown: COOLDOWN,
+        most: usize::MAX,
+    }
+}
+
+fn at(seconds: u64) -> Moment {
+    Moment::from_millis(seconds * 1000)
+}
+
+fn settle(ports: &mut Ports, owners: &[Owner], ranges: &PortRanges, seconds: u64) {
+    let wanted = Wanted {
+        owners,
+        everybody: true,
+    };
+    ports.settle(wanted, terms(ranges), at(seconds));
+}
+
+fn restarted(ports: &Ports, same_boot: bool, seconds: u64) -> Ports {
+    Ports::restore(ports.record(), same_boot, at(seconds))
+}
+
+#[test]
+fn who_gets_which_port_depends_on_nothing_but_the_names() {
+    let ranges = ranges(1000);
+    let all: Vec<_> = (0..50).map(owner).collect();
+    let mut at_once = Ports::default();
+    settle(&mut at_once, &all, &ranges, 0);
+    let mut one_by_one = Ports::default();
+    for end in 1..=all.len() {
+        settle(&mut one_by_one, &all[..end], &ranges, end as u64);
+    }
+    assert_eq!(at_once.record().owned, one_by_one.record().owned);
+}
+
+#[test]
+fn a_port_that_was_left_goes_back_to_its_owner_at_once_and_to_others_after_the_cool_down() {
+    let ranges = ranges(1);
+    let mut ports = Ports::default();
+    settle(&mut ports, &[owner(1)], &ranges, 0);
+    settle(&mut ports, &[], &ranges, 10);
+    settle(&mut ports, &[owner(1)], &ranges, 11);
+    assert_eq!(ports.port(&owner(1)), Some(40_000));
+    settle(&mut ports, &[owner(2)], &ranges, 20);
+    settle(&mut ports, &[owner(2)], &ranges, 79);
+    assert_eq!(ports.waiting(), [owner(2)]);
+    assert_eq!(ports.next_free(terms(&ranges), at(79)), Some(at(80)));
+    settle(&mut ports, &[owner(2)], &ranges, 80);
+    assert_eq!(ports.port(&owner(2)), Some(40_000));
+}
+
+#[test]
+fn those_who_wait_are_served_in_the_order_of_coming() {
+    let ranges = ranges(1);
+    let mut ports = Ports::default();
+    settle(&mut ports, &[owner(5)], &ranges, 0);
+    settle(&mut ports, &[owner(5), owner(9)], &ranges, 1);
+    settle(&mut ports, &[owner(1), owner(5), owner(9)], &ranges, 2);
+    let mut ports = restarted(&ports, true, 3);
+    settle(&mut ports, &[owner(1), owner(9)], &ranges, 4);
+    settle(&mut ports, &[owner(1), owner(9)], &ranges, 64);
+    assert_eq!(ports.port(&owner(9)), Some(40_000));
+    assert_eq!(ports.waiting(), [owner(1)]);
+}
+
+#[test]
+fn a_place_in_the_queue_outlives_a_time_in_which_not_everybody_is_known() {
+    let ranges = ranges(1);
+    let mut ports = Ports::default();
+    settle(&mut ports, &[owner(5)], &ranges, 0);
+    settle(&mut ports, &[owner(5), owner(9)], &ranges, 1);
+    let few = Wanted {
+        owners: &[owner(1), owner(5)],
+        everybody: false,
+    };
+    ports.settle(few, terms(&ranges), at(2));
+    assert_eq!(ports.waiting(), [owner(9), owner(1)]);
+}
+
+#[test]
+fn a_port_that_cannot_be_bound_is_left_alone_for_a_while() {
+    let ranges = ranges(2);
+    let mut ports = Ports::default();
+    settle(&mut ports, &[owner(1)], &ranges, 0);
+    let first = ports.port(&owner(1)).expect("a port");
+    ports.block(first, at(1));
+    settle(&mut ports, &[owner(1)], &ranges, 1);
+    let second = ports.port(&owner(1)).expect("another port");
+    assert_ne!(first, second);
+    let mut ports = restarted(&ports, true, 2);
+    settle(&mut ports, &[owner(1), owner(2)], &ranges, 3);
+    assert_eq!(ports.waiting(), [owner(2)]);
+    settle(&mut ports, &[owner(1), owner(2)], &ranges, 601);
+    assert_eq!(ports.port(&owner(2)), Some(first));
+}
+
+#[test]
+fn other_ranges_move_only_what_must_move() {
+    let wide = ranges(100);
+    let all: Vec<_> = (0..40).map(owner).collect();
+    let mut ports = Ports::default();
+    settle(&mut ports, &all, &wide, 0);
+    let before: Vec<_> = ports.record().owned;
+    let narrow = ranges(60);
+    settle(&mut ports, &all, &narrow, 1);
+    for (port, owner) in before {
+        let now = ports.port(&owner).expect("there is room for all");
+        assert!(now == port || !narrow.contains(port), "{owner} moved");
+        assert!(narrow.contains(now));
+    }
+}
+
+#[test]
+fn a_lower_limit_takes_ports_from_the_least_important() {
+    let ranges = ranges(10);
+    let all = [owner(1), owner(2), owner(3)];
+    let mut ports = Ports::default();
+    settle(&mut ports, &all, &ranges, 0);
+    let few = Terms {
+        most: 2,
+        ..terms(&ranges)
+    };
+    let wanted = Wanted {
+        owners: &all,
+        everybody: true,
+    };
+    ports.settle(wanted, few, at(1));
+    assert_eq!(ports.waiting(), [owner(3)]);
+    assert!(ports.port(&owner(1)).is_some() && ports.port(&owner(2)).is_some());
+}
+
+#[test]
+fn the_numbers_add_up() {
+    let ranges = ranges(10);
+    let mut ports = Ports::default();
+    settle(&mut ports, &[owner(1), owner(2)], &ranges, 0);
+    settle(&mut ports, &[owner(1)], &ranges, 1);
+    let blocked = (40_000..40_010).find(|port| ports.owned().all(|(_, owned)| owned != *port));
+    ports.block(blocked.expect("one of ten"), at(1));
+    let counts = ports.counts(terms(&ranges), at(2));
+    let sum = counts.used + counts.cooling + counts.blocked + counts.free;
+    assert_eq!((counts.used, counts.blocked, sum), (1, 1, 10));
+}
+
+#[test]
+fn a_cool_down_starts_again_after_a_reboot_and_never_ends_early() {
+    let ranges = ranges(1);
+    let mut ports = Ports::default();
+    settle(&mut ports, &[owner(1)], &ranges, 0);
+    settle(&mut ports, &[], &ranges, 10_000);
+    // The clock since boot starts from nothing.
+    let mut ports = restarted(&ports, false, 5);
+    settle(&mut ports, &[owner(2)], &ranges, 64);
+    assert_eq!(ports.port(&owner(2)), None);
+    settle(&mut ports, &[owner(2)], &ranges, 65);
+    assert_eq!(ports.port(&owner(2)), Some(40_000));
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// These want a port from now on.
+    Want(BTreeSet<usize>),
+    /// Time passes.
+    Wait(u64),
+    /// The process starts again, perhaps with the machine.
+    Restart { same_boot: bool },
+    /// A port turns out to be taken by somebody else.
+    Block(u16),
+    /// The operator gives other ranges.
+    Ranges(u16),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => proptest::collection::btree_set(0..12_usize, 0..10).prop_map(Step::Want),
+        3 => (0..70_u64).prop_map(Step::Wait),
+        1 => any::<bool>().prop_map(|same_boot| Step::Restart { same_boot }),
+        1 => (40_000..40_008_u16).prop_map(Step::Block),
+        1 => (1..9_u16).prop_map(Step::Ranges),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn no_port_has_two_owners_none_is_given_away_warm_and_restarts_change_nothing(
+        steps in vec(step(), 1..60)
+    ) {
+        let mut ports = Ports::default();
+        let mut wanted: Vec<Owner> = Vec::new();
+        let mut ranges = ranges(6);
+        // The time that passed, and what the clock since boot shows.
+        let (mut time, mut booted) = (1_000_u64, 0_u64);
+        // Who had a port last, and when last.
+        let mut last: BTreeMap<u16, (Owner, u64)> = BTreeMap::new();
+        for step in steps {
+            let before = ports.clone();
+            let mut moves = true;
+            match step {
+                Step::Want(numbers) => wanted = numbers.into_iter().map(owner).collect(),
+                Step::Wait(seconds) => time += seconds,
+                Step::Restart { same_boot } => {
+                    moves = false;
+                    if !same_boot {
+                        booted = time;
+                    }
+                    ports = restarted(&ports, same_boot, time - booted);
+                    prop_assert_eq!(&ports.record().owned, &before.record().owned);
+                    prop_assert_eq!(ports.waiting(), before.waiting());
+                }
+                Step::Block(port) => ports.block(port, at(time - booted)),
+                Step::Ranges(count) => ranges = super::tests::ranges(count),
+            }
+            settle(&mut ports, &wanted, &ranges, time - booted);
+            let owned: Vec<_> = ports.owned().map(|(owner, port)| (owner.clone(), port)).collect();
+            let owners: BTreeSet<_> = owned.iter().map(|(owner, _)| owner).collect();
+            prop_assert_eq!(owners.len(), owned.len(), "an owner has two ports");
+            for (owner, port) in &owned {
+                prop_assert!(wanted.contains(owner));
+                prop_assert!(ranges.contains(*port));
+                if let Some((former, until)) = last.get(port)
+                    && former != owner
+                {
+                    prop_assert!(time - until >= COOLDOWN.as_secs(), "port {port} is warm");
+                }
+            }
+            if !moves {
+                for (owner, port) in &owned {
+                    prop_assert!(before.port(owner).is_none_or(|had| had == *port));
+                }
+            }
+            for (owner, port) in owned {
+                last.insert(port, (owner, time));
+            }
+            for owner in &wanted {
+                let waits = ports.waiting().contains(owner);
+                prop_assert_eq!(waits, ports.port(owner).is_none());
+            }
+            if !ports.waiting().is_empty() {
+                prop_assert_eq!(ports.counts(terms(&ranges), at(time - booted)).free, 0);
+            }
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! What an answer of the switchboard says, in any of its generations.
+//!
+//! One reader for all: keys that are not needed are not looked at, an absent key is a null one, and
+//! what has had several shapes (owner, image) is not read. An answer that is not complete JSON of
+//! the expected shape is no answer. Inside a valid one, what a job wrote itself can only spoil what
+//! belongs to that job.
+
+mod hosts;
+mod raw;
+mod text;
+
+use std::{collections::BTreeMap, time::SystemTime};
+
+use http::HeaderValue;
+use serde_json::value::RawValue;
+
+use self::raw::{RawAnnotated, RawDetail, RawPage, RawSummary};
+use super::{
+    client::Failure,
+    job::{Job, JobId, JobState, Service},
+};
+
+pub use self::{
+    hosts::{HostId, Hosts},
+    text::Cursor,
+};
+
+/// How many services of a job are kept.
+pub const SERVICES_AT_MOST: usize = 64;
+
+/// The longest name or protocol of a service that is kept, in bytes. Names have at most 16 where
+/// the switchboard checks them.
+pub const SERVICE_TEXT_AT_MOST: usize = 64;
+
+/// A page of the listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// Its rows, as they came.
+    pub rows: Vec<Row>,
+    /// Rows that do not even say whose they are: with one of them, no job can be said to be
+    /// missing.
+    pub lost: usize,
+    /// What to ask the next page with, if there is one.
+    pub next: Option<Cursor>,
+}
+
+/// A row of the listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Whose row it is.
+    pub id: JobId,
+    /// Where that job is in its life; `None` if the row is unreadable but for the id.
+    pub state: Option<JobState>,
+}
+
+/// A job in detail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Detail {
+    /// The job; nothing is known here of its host's health.
+    pub job: Job,
+    /// The host it is on.
+    pub host: Option<HostId>,
+    /// Things in it that were left out: services too many, too long or without a name, an address
+    /// that is none.
+    pub left_out: usize,
+}
+
+/// A job's annotations with their version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Annotated {
+    /// The entity tag, as it came.
+    pub(super) version: HeaderValue,
+    /// All of them.
+    pub(super) annotations: BTreeMap<String, String>,
+}
+
+impl Annotated {
+    /// The body that puts these in the place of those the job has.
+    pub(super) fn to_patch(&self) -> Vec<u8> {
+        serde_json::json!({ "annotations": self.annotations })
+            .to_string()
+            .into_bytes()
+    }
+}
+
+/// Reads a page of the listing.
+///
+/// # Errors
+///
+/// [`Failure::Invalid`].
+pub fn page(body: &[u8]) -> Result<Page, Failure> {
+    let raw: RawPage<'_> = parse("a listing of jobs", body)?;
+    let rows: Vec<_> = raw.jobs.iter().filter_map(|text| row(text)).collect();
+    Ok(Page {
+        lost: raw.jobs.len() - rows.len(),
+        rows,
+        next: raw.next_cursor.map(Cursor::new).transpose()?,
+    })
+}
+
+fn row(text: &RawValue) -> Option<Row> {
+    match serde_json::from_str::<RawSummary>(text.get()) {
+        Ok(raw) => Some(Row {
+            id: JobId::parse(&raw.job_id)?,
+            state: Some(state(&raw.state)),
+        }),
+        Err(_) => {
+            let id = serde_json::from_str::<raw::RawId>(text.get()).ok()?.job_id;
+            let id = JobId::parse(&id)?;
+            Some(Row { id, state: None })
+        }
+    }
+}
+
+/// Reads the job `id` in detail.
+///
+/// # Errors
+///
+/// [`Failure::Invalid`], also if it is another job.
+pub fn detail(id: &JobId, body: &[u8]) -> Result<Detail, Failure> {
+    let raw: RawDetail<'_> = parse("a job", body)?;
+    is_about(id, &raw.job_id)?;
+    let announced = raw.services.unwrap_or_default();
+    let readable = announced.iter().filter_map(|text| service(text));
+    let services: Vec<_> = readable.take(SERVICES_AT_MOST).collect();
+    let address = raw.job_ip_address.as_deref().map(str::parse);
+    let odd_address = matches!(address, Some(Err(_)));
+    Ok(Detail {
+        left_out: announced.len() - services.len() + usize::from(odd_address),
+        job: Job {
+            id: id.clone(),
+            state: state(&raw.state),
+            address: address.and_then(Result::ok),
+            services,
+            host_live: None,
+        },
+        host: raw.dispatched_on_host_id.as_deref().and_then(HostId::parse),
+    })
+}
+
+fn service(text: &RawValue) -> Option<Service> {
+    let raw: raw::RawService = serde_json::from_str(text.get()).ok()?;
+    let fits = |text: &str| text.len() <= SERVICE_TEXT_AT_MOST;
+    let service = Service {
+        name: raw.name.into(),
+        protocol: raw.protocol.unwrap_or_default().into(),
+    };
+    (fits(&service.name) && fits(&service.protocol)).then_some(service)
+}
+
+/// Reads the annotations of the job `id`.
+///
+/// # Errors
+///
+/// [`Failure::Invalid`], also where there are none to be changed.
+pub(super) fn annotations(
+    id: &JobId,
+    version: Option<HeaderValue>,
+    body: &[u8],
+) -> Result<Annotated, Failure> {
+    let raw: RawAnnotated = parse("a job with annotations", body)?;
+    is_about(id, &raw.job_id)?;
+    let missing = |what| Failure::invalid(&format!("a job without {what}: too old a switchboard"));
+    Ok(Annotated {
+        version: version.ok_or_else(|| missing("an ETag"))?,
+        annotations: raw.annotations.ok_or_else(|| missing("annotations"))?,
+    })
+}
+
+/// Reads the whole set of hosts.
+///
+/// # Errors
+///
+/// [`Failure::Invalid`].
+pub fn hosts(body: &[u8]) -> Result<Hosts, Failure> {
+    let rows: Vec<&RawValue> = parse("a list of hosts", body)?;
+    Ok(Hosts::of_rows(&rows))
+}
+
+/// Reads the caller's tokens for when the one that was used expires.
+///
+/// # Errors
+///
+/// [`Failure::Invalid`].
+pub fn token_expiry(body: &[u8]) -> Result<Option<SystemTime>, Failure> {
+    let rows: Vec<raw::RawToken> = parse("a list of tokens", body)?;
+    let current = rows.iter().find(|row| row.current == Some(true));
+    let Some(expires) = current.and_then(|row| row.expires_at.as_deref()) else {
+        return Ok(None);
+    };
+    let unreadable = |error| Failure::invalid(&format!("expires_at: {error}"));
+    humantime::parse_rfc3339(expires)
+        .map(Some)
+        .map_err(unreadable)
+}
+
+fn parse<'a, T: serde::Deserialize<'a>>(what: &str, body: &'a [u8]) -> Result<T, Failure> {
+    serde_json::from_slice(body)
+        .map_err(|error| Failure::invalid(&format!("expected {what}: {error}")))
+}
+
+fn is_about(id: &JobId, found: &str) -> Result<(), Failure> {
+    match JobId::parse(found).is_some_and(|found| found == *id) {
+        true => Ok(()),
+        false => Err(Failure::invalid(&format!(
+            "expected job {id}: it is about {found}"
+        ))),
+    }
+}
+
+fn state(word: &str) -> JobState {
+    match word {
+        "queued" => JobState::Queued,
+        "assigned" => JobState::Assigned,
+        "initializing" => JobState::Initializing,
+        "ready" => JobState::Ready,
+        "terminating" => JobState::Terminating,
+        "finalized" => JobState::Finalized,
+        _ => JobState::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests;

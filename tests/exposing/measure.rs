@@ -1,0 +1,185 @@
+//! What following and exposing a thousand jobs costs. Ignored: they take a minute, and say something
+//! only in an optimized build on a machine that does nothing else:
+//! `cargo test --release --test exposing measure -- --ignored --nocapture --test-threads 1`.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+
+use super::{
+    board::{Kind, Switchboard},
+    harness::{
+        Proxy,
+        process::{cpu_ticks, resident_kib},
+        wait_until,
+    },
+    stage::{HOST, Stage, status},
+};
+
+const JOBS: u32 = 1000;
+
+/// Ticks of the processor clock in a second.
+const TICKS: f64 = 100.0;
+
+fn staged(secure: bool, level: &str) -> (Stage, Proxy) {
+    let board = Switchboard::of(Kind {
+        secure,
+        ..Kind::default()
+    });
+    let stage = Stage::with(board, 4000);
+    for number in 0..JOBS {
+        stage.ready(number, &format!("fdb0:7e57::1:{number:x}"));
+    }
+    let started = Instant::now();
+    // What production has: the harness's quick polls would be what is measured.
+    let section = stage
+        .section("cooldown = \"1s\"")
+        .replace("poll = \"200ms\"", "poll = \"5s\"")
+        .replace("refresh = \"1s\"", "refresh = \"60s\"");
+    let proxy = Proxy::start(&super::harness::config([
+        &format!("[log]\nlevel = \"{level}\"\n"),
+        &section,
+    ]));
+    wait_until("all jobs to be open", || {
+        status(&proxy)["endpoints"] == JOBS
+    });
+    println!("{JOBS} jobs open {:?} after the start", started.elapsed());
+    (stage, proxy)
+}
+
+fn cpu_over(proxy: &Proxy, what: &str, time: impl FnOnce()) {
+    let (before, started) = (cpu_ticks(proxy.id()), Instant::now());
+    time();
+    let used = (cpu_ticks(proxy.id()) - before) as f64 / TICKS;
+    let share = used / started.elapsed().as_secs_f64() * 100.0;
+    let memory = resident_kib(proxy.id()) / 1024;
+    println!("{what}: {share:.1} % of a processor, {memory} MiB");
+}
+
+/// Whether a port is open, without making a session of the question.
+fn is_open(port: u16) -> bool {
+    std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn a_thousand_jobs_idle_and_with_fifty_changes_a_second() {
+    for secure in [false, true] {
+        println!(
+            "--- {}",
+            if secure {
+                "HTTP/2 over TLS"
+            } else {
+                "HTTP/1.1"
+            }
+        );
+        let (stage, proxy) = staged(secure, "info");
+        println!(
+            "connections to the switchboard: {}",
+            stage.board.connections()
+        );
+        thread::sleep(Duration::from_secs(5));
+        cpu_over(&proxy, "idle", || thread::sleep(Duration::from_secs(20)));
+        cpu_over(&proxy, "50 changes a second", || {
+            let started = Instant::now();
+            let mut number = JOBS;
+            for change in 0..1000_u32 {
+                // One ends and one begins, in turn.
+                match change % 2 {
+                    0 => {
+                        stage.finalize(&super::board::job_id(number - JOBS));
+                    }
+                    _ => {
+                        stage.ready(number, &format!("fdb0:7e57::1:{number:x}"));
+                        number += 1;
+                    }
+                }
+                let due = started + Duration::from_millis(20) * (change + 1);
+                thread::sleep(due.saturating_duration_since(Instant::now()));
+            }
+        });
+        wait_until("all jobs to be open", || {
+            status(&proxy)["endpoints"] == JOBS
+        });
+    }
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn from_a_change_to_an_open_port() {
+    for secure in [false, true] {
+        println!(
+            "--- {}",
+            if secure {
+                "HTTP/2 over TLS"
+            } else {
+                "HTTP/1.1"
+            }
+        );
+        let (stage, proxy) = staged(secure, "debug");
+        let mut opened = Vec::new();
+        let mut appeared = Vec::new();
+        for number in JOBS..JOBS + 200 {
+            // A job that is known and becomes ready; its port is the one its name leads to.
+            let id = stage.board.add_job(number, HOST, "initializing");
+            // Over HTTP/1.1 not every job has a watch, and those without one are asked about.
+            if secure {
+                wait_until("the job to be watched", || stage.board.watches(&id) > 0);
+            }
+            wait_until("the job to be known", || {
+                !super::stage::endpoints(&proxy, &id).is_empty()
+            });
+            let at = Instant::now();
+            stage.board.change(&id, |job| {
+                job["state"] = json!("ready");
+                job["job_ip_address"] = json!(format!("fdb0:7e57::1:{number:x}"));
+            });
+            opened.push(until_open(&proxy, &id, at));
+            // A job that nobody has heard of.
+            let at = Instant::now();
+            let id = stage.ready(number + 5000, &format!("fdb0:7e57::2:{number:x}"));
+            appeared.push(until_open(&proxy, &id, at));
+        }
+        report("known job ready -> port open", opened);
+        report("new job -> port open", appeared);
+        let applied = proxy
+            .log()
+            .all(|line| line.message() == "mappings of jobs applied");
+        let took = applied.iter().skip(JOBS as usize / 10);
+        let took = took.map(|line| Duration::from_micros(line.number("took_us")));
+        report("a change applied beside 1000 mappings", took.collect());
+        let metrics = proxy.metrics();
+        let count = metrics.sum("tml_proxy_switchboard_reachable_seconds_count", &[]);
+        println!("rounds that opened a port: {count}");
+    }
+}
+
+fn until_open(proxy: &Proxy, id: &str, since: Instant) -> Duration {
+    loop {
+        let found = super::stage::endpoints(proxy, id);
+        if let Some(port) = found.iter().find_map(|one| one["port"].as_u64())
+            && is_open(u16::try_from(port).expect("a port"))
+        {
+            return since.elapsed();
+        }
+        assert!(
+            since.elapsed() < Duration::from_secs(30),
+            "{id} never opened"
+        );
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn report(what: &str, mut times: Vec<Duration>) {
+    times.sort();
+    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
+    println!(
+        "{what}: p50 {:?}, p99 {:?}, max {:?}",
+        at(0.5),
+        at(0.99),
+        at(1.0)
+    );
+}

@@ -1,0 +1,172 @@
+//! What a switchboard knows and who watches it.
+
+use std::{
+    cmp::Reverse,
+    collections::BTreeMap,
+    io,
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use hyper::body::Bytes;
+use serde_json::{Value, json};
+use tokio::sync::{Notify, mpsc};
+
+use super::fault::{Fault, Route};
+
+/// The shape of answers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Generation {
+    /// August 2026.
+    #[default]
+    Third,
+    /// September 2026: an active filter, versions, annotations.
+    Fourth,
+}
+
+/// One who watches.
+pub type Watcher = mpsc::UnboundedSender<io::Result<Bytes>>;
+
+pub struct State {
+    pub generation: Generation,
+    content: Mutex<Content>,
+    pub behaves: Notify,
+    pub connections: AtomicUsize,
+    pub connections_at_most: AtomicUsize,
+}
+
+pub struct Content {
+    pub token: String,
+    pub token_expires: String,
+    /// In the shape of a detailed answer.
+    pub jobs: BTreeMap<String, Value>,
+    pub hosts: BTreeMap<String, Value>,
+    pub watches: Vec<(String, Watcher)>,
+    pub faults: Vec<(Route, Fault)>,
+    pub requests: Vec<Route>,
+    generation: Generation,
+    queued: u32,
+}
+
+impl State {
+    pub fn new(generation: Generation, token: &str) -> Self {
+        Self {
+            generation,
+            content: Mutex::new(Content {
+                token: token.to_owned(),
+                token_expires: "2126-01-01T00:00:00Z".to_owned(),
+                jobs: BTreeMap::new(),
+                hosts: BTreeMap::new(),
+                watches: Vec::new(),
+                faults: Vec::new(),
+                requests: Vec::new(),
+                generation,
+                queued: 0,
+            }),
+            behaves: Notify::new(),
+            connections: AtomicUsize::new(0),
+            connections_at_most: AtomicUsize::new(0),
+        }
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, Content> {
+        self.content.lock().expect("no handler panics")
+    }
+
+    /// Counts a connection in until the result is dropped.
+    pub fn connected(&self) -> impl Drop {
+        struct Connected<'a>(&'a AtomicUsize);
+        impl Drop for Connected<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Relaxed);
+            }
+        }
+        let open = self.connections.fetch_add(1, Relaxed) + 1;
+        self.connections_at_most.fetch_max(open, Relaxed);
+        Connected(&self.connections)
+    }
+}
+
+impl Content {
+    pub fn add(&mut self, id: &str, state: &str, host: Option<&str>) {
+        self.queued += 1;
+        let queued_at = format!("2026-11-24T00:00:00.{:09}Z", self.queued);
+        let mut job = json!({
+            "job_id": id, "label": null, "state": state, "initializing_stage": null,
+            "parameters": {}, "queued_at": queued_at, "started_at": null,
+            "dispatched_on_host_id": host, "termination_reason": null, "task_exit_status": null,
+            "terminated_at": null, "services": [], "job_ip_address": null,
+            "permissions": ["read"],
+        });
+        let image = json!({ "type": "image", "manifest_digest": "sha256:ab" });
+        if self.generation == Generation::Fourth {
+            job["image"] = json!({ "reference": image, "resolved_digest": null });
+            job["owner"] = json!({ "id": "bbbb0000-0000-4000-8000-00000000000b" });
+            job["revision"] = json!(1);
+            job["annotations"] = json!({});
+        } else {
+            job["image"] = image;
+            job["owner_id"] = json!("bbbb0000-0000-4000-8000-00000000000b");
+        }
+        self.jobs.insert(id.to_owned(), job);
+    }
+
+    pub fn change(&mut self, id: &str, change: impl FnOnce(&mut Value)) {
+        let job = self.jobs.get_mut(id).expect("a job");
+        change(job);
+        if let Some(revision) = job.get("revision").and_then(Value::as_u64) {
+            job["revision"] = json!(revision + 1);
+        }
+    }
+
+    pub fn wake(&mut self, id: &str) {
+        self.tell(Some(id), b"event: change\ndata: {}\n\n");
+    }
+
+    pub fn tell_all(&mut self, text: &'static [u8]) {
+        self.tell(None, text);
+    }
+
+    fn tell(&mut self, about: Option<&str>, text: &'static [u8]) {
+        self.watches.retain(|(id, watcher)| match about {
+            Some(about) if about != id => true,
+            _ => watcher.send(Ok(Bytes::from_static(text))).is_ok(),
+        });
+    }
+
+    pub fn cut_all(&mut self) {
+        for (_, watcher) in self.watches.drain(..) {
+            let _ = watcher.send(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+    }
+
+    pub fn watches_of(&mut self, id: &str) -> usize {
+        self.watches.retain(|(_, watcher)| !watcher.is_closed());
+        self.watches.iter().filter(|(about, _)| about == id).count()
+    }
+
+    /// The jobs of a listing, in its order.
+    pub fn listed(&self) -> Vec<&Value> {
+        let all = self.generation == Generation::Third;
+        let listed = |job: &&Value| all || job["state"] != "finalized";
+        let mut jobs: Vec<_> = self.jobs.values().filter(listed).collect();
+        let age = |job: &&Value| {
+            let text = |field: &str| job[field].as_str().expect("text").to_owned();
+            Reverse((text("queued_at"), text("job_id")))
+        };
+        jobs.sort_by_cached_key(age);
+        jobs
+    }
+}
+
+/// A job as a listing has it.
+pub fn summary(job: &Value) -> Value {
+    let mut job = job.clone();
+    let fields = job.as_object_mut().expect("an object");
+    for detail in ["services", "job_ip_address", "parameters", "permissions"] {
+        fields.remove(detail);
+    }
+    job
+}
