@@ -16,10 +16,15 @@ use super::{
         process::{cpu_ticks, resident_kib},
         wait_until,
     },
-    stage::{HOST, Stage, status},
+    stage::{Stage, status},
 };
 
 const JOBS: u32 = 1000;
+
+/// A host for each job that lives at a time, as in a testbed.
+fn host(job: u32) -> u32 {
+    job % JOBS
+}
 
 /// Ticks of the processor clock in a second.
 const TICKS: f64 = 100.0;
@@ -30,8 +35,11 @@ fn staged(secure: bool, level: &str) -> (Stage, Proxy) {
         ..Kind::default()
     });
     let stage = Stage::with(board, 4000);
+    for host in 0..JOBS {
+        stage.board.add_host(host);
+    }
     for number in 0..JOBS {
-        stage.ready(number, &format!("fdb0:7e57::1:{number:x}"));
+        stage.ready_on(host(number), number, &format!("fdb0:7e57::1:{number:x}"));
     }
     let started = Instant::now();
     // What production has: the harness's quick polls would be what is measured.
@@ -59,6 +67,18 @@ fn cpu_over(proxy: &Proxy, what: &str, time: impl FnOnce()) {
     println!("{what}: {share:.1} % of a processor, {memory} MiB");
 }
 
+/// Requests so far, by what was asked for.
+fn requests(proxy: &Proxy) -> [(&'static str, u64); 4] {
+    let metrics = proxy.metrics();
+    ["jobs", "job", "hosts", "watch"].map(|request| {
+        let labels = [("request", request)];
+        (
+            request,
+            metrics.sum("tml_proxy_switchboard_requests_total", &labels),
+        )
+    })
+}
+
 /// Whether a port is open, without making a session of the question.
 fn is_open(port: u16) -> bool {
     std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
@@ -83,6 +103,7 @@ fn a_thousand_jobs_idle_and_with_fifty_changes_a_second() {
         );
         thread::sleep(Duration::from_secs(5));
         cpu_over(&proxy, "idle", || thread::sleep(Duration::from_secs(20)));
+        let asked = requests(&proxy);
         cpu_over(&proxy, "50 changes a second", || {
             let started = Instant::now();
             let mut number = JOBS;
@@ -93,7 +114,7 @@ fn a_thousand_jobs_idle_and_with_fifty_changes_a_second() {
                         stage.finalize(&super::board::job_id(number - JOBS));
                     }
                     _ => {
-                        stage.ready(number, &format!("fdb0:7e57::1:{number:x}"));
+                        stage.ready_on(host(number), number, &format!("fdb0:7e57::1:{number:x}"));
                         number += 1;
                     }
                 }
@@ -101,6 +122,13 @@ fn a_thousand_jobs_idle_and_with_fifty_changes_a_second() {
                 thread::sleep(due.saturating_duration_since(Instant::now()));
             }
         });
+        for (what, before, after) in asked
+            .into_iter()
+            .zip(requests(&proxy))
+            .map(|((what, before), (_, after))| (what, before, after))
+        {
+            println!("requests meanwhile, {what}: {}", after - before);
+        }
         wait_until("all jobs to be open", || {
             status(&proxy)["endpoints"] == JOBS
         });
@@ -124,7 +152,7 @@ fn from_a_change_to_an_open_port() {
         let mut appeared = Vec::new();
         for number in JOBS..JOBS + 200 {
             // A job that is known and becomes ready; its port is the one its name leads to.
-            let id = stage.board.add_job(number, HOST, "initializing");
+            let id = stage.board.add_job(number, host(number), "initializing");
             // Over HTTP/1.1 not every job has a watch, and those without one are asked about.
             if secure {
                 wait_until("the job to be watched", || stage.board.watches(&id) > 0);
@@ -140,7 +168,11 @@ fn from_a_change_to_an_open_port() {
             opened.push(until_open(&proxy, &id, at));
             // A job that nobody has heard of.
             let at = Instant::now();
-            let id = stage.ready(number + 5000, &format!("fdb0:7e57::2:{number:x}"));
+            let id = stage.ready_on(
+                host(number),
+                number + 5000,
+                &format!("fdb0:7e57::2:{number:x}"),
+            );
             appeared.push(until_open(&proxy, &id, at));
         }
         report("known job ready -> port open", opened);

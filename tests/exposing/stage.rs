@@ -84,7 +84,12 @@ impl Stage {
 
     /// A job that is ready at an address.
     pub fn ready(&self, number: u32, address: &str) -> String {
-        let id = self.board.add_job(number, HOST, "initializing");
+        self.ready_on(HOST, number, address)
+    }
+
+    /// A job that is ready at an address, on a certain host.
+    pub fn ready_on(&self, host: u32, number: u32, address: &str) -> String {
+        let id = self.board.add_job(number, host, "initializing");
         self.board.change(&id, |job| {
             job["state"] = json!("ready");
             job["job_ip_address"] = json!(address);
