@@ -96,6 +96,6 @@ fn known_keys() -> Vec<&'static str> {
             _ => None,
         });
     let keys: Vec<_> = keys.collect();
-    assert_eq!(keys.len(), 12, "a section was not asked");
+    assert_eq!(keys.len(), 15, "a section was not asked");
     keys.concat()
 }
