@@ -97,6 +97,33 @@ fn a_job_whose_watch_is_refused_is_asked_about_instead() {
 }
 
 #[test]
+fn a_job_that_loses_its_watch_is_asked_about_meanwhile() {
+    let board = Switchboard::start();
+    let id = board.add_job_quietly(1, "initializing");
+    let how = FollowSettings {
+        poll: Duration::from_millis(50),
+        ..BY_WATCHES
+    };
+    let follower = Follower::start(&board, how);
+    wait_until("the job's watch", || board.watches(&id) == 1);
+    wait_until("the readings it asks for", || {
+        follower.stats.succeeded(Request::Job) >= 2
+    });
+    board.misbehave(Route::JobWatch, Fault::Status(403));
+    board.end_watches();
+    wait_until("its loss", || {
+        follower.stats.watches_open(Purpose::Job) == 0
+    });
+    // Nothing that a listing would show.
+    for address in ["fd00::1", "fd00::2"] {
+        board.change_quietly(&id, |job| job["job_ip_address"] = json!(address));
+        wait_until("the address", || {
+            follower.wait_for_job(&id).address == address.parse().ok()
+        });
+    }
+}
+
+#[test]
 fn refused_host_watches_leave_looking_now_and_then() {
     let board = Switchboard::start();
     board.misbehave(Route::HostWatch, Fault::Status(403));

@@ -243,9 +243,15 @@ impl Follower {
         }
     }
 
+    /// Whether to look at the top: before the listing was walked once, all of it is new.
+    fn may_look(&self) -> bool {
+        self.whole.ended.is_some()
+    }
+
     fn next_due(&self) -> Instant {
-        let rounds = [&self.whole, &self.top, &self.liveness];
-        let waiting = rounds.iter().filter(|round| !round.running);
+        let top = self.may_look().then_some(&self.top);
+        let rounds = [&self.whole, &self.liveness].into_iter().chain(top);
+        let waiting = rounds.filter(|round| !round.running);
         let due = waiting.map(|round| round.due).min();
         due.unwrap_or_else(|| Instant::now() + self.shared.settings.refresh)
     }
@@ -255,10 +261,7 @@ impl Follower {
         if self.whole.begin(now) {
             self.ask_for_page(Walk::new(Extent::Whole, self.book.now()));
         }
-        // Before the listing was walked once, all of it is new.
-        if self.whole.ended.is_none() {
-            self.top.due = now + self.shared.settings.poll;
-        } else if self.top.begin(now) {
+        if self.may_look() && self.top.begin(now) {
             self.ask_for_page(Walk::new(Extent::Top, self.book.now()));
         }
         if self.liveness.begin(now) {

@@ -42,6 +42,10 @@ const UNWATCHED_READS: u32 = 50;
 /// A watch that lasted as long as this has worked.
 const LASTED: Duration = Duration::from_secs(10);
 
+/// How long to wait for somebody's place before asking again: a place that was given up may have
+/// gone to another who asked.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
 /// The longest pause between a watch that ended as watches do and the next.
 const REOPEN: Duration = Duration::from_secs(1);
 
@@ -174,7 +178,7 @@ async fn watch(shared: &Shared, what: Watched, purpose: Purpose, signal: &Signal
                 sleep(wait).await;
             } else {
                 tokio::select! {
-                    () = shared.lanes.want(wait) => {}
+                    () = shared.lanes.want(wait.min(ASK_AGAIN)) => {}
                     () = signal.settled() => {}
                 }
             }

@@ -15,7 +15,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Mutex as Turn, Notify},
+    sync::{Mutex as Turn, Notify, Semaphore},
     time::timeout,
 };
 
@@ -39,8 +39,8 @@ pub struct Lanes {
     client: Client,
     at_most: usize,
     lanes: Mutex<Vec<Arc<Lane>>>,
-    /// Wakes one who could do without a place, for each who needs one.
-    wanted: Notify,
+    /// A permit for each who needs a place, to be taken by one who could do without.
+    wanted: Semaphore,
     /// Wakes one who waits for a place, for each given back.
     freed: Notify,
 }
@@ -58,6 +58,17 @@ struct Lane {
     opening: Turn<()>,
 }
 
+/// Somebody's need of a place; what nobody has heeded is withdrawn when it is dropped.
+struct Need<'a>(&'a Semaphore);
+
+impl Drop for Need<'_> {
+    fn drop(&mut self) {
+        if let Ok(need) = self.0.try_acquire() {
+            need.forget();
+        }
+    }
+}
+
 /// A place for one watch, given back when dropped.
 #[derive(Debug)]
 pub struct Place {
@@ -72,7 +83,7 @@ impl Lanes {
             client,
             at_most,
             lanes: Mutex::default(),
-            wanted: Notify::new(),
+            wanted: Semaphore::new(0),
             freed: Notify::new(),
         })
     }
@@ -108,14 +119,18 @@ impl Lanes {
 
     /// Asks for somebody's place, and waits until one is given back or `at_most` has passed.
     pub async fn want(&self, at_most: Duration) {
-        self.wanted.notify_one();
+        self.wanted.add_permits(1);
+        let _need = Need(&self.wanted);
         // Whether there is one now, taking it shows.
         let _ = timeout(at_most, self.freed.notified()).await;
     }
 
     /// Waits until this one of those who could do without a place is asked for it.
     pub async fn wanted(&self) {
-        self.wanted.notified().await;
+        // Fails only if closed, which nobody does.
+        if let Ok(need) = self.wanted.acquire().await {
+            need.forget();
+        }
     }
 
     /// Lanes with a watch on them.
