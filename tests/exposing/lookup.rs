@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 use serde_json::Value;
 
 use super::{
+    board::{Generation, Kind, Switchboard},
     harness::{
         Proxy, config, metrics, ports,
         process::{output, succeed},
         proxy::PROGRAM,
+        wait_until,
     },
     stage::{Stage, opens},
 };
@@ -107,4 +109,22 @@ fn the_commands_ask_it_too() {
     assert!(metrics::get(lookup, "/").is_err(), "the old one is closed");
     let (status, _) = metrics::get(SocketAddr::from(([127, 0, 0, 1], moved)), "/").expect("open");
     assert!(status.contains(" 404 "));
+}
+
+#[test]
+fn the_endpoint_is_written_where_users_of_the_switchboard_look() {
+    let board = Switchboard::of(Kind {
+        generation: Generation::Fourth,
+        ..Kind::default()
+    });
+    let stage = Stage::with(board, 10);
+    let proxy = stage.proxy("publish = \"proxy\"");
+    let id = stage.ready(1, "fdb0:7e57::1");
+    let port = opens(&proxy, &id);
+    let annotation = |id: &str| stage.board.job(id)["annotations"]["proxy"].clone();
+    wait_until("the job to be annotated", || {
+        annotation(&id) == format!("p.example.org:{port}")
+    });
+    stage.board.put(&id, "initializing");
+    wait_until("the annotation to go", || annotation(&id).is_null());
 }
