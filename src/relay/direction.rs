@@ -161,8 +161,11 @@ impl<P: Level> Direction<P> {
         self.become_scratch(sys);
     }
 
-    fn holds_empty_pipe(&self) -> bool {
-        matches!(&self.carrier, Carrier::Pipe(pipe) if pipe.level() == 0)
+    /// Gives the pipe back unless bytes are stuck in it; due after every turn.
+    pub(super) fn return_empty_pipe(&mut self, sys: &mut impl Syscalls<Pipe = P>) {
+        if matches!(&self.carrier, Carrier::Pipe(pipe) if pipe.level() == 0) {
+            self.become_scratch(sys);
+        }
     }
 
     /// Changes the carrier where the traffic asks for it; nothing is in flight.
@@ -213,21 +216,6 @@ impl<P: Level> Direction<P> {
 
     /// Moves what can be moved: about `turn` bytes, and `most` of those that have not been read yet.
     pub(super) fn advance<S: Syscalls<Pipe = P>>(
-        &mut self,
-        sys: &mut S,
-        source: &mut Readiness,
-        sink: &mut Readiness,
-        scratch: &mut [u8],
-        (turn, most): (usize, usize),
-    ) -> Result<Step, Broken> {
-        let step = self.go_on(sys, source, sink, scratch, (turn, most));
-        if self.holds_empty_pipe() {
-            self.become_scratch(sys);
-        }
-        step
-    }
-
-    fn go_on<S: Syscalls<Pipe = P>>(
         &mut self,
         sys: &mut S,
         source: &mut Readiness,

@@ -226,7 +226,9 @@ impl<P: Level> Relay<P> {
         if direction.is_over() {
             return Step::Delivered;
         }
-        match direction.advance(sys, source, sink, scratch, budget) {
+        let step = direction.advance(sys, source, sink, scratch, budget);
+        direction.return_empty_pipe(sys);
+        match step {
             Ok(step @ (Step::Blocked | Step::Again | Step::Exhausted)) => step,
             Ok(Step::Delivered) => {
                 let source_broke = self.fault.is_some_and(|fault| fault.side == from);
