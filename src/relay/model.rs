@@ -6,9 +6,18 @@
 //! events every byte must have arrived, once and in order, and the relay must not have tried in
 //! vain more often than it was woken.
 
-use std::collections::VecDeque;
+use std::{
+    cell::Cell,
+    collections::VecDeque,
+    hash::{BuildHasher, RandomState},
+    io::Write,
+    sync::LazyLock,
+};
 
-use proptest::prelude::*;
+use proptest::{
+    prelude::*,
+    test_runner::{RngAlgorithm, TestRng, TestRunner},
+};
 use rustix::{
     event::epoll::EventFlags,
     io::{Errno, Result},
@@ -22,6 +31,9 @@ const SLOTS: usize = 4;
 /// What a model socket's peer does not read fills this much.
 const SEND_BUFFER: usize = 50_000;
 
+/// Steps of all random runs together: an event that happens, or a call the relay makes.
+const STEPS: u64 = 1_000_000;
+
 const SCRATCH: usize = 20_000;
 const BUDGET: usize = 30_000;
 
@@ -33,8 +45,32 @@ enum End {
 
 #[derive(Debug)]
 struct Segment {
-    bytes: VecDeque<u8>,
+    bytes: Vec<u8>,
     urgent: bool,
+}
+
+/// Takes the first `n` bytes out.
+fn take(bytes: &mut Vec<u8>, n: usize) -> Vec<u8> {
+    let rest = bytes.split_off(n);
+    std::mem::replace(bytes, rest)
+}
+
+/// Bytes that tell where they belong: they repeat after a length no size here divides.
+fn noise(from: usize, len: usize) -> Vec<u8> {
+    const PERIOD: usize = 65_521;
+    static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| {
+        let mut state = 1u32;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        };
+        (0..PERIOD).map(|_| next()).collect()
+    });
+    let start = from % PERIOD;
+    let end = (start + len).min(PERIOD);
+    let mut bytes = BYTES[start..end].to_vec();
+    bytes.extend_from_slice(&BYTES[..len - bytes.len()]);
+    bytes
 }
 
 /// A socket of the proxy, and the peer at its other end.
@@ -107,12 +143,12 @@ impl Socket {
 /// The model of a pipe.
 #[derive(Debug, Default)]
 struct ModelPipe {
-    slots: VecDeque<VecDeque<u8>>,
+    slots: VecDeque<Vec<u8>>,
 }
 
 impl Level for ModelPipe {
     fn level(&self) -> usize {
-        self.slots.iter().map(VecDeque::len).sum()
+        self.slots.iter().map(Vec::len).sum()
     }
 }
 
@@ -123,6 +159,7 @@ struct World {
     lent: usize,
     no_pipes: bool,
     calls_in_vain: usize,
+    steps: u64,
 }
 
 impl World {
@@ -134,6 +171,7 @@ impl World {
     }
 
     fn count<T>(&mut self, result: Result<T>) -> Result<T> {
+        self.steps += 1;
         if matches!(result, Err(Errno::AGAIN)) {
             self.calls_in_vain += 1;
         }
@@ -153,9 +191,7 @@ impl Syscalls for World {
             }
             segment.urgent = false;
             let taken = segment.bytes.len().min(buf.len() - n);
-            for (to, byte) in buf[n..].iter_mut().zip(segment.bytes.drain(..taken)) {
-                *to = byte;
-            }
+            buf[n..n + taken].copy_from_slice(&take(&mut segment.bytes, taken));
             n += taken;
             if segment.bytes.is_empty() {
                 socket.queue.pop_front();
@@ -170,7 +206,7 @@ impl Syscalls for World {
         let result = socket.writable().map(|room| {
             let n = room.min(bytes.len());
             socket.wants_room |= n < bytes.len();
-            socket.unread.extend(&bytes[..n]);
+            socket.unread.extend_from_slice(&bytes[..n]);
             n
         });
         self.count(result)
@@ -184,7 +220,7 @@ impl Syscalls for World {
             match socket.queue.front_mut() {
                 Some(segment) if !segment.urgent => {
                     let taken = segment.bytes.len().min(most - n);
-                    pipe.slots.push_back(segment.bytes.drain(..taken).collect());
+                    pipe.slots.push_back(take(&mut segment.bytes, taken));
                     n += taken;
                     if segment.bytes.is_empty() {
                         socket.queue.pop_front();
@@ -211,7 +247,7 @@ impl Syscalls for World {
                 && n < room
             {
                 let taken = slot.len().min(room - n);
-                socket.unread.extend(slot.drain(..taken));
+                socket.unread.append(&mut take(slot, taken));
                 n += taken;
                 if slot.is_empty() {
                     pipe.slots.pop_front();
@@ -282,7 +318,8 @@ struct Run {
     relay: Relay<ModelPipe>,
     scratch: Vec<u8>,
     progress: Progress,
-    next_byte: u8,
+    /// Bytes that peers sent so far.
+    sent: usize,
     /// Bytes sent to the target before those of the client.
     header: usize,
     allowed: usize,
@@ -295,7 +332,7 @@ impl Run {
             relay: Relay::new(mode),
             scratch: vec![0; SCRATCH],
             progress: Progress::Waiting,
-            next_byte: 0,
+            sent: 0,
             header: 0,
             allowed: usize::MAX,
         }
@@ -306,7 +343,7 @@ impl Run {
         let mut run = Self::new(mode);
         if header > 0 {
             let bytes = vec![0xa5; header];
-            run.world.client.sent.extend(&bytes);
+            run.world.client.sent.extend_from_slice(&bytes);
             run.relay.prepend(Side::Target, bytes.into());
             run.header = header;
         }
@@ -314,6 +351,7 @@ impl Run {
     }
 
     fn happen(&mut self, event: &Event) {
+        self.world.steps += 1;
         match *event {
             Event::Send {
                 side,
@@ -322,17 +360,13 @@ impl Run {
                 urgent,
             } => {
                 for number in 0..segments {
-                    let bytes: VecDeque<u8> = (0..len)
-                        .map(|_| {
-                            self.next_byte = self.next_byte.wrapping_mul(5).wrapping_add(17);
-                            self.next_byte
-                        })
-                        .collect();
+                    let bytes = noise(self.sent, len);
                     let socket = self.world.socket(side);
                     if socket.end.is_some() {
                         return;
                     }
-                    socket.sent.extend(&bytes);
+                    self.sent += len;
+                    socket.sent.extend_from_slice(&bytes);
                     let urgent = urgent && number == segments / 2;
                     socket.queue.push_back(Segment { bytes, urgent });
                     socket.edge.input = true;
@@ -349,7 +383,7 @@ impl Run {
             Event::Read(side, n) => {
                 let socket = self.world.socket(side);
                 let n = n.min(socket.unread.len());
-                socket.received.extend(socket.unread.drain(..n));
+                socket.received.append(&mut take(&mut socket.unread, n));
                 if n > 0 && std::mem::take(&mut socket.wants_room) {
                     socket.edge.room = true;
                 }
@@ -465,23 +499,65 @@ impl Run {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
-    #[test]
-    fn every_byte_arrives_whatever_happens(
-        mode in prop_oneof![
-            Just(RelayMode::Auto), Just(RelayMode::Copy), Just(RelayMode::Splice),
-        ],
-        header in prop_oneof![Just(0), 1..2 * SEND_BUFFER],
-        events in events(),
-    ) {
-        let mut run = Run::with_header(mode, header);
-        for event in &events {
-            run.happen(event);
+/// A mode, the length of a header and what happens.
+fn stories() -> impl Strategy<Value = (RelayMode, usize, Vec<Event>)> {
+    let mode = prop_oneof![
+        Just(RelayMode::Auto),
+        Just(RelayMode::Copy),
+        Just(RelayMode::Splice),
+    ];
+    let header = prop_oneof![Just(0), 1..2 * SEND_BUFFER];
+    (mode, header, events())
+}
+
+/// A number from the environment.
+fn variable(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().expect("a number"))
+}
+
+/// `TML_PROXY_MODEL_STEPS` makes it longer, `TML_PROXY_MODEL_SEED` repeats a run.
+#[test]
+fn every_byte_arrives_whatever_happens() {
+    const STORIES_AT_ONCE: u32 = 100;
+    let wanted = variable("TML_PROXY_MODEL_STEPS").unwrap_or(STEPS);
+    let seed = variable("TML_PROXY_MODEL_SEED").unwrap_or_else(|| RandomState::new().hash_one(0));
+    let (steps, stories) = (Cell::new(0), stories());
+    for part in 0u64.. {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&seed.to_le_bytes());
+        bytes[8..16].copy_from_slice(&part.to_le_bytes());
+        let config = ProptestConfig {
+            failure_persistence: None,
+            ..ProptestConfig::with_cases(STORIES_AT_ONCE)
+        };
+        let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+        let result =
+            TestRunner::new_with_rng(config, rng).run(&stories, |(mode, header, events)| {
+                let mut run = Run::with_header(mode, header);
+                for event in &events {
+                    run.happen(event);
+                }
+                run.finish();
+                steps.set(steps.get() + run.world.steps);
+                run.check();
+                Ok(())
+            });
+        if let Err(error) = result {
+            panic!("{error}\nto repeat it: TML_PROXY_MODEL_SEED={seed}");
         }
-        run.finish();
-        run.check();
+        if steps.get() >= wanted {
+            break;
+        }
     }
+    // Written past the test's own output, so that it is seen without asking.
+    let told = format!(
+        "relay model: {} steps, TML_PROXY_MODEL_SEED={seed}\n",
+        steps.get()
+    );
+    std::io::stderr()
+        .write_all(told.as_bytes())
+        .expect("stderr is open");
 }
 
 #[test]
