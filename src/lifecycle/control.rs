@@ -12,10 +12,7 @@ use std::{
 
 use crate::{
     listen::{Change, ListenError, Listeners, check_transparent},
-    table::{
-        self, Diff, Hold, Holds, ListenAddr, Mapping, MappingName, Route, RouteChange, Summary,
-        Table,
-    },
+    table::{self, Diff, Hold, Holds, ListenAddr, MappingName, Route, RouteChange, Summary, Table},
     telemetry::EndReason,
     worker::{Command, Lane, SessionChange, SessionChanges, Shared, WorkerHandle},
 };
@@ -92,8 +89,7 @@ impl Control {
         }
         let missing = self.missing(&touched, &holds);
         let opened = self.listeners.prepare(missing, &diff.removed)?;
-        let departed = self.departed(&diff, &table);
-        self.shared.departed.store(Arc::new(departed));
+        self.retire(&diff, &table);
         self.shared.table.store(Arc::new(table));
         self.shared.holds.store(Arc::new(holds));
         self.close(&diff.removed);
@@ -105,22 +101,30 @@ impl Control {
         Ok(diff.summary())
     }
 
-    /// The mappings that `new` has not, those that went before as long as they have sessions. One
-    /// that goes now may get some yet, from the queues of its listeners.
-    fn departed(&self, diff: &Diff, new: &Table) -> Vec<Arc<Mapping>> {
+    /// Keeps what the mappings counted that `new` has not, and the mappings as long as they have
+    /// sessions. One that goes now may get some yet, from the queues of its listeners.
+    fn retire(&self, diff: &Diff, new: &Table) {
         let removed = diff.removed.iter().map(|route| &route.mapping);
         let changed = diff.changed.iter().map(|change| &change.old.mapping);
         let before = self.shared.departed.load();
         let lingering = before.iter().filter(|mapping| mapping.stats.open() > 0);
-        let mut departed = removed.chain(changed).chain(lingering).peekable();
-        if departed.peek().is_none() {
-            return Vec::new();
+        let mut leaving = removed.chain(changed).peekable();
+        let mut departed = Vec::new();
+        let mut names = HashSet::new();
+        // With nothing to leave out there is no need to look at ten thousand names.
+        if leaving.peek().is_some() || !before.is_empty() {
+            names.extend(new.mappings().iter().map(|mapping| &mapping.name));
         }
-        let mut names: HashSet<&MappingName> = new.mappings().iter().map(|m| &m.name).collect();
-        departed
-            .filter(|mapping| names.insert(&mapping.name))
-            .cloned()
-            .collect()
+        for mapping in leaving.filter(|mapping| names.insert(&mapping.name)) {
+            self.shared.stats.retired.add(Arc::clone(&mapping.stats));
+            departed.push(Arc::clone(mapping));
+        }
+        departed.extend(
+            lingering
+                .filter(|mapping| names.insert(&mapping.name))
+                .cloned(),
+        );
+        self.shared.departed.store(Arc::new(departed));
     }
 
     /// Holds a mapping, or lets go of it.
@@ -338,7 +342,7 @@ mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
 
     use super::*;
-    use crate::table::{Departure, ListenHost, Policy};
+    use crate::table::{Departure, ListenHost, Mapping, Policy};
 
     #[test]
     fn a_removed_mapping_without_open_sessions_still_sets_its_queue_a_deadline() {

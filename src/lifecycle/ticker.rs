@@ -14,7 +14,7 @@ use crate::{
     config::Admin,
     session::{SessionFilter, SessionLine, SessionView},
     table::MappingName,
-    telemetry::{EndReason, HISTORY_STEP, MappingStats, PathInfo, PathSummary, Totals},
+    telemetry::{HISTORY_STEP, MappingStats, PathInfo, PathSummary, Totals},
     worker::PathSample,
 };
 
@@ -55,26 +55,18 @@ async fn count(sources: &Sources) {
 
 fn totals(sources: &Sources) -> Totals {
     let shared = &sources.shared;
-    let mut totals = Totals {
+    let tally = shared.tally();
+    Totals {
         open: shared.stats.sessions_open().into(),
         accept_pauses: shared.stats.accept_pauses.load(Relaxed),
         pipes_denied: shared.pipes.denied(),
         log_dropped: shared.log.dropped(),
-        ..Totals::default()
-    };
-    for mapping in shared.table.load().mappings() {
-        let stats = &mapping.stats;
-        let ends = EndReason::ALL.into_iter();
-        totals.opened += stats.opened();
-        totals.bytes_up += stats.bytes_up();
-        totals.bytes_down += stats.bytes_down();
-        totals.refused += ends
-            .filter(|reason| reason.is_refusal())
-            .map(|reason| stats.ended(reason))
-            .sum::<u64>();
-        totals.connect_failures += stats.connect_failures_in_all();
+        opened: tally.opened,
+        refused: tally.refusals().map(|(_, count)| count).sum(),
+        connect_failures: tally.connect_failures,
+        bytes_up: tally.bytes_up,
+        bytes_down: tally.bytes_down,
     }
-    totals
 }
 
 /// Keeps what is known of the ways to the targets up to date.

@@ -14,6 +14,7 @@ mod reason;
 mod reloads;
 mod sampler;
 mod stats;
+mod tally;
 mod usage;
 
 pub use events::{Event, Events, SESSION_LOG};
@@ -26,4 +27,5 @@ pub use reason::EndReason;
 pub use reloads::{ReloadReport, Reloads};
 pub use sampler::Sampler;
 pub use stats::{ConnectFailure, MappingStats, ProcessStats};
+pub use tally::{Retired, Tally};
 pub use usage::Usage;

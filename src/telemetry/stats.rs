@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{EndReason, Histogram, PathStats};
+use super::{EndReason, Histogram, PathStats, Retired};
 
 /// Bounds of the time from accepting a client to its target's answer: a target nearby takes less
 /// than a millisecond, one that lost its first packet a second more than usual.
@@ -211,6 +211,8 @@ impl MappingStats {
 #[derive(Debug, Default)]
 pub struct ProcessStats {
     sessions_open: AtomicU32,
+    /// What mappings counted that are gone.
+    pub retired: Retired,
     /// Bytes delivered through a pipe, counted when a session ends.
     pub spliced_bytes: AtomicU64,
     /// Bytes delivered by copying, counted when a session ends.

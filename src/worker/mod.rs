@@ -38,7 +38,7 @@ use crate::{
     relay::PipeBudget,
     session::{Session, SessionFilter, SessionLine, SessionView},
     table::{Departure, Holds, ListenAddr, Mapping, MappingName, Route, Table},
-    telemetry::{EndReason, LogQueue, PathInfo, ProcessStats, Sampler},
+    telemetry::{EndReason, LogQueue, PathInfo, ProcessStats, Sampler, Tally},
 };
 
 /// What the workers of a process share.
@@ -71,6 +71,15 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// What all mappings have counted since the start, those that are gone included.
+    pub fn tally(&self) -> Tally {
+        let mut tally = self.stats.retired.tally();
+        for mapping in self.table.load().mappings() {
+            tally.add(&mapping.stats);
+        }
+        tally
+    }
+
     /// Puts a line into the session log, if anybody reads that.
     pub fn record(&self, line: SessionLine) {
         if self.log_sessions {

@@ -1,6 +1,6 @@
 //! What a scrape has after something happened.
 
-use tml_proxy::admin::SERIES;
+use tml_proxy::admin::{SERIES, api::model::Status};
 
 use crate::{desk::Desk, harness::Peer};
 
@@ -69,6 +69,28 @@ fn series_of_a_mapping_go_with_it() {
         !page.contains("mapping=\"m\"") && page.contains("mapping=\"n\""),
         "{page}"
     );
+}
+
+#[test]
+fn the_status_forgets_no_session_when_its_mapping_goes() {
+    let desk = Desk::new("", "");
+    let (mut client, mut server) = desk.scene.pair();
+    client.exchange(&mut server, b"before");
+    drop((client, server));
+    let (mut client, mut server) = desk.scene.pair();
+    let renamed = desk.config("").replace("name = \"m\"", "name = \"n\"");
+    desk.scene.proxy.reload(&renamed);
+    client.exchange(&mut server, b"behind");
+    drop((client, server));
+    desk.scene.proxy.settles();
+    let (mut client, mut server) = desk.scene.pair();
+    client.exchange(&mut server, b"after");
+    drop((client, server));
+    desk.scene.proxy.settles();
+    desk.scene.proxy.reload(&desk.config(""));
+    let status: Status = desk.get("/api/v1/status");
+    assert_eq!(status.sessions_opened, 3);
+    assert_eq!((status.bytes_up, status.bytes_down), (17, 17));
 }
 
 #[test]

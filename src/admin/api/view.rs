@@ -25,7 +25,7 @@ pub(in crate::admin) fn status(sources: &Sources) -> model::Status {
     let shared = &sources.shared;
     let table = shared.table.load();
     let report = sources.reloads.read();
-    let sum = |part: fn(&Mapping) -> u64| table.mappings().iter().map(|m| part(m)).sum();
+    let tally = shared.tally();
     let usage = Usage::read();
     let (started, started_at) = sources.started;
     model::Status {
@@ -38,20 +38,14 @@ pub(in crate::admin) fn status(sources: &Sources) -> model::Status {
         listeners: report.listeners as u64,
         sessions: shared.stats.sessions_open().into(),
         sessions_limit: shared.gate.max_sessions().into(),
-        sessions_opened: sum(|mapping| mapping.stats.opened()),
-        refused: EndReason::ALL
-            .into_iter()
-            .filter(|reason| reason.is_refusal())
-            .map(|reason| {
-                let mappings = table.mappings().iter();
-                let count = mappings.map(|mapping| mapping.stats.ended(reason)).sum();
-                (reason.word().to_owned(), count)
-            })
-            .filter(|(_, count)| *count > 0)
+        sessions_opened: tally.opened,
+        refused: tally
+            .refusals()
+            .map(|(reason, count)| (reason.word().to_owned(), count))
             .collect(),
         sources_put_aside: shared.gate.sources().put_aside(),
-        bytes_up: sum(|mapping| mapping.stats.bytes_up()),
-        bytes_down: sum(|mapping| mapping.stats.bytes_down()),
+        bytes_up: tally.bytes_up,
+        bytes_down: tally.bytes_down,
         pipes: model::Pipes {
             in_use: shared.pipes.in_use() as u64,
             free: shared.pipes.free() as u64,

@@ -1,0 +1,114 @@
+//! What all mappings have counted together since the start, those that are gone included.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{EndReason, MappingStats};
+
+/// Sums of what mappings have counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Sessions opened.
+    pub opened: u64,
+    /// Bytes delivered to targets.
+    pub bytes_up: u64,
+    /// Bytes delivered to clients.
+    pub bytes_down: u64,
+    /// Failed connections to targets.
+    pub connect_failures: u64,
+    ended: [u64; EndReason::ALL.len()],
+}
+
+impl Tally {
+    /// Adds what one mapping has counted.
+    pub fn add(&mut self, stats: &MappingStats) {
+        self.opened += stats.opened();
+        self.bytes_up += stats.bytes_up();
+        self.bytes_down += stats.bytes_down();
+        self.connect_failures += stats.connect_failures_in_all();
+        for reason in EndReason::ALL {
+            self.ended[reason as usize] += stats.ended(reason);
+        }
+    }
+
+    /// Clients that got no session, by reason; only those reasons that there were.
+    pub fn refusals(&self) -> impl Iterator<Item = (EndReason, u64)> {
+        EndReason::ALL
+            .into_iter()
+            .filter(|reason| reason.is_refusal())
+            .map(|reason| (reason, self.ended[reason as usize]))
+            .filter(|(_, count)| *count > 0)
+    }
+}
+
+/// The counters of mappings that have left the table.
+///
+/// Sessions that outlive their mapping go on counting with them; what nobody counts with any more is
+/// kept as a sum, so that mappings may come and go for ever.
+#[derive(Debug, Default)]
+pub struct Retired(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    sum: Tally,
+    counting: Vec<Arc<MappingStats>>,
+}
+
+impl Retired {
+    /// Takes on the counters of a mapping that leaves the table.
+    pub fn add(&self, stats: Arc<MappingStats>) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.settle();
+        state.counting.push(stats);
+    }
+
+    /// What they have counted together.
+    pub fn tally(&self) -> Tally {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.settle();
+        let mut tally = state.sum.clone();
+        for stats in &state.counting {
+            tally.add(stats);
+        }
+        tally
+    }
+}
+
+impl State {
+    fn settle(&mut self) {
+        let sum = &mut self.sum;
+        // Unlike a look at the count of owners, this sees everything the others did before they left.
+        self.counting.retain_mut(|stats| match Arc::get_mut(stats) {
+            Some(stats) => {
+                sum.add(stats);
+                false
+            }
+            None => true,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_mapping_counted_stays_when_it_and_its_sessions_are_gone() {
+        let retired = Retired::default();
+        let stats = Arc::new(MappingStats::default());
+        assert!(stats.try_open(None));
+        stats.add_up(3);
+        retired.add(Arc::clone(&stats));
+        stats.add_up(4);
+        stats.refuse(EndReason::Denied);
+        assert_eq!(retired.tally().bytes_up, 7);
+        drop(stats);
+        for _ in 0..2 {
+            let tally = retired.tally();
+            assert_eq!((tally.opened, tally.bytes_up), (1, 7));
+            assert_eq!(
+                tally.refusals().collect::<Vec<_>>(),
+                [(EndReason::Denied, 1)]
+            );
+        }
+    }
+}
