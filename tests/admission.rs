@@ -1,18 +1,12 @@
-//! Who may connect, how many, and what happens when the process runs out of descriptors.
+//! Who may connect, and how many.
 
 mod harness;
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    process::Command,
-};
+use std::net::{IpAddr, SocketAddr};
 
 use harness::{
-    Line, Peer, Proxy, Scene, Setup, Target, config, mapping,
-    metrics::Scraper,
-    ports, process,
+    Line, Peer, Proxy, Scene, Setup, Target, config, mapping, ports,
     require::{Need, require},
-    wait_until,
 };
 
 fn ip(text: &str) -> IpAddr {
@@ -197,66 +191,4 @@ fn a_low_descriptor_limit_means_few_sessions_not_trouble() {
     scene.proxy.settles();
     served(&scene, Peer::connect(scene.port));
     scene.finish();
-}
-
-/// The limit is lowered under the running process: no budget can know that.
-#[test]
-fn running_out_of_descriptors_leaves_sessions_alone_and_passes() {
-    if !require(&[Need::Tool("prlimit")]) {
-        return;
-    }
-    let scene = Scene::new("");
-    let (mut client, mut server) = scene.pair();
-    client.exchange(&mut server, b"before");
-
-    // A connection for scrapes that is there already: there can be no new one.
-    let mut scraper = Scraper::connect(scene.proxy.admin());
-    assert_eq!(
-        scraper.scrape().sum("tml_proxy_accept_errors_total", &[]),
-        0
-    );
-    let lowest = process::lowest_free_descriptor(scene.proxy.id());
-    let usual = limit_descriptors(&scene.proxy, lowest);
-    let mut waiting: Vec<Peer> = (0..5).map(|_| Peer::connect(scene.port)).collect();
-    wait_until("an accept to fail", || {
-        let pauses = [("cause", "pause")];
-        scraper
-            .scrape()
-            .sum("tml_proxy_accept_errors_total", &pauses)
-            > 0
-    });
-    for _ in 0..100 {
-        client.exchange(&mut server, b"during");
-    }
-    scene.proxy.rests();
-
-    limit_descriptors(&scene.proxy, usual);
-    for peer in &mut waiting {
-        let mut server = scene.target.accept();
-        server.send(b"after");
-        drop(server);
-        peer.expect(b"after");
-        peer.expect_end();
-    }
-    drop(waiting);
-    served(&scene, Peer::connect(scene.port));
-    let addr = client.addr();
-    drop((client, server));
-    scene.ends(addr, "closed", 606, 606);
-    scene.finish();
-}
-
-/// Sets the soft limit and returns the one before.
-fn limit_descriptors(proxy: &Proxy, soft: u64) -> u64 {
-    let pid = proxy.id().to_string();
-    let before = process::succeed(Command::new("prlimit").args([
-        "--pid",
-        &pid,
-        "--nofile",
-        "--raw",
-        "--noheadings",
-        "--output=SOFT",
-    ]));
-    process::succeed(Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={soft}:")]));
-    before.trim().parse().expect("a number")
 }

@@ -92,6 +92,11 @@ fn classify(errno: Errno) -> AcceptError {
     }
 }
 
+/// Whether it is descriptors that have run out, of the process or of the machine.
+pub fn is_descriptor_shortage(errno: Errno) -> bool {
+    matches!(errno, Errno::MFILE | Errno::NFILE)
+}
+
 /// How long to leave a listener alone: 5 ms at first, doubling up to a second.
 #[derive(Debug, Clone, Copy)]
 pub struct Backoff {
@@ -127,12 +132,17 @@ mod tests {
 
     #[test]
     fn a_shortage_pauses_a_lost_connection_does_not() {
-        assert_eq!(classify(Errno::MFILE), AcceptError::Pause(Errno::MFILE));
-        assert_eq!(
-            classify(Errno::CONNABORTED),
-            AcceptError::Retry(Errno::CONNABORTED)
-        );
-        assert_eq!(classify(Errno::PERM), AcceptError::Retry(Errno::PERM));
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
+            assert_eq!(classify(errno), AcceptError::Pause(errno));
+        }
+        for errno in [
+            Errno::CONNABORTED,
+            Errno::PERM,
+            Errno::INTR,
+            Errno::HOSTUNREACH,
+        ] {
+            assert_eq!(classify(errno), AcceptError::Retry(errno));
+        }
         assert_eq!(classify(Errno::BADF), AcceptError::Fatal(Errno::BADF));
         assert_eq!(classify(Errno::AGAIN), AcceptError::Empty);
     }

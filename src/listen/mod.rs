@@ -2,12 +2,15 @@
 //!
 //! One socket per public address and never two: closing one of several that share an address
 //! would reset the connections waiting in its queue. [`bind`] opens a socket or says why not;
-//! [`Listeners`] is the set in force; [`accept`] takes one connection and sorts the errors.
+//! [`Listeners`] is the set in force; [`accept`] takes one connection and sorts the errors;
+//! [`Reserve`] is how one is taken when there is no descriptor for it.
 
 mod accept;
 mod bind;
+mod reserve;
 mod set;
 
-pub use accept::{AcceptError, Accepted, Backoff, Front, accept};
+pub use accept::{AcceptError, Accepted, Backoff, Front, accept, is_descriptor_shortage};
 pub use bind::{ListenError, ListenStep, bind, check_transparent};
+pub use reserve::Reserve;
 pub use set::{Change, Listeners, Opened};

@@ -7,6 +7,7 @@
 
 mod greet;
 mod lanes;
+mod shortage;
 mod survey;
 
 use std::{
@@ -37,7 +38,7 @@ use super::{
 };
 use crate::{
     limit::OnRefuse,
-    listen::{AcceptError, Accepted, Backoff, accept},
+    listen::{AcceptError, Accepted, Backoff, Reserve, accept},
     os_error::in_words,
     relay::{PipePool, Side},
     session::{
@@ -101,6 +102,7 @@ pub(super) struct EventLoop {
     /// Whether sessions and connections stay where they are.
     stay: bool,
     accept_logged: Option<Instant>,
+    reserve: Reserve,
     /// The slot at which the next sample of the ways to the targets begins.
     sampled_up_to: usize,
 }
@@ -158,6 +160,7 @@ impl EventLoop {
             draining: false,
             stay: false,
             accept_logged: None,
+            reserve: Reserve::set_aside(),
             sampled_up_to: 0,
         })
     }
@@ -351,6 +354,7 @@ impl EventLoop {
             match accept(&*listener.socket) {
                 Ok(accepted) => {
                     listener.backoff.reset();
+                    self.reserve.refill();
                     self.place(accepted, route);
                 }
                 Err(AcceptError::Empty) => return,
@@ -358,7 +362,7 @@ impl EventLoop {
                     self.shared.stats.accept_retries.fetch_add(1, Relaxed);
                     tracing::debug!(listen = %listener.addr, errno = in_words(&errno.into()), "connection lost before it was accepted");
                 }
-                Err(AcceptError::Pause(errno)) => return self.pause(key, errno),
+                Err(AcceptError::Pause(errno)) => return self.run_short(key, &route, errno),
                 Err(AcceptError::Fatal(errno)) => {
                     self.shared.stats.accept_failures.fetch_add(1, Relaxed);
                     tracing::error!(listen = %listener.addr, errno = in_words(&errno.into()), "listener failed and is closed");
@@ -367,29 +371,6 @@ impl EventLoop {
                 }
             }
         }
-    }
-
-    /// Leaves a listener alone for a while: trying at once would fail the same way.
-    fn pause(&mut self, key: Key, errno: Errno) {
-        let Some(listener) = self.listeners.get_mut(key) else {
-            return;
-        };
-        let pause = listener.backoff.pause();
-        self.shared.stats.accept_pauses.fetch_add(1, Relaxed);
-        if self
-            .accept_logged
-            .is_none_or(|last| self.now.duration_since(last) >= ACCEPT_LOG_EVERY)
-        {
-            self.accept_logged = Some(self.now);
-            tracing::warn!(
-                listen = %listener.addr,
-                errno = in_words(&errno.into()),
-                pause_ms = pause.as_millis() as u64,
-                "out of resources: not accepting for a moment"
-            );
-        }
-        self.paused.push((self.now + pause, key));
-        self.watch_listener(key, EventFlags::empty());
     }
 
     fn watch_listener(&mut self, key: Key, events: EventFlags) {

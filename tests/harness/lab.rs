@@ -10,7 +10,11 @@ use std::{
     thread,
 };
 
-use super::{Peer, Setup, Target, process::succeed};
+use super::{
+    Peer, Setup, Target,
+    process::succeed,
+    wire::{Faults, Wire},
+};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// A network namespace, removed when dropped.
@@ -101,6 +105,8 @@ pub struct Lab {
     pub proxy: Netns,
     /// Has [`TARGET`] on `far`.
     pub target: Netns,
+    /// The cables in front of the proxy and behind it, if they are special.
+    pub wires: Vec<Wire>,
 }
 
 /// The client's address.
@@ -115,13 +121,33 @@ pub const TARGET: Ipv6Addr = Ipv6Addr::new(0xfd9d, 0x773b, 0xe6f8, 1, 0, 0, 0, 0
 impl Lab {
     /// Builds it.
     pub fn new() -> Self {
-        let lab = Self {
+        let lab = Self::unconnected();
+        lab.client.link("near", &lab.proxy, "front");
+        lab.proxy.link("back", &lab.target, "far");
+        lab.with_addresses()
+    }
+
+    /// Builds it with cables that have such faults in front of the proxy and behind it.
+    pub fn with_faults([front, back]: [Faults; 2]) -> Self {
+        let mut lab = Self::unconnected();
+        lab.wires = vec![
+            Wire::between((&lab.client, "near"), (&lab.proxy, "front"), front),
+            Wire::between((&lab.proxy, "back"), (&lab.target, "far"), back),
+        ];
+        lab.with_addresses()
+    }
+
+    fn unconnected() -> Self {
+        Self {
             client: Netns::new("client"),
             proxy: Netns::new("proxy"),
             target: Netns::new("target"),
-        };
-        lab.client.link("near", &lab.proxy, "front");
-        lab.proxy.link("back", &lab.target, "far");
+            wires: Vec::new(),
+        }
+    }
+
+    fn with_addresses(self) -> Self {
+        let lab = self;
         lab.client.ip(&format!("addr add {CLIENT}/24 dev near"));
         lab.proxy.ip(&format!("addr add {PROXY}/24 dev front"));
         lab.proxy

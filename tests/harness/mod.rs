@@ -7,6 +7,8 @@
 #![allow(dead_code, unused_imports, reason = "each test file uses a part of it")]
 
 pub mod config;
+pub mod figure;
+pub mod forge;
 pub mod lab;
 pub mod log;
 pub mod metrics;
@@ -19,8 +21,10 @@ pub mod scene;
 pub mod stream;
 pub mod temp;
 pub mod wait;
+pub mod wire;
 
 pub use config::{config, mapping};
+pub use figure::figure;
 pub use log::Line;
 pub use peers::{Peer, Target, both_ways};
 pub use proxy::{Proxy, Setup};

@@ -103,6 +103,11 @@ impl Peer {
         self.local
     }
 
+    /// Whether it was reset so soon that connecting told of it; reading then tells of an end.
+    pub fn was_reset_at_once(&self) -> bool {
+        self.reset_at_once
+    }
+
     /// The socket.
     pub fn stream(&self) -> &TcpStream {
         &self.stream
@@ -301,9 +306,15 @@ impl Target {
     /// A listening socket whose queue is full: it answers no further connection. The peers returned
     /// fill the queue.
     pub fn full() -> (Self, Vec<Peer>) {
+        Self::full_at(SocketAddr::from((Ipv6Addr::LOCALHOST, 0)))
+    }
+
+    /// The same at an address.
+    pub fn full_at(addr: SocketAddr) -> (Self, Vec<Peer>) {
         let socket = Socket::new(Domain::IPV6, Type::STREAM, None).expect("a TCP socket");
-        let addr = SocketAddr::from((Ipv6Addr::LOCALHOST, 0));
-        socket.bind(&addr.into()).expect("any port");
+        // As the standard library does: an address that was just in use may be used again.
+        socket.set_reuse_address(true).expect("a fresh socket");
+        socket.bind(&addr.into()).expect("a free port");
         // A queue of 0 holds one connection: the kernel refuses when it is over the limit.
         socket.listen(0).expect("a bound socket");
         let target = Self::of(socket.into());

@@ -149,6 +149,13 @@ pub fn descriptors(pid: u32) -> usize {
         .count()
 }
 
+/// How many threads there are.
+pub fn threads(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/task"))
+        .expect("a running process")
+        .count()
+}
+
 /// The number the next descriptor will get.
 pub fn lowest_free_descriptor(pid: u32) -> u64 {
     (0..)
@@ -212,4 +219,28 @@ pub fn listening_inodes(pid: u32, port: u16) -> Vec<u64> {
     inodes.sort_unstable();
     inodes.dedup();
     inodes
+}
+
+/// Connections of `pid`'s network namespace that were begun by the other side and not completed.
+pub fn half_open(pid: u32) -> usize {
+    ["tcp", "tcp6"]
+        .iter()
+        .filter_map(|table| fs::read_to_string(format!("/proc/{pid}/net/{table}")).ok())
+        .flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>())
+        .filter(|line| line.split_whitespace().nth(3) == Some("03"))
+        .count()
+}
+
+/// Whether all of its threads have been stopped by a signal.
+pub fn is_stopped(pid: u32) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("a running process");
+    tasks
+        .map(|task| fs::read_to_string(task.expect("a thread").path().join("stat")))
+        .all(|stat| {
+            // The state stands behind the name, which may have anything in it.
+            stat.is_ok_and(|stat| {
+                stat.rsplit_once(") ")
+                    .is_some_and(|(_, rest)| rest.starts_with('T'))
+            })
+        })
 }

@@ -1,0 +1,325 @@
+//! What the machine runs out of, one thing at a time: sessions that are open go on, new clients
+//! learn it by a reset with a reason, the processor rests, and when there is enough again nothing
+//! is left of it.
+//!
+//! Pipes are in `unprivileged.rs`, the budget of descriptors in `admission.rs`.
+
+mod harness;
+
+use std::{
+    fs,
+    net::{Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    process::Command,
+    thread,
+    time::Duration,
+};
+
+use harness::{
+    Peer, Proxy, Scene, Setup, Stream, Target, both_ways, config,
+    lab::Lab,
+    mapping,
+    metrics::Scraper,
+    process,
+    require::{Need, require},
+    wait_until,
+};
+use socket2::{Domain, Socket, Type};
+
+const PORT: u16 = 22014;
+
+/// The limit is lowered under the running process: no budget can know that. The descriptor kept in
+/// reserve is what a client is accepted with, to be turned away.
+#[test]
+fn without_a_descriptor_left_clients_are_reset_and_sessions_go_on() {
+    if !require(&[Need::Tool("prlimit")]) {
+        return;
+    }
+    let scene = Scene::new("");
+    let (mut client, mut server) = scene.pair();
+    client.exchange(&mut server, b"before");
+
+    // A connection for scrapes that is there already: there can be no new one.
+    let mut scraper = Scraper::connect(scene.proxy.admin());
+    scraper.scrape();
+    let before = process::descriptors(scene.proxy.id());
+    let lowest = process::lowest_free_descriptor(scene.proxy.id());
+    let usual = limit_descriptors(&scene.proxy, lowest);
+    for _ in 0..50 {
+        let mut peer = Peer::connect(scene.port);
+        peer.expect_reset();
+        let line = scene.proxy.ended_session(peer.addr());
+        // The proxy may have had one open for a moment when the limit was chosen: then a client can
+        // be accepted, and it is the socket towards the target for which there is none.
+        assert!(["no_resources", "connect_failed"].contains(&line.text("reason")));
+        assert_eq!(line.text("end"), "RC");
+        // An admin connection without requests is closed after a while.
+        scraper.scrape();
+    }
+    wait_until("every client and a pause to be counted", || {
+        let metrics = scraper.scrape();
+        metrics.sum("tml_proxy_sessions_ended_total", &[]) == 50
+            && metrics.sum(
+                "tml_proxy_sessions_ended_total",
+                &[("reason", "no_resources")],
+            ) > 0
+            && metrics.sum("tml_proxy_accept_errors_total", &[("cause", "pause")]) > 0
+    });
+    for _ in 0..100 {
+        client.exchange(&mut server, b"during");
+    }
+    scene.proxy.rests();
+    wait_until("as few descriptors as before", || {
+        process::descriptors(scene.proxy.id()) <= before
+    });
+
+    limit_descriptors(&scene.proxy, usual);
+    for _ in 0..50 {
+        let (mut client, mut server) = scene.pair();
+        client.exchange(&mut server, b"after");
+    }
+    client.exchange(&mut server, b"after");
+    let addr = client.addr();
+    drop((client, server, scraper));
+    scene.ends(addr, "closed", 611, 611);
+    scene.finish();
+}
+
+/// Sets the soft limit and returns the one before.
+fn limit_descriptors(proxy: &Proxy, soft: u64) -> u64 {
+    let pid = proxy.id().to_string();
+    let before = process::succeed(Command::new("prlimit").args([
+        "--pid",
+        &pid,
+        "--nofile",
+        "--raw",
+        "--noheadings",
+        "--output=SOFT",
+    ]));
+    process::succeed(Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={soft}:")]));
+    before.trim().parse().expect("a number")
+}
+
+/// One source address has so many ports towards one target and no more.
+#[test]
+fn without_a_source_port_left_clients_are_reset_and_sessions_go_on() {
+    if !require(&[Need::Root, Need::Tool("ip")]) {
+        return;
+    }
+    const PORTS: usize = 16;
+    let lab = Lab::new();
+    lab.proxy
+        .sysctl("net.ipv4.ip_local_port_range", "40000 40015");
+    let target = lab.listen(22);
+    let text = config([mapping("m", PORT, target.addr(), "")]);
+    let proxy = Proxy::start_with(&lab.setup(), &text);
+    let admin = proxy.admin();
+    let mut scraper = lab.proxy.run(|| Scraper::connect(admin));
+
+    let mut pairs: Vec<(Peer, Peer)> = (0..PORTS)
+        .map(|_| (lab.connect(PORT), target.accept()))
+        .collect();
+    for _ in 0..20 {
+        let mut client = lab.connect(PORT);
+        client.expect_reset();
+        let line = proxy.ended_session(client.addr());
+        assert_eq!(line.text("reason"), "connect_failed");
+        assert_eq!(line.text("end"), "RC");
+    }
+    for (client, server) in &mut pairs {
+        client.exchange(server, b"not affected");
+    }
+    let failures = [("mapping", "m"), ("cause", "local")];
+    wait_until("every failure to be counted", || {
+        let metrics = scraper.scrape();
+        metrics.sum("tml_proxy_connect_failures_total", &failures) == 20
+    });
+    let metrics = scraper.scrape();
+    assert_eq!(
+        metrics.sum("tml_proxy_sessions_open", &[("mapping", "m")]),
+        PORTS as u64
+    );
+    proxy.rests();
+
+    // Where the target closes first, it is the target's port that has to wait.
+    for (mut client, server) in pairs {
+        drop(server);
+        client.expect_end();
+        let addr = client.addr();
+        drop(client);
+        assert_eq!(proxy.ended_session(addr).text("reason"), "closed");
+        let (mut client, mut server) = (lab.connect(PORT), target.accept());
+        client.exchange(&mut server, b"a port again");
+        drop(server);
+        client.expect_end();
+    }
+    lab.proxy
+        .sysctl("net.ipv4.ip_local_port_range", "32768 60999");
+    proxy.settles();
+}
+
+/// A group of processes with limits of its own (cgroups of the first version, where the memory of
+/// sockets can be limited by itself), removed when dropped.
+struct Group(PathBuf);
+
+impl Group {
+    /// Makes one, where this kernel has such groups.
+    fn new(tag: &str) -> Option<Self> {
+        let controller = PathBuf::from("/sys/fs/cgroup/memory");
+        if !controller.join("memory.kmem.tcp.limit_in_bytes").exists() {
+            eprintln!("skipped, this machine lacks: the memory controller of cgroups version 1");
+            return None;
+        }
+        let path = controller.join(format!("tml-{}-{tag}", std::process::id()));
+        fs::create_dir(&path).expect("root may make groups");
+        Some(Self(path))
+    }
+
+    fn set(&self, file: &str, value: u64) {
+        fs::write(self.0.join(file), value.to_string()).expect("a limit of this group");
+    }
+
+    fn get(&self, file: &str) -> u64 {
+        let text = fs::read_to_string(self.0.join(file)).expect("a file of this group");
+        text.trim().parse().expect("a number")
+    }
+
+    /// The words that run a program in it.
+    fn through(&self) -> Vec<String> {
+        let enter = format!("echo $$ >{}/cgroup.procs; exec \"$@\"", self.0.display());
+        ["sh", "-c", &enter, "sh"].map(str::to_owned).to_vec()
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // The kernel removes it once its last process is gone, which may take a moment.
+        for _ in 0..200 {
+            if fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// A target whose connections take in little, so that bytes wait in the proxy's sockets.
+fn narrow_target() -> Target {
+    let socket = Socket::new(Domain::IPV6, Type::STREAM, None).expect("a TCP socket");
+    socket.set_recv_buffer_size(8192).expect("any size will do");
+    let addr = SocketAddr::from((Ipv6Addr::LOCALHOST, 0));
+    socket.bind(&addr.into()).expect("any port");
+    socket.listen(128).expect("a bound socket");
+    Target::of(socket.into())
+}
+
+/// Readers have stopped and the kernel gives the proxy's sockets no more memory.
+#[test]
+fn without_memory_for_sockets_sessions_are_slow_and_lose_nothing() {
+    if !require(&[Need::Root]) {
+        return;
+    }
+    const LENGTH: u64 = 4_000_000;
+    const LIMIT: u64 = 1 << 20;
+    let Some(group) = Group::new("sockets") else {
+        return;
+    };
+    group.set("memory.kmem.tcp.limit_in_bytes", LIMIT);
+    let setup = Setup {
+        through: group.through(),
+        ..Setup::default()
+    };
+    let scene = Scene::leading_to(narrow_target(), &setup, "", "");
+    let (mut typing, mut shell) = scene.pair();
+    typing.exchange(&mut shell, b"x");
+    let addr = SocketAddr::from(([127, 0, 0, 1], scene.port));
+    let mut all: Vec<(Peer, Peer, [Stream; 2])> = (0..20)
+        .map(|number| {
+            let client = Peer::connect_prepared(addr, |socket| {
+                socket.set_recv_buffer_size(8192).expect("any size will do");
+            });
+            let server = scene.target.accept();
+            let streams = [2 * number, 2 * number + 1].map(Stream::new);
+            (client, server, streams)
+        })
+        .collect();
+    thread::scope(|scope| {
+        for (client, server, [up, down]) in &mut all {
+            let quiet = Duration::from_millis(300);
+            scope.spawn(move || client.offer_stream(up, LENGTH, quiet));
+            scope.spawn(move || server.offer_stream(down, LENGTH, quiet));
+        }
+    });
+    // What a socket holds already it may keep, so this goes a little past the limit.
+    let held = group.get("memory.kmem.tcp.usage_in_bytes");
+    println!("{held} bytes are held where {LIMIT} are allowed");
+    assert!((LIMIT..4 * LIMIT).contains(&held), "{held} bytes held");
+    scene.proxy.rests();
+    for _ in 0..20 {
+        typing.exchange(&mut shell, b"x");
+    }
+    let (mut late, mut late_server) = scene.pair();
+    late.exchange(&mut late_server, b"new sessions start");
+
+    let each = all
+        .iter()
+        .map(|(client, server, streams)| (client, server, streams.clone()));
+    both_ways(each, LENGTH);
+    for (client, ..) in &all {
+        scene.ends(client.addr(), "closed", LENGTH, LENGTH);
+    }
+    drop((all, typing, shell, late, late_server));
+    scene.proxy.settles();
+    wait_until("the memory to be given back", || {
+        group.get("memory.kmem.tcp.usage_in_bytes") < LIMIT / 2
+    });
+    scene.finish();
+}
+
+/// What bounds memory is the number of sessions: a full process that is flooded stays where it is.
+#[test]
+fn a_full_process_that_is_flooded_stays_within_its_memory() {
+    if !require(&[Need::Root, Need::Descriptors(4000)]) {
+        return;
+    }
+    const SESSIONS: usize = 1000;
+    let Some(group) = Group::new("memory") else {
+        return;
+    };
+    group.set("memory.limit_in_bytes", 64 << 20);
+    let setup = Setup {
+        through: group.through(),
+        ..Setup::default()
+    };
+    let process = format!("[limits]\nmax_sessions = {SESSIONS}\n");
+    let scene = Scene::with(&setup, &process, "");
+    let at_rest = group.get("memory.usage_in_bytes");
+    let mut pairs: Vec<(Peer, Peer)> = (0..SESSIONS).map(|_| scene.pair()).collect();
+    let full = group.get("memory.usage_in_bytes");
+    for _ in 0..3000 {
+        Peer::connect(scene.port).expect_reset();
+    }
+    let flooded = group.get("memory.max_usage_in_bytes");
+    println!(
+        "{at_rest} bytes at rest, {full} with {SESSIONS} sessions, {flooded} at most in the flood"
+    );
+    assert!(flooded < full + (4 << 20), "the flood took memory");
+    for (client, server) in &mut pairs {
+        client.exchange(server, b"not affected");
+    }
+    let no_resources = [("reason", "no_resources")];
+    assert_eq!(
+        scene
+            .proxy
+            .metrics()
+            .sum("tml_proxy_sessions_ended_total", &no_resources),
+        3000
+    );
+    scene.proxy.rests();
+    drop(pairs);
+    scene.proxy.settles();
+    let (mut client, mut server) = scene.pair();
+    client.exchange(&mut server, b"served again");
+    drop((client, server));
+    scene.finish();
+}
