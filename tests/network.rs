@@ -81,6 +81,30 @@ fn a_target_that_answers_nothing_runs_out_of_time() {
     cannot_connect(&lab, &proxy, "connect_timeout", "timeout");
 }
 
+/// Where nobody listens, the kernel may call from the very port it calls: such a connection leads
+/// back to itself, and whatever the client sent would come back to it.
+#[test]
+fn a_dead_port_of_this_machine_is_refused_even_if_it_is_the_one_to_call_from() {
+    if !available() {
+        return;
+    }
+    let lab = Lab::new();
+    let target = "[::1]:40001".parse().expect("a literal");
+    let proxy = proxy(&lab, target, "");
+    lab.proxy
+        .sysctl("net.ipv4.ip_local_port_range", "40000 40001");
+    for _ in 0..10 {
+        let mut client = lab.connect(PORT);
+        client.expect_reset();
+        let line = proxy.ended_session(client.addr());
+        assert_eq!(line.text("reason"), "connect_refused");
+        assert_eq!((line.number("bytes_up"), line.number("bytes_down")), (0, 0));
+    }
+    lab.proxy
+        .sysctl("net.ipv4.ip_local_port_range", "32768 60999");
+    proxy.settles();
+}
+
 /// A session over the lab that has exchanged a few bytes.
 fn session(lab: &Lab, more: &str) -> (Proxy, Target, Peer, Peer) {
     let target = lab.listen(22);

@@ -300,6 +300,14 @@ impl Session {
             None if !events.intersects(EventFlags::OUT) => return Verdict::Wait,
             None => {}
         }
+        self.source = getsockname(&self.target)
+            .ok()
+            .and_then(|addr| addr.try_into().ok());
+        // Where nobody listens on a port of this machine, the kernel may pick that very port to call
+        // from; the socket is then connected to itself and would send the client its own bytes.
+        if self.source == Some(self.route.target) {
+            return Verdict::End(EndReason::ConnectRefused);
+        }
         self.connected = Some(turn.now);
         self.active = turn.now;
         if let Some(extras) = &mut self.extras {
@@ -310,9 +318,6 @@ impl Session {
             .stats
             .connect_latency
             .observe(turn.now.duration_since(self.opened));
-        self.source = getsockname(&self.target)
-            .ok()
-            .and_then(|addr| addr.try_into().ok());
         if let Some(version) = self.route.mapping.policy.send_proxy {
             let header = self.header(version);
             self.relay.prepend(Side::Target, header.into());

@@ -3,7 +3,15 @@
 //! Targets without a route, and hosts that answer nothing, need a network of their own: see
 //! `network.rs`.
 
-use super::harness::{Peer, Proxy, Scene, Target, config, mapping, ports};
+use std::io::{ErrorKind, Read};
+
+use rustix::process::Signal;
+
+use super::harness::{
+    Peer, Proxy, Scene, Target, config, mapping, ports,
+    process::{descriptors, is_stopped},
+    wait_until,
+};
 
 #[test]
 fn a_refused_connection_resets_the_client() {
@@ -111,5 +119,45 @@ fn the_session_line_names_both_ends() {
     assert_eq!(line.text("source"), source.to_string());
     assert!(line.number("connect_ms") <= line.number("duration_ms"));
     assert!(line.number("session") > 0);
+    scene.finish();
+}
+
+/// accept(2) gives them out all the same: those that only closed have a session to end, those that
+/// were reset are noticed while the target is called.
+#[test]
+fn clients_that_left_before_they_were_accepted_leave_nothing() {
+    let scene = Scene::new("");
+    let before = descriptors(scene.proxy.id());
+    scene.proxy.signal(Signal::STOP);
+    wait_until("the proxy to stop", || is_stopped(scene.proxy.id()));
+    let (mut closed, mut reset) = (Vec::new(), Vec::new());
+    for _ in 0..10 {
+        let peer = Peer::connect(scene.port);
+        reset.push(peer.addr());
+        peer.reset();
+        closed.push(Peer::connect(scene.port).addr());
+    }
+    scene.proxy.signal(Signal::CONT);
+    let mut ended = 0;
+    while ended < closed.len() {
+        let server = scene.target.accept();
+        match server.stream().read(&mut [0]) {
+            Ok(length) => {
+                assert_eq!(length, 0);
+                ended += 1;
+            }
+            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+        }
+    }
+    for addr in closed {
+        scene.ends(addr, "closed", 0, 0);
+    }
+    for addr in reset {
+        scene.ends(addr, "client_gone", 0, 0);
+    }
+    scene.proxy.settles();
+    wait_until("as few descriptors as before", || {
+        descriptors(scene.proxy.id()) <= before
+    });
     scene.finish();
 }
