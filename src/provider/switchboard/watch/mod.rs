@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
-use self::events::Events;
+pub use self::events::{Endless, Events, Heard};
 use super::{
     client::{Client, Failure},
     job::JobId,
