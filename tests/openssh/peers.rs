@@ -122,6 +122,7 @@ impl Sshd {
              KbdInteractiveAuthentication no\n\
              UsePAM no\n\
              UseDNS no\n\
+             MaxStartups 1000\n\
              PidFile none\n\
              Subsystem sftp internal-sftp\n",
             keys.path("host"),
