@@ -2,8 +2,11 @@
 
 use std::process::ExitCode;
 
-use super::{client::Client, output};
-use crate::admin::api::model::{Kill, Killed};
+use super::{client::Client, endpoints::job_id, output};
+use crate::{
+    admin::api::model::{Kill, Killed},
+    provider::switchboard::JobId,
+};
 
 /// End live sessions of the running proxy.
 ///
@@ -19,11 +22,14 @@ pub struct KillArgs {
     /// Those of this mapping.
     #[arg(long, value_name = "NAME", group = "which")]
     mapping: Option<String>,
+    /// Those of the job with this id.
+    #[arg(long, value_name = "ID", value_parser = job_id, group = "which")]
+    job: Option<JobId>,
     /// Those whose client has this address or is in this prefix.
     #[arg(long, value_name = "ADDR", group = "which")]
     source: Option<String>,
     /// Every session there is.
-    #[arg(long, group = "which", conflicts_with_all = ["session", "mapping", "source"])]
+    #[arg(long, group = "which", conflicts_with_all = ["session", "mapping", "job", "source"])]
     all: bool,
     /// Print JSON.
     #[arg(long)]
@@ -35,6 +41,7 @@ pub fn run(args: &KillArgs) -> ExitCode {
     let which = Kill {
         session: args.session,
         mapping: args.mapping.clone(),
+        job: args.job.as_ref().map(JobId::to_string),
         source: args.source.clone(),
         all: args.all,
     };

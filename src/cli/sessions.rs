@@ -4,9 +4,13 @@ use std::process::ExitCode;
 
 use super::{
     client::{Client, escaped},
+    endpoints::job_id,
     output::{self, Align, Column, Screen, bytes, duration_ms, table},
 };
-use crate::admin::api::model::{Session, Sessions};
+use crate::{
+    admin::api::model::{Session, Sessions},
+    provider::switchboard::JobId,
+};
 
 /// List live sessions of the running proxy.
 #[derive(Debug, Clone, clap::Args)]
@@ -16,6 +20,9 @@ pub struct SessionsArgs {
     /// Only those of this mapping.
     #[arg(long, value_name = "NAME")]
     mapping: Option<String>,
+    /// Only those of the job with this id.
+    #[arg(long, value_name = "ID", value_parser = job_id)]
+    job: Option<JobId>,
     /// Only those whose client has this address or is in this prefix.
     #[arg(long, value_name = "ADDR")]
     source: Option<String>,
@@ -66,7 +73,12 @@ fn path(args: &SessionsArgs) -> String {
         Sort::Mapping => "mapping",
     };
     let mut path = format!("/api/v1/sessions?sort={sort}&limit={}", args.limit);
-    for (name, value) in [("mapping", &args.mapping), ("source", &args.source)] {
+    let job = args.job.as_ref().map(JobId::as_str);
+    for (name, value) in [
+        ("mapping", args.mapping.as_deref()),
+        ("job", job),
+        ("source", args.source.as_deref()),
+    ] {
         if let Some(value) = value {
             path.push_str(&format!("&{name}={}", escaped(value)));
         }

@@ -12,6 +12,8 @@ pub struct SessionFilter {
     pub id: Option<SessionId>,
     /// Those of this mapping.
     pub mapping: Option<MappingName>,
+    /// Those of mappings whose names begin like this.
+    pub prefix: Option<String>,
     /// Those whose client is in this prefix.
     pub source: Option<IpNet>,
 }
@@ -24,8 +26,10 @@ impl SessionFilter {
 
     /// Whether it means this session.
     pub fn means(&self, session: &Session) -> bool {
+        let mapping = &session.route().mapping.name;
         self.id.is_none_or(|id| id == session.id())
-            && (self.mapping.as_ref()).is_none_or(|name| *name == session.route().mapping.name)
+            && (self.mapping.as_ref()).is_none_or(|name| name == mapping)
+            && (self.prefix.as_ref()).is_none_or(|prefix| mapping.as_str().starts_with(prefix))
             && (self.source.as_ref()).is_none_or(|net| net.contains(&session.client().ip()))
     }
 }

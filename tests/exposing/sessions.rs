@@ -1,14 +1,22 @@
 //! Sessions belong to a job and end with it. Needs root and network namespaces, because nothing on
 //! this machine's own addresses is a job.
 
+use std::process::Command;
+
 use super::{
     board::Switchboard,
     harness::{
+        Proxy, TempDir, config,
         lab::{Lab, TARGET},
+        mapping,
+        process::succeed,
+        proxy::PROGRAM,
         require::{Need, require},
     },
     stage::{Stage, closes, opens},
 };
+
+const PORT: u16 = 22014;
 
 fn staged() -> Option<(Lab, Stage)> {
     if !require(&[Need::Root, Need::Tool("ip")]) {
@@ -17,6 +25,41 @@ fn staged() -> Option<(Lab, Stage)> {
     let lab = Lab::new();
     let stage = lab.proxy.run(|| Stage::with(Switchboard::start(), 20));
     Some((lab, stage))
+}
+
+#[test]
+fn the_sessions_of_a_job_are_listed_and_killed_by_its_id() {
+    let Some((lab, stage)) = staged() else { return };
+    let target = lab.listen(22);
+    let dir = TempDir::new();
+    let socket = dir.join("admin.sock");
+    let text = config([
+        format!("[admin]\nsocket = {socket:?}\n"),
+        mapping("static", PORT, target.addr(), ""),
+        stage.section(""),
+    ]);
+    let proxy = Proxy::start_with(&lab.setup(), &text);
+    let id = stage.ready(1, &TARGET.to_string());
+    let mut of_the_job = (lab.connect(opens(&proxy, &id)), target.accept());
+    let mut other = (lab.connect(PORT), target.accept());
+    of_the_job.0.exchange(&mut of_the_job.1, b"hello");
+    let command = |words: &[&str]| {
+        succeed(
+            Command::new(PROGRAM)
+                .args(words)
+                .arg("--socket")
+                .arg(&socket),
+        )
+    };
+    let listed = command(&["sessions", "--job", &id]);
+    assert!(
+        listed.contains(&of_the_job.0.addr().to_string()),
+        "{listed}"
+    );
+    assert_eq!(listed.lines().count(), 2, "a head and a session: {listed}");
+    assert_eq!(command(&["kill", "--job", &id]), "1 sessions told to end\n");
+    of_the_job.0.expect_reset();
+    other.0.exchange(&mut other.1, b"not affected");
 }
 
 #[test]

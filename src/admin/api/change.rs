@@ -38,10 +38,15 @@ pub(super) async fn kill(
     State(sources): State<Arc<Sources>>,
     Body(kill): Body<model::Kill>,
 ) -> Answer<model::Killed> {
-    let filter = read::filter(kill.session, kill.mapping, kill.source.as_deref())?;
+    let filter = read::filter(
+        kill.session,
+        kill.mapping,
+        kill.job.as_deref(),
+        kill.source.as_deref(),
+    )?;
     if filter.is_empty() && !kill.all {
         return Err(ApiError::bad_request(
-            "which sessions? Give session, mapping or source, or all = true",
+            "which sessions? Give session, mapping, job or source, or all = true",
         ));
     }
     let killed = sources.workers.kill(&filter).await;
@@ -54,6 +59,7 @@ pub(super) async fn kill(
         sessions = killed,
         session = filter.id.map(tracing::field::display),
         mapping = filter.mapping.map(tracing::field::display),
+        job = kill.job,
         source = filter.source.map(tracing::field::display),
         "sessions killed by an operator"
     );

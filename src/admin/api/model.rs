@@ -305,6 +305,9 @@ documents! {
         /// Those of this mapping.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         mapping: Option<String>,
+        /// Those of the job with this id.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        job: Option<String>,
         /// Those whose client has this address or is in this prefix.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         source: Option<String>,

@@ -33,6 +33,7 @@ fn shape(path: &str, schemas: &mut SchemaGenerator) -> Shape {
             parameters = vec![
                 query("session", "integer", "Only the one with this number"),
                 query("mapping", "string", "Only those of this mapping"),
+                query("job", "string", "Only those of the job with this id"),
                 query(
                     "source",
                     "string",

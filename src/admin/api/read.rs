@@ -17,7 +17,7 @@ use crate::{
         Sources,
         metrics::{self, Format},
     },
-    config::Document,
+    config::{Document, Switchboard},
     provider::switchboard::JobId,
     session::{SessionFilter, SessionId},
     table::MappingName,
@@ -73,6 +73,7 @@ pub(super) async fn config(State(sources): State<Arc<Sources>>) -> Json<Document
 pub(super) struct SessionQuery {
     session: Option<u64>,
     mapping: Option<String>,
+    job: Option<String>,
     source: Option<String>,
     #[serde(default)]
     sort: Sort,
@@ -101,7 +102,12 @@ pub(super) async fn sessions(
     query: Result<Query<SessionQuery>, QueryRejection>,
 ) -> Answer<model::Sessions> {
     let Query(query) = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
-    let filter = filter(query.session, query.mapping, query.source.as_deref())?;
+    let filter = filter(
+        query.session,
+        query.mapping,
+        query.job.as_deref(),
+        query.source.as_deref(),
+    )?;
     let mut found = Vec::new();
     sources
         .workers
@@ -125,10 +131,11 @@ pub(super) async fn sessions(
     }))
 }
 
-/// Sessions with that number, of that mapping, and from that address or prefix.
+/// Sessions with that number, of that mapping, of that job, and from that address or prefix.
 pub(super) fn filter(
     session: Option<u64>,
     mapping: Option<String>,
+    job: Option<&str>,
     source: Option<&str>,
 ) -> Result<SessionFilter, ApiError> {
     let source = source.map(|text| {
@@ -137,9 +144,11 @@ pub(super) fn filter(
             ApiError::bad_request(format!("source {text:?} is no address and no prefix"))
         })
     });
+    let job = job.map(job_id).transpose()?;
     Ok(SessionFilter {
         id: session.map(SessionId),
         mapping: mapping.map(MappingName::new),
+        prefix: job.map(|job| Switchboard::mapping_name(job.as_str(), "")),
         source: source.transpose()?,
     })
 }
@@ -156,11 +165,13 @@ pub(super) async fn endpoints(
     query: Result<Query<EndpointQuery>, QueryRejection>,
 ) -> Answer<model::Endpoints> {
     let Query(query) = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
-    let job = query.job.map(|text| {
-        let invalid = || ApiError::bad_request(format!("job {text:?} is no id of a job"));
-        JobId::parse(&text).ok_or_else(invalid)
-    });
-    Ok(Json(view::endpoints(&sources, job.transpose()?.as_ref())))
+    let job = query.job.as_deref().map(job_id).transpose()?;
+    Ok(Json(view::endpoints(&sources, job.as_ref())))
+}
+
+fn job_id(text: &str) -> Result<JobId, ApiError> {
+    let invalid = || ApiError::bad_request(format!("job {text:?} is no id of a job"));
+    JobId::parse(text).ok_or_else(invalid)
 }
 
 /// Which events to list, and whether to wait for one.
