@@ -12,7 +12,8 @@ use crate::{
 
 /// Runs the proxy and every peer that is installed side by side.
 ///
-/// It measures the workloads, unless only --growth, --unprivileged or --syscalls is asked for.
+/// It measures the workloads, unless only --growth, --scrapes, --unprivileged or --syscalls is asked
+/// for.
 #[derive(Debug, Parser)]
 #[command(name = "versus", bin_name = "cargo bench --bench versus --")]
 pub struct Args {
@@ -56,6 +57,10 @@ pub struct Args {
     /// How cost grows with mappings and open sessions; reload and start with 10 000 mappings
     #[arg(long)]
     pub growth: bool,
+
+    /// What scrapes with 10 000 mappings take, and whether keystrokes are slower beside them
+    #[arg(long)]
+    pub scrapes: bool,
 
     /// 2000 bulk sessions at once through proxies without privileges, where the pipe budget binds
     #[arg(long)]
@@ -102,7 +107,8 @@ impl Args {
 
     /// Whether the workloads are to be measured.
     pub fn compares(&self) -> bool {
-        !self.workload.is_empty() || !(self.growth || self.unprivileged || self.syscalls)
+        let other = self.growth || self.scrapes || self.unprivileged || self.syscalls;
+        !self.workload.is_empty() || !other
     }
 
     /// Whether a peer was asked for.

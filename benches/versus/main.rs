@@ -23,6 +23,7 @@ mod peers;
 mod process;
 mod report;
 mod sample;
+mod scrapes;
 mod svg;
 mod syscalls;
 mod unprivileged;
@@ -92,6 +93,9 @@ fn main() -> Result<()> {
     }
     if bench.args.growth {
         growth::run(&mut bench)?;
+    }
+    if bench.args.scrapes {
+        scrapes::run(&mut bench)?;
     }
     if bench.args.unprivileged {
         unprivileged::run(&mut bench)?;

@@ -29,6 +29,10 @@ pub enum Metric {
     Reload,
     /// Share of one core that reloading once a second takes.
     ReloadCpu,
+    /// From asking for the metrics to their end.
+    Scrape,
+    /// How long the metrics are.
+    ScrapeSize,
 }
 
 /// What work is counted in.
@@ -90,6 +94,8 @@ impl Metric {
             Self::Start => "start ms".to_owned(),
             Self::Reload => "reload ms".to_owned(),
             Self::ReloadCpu => "% of a core at 1 reload/s".to_owned(),
+            Self::Scrape => "scrape ms".to_owned(),
+            Self::ScrapeSize => "MB".to_owned(),
         }
     }
 
@@ -114,6 +120,8 @@ impl Metric {
             Self::Start => "start_ms",
             Self::Reload => "reload_ms",
             Self::ReloadCpu => "reload_core_percent",
+            Self::Scrape => "scrape_ms",
+            Self::ScrapeSize => "scrape_mb",
         }
     }
 

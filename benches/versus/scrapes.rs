@@ -1,0 +1,123 @@
+//! What being watched costs with 10 000 mappings: how long a scrape takes, and whether those who type
+//! meanwhile notice.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{
+    Bench,
+    backend::{SERVICES, Service},
+    load::exchange::{self, Until},
+    measure, net,
+    peers::{Job, Overrides, Peer, Running},
+    report::{Results, progress},
+    sample::{Metric, Sample},
+    workloads::{AT_ONCE, Windows, Workload},
+};
+
+const MAPPINGS: usize = 10_000;
+
+/// Sixty times as often as Prometheus does by default.
+const EVERY: Duration = Duration::from_millis(250);
+
+/// Measures and prints.
+pub fn run(bench: &mut Bench) -> Result<()> {
+    let admin = net::free_ports(1)?[0];
+    let peer = Peer::own_with(
+        "tml-proxy",
+        Overrides::one("admin.listen", &admin.to_string()),
+    );
+    let job = Job::new(bench.backend.services(), MAPPINGS - SERVICES)?;
+    let running = bench.start_checked(&peer, job)?;
+    // Every mapping has had a session, so that it has all its series.
+    let ways = running.ways_to(Service::Exchange);
+    let sessions = Until::Sessions(2 * ways.len() as u64);
+    exchange::run(&bench.backend, &ways, AT_ONCE, sessions)?;
+
+    let mut scrapes = Results::of("tml-proxy");
+    for round in 0..=bench.args.rounds() {
+        let sample = scrape(admin)?;
+        // The first has yet to page in the code.
+        if round > 0 {
+            bench.report.sample("scrape", "tml-proxy", round, &sample)?;
+            scrapes.rounds.push(sample);
+        }
+    }
+    let title = format!("Scrape with {MAPPINGS} mappings");
+    bench.report.workload("scrape", &title, &[scrapes])?;
+    beside_keystrokes(bench, &running, admin)
+}
+
+fn beside_keystrokes(bench: &mut Bench, running: &Running, admin: SocketAddr) -> Result<()> {
+    const NAME: &str = "keystrokes beside scrapes";
+    let windows = bench.args.windows();
+    let often = format!("a scrape every {} ms", EVERY.as_millis());
+    let mut results = [Results::of("no scrapes"), Results::of(&often)];
+    for round in 0..=bench.args.rounds() {
+        for (result, scraped) in results.iter_mut().zip([false, true]) {
+            progress(&format!("{NAME}, round {round}"));
+            let windows = if round == 0 {
+                &Windows::WARM_UP
+            } else {
+                &windows
+            };
+            let sample = keystrokes(bench, running, windows, scraped.then_some(admin))?;
+            if round > 0 {
+                bench.report.sample(NAME, &result.peer, round, &sample)?;
+                result.rounds.push(sample);
+            }
+        }
+    }
+    progress("");
+    let title = format!("{}, {MAPPINGS} mappings", Workload::Keystrokes.title());
+    bench.report.workload(NAME, &title, &results)
+}
+
+fn keystrokes(
+    bench: &Bench,
+    running: &Running,
+    windows: &Windows,
+    scraped: Option<SocketAddr>,
+) -> Result<Sample> {
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let scraping = scope.spawn(|| -> Result<()> {
+            while let Some(admin) = scraped.filter(|_| !done.load(Relaxed)) {
+                scrape(admin)?;
+                thread::sleep(EVERY);
+            }
+            Ok(())
+        });
+        let sample = measure::measure(Workload::Keystrokes, &bench.backend, running, windows);
+        done.store(true, Relaxed);
+        scraping.join().expect("scraping does not panic")?;
+        sample
+    })
+}
+
+/// Reads the metrics once.
+fn scrape(admin: SocketAddr) -> Result<Sample> {
+    let started = Instant::now();
+    let mut stream = TcpStream::connect(admin).context("the admin address")?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: proxy\r\nConnection: close\r\n\r\n")?;
+    let mut page = Vec::new();
+    stream.read_to_end(&mut page)?;
+    let took = started.elapsed();
+    ensure!(page.windows(5).any(|end| end == b"# EOF"), "a page cut off");
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "pages stay far below 2^52 bytes"
+    )]
+    let megabytes = page.len() as f64 / 1e6;
+    Ok(vec![
+        (Metric::Scrape, took.as_secs_f64() * 1e3),
+        (Metric::ScrapeSize, megabytes),
+    ])
+}
