@@ -16,7 +16,7 @@ use std::{
 };
 
 use harness::{
-    Peer, Proxy, Scene, Setup, Stream, Target, both_ways, config,
+    Peer, Proxy, Scene, Setup, Stream, Target, both_ways, config, figure,
     lab::Lab,
     mapping,
     metrics::Scraper,
@@ -283,6 +283,7 @@ fn a_full_process_that_is_flooded_stays_within_its_memory() {
         return;
     }
     const SESSIONS: usize = 1000;
+    const FLOOD: u64 = 3000;
     let Some(group) = Group::new("memory") else {
         return;
     };
@@ -296,13 +297,11 @@ fn a_full_process_that_is_flooded_stays_within_its_memory() {
     let at_rest = group.get("memory.usage_in_bytes");
     let mut pairs: Vec<(Peer, Peer)> = (0..SESSIONS).map(|_| scene.pair()).collect();
     let full = group.get("memory.usage_in_bytes");
-    for _ in 0..3000 {
+    for _ in 0..FLOOD {
         Peer::connect(scene.port).expect_reset();
     }
     let flooded = group.get("memory.max_usage_in_bytes");
-    println!(
-        "{at_rest} bytes at rest, {full} with {SESSIONS} sessions, {flooded} at most in the flood"
-    );
+    println!("{at_rest} bytes at rest, {full} when full, {flooded} at most in the flood");
     assert!(flooded < full + (4 << 20), "the flood took memory");
     for (client, server) in &mut pairs {
         client.exchange(server, b"not affected");
@@ -313,7 +312,7 @@ fn a_full_process_that_is_flooded_stays_within_its_memory() {
             .proxy
             .metrics()
             .sum("tml_proxy_sessions_ended_total", &no_resources),
-        3000
+        FLOOD
     );
     scene.proxy.rests();
     drop(pairs);
@@ -322,4 +321,8 @@ fn a_full_process_that_is_flooded_stays_within_its_memory() {
     client.exchange(&mut server, b"served again");
     drop((client, server));
     scene.finish();
+    figure(
+        &format!("clients refused by a process full with {SESSIONS} sessions, at no memory"),
+        FLOOD,
+    );
 }

@@ -13,11 +13,12 @@ use std::{
 };
 
 use harness::{
-    Line, Peer, Proxy, Stream, Target, both_ways, config,
+    Line, Peer, Proxy, Stream, Target, both_ways, config, figure,
     forge::{Forger, Kind},
     lab::{CLIENT, Lab, PROXY},
     mapping, process,
     require::{Need, require},
+    wait_until,
     wire::Faults,
 };
 use socket2::SockRef;
@@ -85,8 +86,12 @@ fn packets_lost_late_doubled_or_swapped_cost_time_and_no_byte() {
     }
     for (wire, place) in lab.wires.iter().zip(["in front", "behind"]) {
         let befallen = wire.befallen();
-        println!("{place}: {befallen:?} packets lost, doubled, swapped");
-        assert!(befallen.iter().all(|&count| count > 0));
+        assert!(befallen.iter().all(|&count| count > 0), "{befallen:?}");
+        let [lost, doubled, swapped] = befallen;
+        figure(
+            &format!("packets lost, doubled and swapped {place}, no byte of 6 MB with them"),
+            format!("{lost}, {doubled}, {swapped}"),
+        );
     }
     drop((client, server));
     proxy.settles();
@@ -148,6 +153,10 @@ fn a_peer_that_falls_silent_is_given_up_in_the_configured_time() {
         let lab = Lab::with_faults([Faults::default(); 2]);
         let (proxy, target) = start(&lab, more);
         let (mut client, mut server) = pair(&lab, &target);
+        // With bytes on their way there would be no keepalive but attempts to send them again.
+        wait_until("every byte to be acknowledged", || {
+            process::unacknowledged(proxy.id()) == 0
+        });
         let since = Instant::now();
         lab.wires[silent].silence();
         let other = match silent {
@@ -172,6 +181,7 @@ fn a_network_silent_from_the_start_costs_the_client_the_configured_time() {
     let lab = Lab::with_faults([Faults::default(); 2]);
     let (proxy, target) = start(&lab, "connect_timeout = \"1s\"");
     drop(pair(&lab, &target));
+    proxy.settles();
     lab.wires[1].silence();
     let since = Instant::now();
     let mut client = lab.connect(PORT);
@@ -332,6 +342,7 @@ fn forged_resets_break_no_session() {
     proxy.rests();
     drop((client, server));
     proxy.settles();
+    figure("forged resets against one session", FORGED);
 }
 
 #[test]
@@ -388,7 +399,6 @@ fn a_flood_of_connections_that_never_complete_keeps_nobody_out() {
         }
     });
     let begun = process::half_open(proxy.id());
-    println!("{begun} connections half open after {FORGED} attempts");
     assert!((1..=2 * BACKLOG).contains(&begun), "{begun} half open");
     for _ in 0..20 {
         let (client, server) = pair(&lab, &target);
@@ -403,4 +413,8 @@ fn a_flood_of_connections_that_never_complete_keeps_nobody_out() {
     assert!(process::descriptors(proxy.id()) <= descriptors + 8);
     let ended = proxy.metrics().sum("tml_proxy_sessions_ended_total", &[]);
     assert_eq!(ended, 21, "nobody but those who completed was accepted");
+    figure(
+        "connections begun and never completed, nobody kept out",
+        FORGED,
+    );
 }

@@ -200,3 +200,23 @@ impl Drop for PipePool {
         self.budget.free.fetch_sub(self.free.len(), Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::io::{ioctl_fionread, write};
+
+    #[test]
+    fn a_pipe_with_bytes_in_it_goes_to_nobody_else() {
+        let budget = Arc::new(PipeBudget::new(4, 1 << 20, SMALL_PIPE));
+        let mut pool = PipePool::new(Arc::clone(&budget));
+        let mut left_behind = pool.take().expect("the first pipe");
+        left_behind.level = write(&left_behind.write, b"somebody's").expect("an empty pipe");
+        pool.give(left_behind);
+        assert_eq!((budget.free(), budget.in_use()), (0, 0));
+        let next = pool.take().expect("another pipe");
+        assert_eq!(ioctl_fionread(&next.read), Ok(0));
+        pool.give(next);
+        assert_eq!((budget.free(), budget.in_use()), (1, 0));
+    }
+}

@@ -223,12 +223,35 @@ pub fn listening_inodes(pid: u32, port: u16) -> Vec<u64> {
 
 /// Connections of `pid`'s network namespace that were begun by the other side and not completed.
 pub fn half_open(pid: u32) -> usize {
+    const SYN_RECV: &str = "03";
+    let sockets = tcp_sockets(pid);
+    sockets
+        .iter()
+        .filter(|fields| fields[3] == SYN_RECV)
+        .count()
+}
+
+/// Connections of `pid`'s network namespace with bytes that the other side has not acknowledged.
+pub fn unacknowledged(pid: u32) -> usize {
+    const ESTABLISHED: &str = "01";
+    let sockets = tcp_sockets(pid);
+    sockets
+        .iter()
+        .filter(|fields| fields[3] == ESTABLISHED && !fields[4].starts_with("00000000:"))
+        .count()
+}
+
+/// The fields of every TCP socket of `pid`'s network namespace (proc_pid_net(5)).
+fn tcp_sockets(pid: u32) -> Vec<Vec<String>> {
     ["tcp", "tcp6"]
         .iter()
         .filter_map(|table| fs::read_to_string(format!("/proc/{pid}/net/{table}")).ok())
-        .flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>())
-        .filter(|line| line.split_whitespace().nth(3) == Some("03"))
-        .count()
+        .flat_map(|text| {
+            let lines = text.lines().skip(1);
+            let fields = lines.map(|line| line.split_whitespace().map(str::to_owned).collect());
+            fields.collect::<Vec<_>>()
+        })
+        .collect()
 }
 
 /// Whether all of its threads have been stopped by a signal.
