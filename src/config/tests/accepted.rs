@@ -1,0 +1,225 @@
+//! What is taken, and what it comes to.
+
+use super::*;
+
+#[test]
+fn a_version_alone_is_a_configuration_of_defaults() {
+    let config = config("");
+    assert_eq!(config.process, Process::default());
+    assert_eq!(config.admin, Admin::default());
+    assert_eq!(config.log, Log::default());
+    assert_eq!(config.targets, Targets::default());
+    assert_eq!(config.defaults, Policy::default());
+    assert!(config.mappings.is_empty());
+}
+
+#[test]
+fn every_setting_of_the_process_can_be_set() {
+    let config = config(
+        "[process]\nworkers = 2\nbulk_nice = 0\nshutdown_timeout = \"off\"\n\
+             splice = false\npipe_size = \"64KiB\"\npipes = 7\n\
+             [admin]\nlisten = \"[::1]:9\"\n\
+             socket = \"/run/s\"\nsocket_mode = \"0600\"\nsocket_group = \"adm\"\n\
+             [log]\nformat = \"json\"\nlevel = \"trace\"\nsessions = false\n\
+             session_openings = true\nsession_every = \"1h\"\nrefusals_per_second = \"off\"\n\
+             [targets]\nallow = [\"fd00::/8\", \"10.0.0.1\"]\n",
+    );
+    let some = |number| AutoOr::Value(std::num::NonZero::new(number).expect("not 0"));
+    let process = Process {
+        workers: some(2),
+        bulk_nice: 0,
+        shutdown_timeout: None,
+        splice: false,
+        pipe_size: 64 << 10,
+        pipes: AutoOr::Value(7),
+    };
+    let log = Log {
+        format: LogFormat::Json,
+        level: LogLevel::Trace,
+        sessions: false,
+        session_openings: true,
+        session_every: Some(Duration::from_secs(3600)),
+        refusals_per_second: None,
+    };
+    assert_eq!(config.process, process);
+    assert_eq!(config.log, log);
+    assert_eq!(
+        config.admin.listen,
+        Some("[::1]:9".parse().expect("an address"))
+    );
+    assert_eq!(config.admin.origin.to_string(), "f:10:10");
+    assert_eq!(config.admin.socket, Some("/run/s".into()));
+    assert_eq!(config.admin.socket_mode, 0o600);
+    assert_eq!(config.admin.socket_group.as_deref(), Some("adm"));
+    let allow: Vec<_> = ["fd00::/8", "10.0.0.1/32"].map(|net| net.parse()).into();
+    assert_eq!(
+        config.targets.allow.into_iter().map(Ok).collect::<Vec<_>>(),
+        allow
+    );
+}
+
+#[test]
+fn every_setting_of_a_mapping_can_be_set() {
+    let policy = policy(
+        "",
+        "connect_timeout = \"1s\"\nidle_timeout = \"1h 30m\"\nhalf_close_timeout = \"off\"\n\
+             keepalive = \"off\"\nuser_timeout = 0\nbacklog = 5\nallow = [\"10.0.0.0/8\"]\n\
+             deny = [\"10.1.0.0/16\"]\nmax_sessions = 3\n\
+             max_sessions_per_source = 2\nnew_sessions_per_second = { rate = 20, burst = 40 }\n\
+             new_sessions_per_second_per_source = 5\nmax_dialling = 8\non_refuse = \"close\"\n\
+             accept_proxy = [\"10.2.0.0/16\"]\nproxy_header_timeout = \"2s\"\n\
+             send_proxy = \"v2\"\nbandwidth = \"10MiB\"\n\
+             bandwidth_per_source = { rate = \"1024KiB\", burst = \"1GiB\" }\non_remove = \"kill\"\n\
+             on_retarget = { drain = \"5s\" }\nrelay = \"copy\"\nbind = \"10.0.0.9\"\n\
+             freebind = true\n",
+    );
+    let expected = Policy {
+        connect_timeout: seconds(1),
+        idle_timeout: Some(seconds(5400)),
+        half_close_timeout: None,
+        keepalive: None,
+        user_timeout: None,
+        backlog: 5,
+        accept_proxy: vec!["10.2.0.0/16".parse().expect("a prefix")],
+        proxy_header_timeout: seconds(2),
+        send_proxy: Some(Version::V2),
+        sources: policy.sources.clone(),
+        max_sessions: Some(3),
+        limits: SessionLimits {
+            max_sessions_per_source: Some(2),
+            new_sessions: Some(rate(20, 40)),
+            new_sessions_per_source: Some(rate(5, 5)),
+            max_dialling: Some(8),
+        },
+        bandwidth: Some(rate(10 << 20, 10 << 20)),
+        bandwidth_per_source: Some(rate(1 << 20, 1 << 30)),
+        on_refuse: OnRefuse::Close,
+        on_remove: Departure::Kill,
+        on_retarget: Departure::Drain(seconds(5)),
+        relay: RelayMode::Copy,
+        bind: Some([10, 0, 0, 9].into()),
+        transparent: false,
+        freebind: true,
+    };
+    assert_eq!(policy, expected);
+    assert!(policy.sources.permits([10, 0, 0, 1].into()));
+    assert!(!policy.sources.permits([10, 1, 0, 1].into()));
+}
+
+#[test]
+fn every_limit_of_the_process_can_be_set() {
+    let config = config(
+        "[limits]\nmax_sessions = 9\nmax_sessions_per_source = 3\n\
+             new_sessions_per_second = 100\nmax_dialling = 50\n\
+             new_sessions_per_second_per_source = { rate = 2, burst = 10 }\n\
+             source_prefix_v4 = 24\nsource_prefix_v6 = 56\nexempt = [\"10.0.0.0/8\"]\n\
+             penalty = { after = 20, within = \"1m\", lasts = \"10m\" }\n",
+    );
+    let expected = Limits {
+        sessions: SessionLimits {
+            max_sessions_per_source: Some(3),
+            new_sessions: Some(rate(100, 100)),
+            new_sessions_per_source: Some(rate(2, 10)),
+            max_dialling: Some(50),
+        },
+        source_prefix_v4: 24,
+        source_prefix_v6: 56,
+        penalty: Some(Penalty {
+            after: 20,
+            within: seconds(60),
+            lasts: seconds(600),
+        }),
+        exempt: vec!["10.0.0.0/8".parse().expect("a prefix")],
+    };
+    assert_eq!(config.limits, expected);
+    let nine = std::num::NonZero::new(9).expect("not 0");
+    assert_eq!(config.max_sessions, AutoOr::Value(nine));
+}
+
+#[test]
+fn a_mapping_turns_off_a_limit_of_the_defaults() {
+    let keys = [
+        "max_sessions_per_source",
+        "new_sessions_per_second",
+        "new_sessions_per_second_per_source",
+        "max_dialling",
+    ];
+    let on = keys.map(|key| format!("{key} = 7\n")).concat();
+    let off = keys.map(|key| format!("{key} = \"off\"\n")).concat();
+    assert_ne!(policy(&on, "").limits, SessionLimits::default());
+    assert_eq!(policy(&on, &off).limits, SessionLimits::default());
+}
+
+#[test]
+fn a_mapping_overrides_the_defaults_key_by_key() {
+    let policy = policy(
+        "idle_timeout = \"1h\"\nuser_timeout = \"9s\"\ndeny = [\"10.0.0.0/8\"]",
+        "user_timeout = \"8s\"\nallow = [\"10.1.0.0/16\"]",
+    );
+    assert_eq!(policy.idle_timeout, Some(seconds(3600)));
+    assert_eq!(policy.user_timeout, Some(seconds(8)));
+    assert_eq!(policy.backlog, Policy::default().backlog);
+    assert!(policy.sources.permits([10, 1, 0, 1].into()));
+    assert!(!policy.sources.permits([10, 2, 0, 1].into()));
+}
+
+#[test]
+fn a_missing_key_of_keepalive_is_as_in_the_defaults() {
+    let keepalive = |idle, interval, count| {
+        Some(Keepalive {
+            idle: seconds(idle),
+            interval: seconds(interval),
+            count,
+        })
+    };
+    let own = "keepalive = { count = 9 }";
+    for (defaults, expected) in [
+        ("", keepalive(60, 15, 9)),
+        ("keepalive = { idle = \"5s\" }", keepalive(5, 15, 9)),
+        ("keepalive = \"off\"", keepalive(60, 15, 9)),
+    ] {
+        assert_eq!(policy(defaults, own).keepalive, expected, "{defaults}");
+    }
+}
+
+#[test]
+fn zero_is_off_where_off_is_allowed() {
+    let policy = policy(
+        "idle_timeout = \"1h\"",
+        "idle_timeout = 0\nmax_sessions = 0",
+    );
+    assert_eq!(policy.idle_timeout, None);
+    assert_eq!(policy.max_sessions, None);
+    let pipes = |value: &str| config(&format!("[process]\npipes = {value}")).process.pipes;
+    assert_eq!(pipes("0"), AutoOr::Value(0));
+    assert_eq!(pipes("\"off\""), AutoOr::Value(0));
+}
+
+#[test]
+fn listens_may_be_a_port_a_text_or_a_list_of_both() {
+    for (listen, count) in [
+        ("1000", 1),
+        ("\"127.0.0.1:1000\"", 1),
+        ("[1000, \"[::1]:1001\", \"2000-2009\"]", 12),
+    ] {
+        let config = config(&format!(
+            "[[mapping]]\nname = \"a\"\nlisten = {listen}\ntarget = \"10.0.0.1:22\""
+        ));
+        assert_eq!(config.mappings[0].pairs.len(), count, "{listen}");
+    }
+}
+
+#[test]
+fn a_mapping_remembers_where_it_listens() {
+    let config = config(MAPPING);
+    assert_eq!(config.mappings[0].origin.to_string(), "f:4:10");
+    let target: SocketAddr = "10.0.0.1:22".parse().expect("an address");
+    assert_eq!(config.mappings[0].pairs[0].1, target);
+}
+
+#[test]
+fn a_byte_order_mark_and_carriage_returns_do_no_harm() {
+    let text = format!("\u{feff}version = 1\n{MAPPING}").replace('\n', "\r\n");
+    let config = read(&text).expect("valid");
+    assert_eq!(config.mappings[0].origin.to_string(), "f:4:10");
+}
