@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     meter,
     peers::{OWN, Peer},
-    sample::{Metric, Sample, Summary, summarise},
+    sample::{Metric, Sample, Summary, ratio, summarise},
 };
 
 /// What one peer did in one workload.
@@ -148,7 +148,7 @@ fn processor() -> String {
     )
 }
 
-/// One row per peer; the last column compares the main figure with our own proxy's.
+/// One row per peer; the last column compares the main figure of our own proxy with theirs.
 fn table(results: &[Results]) -> Table {
     let summaries: Vec<Vec<Summary>> = results
         .iter()
@@ -165,16 +165,8 @@ fn table(results: &[Results]) -> Table {
         metrics.push(summary.metric);
     }
     let main = metrics.first().copied();
-    let main_of = |summaries: &[Summary]| {
-        summaries
-            .iter()
-            .find(|s| Some(s.metric) == main)
-            .map(|s| s.median)
-    };
-    let own = results.iter().position(|result| result.peer == OWN);
-    let own = own
-        .filter(|_| results.len() > 1)
-        .and_then(|index| main_of(&summaries[index]));
+    let own = results.iter().find(|result| result.peer == OWN);
+    let own = own.filter(|_| results.len() > 1);
 
     let mut header = vec!["peer".to_owned()];
     header.extend(metrics.iter().map(|metric| metric.title()));
@@ -189,8 +181,10 @@ fn table(results: &[Results]) -> Table {
             row.push(summary.map_or_else(|| "–".to_owned(), Summary::text));
         }
         if let Some(own) = own {
-            let ratio = main_of(summaries).filter(|theirs| *theirs > 0.0 && result.peer != OWN);
-            row.push(ratio.map_or_else(|| "–".to_owned(), |theirs| format!("{:.2}", own / theirs)));
+            let ratio = main
+                .filter(|_| result.peer != OWN)
+                .and_then(|main| ratio(&own.rounds, &result.rounds, main));
+            row.push(ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}")));
         }
         rows.push(row);
     }

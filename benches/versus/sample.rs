@@ -165,6 +165,28 @@ impl Summary {
     }
 }
 
+/// How a metric of one compares with that of another: the median of what it is round by round, so
+/// that a machine whose speed drifts is no advantage to either.
+pub fn ratio(one: &[Sample], other: &[Sample], metric: Metric) -> Option<f64> {
+    let value = |sample: &Sample| {
+        let found = sample.iter().find(|(measured, _)| *measured == metric);
+        found.map(|(_, value)| *value)
+    };
+    let mut ratios: Vec<f64> = (one.iter().zip(other))
+        .filter_map(|(one, other)| Some(value(one)? / value(other).filter(|other| *other > 0.0)?))
+        .collect();
+    ratios.sort_by(f64::total_cmp);
+    (!ratios.is_empty()).then(|| in_the_middle(&ratios))
+}
+
+fn in_the_middle(sorted: &[f64]) -> f64 {
+    let middle = sorted.len() / 2;
+    match sorted.len() % 2 {
+        1 => sorted[middle],
+        _ => f64::midpoint(sorted[middle - 1], sorted[middle]),
+    }
+}
+
 /// Summarises rounds that measured the same metrics.
 pub fn summarise(rounds: &[Sample]) -> Vec<Summary> {
     let Some(first) = rounds.first() else {
@@ -173,15 +195,9 @@ pub fn summarise(rounds: &[Sample]) -> Vec<Summary> {
     let summary = |(column, &(metric, _)): (usize, &(Metric, f64))| {
         let mut values: Vec<f64> = rounds.iter().map(|round| round[column].1).collect();
         values.sort_by(f64::total_cmp);
-        let middle = values.len() / 2;
-        let median = if values.len() % 2 == 1 {
-            values[middle]
-        } else {
-            f64::midpoint(values[middle - 1], values[middle])
-        };
         Summary {
             metric,
-            median,
+            median: in_the_middle(&values),
             least: values[0],
             most: values[values.len() - 1],
         }
