@@ -340,7 +340,7 @@ impl<P: Level> Direction<P> {
         sink: &mut Readiness,
         scratch: &mut [u8],
     ) -> Result<Moved, Broken> {
-        let read = match sys.recv(self.from, scratch) {
+        let mut read = match sys.recv(self.from, scratch) {
             Ok(0) => {
                 self.flow = Flow::Ending;
                 return Ok(Moved::Some);
@@ -362,17 +362,30 @@ impl<P: Level> Direction<P> {
             }
         };
         self.gauge(read, scratch.len());
+        let mut source_broke = None;
         if read < scratch.len() {
             source.read_short();
+            // The announced end comes next; known before the bytes are sent, it travels with them.
+            if source.ends() {
+                match sys.recv(self.from, &mut scratch[read..]) {
+                    Ok(0) => self.flow = Flow::Ending,
+                    Ok(n) => read += n,
+                    Err(Errno::AGAIN) => source.read_would_block(),
+                    Err(errno) => source_broke = Some(errno),
+                }
+            }
         }
         let to = self.from.other();
-        let sent = match sink.writable() {
-            false => 0,
-            true => match sys.send(to, &scratch[..read]) {
-                Ok(n) => n,
-                Err(Errno::AGAIN) => 0,
-                Err(errno) => return Err(Broken { side: to, errno }),
-            },
+        let bytes = &scratch[..read];
+        let sent = match (sink.writable(), self.flow) {
+            (false, _) => Err(Errno::AGAIN),
+            (true, Flow::Ending) => sys.send_last(to, bytes),
+            (true, _) => sys.send(to, bytes),
+        };
+        let sent = match sent {
+            Ok(n) => n,
+            Err(Errno::AGAIN) => 0,
+            Err(errno) => return Err(Broken { side: to, errno }),
         };
         self.delivered += sent as i64;
         if sent < read {
@@ -382,6 +395,12 @@ impl<P: Level> Direction<P> {
                 start: 0,
             };
         }
-        Ok(Moved::Some)
+        match source_broke {
+            Some(errno) => Err(Broken {
+                side: self.from,
+                errno,
+            }),
+            None => Ok(Moved::Some),
+        }
     }
 }

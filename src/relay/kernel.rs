@@ -46,6 +46,13 @@ impl Syscalls for Kernel<'_> {
         retry_on_intr(|| rustix::net::send(self.socket(to), bytes, SendFlags::NOSIGNAL))
     }
 
+    // MSG_MORE: the end then travels in the segment of the bytes, a packet less for each of three
+    // hosts.
+    fn send_last(&mut self, to: Side, bytes: &[u8]) -> io::Result<usize> {
+        let flags = SendFlags::NOSIGNAL | SendFlags::MORE;
+        retry_on_intr(|| rustix::net::send(self.socket(to), bytes, flags))
+    }
+
     fn fill(&mut self, from: Side, pipe: &mut Pipe, most: usize) -> io::Result<usize> {
         let len = pipe.size.min(most);
         let n = retry_on_intr(|| splice(self.socket(from), None, &pipe.write, None, len, SPLICE))?;

@@ -12,6 +12,8 @@ pub struct Readiness {
     /// An end or an error was announced: no further edge will come, so reads go on until one
     /// says so itself.
     closing: bool,
+    /// What comes after the bytes that wait is an orderly end.
+    ends: bool,
     /// Urgent data was announced: a read stops short at the mark with more behind it.
     urgent: bool,
 }
@@ -22,6 +24,7 @@ impl Readiness {
         readable: false,
         writable: true,
         closing: false,
+        ends: false,
         urgent: false,
     };
 
@@ -36,7 +39,9 @@ impl Readiness {
     pub fn note(&mut self, events: EventFlags) {
         let ending = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
         if events.intersects(ending) {
+            let orderly = !self.closing || self.ends;
             self.set_closing();
+            self.ends = orderly && !events.contains(EventFlags::ERR);
         }
         if events.intersects(EventFlags::HUP | EventFlags::ERR | EventFlags::OUT) {
             self.writable = true;
@@ -48,12 +53,18 @@ impl Readiness {
     /// Notes that only reads can tell what else there is.
     pub fn set_closing(&mut self) {
         self.closing = true;
+        self.ends = false;
         self.readable = true;
     }
 
     /// Whether to try to read.
     pub fn readable(&self) -> bool {
         self.readable
+    }
+
+    /// Whether an orderly end was announced, and nothing else besides it and bytes.
+    pub fn ends(&self) -> bool {
+        self.ends && !self.urgent
     }
 
     /// Whether to try to write.

@@ -51,6 +51,11 @@ pub trait Syscalls {
     /// Writes bytes, perhaps not all. See send(2).
     fn send(&mut self, to: Side, bytes: &[u8]) -> io::Result<usize>;
 
+    /// Like [`send`](Self::send), for the last bytes of a stream: if all are taken, they may be held
+    /// back until [`shutdown`](Self::shutdown), or the close of the socket, which has to follow at
+    /// once.
+    fn send_last(&mut self, to: Side, bytes: &[u8]) -> io::Result<usize>;
+
     /// Moves bytes, so many at most, from a socket into an empty pipe. See splice(2).
     fn fill(&mut self, from: Side, pipe: &mut Self::Pipe, most: usize) -> io::Result<usize>;
 
