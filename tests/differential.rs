@@ -10,7 +10,6 @@ use std::{
     io::{ErrorKind, Read, Write},
     net::SocketAddr,
     process::{Command, Stdio},
-    slice,
     sync::Barrier,
     thread,
     time::Duration,
@@ -66,8 +65,8 @@ struct Script {
     behind: Behind,
     client: &'static [Do],
     target: &'static [Do],
-    /// What client and target see through tml-proxy.
-    ours: &'static str,
+    /// What client and target see through tml-proxy; of several, the last is a matter of timing.
+    ours: &'static [&'static str],
     /// What they see through HAProxy, if that is something else; where there are several, it depends
     /// on chance.
     haproxy: &'static [&'static str],
@@ -84,7 +83,7 @@ const SCRIPTS: &[Script] = {
             behind: Listening,
             client: &[Send(100), Finish],
             target: &[Accept, Take(100), Send(200), Finish],
-            ours: "200 bytes, end | 100 bytes, end",
+            ours: &["200 bytes, end | 100 bytes, end"],
             haproxy: &[],
         },
         Script {
@@ -92,7 +91,7 @@ const SCRIPTS: &[Script] = {
             behind: Listening,
             client: &[Take(200), Meet, Send(100), Finish],
             target: &[Accept, Send(200), Finish, Meet],
-            ours: "200 bytes, end | 100 bytes, end",
+            ours: &["200 bytes, end | 100 bytes, end"],
             haproxy: &[],
         },
         Script {
@@ -100,7 +99,7 @@ const SCRIPTS: &[Script] = {
             behind: Listening,
             client: &[Finish],
             target: &[Accept, Finish],
-            ours: "0 bytes, end | 0 bytes, end",
+            ours: &["0 bytes, end | 0 bytes, end"],
             haproxy: &[],
         },
         Script {
@@ -108,7 +107,7 @@ const SCRIPTS: &[Script] = {
             behind: Listening,
             client: &[Send(100), Take(200), Reset],
             target: &[Accept, Take(100), Send(200)],
-            ours: "gone | 100 bytes, reset",
+            ours: &["gone | 100 bytes, reset"],
             haproxy: &[],
         },
         Script {
@@ -116,7 +115,7 @@ const SCRIPTS: &[Script] = {
             behind: Listening,
             client: &[Send(100), Take(200), Meet],
             target: &[Accept, Take(100), Send(200), Meet, Reset],
-            ours: "200 bytes, reset | gone",
+            ours: &["200 bytes, reset | gone"],
             haproxy: &["200 bytes, end | gone"],
         },
         Script {
@@ -124,7 +123,7 @@ const SCRIPTS: &[Script] = {
             behind: Listening,
             client: &[Send(100), Finish, Take(200), Meet],
             target: &[Accept, Take(100), Send(200), Meet, Reset],
-            ours: "200 bytes, reset | gone",
+            ours: &["200 bytes, reset | gone"],
             haproxy: &["200 bytes, end | gone"],
         },
         Script {
@@ -132,7 +131,7 @@ const SCRIPTS: &[Script] = {
             behind: Listening,
             client: &[Send(100)],
             target: &[Accept, See, Send(200), Close],
-            ours: "200 bytes, reset | gone",
+            ours: &["200 bytes, reset | gone"],
             haproxy: &["200 bytes, end | gone"],
         },
         Script {
@@ -140,7 +139,7 @@ const SCRIPTS: &[Script] = {
             behind: Listening,
             client: &[See, Send(100), Close],
             target: &[Accept, Send(200)],
-            ours: "gone | 100 bytes, reset",
+            ours: &["gone | 100 bytes, reset"],
             haproxy: &["gone | 100 bytes, end", "gone | 100 bytes, reset"],
         },
         Script {
@@ -148,7 +147,7 @@ const SCRIPTS: &[Script] = {
             behind: Nobody,
             client: &[Send(100)],
             target: &[],
-            ours: "0 bytes, reset | never called",
+            ours: &["0 bytes, reset | never called"],
             haproxy: &["0 bytes, end | never called"],
         },
         Script {
@@ -156,7 +155,7 @@ const SCRIPTS: &[Script] = {
             behind: Listening,
             client: &[Send(100), Finish, Meet],
             target: &[Meet, Accept, Take(100), Send(200), Finish],
-            ours: "200 bytes, end | 100 bytes, end",
+            ours: &["200 bytes, end | 100 bytes, end"],
             haproxy: &[],
         },
         Script {
@@ -164,7 +163,7 @@ const SCRIPTS: &[Script] = {
             behind: QueueFull,
             client: &[Send(100), Reset, Meet],
             target: &[Meet, MakeRoom, AcceptIfAny],
-            ours: "gone | never called",
+            ours: &["gone | never called", "gone | 0 bytes, reset"],
             haproxy: &["gone | 100 bytes, reset", "gone | never called"],
         },
         Script {
@@ -172,7 +171,7 @@ const SCRIPTS: &[Script] = {
             behind: Listening,
             client: &[Send(1_000_000), Finish],
             target: &[Accept, Send(BULK), Finish],
-            ours: "20000000 bytes, end | 1000000 bytes, end",
+            ours: &["20000000 bytes, end | 1000000 bytes, end"],
             haproxy: &[],
         },
         Script {
@@ -180,7 +179,7 @@ const SCRIPTS: &[Script] = {
             behind: Listening,
             client: &[Send(BULK), Finish],
             target: &[Accept, Send(200), Finish],
-            ours: "200 bytes, end | 20000000 bytes, end",
+            ours: &["200 bytes, end | 20000000 bytes, end"],
             haproxy: &[],
         },
         Script {
@@ -188,7 +187,7 @@ const SCRIPTS: &[Script] = {
             behind: Listening,
             client: &[Segments(20_000, 10), Finish],
             target: &[Accept, Segments(20_000, 10), Finish],
-            ours: "200000 bytes, end | 200000 bytes, end",
+            ours: &["200000 bytes, end | 200000 bytes, end"],
             haproxy: &[],
         },
         Script {
@@ -196,7 +195,7 @@ const SCRIPTS: &[Script] = {
             behind: Listening,
             client: &[Send(100), Urgent, Send(100), Finish],
             target: &[Accept, Finish],
-            ours: "0 bytes, end | 201 bytes, end",
+            ours: &["0 bytes, end | 201 bytes, end"],
             haproxy: &[
                 "0 bytes, end | 100 bytes, end",
                 "0 bytes, reset | 100 bytes, end",
@@ -372,17 +371,17 @@ fn haproxy_and_tml_proxy_differ_where_the_table_says_so_and_nowhere_else() {
     let mut unexpected = Vec::new();
     for script in SCRIPTS {
         let expected = match script.haproxy {
-            [] => slice::from_ref(&script.ours),
+            [] => script.ours,
             others => others,
         };
-        for (name, port, expected) in [
-            ("tml-proxy", ours, slice::from_ref(&script.ours)),
-            ("HAProxy", theirs, expected),
+        let by_chance = expected.len() > 1;
+        for (name, port, expected, may_vary) in [
+            ("tml-proxy", ours, script.ours, false),
+            ("HAProxy", theirs, expected, by_chance),
         ] {
             let seen = play(script, port, at);
             println!("{}: {name}: {seen}", script.name);
-            let by_chance = expected.len() > 1;
-            if !by_chance && seen != expected[0] {
+            if !may_vary && !expected.contains(&&*seen) {
                 unexpected.push(format!("{}: {name}: {seen}, not {expected:?}", script.name));
             }
         }
@@ -415,7 +414,7 @@ fn the_table_of_differences_is_that_of_the_scripts() {
         .map(|script| {
             (
                 script.name,
-                [script.ours.to_owned(), script.haproxy.join(" or ")],
+                [script.ours, script.haproxy].map(|seen| seen.join(" or ")),
             )
         })
         .map(|(name, seen)| (name, seen.map(|seen| seen.replace(" | ", "; "))))

@@ -6,14 +6,7 @@
 
 mod harness;
 
-use std::{
-    fs,
-    net::{Ipv6Addr, SocketAddr},
-    path::PathBuf,
-    process::Command,
-    thread,
-    time::Duration,
-};
+use std::{fs, net::SocketAddr, path::PathBuf, process::Command, thread, time::Duration};
 
 use harness::{
     Peer, Proxy, Scene, Setup, Stream, Target, both_ways, config, figure,
@@ -24,7 +17,6 @@ use harness::{
     require::{Need, require},
     wait_until,
 };
-use socket2::{Domain, Socket, Type};
 
 const PORT: u16 = 22014;
 
@@ -203,16 +195,6 @@ impl Drop for Group {
     }
 }
 
-/// A target whose connections take in little, so that bytes wait in the proxy's sockets.
-fn narrow_target() -> Target {
-    let socket = Socket::new(Domain::IPV6, Type::STREAM, None).expect("a TCP socket");
-    socket.set_recv_buffer_size(8192).expect("any size will do");
-    let addr = SocketAddr::from((Ipv6Addr::LOCALHOST, 0));
-    socket.bind(&addr.into()).expect("any port");
-    socket.listen(128).expect("a bound socket");
-    Target::of(socket.into())
-}
-
 /// Readers have stopped and the kernel gives the proxy's sockets no more memory.
 #[test]
 fn without_memory_for_sockets_sessions_are_slow_and_lose_nothing() {
@@ -229,7 +211,7 @@ fn without_memory_for_sockets_sessions_are_slow_and_lose_nothing() {
         through: group.through(),
         ..Setup::default()
     };
-    let scene = Scene::leading_to(narrow_target(), &setup, "", "");
+    let scene = Scene::leading_to(Target::narrow(), &setup, "", "");
     let (mut typing, mut shell) = scene.pair();
     typing.exchange(&mut shell, b"x");
     let addr = SocketAddr::from(([127, 0, 0, 1], scene.port));

@@ -122,7 +122,8 @@ fn a_network_of_1280_bytes_without_modern_options_passes_bulk() {
     proxy.settles();
 }
 
-/// The session of `client` ends within `limit` of `since`, and not before it.
+/// The session of `client` ends within `limit` of `since`, which is before its last byte, and not
+/// before it.
 #[track_caller]
 fn ends_in_time(proxy: &Proxy, client: &Peer, since: Instant, limit: Duration) -> Line {
     let line = proxy.ended_session(client.addr());
@@ -152,12 +153,12 @@ fn a_peer_that_falls_silent_is_given_up_in_the_configured_time() {
     for (silent, more, limit, reason) in cases {
         let lab = Lab::with_faults([Faults::default(); 2]);
         let (proxy, target) = start(&lab, more);
+        let since = Instant::now();
         let (mut client, mut server) = pair(&lab, &target);
         // With bytes on their way there would be no keepalive but attempts to send them again.
         wait_until("every byte to be acknowledged", || {
             process::unacknowledged(proxy.id()) == 0
         });
-        let since = Instant::now();
         lab.wires[silent].silence();
         let other = match silent {
             0 => &mut server,
@@ -269,8 +270,8 @@ fn a_goodbye_that_is_lost_for_ever_holds_no_session() {
     // The client's goodbye never comes: it is one that is silent.
     let lab = Lab::with_faults([forgetful, Faults::default()]);
     let (proxy, target) = start(&lab, more);
-    let (client, mut server) = pair(&lab, &target);
     let since = Instant::now();
+    let (client, mut server) = pair(&lab, &target);
     client.finish();
     server.expect_reset();
     let line = ends_in_time(&proxy, &client, since, Duration::from_millis(1900));
@@ -280,8 +281,8 @@ fn a_goodbye_that_is_lost_for_ever_holds_no_session() {
     // The goodbye is passed on and never acknowledged.
     let lab = Lab::with_faults([Faults::default(), forgetful]);
     let (proxy, target) = start(&lab, more);
-    let (mut client, _server) = pair(&lab, &target);
     let since = Instant::now();
+    let (mut client, _server) = pair(&lab, &target);
     client.finish();
     client.expect_reset();
     let line = ends_in_time(&proxy, &client, since, Duration::from_millis(1900));

@@ -8,7 +8,7 @@ mod harness;
 use std::{
     env,
     io::{BufRead, BufReader, Write},
-    net::{Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     process::Stdio,
     thread,
     time::Duration,
@@ -23,7 +23,6 @@ use harness::{
     require::{Need, require},
 };
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, pipe_with};
-use socket2::{Domain, Socket, Type};
 
 /// A network whose sockets hold little, so that bytes wait in the proxy.
 struct Narrow(Netns);
@@ -42,7 +41,7 @@ impl Narrow {
             netns: Some(&self.0),
             ..Setup::default()
         };
-        Scene::leading_to(self.0.run(narrow_target), &setup, process, more)
+        Scene::leading_to(self.0.run(Target::narrow), &setup, process, more)
     }
 }
 
@@ -51,16 +50,6 @@ fn setup(uid: u32) -> Setup<'static> {
         through: as_user(uid),
         ..Setup::default()
     }
-}
-
-/// A target whose connections take in little.
-fn narrow_target() -> Target {
-    let socket = Socket::new(Domain::IPV6, Type::STREAM, None).expect("a TCP socket");
-    socket.set_recv_buffer_size(8192).expect("any size will do");
-    let addr = SocketAddr::from((Ipv6Addr::LOCALHOST, 0));
-    socket.bind(&addr.into()).expect("any port");
-    socket.listen(1024).expect("a bound socket");
-    Target::of(socket.into())
 }
 
 /// Many sessions whose readers have stopped, each with more under way than the path takes, then

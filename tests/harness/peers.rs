@@ -303,6 +303,16 @@ impl Target {
         Self { listener, addr }
     }
 
+    /// One whose connections take in little, so that bytes wait in the proxy's sockets.
+    pub fn narrow() -> Self {
+        let socket = Socket::new(Domain::IPV6, Type::STREAM, None).expect("a TCP socket");
+        socket.set_recv_buffer_size(8192).expect("any size will do");
+        let addr = SocketAddr::from((Ipv6Addr::LOCALHOST, 0));
+        socket.bind(&addr.into()).expect("any port");
+        socket.listen(1024).expect("a bound socket");
+        Self::of(socket.into())
+    }
+
     /// A listening socket whose queue is full: it answers no further connection. The peers returned
     /// fill the queue.
     pub fn full() -> (Self, Vec<Peer>) {
