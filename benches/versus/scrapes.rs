@@ -106,7 +106,10 @@ fn keystrokes(
 fn scrape(admin: SocketAddr) -> Result<Sample> {
     let started = Instant::now();
     let mut stream = TcpStream::connect(admin).context("the admin address")?;
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: proxy\r\nConnection: close\r\n\r\n")?;
+    // What Prometheus asks for.
+    let request = "GET /metrics HTTP/1.1\r\nHost: proxy\r\nConnection: close\r\n\
+                   Accept: application/openmetrics-text; version=1.0.0\r\n\r\n";
+    stream.write_all(request.as_bytes())?;
     let mut page = Vec::new();
     stream.read_to_end(&mut page)?;
     let took = started.elapsed();

@@ -70,7 +70,7 @@ impl Target<'_> {
         println!("{}: {origin}", self.name);
         figure(
             &format!(
-                "inputs made up for `{}`, which came out in {} ways",
+                "inputs made up for `{}`, with {} kinds of outcome",
                 self.name,
                 seen.len()
             ),
