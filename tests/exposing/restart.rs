@@ -144,7 +144,14 @@ fn no_crash_makes_the_state_unreadable_or_gives_a_cooling_port_away() {
         let proxy = stage.proxy(&format!("cooldown = \"{}s\"", COOLDOWN.as_secs()));
         // Somewhere between the decision, the file and the socket.
         let end = Instant::now() + Duration::from_millis(40 + round * 37 % 300);
+        // In every other round the switchboard is gone as well, and back only for the next proxy.
+        let last_words = end - Duration::from_millis(20 + round * 53 % 200);
+        let mut away = false;
         while Instant::now() < end {
+            if round % 2 == 1 && !away && Instant::now() >= last_words {
+                stage.board.stop();
+                away = true;
+            }
             number += 1;
             live.push(stage.ready(number, &format!("fdb0:7e57::{number:x}")));
             if live.len() > 3 {
@@ -178,6 +185,9 @@ fn no_crash_makes_the_state_unreadable_or_gives_a_cooling_port_away() {
                 .is_empty()
         );
         killed(proxy);
+        if away {
+            stage.board.go_on();
+        }
     }
     let proxy = stage.proxy("");
     assert!(!stage.state_dir().join("ports.state.damaged-1").exists());
