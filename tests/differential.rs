@@ -8,7 +8,7 @@ mod harness;
 use std::{
     collections::BTreeMap,
     io::{ErrorKind, Read, Write},
-    net::SocketAddr,
+    net::{Shutdown, SocketAddr},
     process::{Command, Stdio},
     sync::Barrier,
     thread,
@@ -100,7 +100,10 @@ const SCRIPTS: &[Script] = {
             client: &[Finish],
             target: &[Accept, Finish],
             ours: &["0 bytes, end | 0 bytes, end"],
-            haproxy: &[],
+            haproxy: &[
+                "0 bytes, end | 0 bytes, end",
+                "0 bytes, end | 0 bytes, reset",
+            ],
         },
         Script {
             name: "the client resets",
@@ -266,7 +269,8 @@ impl Actor<'_> {
                 self.received.extend(bytes);
             }
             Do::See => _ = self.peer().stream().peek(&mut [0]).expect("bytes"),
-            Do::Finish => self.peer().finish(),
+            // A connection that was reset meanwhile has no half left to close.
+            Do::Finish => self.broken |= self.peer().stream().shutdown(Shutdown::Write).is_err(),
             Do::Close => self.peer = None,
             Do::Reset => self.peer.take().expect("a connection").reset(),
         }
