@@ -54,6 +54,10 @@ pub struct Args {
     #[arg(long)]
     pub log_sessions: bool,
 
+    /// Stay in this machine's network, with whatever congestion control it has
+    #[arg(long)]
+    pub this_network: bool,
+
     /// How cost grows with mappings and open sessions; reload and start with 10 000 mappings
     #[arg(long)]
     pub growth: bool,

@@ -18,6 +18,7 @@ mod load;
 mod measure;
 mod meter;
 mod net;
+mod network;
 mod pattern;
 mod peers;
 mod process;
@@ -77,6 +78,7 @@ fn main() -> Result<()> {
         return Ok(());
     }
     let workloads = args.workloads()?;
+    network::enter(&args)?;
 
     process::raise_descriptor_limit()?;
     process::clean_up_on_signal()?;

@@ -61,8 +61,11 @@ pub fn measure(
             sample.extend(latencies(&outcome.latency));
             Ok(sample)
         }
-        Workload::Keystrokes => {
-            let to = peer.service(Service::Echo);
+        Workload::Keystrokes | Workload::DistantKeystrokes => {
+            let to = peer.service(match workload {
+                Workload::Keystrokes => Service::Echo,
+                _ => Service::Distant,
+            });
             let (outcome, cost) = metered(peer, || {
                 keystrokes::run(backend, to, TYPISTS, PACE, windows.paced)
             })?;

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    meter,
+    meter, network,
     peers::{OWN, Peer},
     sample::{Metric, Sample, Summary, ratio, summarise},
 };
@@ -63,7 +63,11 @@ impl Report {
         let command = format!("cargo bench --bench versus -- {}", arguments.join(" "));
         let date = humantime::format_rfc3339_seconds(SystemTime::now());
         let (command, kernel) = (command.trim_end_matches([' ', '-']), kernel.trim());
-        println!("{date}, Linux {kernel}, {cores} cores, {}", processor());
+        let control = network::congestion_control();
+        println!(
+            "{date}, Linux {kernel}, {cores} cores, {}, TCP {control}",
+            processor()
+        );
         println!("`{command}`\n");
         let background = meter::background()?;
         if background > 0.1 {
@@ -78,7 +82,7 @@ impl Report {
             .collect();
         self.line(json!({
             "kind": "run", "date": date.to_string(), "kernel": kernel, "cores": cores,
-            "processor": processor(), "background_cores": background, "command": command, "peers": described,
+            "processor": processor(), "congestion_control": control, "background_cores": background, "command": command, "peers": described,
         }))
     }
 

@@ -27,23 +27,35 @@ const MAPPINGS: usize = 10_000;
 /// Sixty times as often as Prometheus does by default.
 const EVERY: Duration = Duration::from_millis(250);
 
+/// A proxy with many mappings, and where it is scraped.
+struct Watched {
+    running: Running,
+    admin: SocketAddr,
+}
+
+impl Watched {
+    fn start(bench: &Bench) -> Result<Self> {
+        let admin = net::free_ports(1)?[0];
+        let peer = Peer::own_with(
+            "tml-proxy",
+            Overrides::one("admin.listen", &admin.to_string()),
+        );
+        let job = Job::new(bench.backend.services(), MAPPINGS - SERVICES)?;
+        let running = bench.start_checked(&peer, job)?;
+        // Every mapping has had a session, so that it has all its series.
+        let ways = running.ways_to(Service::Exchange);
+        let sessions = Until::Sessions(2 * ways.len() as u64);
+        exchange::run(&bench.backend, &ways, AT_ONCE, sessions)?;
+        Ok(Self { running, admin })
+    }
+}
+
 /// Measures and prints.
 pub fn run(bench: &mut Bench) -> Result<()> {
-    let admin = net::free_ports(1)?[0];
-    let peer = Peer::own_with(
-        "tml-proxy",
-        Overrides::one("admin.listen", &admin.to_string()),
-    );
-    let job = Job::new(bench.backend.services(), MAPPINGS - SERVICES)?;
-    let running = bench.start_checked(&peer, job)?;
-    // Every mapping has had a session, so that it has all its series.
-    let ways = running.ways_to(Service::Exchange);
-    let sessions = Until::Sessions(2 * ways.len() as u64);
-    exchange::run(&bench.backend, &ways, AT_ONCE, sessions)?;
-
+    let watched = Watched::start(bench)?;
     let mut scrapes = Results::of("tml-proxy");
     for round in 0..=bench.args.rounds() {
-        let sample = scrape(admin)?;
+        let sample = scrape(watched.admin)?;
         // The first has yet to page in the code.
         if round > 0 {
             bench.report.sample("scrape", "tml-proxy", round, &sample)?;
@@ -52,23 +64,32 @@ pub fn run(bench: &mut Bench) -> Result<()> {
     }
     let title = format!("Scrape with {MAPPINGS} mappings");
     bench.report.workload("scrape", &title, &[scrapes])?;
-    beside_keystrokes(bench, &running, admin)
+    beside_keystrokes(bench, &watched)
 }
 
-fn beside_keystrokes(bench: &mut Bench, running: &Running, admin: SocketAddr) -> Result<()> {
+/// Scrapes take processor time from whatever else the machine runs, its keystrokes' client and target
+/// among it. What they do to the proxy beyond that shows beside a second proxy which is scraped
+/// instead.
+fn beside_keystrokes(bench: &mut Bench, watched: &Watched) -> Result<()> {
     const NAME: &str = "keystrokes beside scrapes";
     let windows = bench.args.windows();
+    let other = Watched::start(bench)?;
     let often = format!("a scrape every {} ms", EVERY.as_millis());
-    let mut results = [Results::of("no scrapes"), Results::of(&often)];
+    let conditions = [None, Some(other.admin), Some(watched.admin)];
+    let mut results = [
+        Results::of("no scrapes"),
+        Results::of(&format!("{often}, of another")),
+        Results::of(&often),
+    ];
     for round in 0..=bench.args.rounds() {
-        for (result, scraped) in results.iter_mut().zip([false, true]) {
+        for (result, scraped) in results.iter_mut().zip(conditions) {
             progress(&format!("{NAME}, round {round}"));
             let windows = if round == 0 {
                 &Windows::WARM_UP
             } else {
                 &windows
             };
-            let sample = keystrokes(bench, running, windows, scraped.then_some(admin))?;
+            let sample = keystrokes(bench, &watched.running, windows, scraped)?;
             if round > 0 {
                 bench.report.sample(NAME, &result.peer, round, &sample)?;
                 result.rounds.push(sample);
@@ -113,7 +134,7 @@ fn scrape(admin: SocketAddr) -> Result<Sample> {
     let mut page = Vec::new();
     stream.read_to_end(&mut page)?;
     let took = started.elapsed();
-    ensure!(page.windows(5).any(|end| end == b"# EOF"), "a page cut off");
+    ensure!(page.ends_with(b"# EOF\n"), "a page cut off");
     #[expect(
         clippy::cast_precision_loss,
         reason = "pages stay far below 2^52 bytes"

@@ -24,7 +24,9 @@ pub enum Workload {
     PingPong(usize),
     /// A steady thousand messages a second.
     Keystrokes,
-    /// The same while other sessions move bulk.
+    /// The same with a target that takes its time, as one behind a network does.
+    DistantKeystrokes,
+    /// The first while other sessions move bulk.
     KeystrokesBesideBulk,
     /// Sessions that do nothing.
     Idle(usize),
@@ -76,6 +78,7 @@ impl Workload {
             Self::PingPong(1),
             Self::PingPong(64),
             Self::Keystrokes,
+            Self::DistantKeystrokes,
             Self::KeystrokesBesideBulk,
             Self::Idle(1000),
         ]);
@@ -94,6 +97,7 @@ impl Workload {
             Self::Connections => "connections".to_owned(),
             Self::PingPong(connections) => format!("ping-pong-{connections}"),
             Self::Keystrokes => "keystrokes".to_owned(),
+            Self::DistantKeystrokes => "keystrokes-distant".to_owned(),
             Self::KeystrokesBesideBulk => "keystrokes-beside-bulk".to_owned(),
             Self::Idle(sessions) => format!("idle-{sessions}"),
         }
@@ -115,6 +119,9 @@ impl Workload {
             Self::Connections => format!("Connect, 64 bytes each way, close; {AT_ONCE} at a time"),
             Self::PingPong(n) => format!("64 bytes there and back over {}", over(n)),
             Self::Keystrokes => format!("1000 keystrokes a second over {TYPISTS} connections"),
+            Self::DistantKeystrokes => {
+                format!("1000 keystrokes a second over {TYPISTS} connections, echoed 1 ms later")
+            }
             Self::KeystrokesBesideBulk => {
                 format!(
                     "1000 keystrokes a second over {TYPISTS} connections, beside {BESIDE} in bulk"
@@ -138,6 +145,7 @@ impl Workload {
             Self::Connections => "Connect, exchange, close".to_owned(),
             Self::PingPong(connections) => format!("Ping-pong, {connections} at once"),
             Self::Keystrokes => "Keystrokes".to_owned(),
+            Self::DistantKeystrokes => "Keystrokes, echo 1 ms later".to_owned(),
             Self::KeystrokesBesideBulk => "Keystrokes beside bulk".to_owned(),
             Self::Idle(sessions) => format!("{sessions} idle sessions"),
         }

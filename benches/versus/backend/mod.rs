@@ -1,8 +1,9 @@
 //! The far end of every session: a process of its own, so that its descriptors and its processor
 //! time are not the client's, and so that one backend serves all peers alike.
 //!
-//! Four services: `echo` returns what it gets, `exchange` answers one request and closes, `bulk`
-//! sends and swallows as fast as it can, `verify` does both with content that is checked. The
+//! Five services: `echo` returns what it gets, `distant` does so a moment later, `exchange` answers one
+//! request and closes, `bulk` sends and swallows as fast as it can, `verify` does both with content
+//! that is checked. The
 //! client holds a control socket, on the child's standard input: a line asks, a line answers, and
 //! when it closes the child ends.
 
@@ -40,6 +41,8 @@ pub const MESSAGE: usize = 64;
 pub enum Service {
     /// Returns what it gets.
     Echo,
+    /// Returns what it gets a millisecond later.
+    Distant,
     /// Answers one message and closes.
     Exchange,
     /// Sends as told by [`Backend::send`], swallows what it gets.
@@ -52,7 +55,7 @@ pub enum Service {
 pub const UNLIMITED: u64 = u64::MAX;
 
 /// How many services there are.
-pub const SERVICES: usize = 4;
+pub const SERVICES: usize = 5;
 
 /// Counters of the services, as far as the client wants to know them.
 #[derive(Debug, Default)]
@@ -61,7 +64,7 @@ struct Shared {
     limit: AtomicU64,
     sent: AtomicU64,
     received: AtomicU64,
-    /// Open sessions of `echo` and `exchange`.
+    /// Open sessions of `echo`, `distant` and `exchange`.
     talking: AtomicU64,
     /// Open sessions of `bulk`.
     in_bulk: AtomicU64,
@@ -189,13 +192,14 @@ fn read_line(control: &mut BufReader<UnixStream>) -> Result<String> {
 pub fn serve() -> Result<()> {
     let control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let shared = Arc::new(Shared::default());
-    let [echo, exchange, bulk, verify] = [
+    let [echo, distant, exchange, bulk, verify] = [
+        net::listen()?,
         net::listen()?,
         net::listen()?,
         net::listen()?,
         net::listen()?,
     ];
-    let addresses: Vec<String> = [&echo, &exchange, &bulk, &verify]
+    let addresses: Vec<String> = [&echo, &distant, &exchange, &bulk, &verify]
         .into_iter()
         .map(|listener| Ok(listener.local_addr()?.to_string()))
         .collect::<Result<_>>()?;
@@ -204,6 +208,7 @@ pub fn serve() -> Result<()> {
         talk::serve(
             &[
                 (&echo, talk::Manner::Echo),
+                (&distant, talk::Manner::EchoLater),
                 (&exchange, talk::Manner::AnswerOnce),
             ],
             &shared,
