@@ -9,14 +9,16 @@ mod harness;
 #[path = "openssh/peers.rs"]
 mod peers;
 
-use std::fs;
+use std::{fs, process::Stdio};
 
 use harness::{
     Line, Proxy, Stream, TempDir, config,
     lab::{Lab, TARGET},
     mapping,
-    process::succeed,
+    metrics::Metrics,
+    process::{Running, output, succeed},
     require::{Need, require},
+    wait_until,
 };
 use peers::{Keys, Sshd, scp, ssh};
 
@@ -26,7 +28,7 @@ const PORT: u16 = 22014;
 struct Stage {
     keys: Keys,
     proxy: Proxy,
-    _sshd: Sshd,
+    sshd: Sshd,
     lab: Lab,
 }
 
@@ -43,7 +45,7 @@ impl Stage {
         Some(Self {
             keys,
             proxy,
-            _sshd: sshd,
+            sshd,
             lab,
         })
     }
@@ -131,6 +133,51 @@ fn a_session_stays_while_other_mappings_come_go_and_move() {
     assert_eq!(status.code(), Some(0));
     stage.session_ended("closed");
     stage.proxy.settles();
+}
+
+#[test]
+fn a_target_killed_at_odd_moments_ends_its_sessions_and_serves_the_next_when_it_is_back() {
+    let Some(mut stage) = Stage::new() else {
+        return;
+    };
+    let down = |metrics: &Metrics| metrics.sum("tml_proxy_bytes_total", &[("direction", "down")]);
+    for round in 0..4 {
+        let mut quiet = peers::Remote::start(ssh(&stage.lab, &stage.keys).arg("cat"));
+        quiet.says_and_hears("before");
+        let mut bulk = Running::start(
+            ssh(&stage.lab, &stage.keys)
+                .arg("cat /dev/zero")
+                .stdin(Stdio::null())
+                .stdout(Stdio::null()),
+        );
+        let enough = down(&stage.proxy.metrics()) + 1_000_000 + 7_777_777 * round;
+        stage
+            .proxy
+            .wait_until_metrics("bulk", |metrics| down(metrics) > enough);
+
+        stage.sshd.kill();
+        assert_eq!(quiet.ends().code(), Some(255), "ssh says that it failed");
+        assert_eq!(bulk.wait().code(), Some(255));
+        stage.proxy.settles();
+        let refused = output(ssh(&stage.lab, &stage.keys).arg("true"));
+        assert_eq!(refused.status.code(), Some(255));
+
+        stage.sshd = Sshd::start(&stage.lab, &stage.keys);
+        let answer = succeed(ssh(&stage.lab, &stage.keys).arg("echo back"));
+        assert_eq!(answer.trim_end(), "back");
+        stage.proxy.settles();
+    }
+    let log = stage.proxy.log();
+    let ended = || log.all(|line| line.message() == "session ended");
+    wait_until("a line of each session", || ended().len() == 4 * 4);
+    for line in ended() {
+        // The kernel of a killed process resets where bytes were unread, and closes elsewhere.
+        let reason = line.text("reason");
+        assert!(
+            ["closed", "target_reset", "connect_refused"].contains(&&*reason),
+            "{reason}"
+        );
+    }
 }
 
 #[test]

@@ -131,6 +131,34 @@ pub fn lone_user() -> u32 {
     100_000 + std::process::id() % 100_000
 }
 
+/// A process, its children, theirs and so on.
+pub fn with_descendants(pid: u32) -> Vec<u32> {
+    let processes = fs::read_dir("/proc").expect("proc(5) is mounted");
+    let parents: Vec<(u32, u32)> = processes
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(|pid: u32| {
+            // One that has just ended has no parent any more.
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            let (_, fields) = stat.rsplit_once(") ")?;
+            Some((pid, fields.split(' ').nth(1)?.parse().ok()?))
+        })
+        .collect();
+    let mut family = vec![pid];
+    let mut next = 0;
+    while let Some(&parent) = family.get(next) {
+        let children = parents.iter().filter(|(_, of)| *of == parent);
+        family.extend(children.map(|(child, _)| *child));
+        next += 1;
+    }
+    family
+}
+
+/// Ends a process that may have ended already, without a chance to say anything.
+pub fn kill(pid: u32) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    _ = kill_process(pid.expect("ids of processes are positive"), Signal::KILL);
+}
+
 /// Resident memory in KiB.
 pub fn resident_kib(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a running process");
@@ -239,6 +267,17 @@ pub fn unacknowledged(pid: u32) -> usize {
         .iter()
         .filter(|fields| fields[3] == ESTABLISHED && !fields[4].starts_with("00000000:"))
         .count()
+}
+
+/// Connections that `pid` itself has to that port of other hosts or of its own.
+pub fn connections_to(pid: u32, port: u16) -> usize {
+    let port = format!(":{port:04X}");
+    let sockets = tcp_sockets(pid);
+    let inodes = sockets
+        .iter()
+        .filter(|fields| fields[2].ends_with(&port))
+        .map(|fields| fields[9].parse().expect("a number"));
+    inodes.filter(|&inode| holds_socket(pid, inode)).count()
 }
 
 /// The fields of every TCP socket of `pid`'s network namespace (proc_pid_net(5)).

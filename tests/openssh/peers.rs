@@ -13,7 +13,7 @@ use std::{
 use super::harness::{
     DEADLINE, TempDir,
     lab::{Lab, PROXY, TARGET},
-    process::{Running, succeed},
+    process::{self, Running, succeed},
     wait_until,
 };
 
@@ -148,6 +148,14 @@ impl Sshd {
             });
         });
         sshd
+    }
+
+    /// Kills it, and the processes that serve its sessions.
+    pub fn kill(&mut self) {
+        for pid in process::with_descendants(self.0.id()) {
+            process::kill(pid);
+        }
+        self.0.wait();
     }
 }
 

@@ -70,6 +70,11 @@ impl Switchboard {
         }
     }
 
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.server.port()
+    }
+
     /// A file with a token that it accepts.
     pub fn token_file(&self) -> PathBuf {
         self.dir.join("token")
