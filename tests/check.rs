@@ -73,7 +73,7 @@ fn a_valid_file_is_printed_with_ranges_as_ranges_and_off_spelled_out() {
     assert!(output.stderr.is_empty());
     let expected = "\
 process.workers                              auto
-process.bulk_nice                            3
+process.bulk_nice                            2
 process.shutdown_timeout                     off
 process.splice                               true
 process.pipe_size                            1MiB

@@ -61,7 +61,7 @@ impl Default for Process {
     fn default() -> Self {
         Self {
             workers: AutoOr::Auto,
-            bulk_nice: 3,
+            bulk_nice: 2,
             shutdown_timeout: Some(Duration::from_secs(30)),
             splice: true,
             pipe_size: 1 << 20,
