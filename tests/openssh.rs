@@ -174,7 +174,7 @@ fn a_target_killed_at_odd_moments_ends_its_sessions_and_serves_the_next_when_it_
         // The kernel of a killed process resets where bytes were unread, and closes elsewhere.
         let reason = line.text("reason");
         assert!(
-            ["closed", "target_reset", "connect_refused"].contains(&&*reason),
+            ["closed", "target_reset", "connect_refused"].contains(&reason),
             "{reason}"
         );
     }
