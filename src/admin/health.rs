@@ -115,9 +115,11 @@ fn switchboard(sources: &Sources, add: &mut impl FnMut(Severity, String)) {
     let age = sources.switchboard.stats.knowledge_age();
     let age = age.map(|age| duration_ms(u64::try_from(age.as_millis()).unwrap_or(u64::MAX)));
     let known = match (age, exposure.open()) {
-        (Some(age), open) => format!("what is known is {age} old, and {open} endpoints stay open"),
+        (Some(age), open) => {
+            format!("what is known is {age} old, endpoints that stay open: {open}")
+        }
         (None, 0) => "nothing is known of its jobs yet".to_owned(),
-        (None, open) => format!("{open} endpoints are those of before the start"),
+        (None, open) => format!("endpoints that are open as before the start: {open}"),
     };
     match sources.switchboard.contact() {
         Contact::Away(why) => add(
@@ -142,33 +144,33 @@ fn switchboard(sources: &Sources, add: &mut impl FnMut(Severity, String)) {
         (
             Reason::SharedAddress,
             Severity::Error,
-            "jobs have the address of another live job and are not exposed",
+            "Jobs that are not exposed, because another live job has their address",
         ),
         (
             Reason::NoPort,
             Severity::Error,
-            "endpoints wait for a port: `ports`, `max_total` and `cooldown` in [switchboard] say \
-             how many there are",
+            "Endpoints that wait for a port (`ports`, `max_total` and `cooldown` in [switchboard] \
+             say how many there are)",
         ),
         (
             Reason::NotOpened,
             Severity::Error,
-            "ports of jobs could not be opened; the log says why",
+            "Ports of jobs that could not be opened (the log says why)",
         ),
         (
             Reason::NotAllowed,
             Severity::Warning,
-            "jobs have an address outside of switchboard.targets and are not exposed",
+            "Jobs that are not exposed, because their address is outside of switchboard.targets",
         ),
         (
             Reason::Own,
             Severity::Warning,
-            "jobs have an address of this machine and are not exposed",
+            "Jobs that are not exposed, because their address is one of this machine",
         ),
     ] {
         let count = exposure.closed(reason);
         if count > 0 {
-            add(severity, format!("{count} {words}."));
+            add(severity, format!("{words}: {count}."));
         }
     }
 }

@@ -6,6 +6,7 @@ use super::{client::Client, endpoints::job_id, output};
 use crate::{
     admin::api::model::{Kill, Killed},
     provider::switchboard::JobId,
+    units::count,
 };
 
 /// End live sessions of the running proxy.
@@ -51,6 +52,6 @@ pub fn run(args: &KillArgs) -> ExitCode {
     };
     output::print(&match args.json {
         true => output::json(&killed),
-        false => format!("{} sessions told to end\n", killed.sessions),
+        false => format!("{} told to end\n", count(killed.sessions, "session")),
     })
 }

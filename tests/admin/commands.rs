@@ -22,7 +22,7 @@ fn one_session_is_killed_and_the_others_go_on() {
         .find(|session| session["client"] == wanted.as_str());
     let number = found.expect("it is live")["session"].to_string();
 
-    assert_eq!(desk.succeed(&["kill", &number]), "1 sessions told to end\n");
+    assert_eq!(desk.succeed(&["kill", &number]), "1 session told to end\n");
     first.expect_reset();
     let line = desk.scene.ended(first.addr(), "killed");
     assert_eq!(line.text("end"), "KD");

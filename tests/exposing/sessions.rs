@@ -57,7 +57,7 @@ fn the_sessions_of_a_job_are_listed_and_killed_by_its_id() {
         "{listed}"
     );
     assert_eq!(listed.lines().count(), 2, "a head and a session: {listed}");
-    assert_eq!(command(&["kill", "--job", &id]), "1 sessions told to end\n");
+    assert_eq!(command(&["kill", "--job", &id]), "1 session told to end\n");
     of_the_job.0.expect_reset();
     other.0.exchange(&mut other.1, b"not affected");
 }
