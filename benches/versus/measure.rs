@@ -61,18 +61,8 @@ pub fn measure(
             sample.extend(latencies(&outcome.latency));
             Ok(sample)
         }
-        Workload::Keystrokes | Workload::DistantKeystrokes => {
-            let to = peer.service(match workload {
-                Workload::Keystrokes => Service::Echo,
-                _ => Service::Distant,
-            });
-            let (outcome, cost) = metered(peer, || {
-                keystrokes::run(backend, to, TYPISTS, PACE, windows.paced)
-            })?;
-            let mut sample = costs(peer, Unit::RoundTrip, &cost, outcome.latency.count());
-            sample.extend(latencies(&outcome.latency));
-            Ok(sample)
-        }
+        Workload::Keystrokes => typing(backend, peer, Service::Echo, windows),
+        Workload::DistantKeystrokes => typing(backend, peer, Service::Distant, windows),
         Workload::KeystrokesBesideBulk => keystrokes_beside_bulk(backend, peer, windows),
         Workload::Idle(sessions) => idle(backend, peer, sessions, windows),
     }
@@ -105,6 +95,21 @@ fn latencies(latency: &Latency) -> [(Metric, f64); 3] {
         (Metric::P99, latency.quantile_us(0.99)),
         (Metric::Worst, latency.quantile_us(1.0)),
     ]
+}
+
+fn typing(
+    backend: &Backend,
+    peer: &Running,
+    service: Service,
+    windows: &Windows,
+) -> Result<Sample> {
+    let to = peer.service(service);
+    let (outcome, cost) = metered(peer, || {
+        keystrokes::run(backend, to, TYPISTS, PACE, windows.paced)
+    })?;
+    let mut sample = costs(peer, Unit::RoundTrip, &cost, outcome.latency.count());
+    sample.extend(latencies(&outcome.latency));
+    Ok(sample)
 }
 
 fn keystrokes_beside_bulk(backend: &Backend, peer: &Running, windows: &Windows) -> Result<Sample> {

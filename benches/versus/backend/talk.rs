@@ -78,10 +78,10 @@ fn send_due(echoes: &mut VecDeque<Echo>, sessions: &mut HashMap<u64, Session>) -
             echoes.push_front((due, key, bytes));
             return left;
         }
-        // A session that broke meanwhile is seen to when its socket says so.
-        _ = sessions
-            .get(&key)
-            .map(|session| net::send_small(&session.stream, &bytes));
+        if let Some(session) = sessions.get(&key) {
+            // One that broke meanwhile is seen to when its socket says so.
+            let _ = net::send_small(&session.stream, &bytes);
+        }
     }
     PATIENCE
 }
