@@ -170,7 +170,12 @@ fn a_target_killed_at_odd_moments_ends_its_sessions_and_serves_the_next_when_it_
     let log = stage.proxy.log();
     let ended = || log.all(|line| line.message() == "session ended");
     wait_until("a line of each session", || ended().len() == 4 * 4);
-    for line in ended() {
+    let ended = ended();
+    let refused = ended
+        .iter()
+        .filter(|line| line.text("reason") == "connect_refused");
+    assert_eq!(refused.count(), 4);
+    for line in &ended {
         // The kernel of a killed process resets where bytes were unread, and closes elsewhere.
         let reason = line.text("reason");
         assert!(

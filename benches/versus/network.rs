@@ -1,9 +1,9 @@
 //! The network a run takes place in: one of its own, where nothing but the run changes how TCP behaves.
 //!
-//! What matters is congestion control. A machine whose default paces (bbr) starts a timer for every
-//! burst it sends, on the loopback interface too; in a virtual machine that costs more than all a
-//! proxy does, and what is left differs from round to round by a factor of five. Proxies run on
-//! systems that ship with one that does not pace.
+//! What matters is congestion control. One that paces (bbr) sends in bursts with timers between them, on
+//! the loopback interface too. In a virtual machine bulk then takes up to nine times the processor
+//! time, and up to five times as much in one round as in another, whichever proxy it goes through.
+//! Proxies run on systems that ship with one that does not pace.
 
 use std::{
     fs,
@@ -20,11 +20,12 @@ const INSIDE: &str = "TML_PROXY_VERSUS_NETWORK";
 
 const CONTROL: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
 
-/// What Debian and NixOS ship comes first. A namespace may be refused it, but never the last.
+/// Its first argument is [`CONTROL`]. What Debian and NixOS ship comes first; a namespace may be refused
+/// it, but never the last.
 const ENTER: &str = "
     ip link set lo up || exit
     for control in cubic reno; do
-        echo $control 2>/dev/null >/proc/sys/net/ipv4/tcp_congestion_control && break
+        echo $control 2>/dev/null >\"$0\" && break
     done
     exec \"$@\"
 ";
@@ -42,7 +43,7 @@ pub fn enter(args: &Args) -> Result<()> {
     if stays || !can().is_ok_and(|status| status.success()) {
         return Ok(());
     }
-    let error = unshare(&["sh", "-c", ENTER, "sh"])
+    let error = unshare(&["sh", "-c", ENTER, CONTROL])
         .arg(std::env::current_exe()?)
         .args(std::env::args_os().skip(1))
         .env(INSIDE, "own")

@@ -37,9 +37,7 @@ impl Running {
 
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.id()).ok().and_then(Pid::from_raw);
-        kill_process(pid.expect("ids of processes are positive"), signal)
-            .expect("a child not waited for yet can be signalled");
+        kill_process(pid(self.id()), signal).expect("a child not waited for yet can be signalled");
     }
 
     /// Whether it has ended.
@@ -138,9 +136,7 @@ pub fn with_descendants(pid: u32) -> Vec<u32> {
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter_map(|pid: u32| {
             // One that has just ended has no parent any more.
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-            let (_, fields) = stat.rsplit_once(") ")?;
-            Some((pid, fields.split(' ').nth(1)?.parse().ok()?))
+            Some((pid, stat(pid)?.get(1)?.parse().ok()?))
         })
         .collect();
     let mut family = vec![pid];
@@ -155,8 +151,12 @@ pub fn with_descendants(pid: u32) -> Vec<u32> {
 
 /// Ends a process that may have ended already, without a chance to say anything.
 pub fn kill(pid: u32) {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    _ = kill_process(pid.expect("ids of processes are positive"), Signal::KILL);
+    _ = kill_process(self::pid(pid), Signal::KILL);
+}
+
+fn pid(number: u32) -> Pid {
+    let pid = i32::try_from(number).ok().and_then(Pid::from_raw);
+    pid.expect("ids of processes are positive")
 }
 
 /// Resident memory in KiB.
@@ -193,12 +193,17 @@ pub fn lowest_free_descriptor(pid: u32) -> u64 {
 
 /// Processor time used so far, in clock ticks.
 pub fn cpu_ticks(pid: u32) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a running process");
-    let (_, fields) = stat.rsplit_once(") ").expect("stat names the program");
-    let fields: Vec<&str> = fields.split(' ').collect();
-    // Fields 14 and 15 of proc(5), user and system time; the two before the bracket are gone.
+    let fields = stat(pid).expect("a running process");
+    // Fields 14 and 15 of proc(5), user and system time; the first two are gone.
     let number = |at: usize| fields[at].parse::<u64>().expect("a number of ticks");
     number(11) + number(12)
+}
+
+/// The fields of proc_pid_stat(5) behind the name, which may have anything in it.
+fn stat(pid: u32) -> Option<Vec<String>> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(") ")?;
+    Some(fields.split(' ').map(str::to_owned).collect())
 }
 
 /// Whether every thread waits in a system call without a time limit.

@@ -37,8 +37,8 @@ const ROUND: Duration = Duration::from_secs(10);
 /// Sessions that stay open and say something once a round.
 const IDLE: usize = 100;
 
-/// Sockets to ask the kernel what was acknowledged: each of the two workers opens its own when it
-/// first has to, which may be after the first round.
+/// Sockets to ask the kernel what was acknowledged: each worker of the one pair there is opens its own
+/// when it first has to, which may be after the first round.
 const PROBES: usize = 2;
 
 /// How long a file is.
@@ -187,6 +187,7 @@ fn configuration(stage: &Stage, number: u64) -> String {
     let target = |port: u16| format!("[{TARGET}]:{port}");
     let port = 22100 + (number % 7) as u16;
     config([
+        "[process]\nworkers = 1\n".to_owned(),
         mapping("ssh", SSH, target(22), ""),
         mapping("echo", ECHO, target(ECHO), ""),
         mapping("nobody", NOBODY, target(NOBODY), ""),

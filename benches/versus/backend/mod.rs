@@ -3,9 +3,8 @@
 //!
 //! Five services: `echo` returns what it gets, `distant` does so a moment later, `exchange` answers one
 //! request and closes, `bulk` sends and swallows as fast as it can, `verify` does both with content
-//! that is checked. The
-//! client holds a control socket, on the child's standard input: a line asks, a line answers, and
-//! when it closes the child ends.
+//! that is checked. The client holds a control socket, on the child's standard input: a line asks, a
+//! line answers, and when it closes the child ends.
 
 mod bulk;
 mod talk;
