@@ -4,10 +4,13 @@ mod harness;
 
 use std::{
     io::{BufRead, BufReader},
+    net::TcpStream,
     process::{Command, Stdio},
 };
 
-use harness::{Peer, Proxy, Scene, Target, TempDir, config, mapping, ports, process::Running};
+use harness::{
+    Peer, Proxy, Scene, Target, TempDir, config, mapping, ports, process::Running, wait_until,
+};
 use rustix::process::Signal;
 
 /// A proxy whose outputs are not read beyond the line that says it listens.
@@ -66,6 +69,30 @@ fn a_log_that_nobody_reads_stops_no_session() {
     let text = config([mapping("m", port, target.addr(), "")]);
     let (_running, _stdout) = unread(&text, &dir);
     short_sessions(port, &target, 1500);
+}
+
+#[test]
+fn a_log_that_nobody_reads_holds_up_no_reload_and_no_stop() {
+    let target = Target::bind();
+    let [port, added] = [ports::free(), ports::free()];
+    let dir = TempDir::new();
+    let text = config([mapping("m", port, target.addr(), "")]);
+    let (mut running, _stdout) = unread(&text, &dir);
+    short_sessions(port, &target, 1500);
+    dir.write(
+        "proxy.toml",
+        config([
+            mapping("m", port, target.addr(), ""),
+            mapping("n", added, target.addr(), ""),
+        ]),
+    );
+    running.signal(Signal::HUP);
+    wait_until("the reload to open a port", || {
+        TcpStream::connect(("127.0.0.1", added)).is_ok()
+    });
+    drop(target);
+    running.signal(Signal::TERM);
+    assert_eq!(running.wait().code(), Some(0));
 }
 
 #[test]

@@ -223,7 +223,7 @@ impl Lately {
             add(
                 Severity::Warning,
                 format!(
-                    "The session log lost {lost} in the last minute: whoever reads the log is too slow."
+                    "The log lost {lost} in the last minute: whoever reads it is too slow, or the disk is full."
                 ),
             );
         }

@@ -21,7 +21,7 @@ use super::{
     exposing::Proposal,
     forwarding::{Forwarding, list},
     jobs::Jobs,
-    setup::{open_admin, sessions_wanted, spawn_log_writer, take_budget, worker_count},
+    setup::{open_admin, sessions_wanted, take_budget, worker_count},
     signals::Signals,
     systemd, ticker,
     watchdog::Watchdog,
@@ -33,14 +33,20 @@ use crate::{
     os_error::in_words,
     provider::{Overrides, Source, switchboard::Board},
     relay::PipeBudget,
+    session::SessionLine,
     table::{Hold, MappingName, Summary, Table},
-    telemetry::{Events, History, LogControl, LogQueue, ProcessStats, Reloads, Sampler, log},
+    telemetry::{
+        Events, History, LogControl, LogQueue, ProcessStats, Records, Reloads, Sampler, log,
+    },
     units,
     worker::{self, Roster, Shared},
 };
 
 /// Ended sessions that may wait to be logged.
 const LOG_QUEUE: usize = 16 * 1024;
+
+/// How long the end waits for whoever reads the log.
+const LOG_GRACE: Duration = Duration::from_secs(1);
 
 /// Over how much time sessions are cut when the time to finish is over, so that their clients do not
 /// all come back in the same instant.
@@ -75,27 +81,37 @@ pub fn run(source: &Source, overrides: &Overrides) -> Result<(), RunError> {
     let mut memory = Memory::default();
     let (config, table) = source.load_again(overrides, &Table::default(), &mut memory)?;
     let events = Events::default();
+    let queue = Arc::new(LogQueue::new(LOG_QUEUE));
+    let records = Records {
+        queue: Arc::clone(&queue),
+        say: SessionLine::write,
+    };
     let log = log::init(
         config.log.format == LogFormat::Json,
         config.log.level.into(),
+        records,
         events.clone(),
-    );
-    tokio::runtime::Builder::new_current_thread()
+    )
+    .map_err(|error| start_failed("cannot start the log", &error))?;
+    let result = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| {
-            RunError::Start(format!(
-                "cannot start the control plane: {}",
-                in_words(&error)
+        .map_err(|error| start_failed("cannot start the control plane", &error))
+        .and_then(|runtime| {
+            runtime.block_on(Running::start(
+                source,
+                overrides,
+                (config, memory),
+                table.routes().len(),
+                (log, events, Arc::clone(&queue)),
             ))
-        })?
-        .block_on(Running::start(
-            source,
-            overrides,
-            (config, memory),
-            table.routes().len(),
-            (log, events),
-        ))
+        });
+    queue.close(LOG_GRACE);
+    result
+}
+
+fn start_failed(what: &str, error: &std::io::Error) -> RunError {
+    RunError::Start(format!("{what}: {}", in_words(error)))
 }
 
 /// A proxy that runs.
@@ -120,13 +136,12 @@ impl<'a> Running<'a> {
         overrides: &'a Overrides,
         (config, memory): (Config, Memory),
         routes: usize,
-        (log, events): (LogControl, Events),
+        (log, events, queue): (LogControl, Events, Arc<LogQueue<SessionLine>>),
     ) -> Result<(), RunError> {
         let started = (time::Instant::now(), SystemTime::now());
         // From here on a signal is heard, whoever waits for the first line of the log to send one.
-        let signals = Signals::register().map_err(|error| {
-            RunError::Start(format!("cannot receive signals: {}", in_words(&error)))
-        })?;
+        let signals =
+            Signals::register().map_err(|error| start_failed("cannot receive signals", &error))?;
         let budget = take_budget(&config, routes);
         let shared = Arc::new(Shared {
             table: ArcSwap::from_pointee(Table::default()),
@@ -138,7 +153,7 @@ impl<'a> Running<'a> {
             )),
             holds: ArcSwap::default(),
             departed: ArcSwap::default(),
-            log: LogQueue::new(LOG_QUEUE),
+            log: queue,
             refusals: Sampler::new(
                 config.log.refusals_per_second.map(NonZeroU32::get),
                 started.0,
@@ -149,9 +164,6 @@ impl<'a> Running<'a> {
             gate: Gate::new(config.limits.clone(), budget.sessions),
             splice: config.process.splice && budget.pipes > 0,
         });
-        let start_failed = |what: &str, error: &std::io::Error| {
-            RunError::Start(format!("{what}: {}", in_words(error)))
-        };
         if let Source::Demo = source {
             echo::start()
                 .await
@@ -165,8 +177,6 @@ impl<'a> Running<'a> {
             let _ = report.send(result);
         })
         .map_err(|error| start_failed("cannot start the workers", &error))?;
-        let log_writer = spawn_log_writer(Arc::clone(&shared))
-            .map_err(|error| start_failed("cannot start the log writer", &error))?;
         let threads = handles.len();
         let mut forwarding = Forwarding::new(Control::new(Arc::clone(&shared), handles.clone()));
         let summary = forwarding.load(&config).map_err(RunError::Start)?;
@@ -222,10 +232,6 @@ impl<'a> Running<'a> {
             sessions_fit: budget.fit,
         };
         let result = running.serve(signals).await;
-        shared.log.close();
-        if log_writer.join().is_err() {
-            tracing::error!("the session log's writer has failed");
-        }
         tracing::info!(sessions_left = shared.stats.sessions_open(), "stopped");
         result
     }

@@ -1,6 +1,6 @@
 //! What the start opens and divides before anything is forwarded.
 
-use std::{io, sync::Arc, thread};
+use std::thread;
 
 use tokio::net::TcpListener;
 
@@ -12,8 +12,6 @@ use crate::{
     admin::{AdminListener, UnixSocket},
     config::{AutoOr, Config},
     os_error::in_words,
-    session::SessionLine,
-    worker::Shared,
 };
 
 /// Opens the sockets of the admin endpoint.
@@ -89,10 +87,4 @@ pub(super) fn worker_count(config: &Config) -> usize {
         AutoOr::Auto => thread::available_parallelism().map_or(1, |all| all.get().div_ceil(2)),
         AutoOr::Value(workers) => workers.get() as usize,
     }
-}
-
-pub(super) fn spawn_log_writer(shared: Arc<Shared>) -> io::Result<thread::JoinHandle<()>> {
-    thread::Builder::new()
-        .name("session-log".to_owned())
-        .spawn(move || shared.log.write_all(|line: SessionLine| line.write()))
 }

@@ -6,7 +6,7 @@ use super::{SessionView, dial};
 use crate::{
     listen::Accepted,
     table::Route,
-    telemetry::{EndReason, SESSION_LOG},
+    telemetry::{EndReason, Line},
 };
 
 /// Numbers the sessions of one run.
@@ -84,27 +84,6 @@ impl SessionRecord {
         stats.close(reason);
         Self::refused(id, accepted, route, reason)
     }
-
-    /// Writes the session's line to the log.
-    fn log(&self) {
-        tracing::info!(
-            target: SESSION_LOG,
-            session = self.id.0,
-            mapping = %self.route.mapping.name,
-            client = %self.client,
-            front = self.front.map(tracing::field::display),
-            listen = %self.route.listen,
-            target = %self.route.target,
-            source = self.source.map(tracing::field::display),
-            bytes_up = self.bytes_up,
-            bytes_down = self.bytes_down,
-            duration_ms = millis(self.duration),
-            connect_ms = self.connect.map(millis),
-            end = %self.reason.code(),
-            reason = %self.reason.word(),
-            "session ended"
-        );
-    }
 }
 
 /// A line of the session log.
@@ -119,41 +98,66 @@ pub enum SessionLine {
 }
 
 impl SessionLine {
-    /// Writes the line.
-    pub fn write(&self) {
+    /// Says in `line` what there is to say.
+    pub fn write(&self, line: &mut Line<'_>) {
+        line.message(match self {
+            Self::Opened(_) => "session opened",
+            Self::Ongoing(_) => "session goes on",
+            Self::Ended(_) => "session ended",
+        });
         match self {
-            Self::Opened(view) => tracing::info!(
-                target: SESSION_LOG,
-                session = view.id.0,
-                mapping = view.route.mapping.name.as_str(),
-                client = %view.client,
-                front = view.front.map(tracing::field::display),
-                listen = %view.route.listen,
-                target = %view.route.target,
-                source = view.source.map(tracing::field::display),
-                connect_ms = view.connect.map(millis),
-                "session opened"
-            ),
-            Self::Ongoing(view) => tracing::info!(
-                target: SESSION_LOG,
-                session = view.id.0,
-                mapping = view.route.mapping.name.as_str(),
-                client = %view.client,
-                front = view.front.map(tracing::field::display),
-                listen = %view.route.listen,
-                target = %view.route.target,
-                source = view.source.map(tracing::field::display),
-                bytes_up = view.bytes_up,
-                bytes_down = view.bytes_down,
-                duration_ms = millis(view.age),
-                quiet_ms = millis(view.quiet),
-                "session goes on"
-            ),
-            Self::Ended(record) => record.log(),
+            Self::Opened(view) | Self::Ongoing(view) => {
+                parties(
+                    line,
+                    view.id,
+                    &view.route,
+                    view.client,
+                    view.front,
+                    view.source,
+                );
+            }
+            Self::Ended(end) => {
+                parties(line, end.id, &end.route, end.client, end.front, end.source)
+            }
+        }
+        match self {
+            Self::Opened(view) => {
+                view.connect
+                    .map(|connect| line.millis("connect_ms", connect));
+            }
+            Self::Ongoing(view) => {
+                line.number("bytes_up", view.bytes_up)
+                    .number("bytes_down", view.bytes_down)
+                    .millis("duration_ms", view.age)
+                    .millis("quiet_ms", view.quiet);
+            }
+            Self::Ended(end) => {
+                line.number("bytes_up", end.bytes_up)
+                    .number("bytes_down", end.bytes_down)
+                    .millis("duration_ms", end.duration);
+                end.connect
+                    .map(|connect| line.millis("connect_ms", connect));
+                line.field("end", end.reason.code())
+                    .field("reason", end.reason.word());
+            }
         }
     }
 }
 
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+/// Which session it is, and between whom.
+fn parties(
+    line: &mut Line<'_>,
+    id: SessionId,
+    route: &Route,
+    client: SocketAddr,
+    front: Option<SocketAddr>,
+    source: Option<SocketAddr>,
+) {
+    line.number("session", id.0)
+        .field("mapping", &route.mapping.name)
+        .field("client", client);
+    front.map(|front| line.field("front", front));
+    line.field("listen", route.listen)
+        .field("target", route.target);
+    source.map(|source| line.field("source", source));
 }

@@ -1,4 +1,4 @@
-//! What happened lately: the log's lines except those of sessions, kept for whoever asks.
+//! What happened lately: the log's lines, those of sessions left out, kept for whoever asks.
 //!
 //! A [`Layer`] beside the one that writes the log takes every event of a level an operator cares
 //! about, so whatever is worth a line in the log is an event without further ado.
@@ -16,9 +16,6 @@ use tracing_subscriber::layer::{Context, Layer};
 
 /// Events kept.
 const CAPACITY: usize = 256;
-
-/// The target of the session log's lines, which are no events here: there are too many of them.
-pub const SESSION_LOG: &str = "session";
 
 /// Something that happened.
 #[derive(Debug, Clone)]

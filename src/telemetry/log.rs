@@ -1,70 +1,100 @@
 //! Setting the log up: one line an event on standard output, for people or for machines.
 
 use std::{
-    fmt,
-    io::IsTerminal,
-    sync::{Mutex, PoisonError},
+    io::{self, IsTerminal},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tracing::{Level, Subscriber};
 use tracing_subscriber::{
     Layer, Registry,
     filter::{LevelFilter, filter_fn},
-    fmt as format,
+    fmt,
     layer::SubscriberExt,
     registry::LookupSpan,
     reload,
     util::SubscriberInitExt,
 };
 
-use super::{Events, events::SESSION_LOG};
+use super::{
+    Events, LineFormat,
+    writer::{self, Records, ToQueue},
+};
 
 /// Changes the level of the log while it is being written.
 pub struct LogControl {
     filter: reload::Handle<LevelFilter, Registry>,
-    level: Mutex<Level>,
+    level: Arc<Mutex<Level>>,
 }
 
-/// Sends every event of at least `level` to standard output, as JSON or as text, and to `events`
-/// what an operator would want to see there.
+/// Sends every event of at least `level` and the records to standard output, by a thread of its own,
+/// and to `events` what an operator would want to see there. A record is as important as
+/// [`Level::INFO`].
 ///
 /// A second call leaves the log as it is.
-pub fn init(json: bool, level: Level, events: Events) -> LogControl {
+///
+/// # Errors
+///
+/// There can be no further thread.
+pub fn init<T: Send + 'static>(
+    json: bool,
+    level: Level,
+    records: Records<T>,
+    events: Events,
+) -> io::Result<LogControl> {
     let (filter, handle) = reload::Layer::new(LevelFilter::from_level(level));
-    let worth_keeping =
-        filter_fn(|metadata| *metadata.level() <= Level::INFO && metadata.target() != SESSION_LOG);
+    let worth_keeping = filter_fn(|metadata| *metadata.level() <= Level::INFO);
+    let level = Arc::new(Mutex::new(level));
+    let format = match json {
+        true => LineFormat::Json,
+        false => LineFormat::Text {
+            colour: io::stdout().is_terminal(),
+        },
+    };
+    let lines = lines(format, ToQueue(Arc::clone(&records.queue)));
+    let records_wanted = {
+        let level = Arc::clone(&level);
+        move || Level::INFO <= *lock(&level)
+    };
+    writer::start(records, format, records_wanted, io::stdout())?;
     // It fails only if a log has been set up before, which then stays.
     let _ = tracing_subscriber::registry()
-        .with(writer(json).with_filter(filter))
+        .with(lines.with_filter(filter))
         .with(events.with_filter(worth_keeping))
         .try_init();
-    LogControl {
+    Ok(LogControl {
         filter: handle,
-        level: Mutex::new(level),
-    }
+        level,
+    })
 }
 
-fn writer<S>(json: bool) -> Box<dyn Layer<S> + Send + Sync>
+/// The layer that makes lines of events.
+pub(super) fn lines<S, W>(format: LineFormat, writer: W) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'span> LookupSpan<'span>,
+    W: for<'writer> fmt::MakeWriter<'writer> + Send + Sync + 'static,
 {
-    let layer = format::layer().with_target(false);
-    match json {
-        true => Box::new(
+    let layer = fmt::layer().with_target(false).with_writer(writer);
+    match format {
+        LineFormat::Json => Box::new(
             layer
                 .json()
                 .flatten_event(true)
                 .with_current_span(false)
                 .with_span_list(false),
         ),
-        false => Box::new(layer.with_ansi(std::io::stdout().is_terminal())),
+        LineFormat::Text { colour } => Box::new(layer.with_ansi(colour)),
     }
+}
+
+fn lock(level: &Mutex<Level>) -> MutexGuard<'_, Level> {
+    level.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl LogControl {
     /// The least important lines written.
     pub fn level(&self) -> Level {
-        *self.level.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.level)
     }
 
     /// From now on writes lines of at least `level`.
@@ -73,12 +103,12 @@ impl LogControl {
         let _ = self
             .filter
             .modify(|filter| *filter = LevelFilter::from_level(level));
-        *self.level.lock().unwrap_or_else(PoisonError::into_inner) = level;
+        *lock(&self.level) = level;
     }
 }
 
-impl fmt::Debug for LogControl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl std::fmt::Debug for LogControl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("LogControl").field(&self.level()).finish()
     }
 }

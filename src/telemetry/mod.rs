@@ -7,6 +7,7 @@
 mod events;
 mod histogram;
 mod history;
+mod line;
 pub mod log;
 mod path;
 mod queue;
@@ -16,10 +17,12 @@ mod sampler;
 mod stats;
 mod tally;
 mod usage;
+mod writer;
 
-pub use events::{Event, Events, SESSION_LOG};
+pub use events::{Event, Events};
 pub use histogram::{Distribution, Histogram};
 pub use history::{History, STEP as HISTORY_STEP, Totals};
+pub use line::{Line, LineFormat};
 pub use log::LogControl;
 pub use path::{PathInfo, PathStats, PathSummary};
 pub use queue::LogQueue;
@@ -29,3 +32,4 @@ pub use sampler::Sampler;
 pub use stats::{ConnectFailure, MappingStats, ProcessStats};
 pub use tally::{Retired, Tally};
 pub use usage::Usage;
+pub use writer::Records;

@@ -1,7 +1,8 @@
-//! A bounded queue between threads that must not wait and a thread that may.
+//! What is to be logged, between the threads that must not wait and the one that writes.
 //!
-//! Workers push the records of ended sessions; one thread writes them. When the writer cannot keep
-//! up, records are counted as dropped and the workers go on.
+//! Standard output may be a pipe that nobody reads, or a journal that hangs; only the log's own thread
+//! finds out. When it cannot keep up, what does not fit is counted as dropped and everybody else
+//! goes on.
 
 use std::{
     collections::VecDeque,
@@ -9,38 +10,57 @@ use std::{
         Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    thread,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 /// How long the writer lets records gather once there is one: waking it for each would cost more
-/// than writing it.
+/// than writing it. A line is waited for by somebody, and written at once.
 const GATHER: Duration = Duration::from_millis(20);
+
+/// How many lines find room beyond the records: a flood of sessions must not hide what was said
+/// about it.
+const LINES_BEYOND: usize = 1024;
 
 /// The queue.
 #[derive(Debug)]
 pub struct LogQueue<T> {
     state: Mutex<State<T>>,
     filled: Condvar,
+    finished: Condvar,
     capacity: usize,
     dropped: AtomicU64,
 }
 
+/// What is to be logged.
+#[derive(Debug)]
+pub(super) enum Entry<T> {
+    /// Something the writer makes a line of, and when it happened.
+    Record(SystemTime, T),
+    /// A line with its end.
+    Line(Vec<u8>),
+}
+
 #[derive(Debug)]
 struct State<T> {
-    records: VecDeque<T>,
+    entries: VecDeque<Entry<T>>,
+    /// Whether there is a line among them.
+    urgent: bool,
     closed: bool,
+    finished: bool,
 }
 
 impl<T> LogQueue<T> {
-    /// A queue of at most `capacity` records.
+    /// A queue of at most `capacity` records, and some lines.
     pub fn new(capacity: usize) -> Self {
         Self {
             state: Mutex::new(State {
-                records: VecDeque::new(),
+                entries: VecDeque::new(),
+                urgent: false,
                 closed: false,
+                finished: false,
             }),
             filled: Condvar::new(),
+            finished: Condvar::new(),
             capacity,
             dropped: AtomicU64::new(0),
         }
@@ -48,54 +68,76 @@ impl<T> LogQueue<T> {
 
     /// Adds a record, or counts it as dropped.
     pub fn push(&self, record: T) {
+        self.add(Entry::Record(SystemTime::now(), record), self.capacity);
+    }
+
+    /// Adds a line, or counts it as dropped.
+    pub(super) fn push_line(&self, line: Vec<u8>) {
+        self.add(Entry::Line(line), self.capacity + LINES_BEYOND);
+    }
+
+    fn add(&self, entry: Entry<T>, room: usize) {
         let mut state = self.lock();
-        if state.records.len() >= self.capacity {
-            self.dropped.fetch_add(1, Relaxed);
+        if state.entries.len() >= room {
+            drop(state);
+            self.drop_entries(1);
             return;
         }
-        let was_empty = state.records.is_empty();
-        state.records.push_back(record);
+        let urgent = matches!(entry, Entry::Line(_));
+        let waited_for = state.entries.is_empty() || (urgent && !state.urgent);
+        state.urgent |= urgent;
+        state.entries.push_back(entry);
         drop(state);
-        if was_empty {
+        if waited_for {
             self.filled.notify_one();
         }
     }
 
-    /// Hands every record to `write` until the queue is closed and empty.
-    pub fn write_all(&self, mut write: impl FnMut(T)) {
-        loop {
-            let mut state = self.lock();
-            while state.records.is_empty() && !state.closed {
-                state = self
-                    .filled
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner);
-            }
-            let closed = state.closed;
-            drop(state);
-            if !closed {
-                thread::sleep(GATHER);
-            }
-            let records = std::mem::take(&mut self.lock().records);
-            if records.is_empty() && closed {
-                return;
-            }
-            records.into_iter().for_each(&mut write);
-        }
+    /// Waits for entries and takes all there are; none when the queue is closed and empty.
+    pub(super) fn take(&self) -> VecDeque<Entry<T>> {
+        let state = self.lock();
+        let state = self
+            .filled
+            .wait_while(state, |state| state.entries.is_empty() && !state.closed)
+            .unwrap_or_else(PoisonError::into_inner);
+        let (mut state, _) = self
+            .filled
+            .wait_timeout_while(state, GATHER, |state| !state.urgent && !state.closed)
+            .unwrap_or_else(PoisonError::into_inner);
+        state.urgent = false;
+        std::mem::take(&mut state.entries)
     }
 
-    /// Lets the writer finish once the queue is empty.
-    pub fn close(&self) {
-        self.lock().closed = true;
+    /// Says that entries have not been written.
+    pub(super) fn drop_entries(&self, count: usize) {
+        self.dropped.fetch_add(count as u64, Relaxed);
+    }
+
+    /// Says that nothing will be taken any more.
+    pub(super) fn finish(&self) {
+        self.lock().finished = true;
+        self.finished.notify_all();
+    }
+
+    /// Lets the writer finish once the queue is empty, and waits for it no longer than `within`.
+    pub fn close(&self, within: Duration) {
+        let mut state = self.lock();
+        state.closed = true;
         self.filled.notify_one();
+        // What is still not written then never will be: nobody reads it.
+        drop(
+            self.finished
+                .wait_timeout_while(state, within, |state| !state.finished)
+                .unwrap_or_else(PoisonError::into_inner),
+        );
     }
 
-    /// Records dropped so far.
+    /// Entries dropped so far.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Relaxed)
     }
 
-    // A record is pushed or taken whole, so a panic elsewhere cannot leave the state half changed.
+    // An entry is pushed or taken whole, so a panic elsewhere cannot leave the state half changed.
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -103,18 +145,32 @@ impl<T> LogQueue<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::LogQueue;
+    use std::time::Duration;
+
+    use super::{Entry, LINES_BEYOND, LogQueue};
 
     #[test]
-    fn what_does_not_fit_is_counted_and_the_rest_is_written_in_order() {
+    fn what_does_not_fit_is_counted_and_the_rest_is_taken_in_order() {
         let queue = LogQueue::new(2);
-        for record in 1..=3 {
-            queue.push(record);
-        }
-        queue.close();
-        let mut written = Vec::new();
-        queue.write_all(|record| written.push(record));
-        assert_eq!(written, [1, 2]);
+        queue.push(1);
+        queue.push_line(b"line\n".to_vec());
+        queue.push(2);
+        queue.close(Duration::ZERO);
+        let mut taken = queue.take();
+        assert!(matches!(taken.pop_front(), Some(Entry::Record(_, 1))));
+        assert!(matches!(taken.pop_front(), Some(Entry::Line(line)) if line == b"line\n"));
+        assert!(taken.is_empty());
         assert_eq!(queue.dropped(), 1);
+        assert!(queue.take().is_empty());
+    }
+
+    #[test]
+    fn a_flood_of_records_leaves_room_for_lines() {
+        let queue = LogQueue::new(2);
+        (1..=3).for_each(|record| queue.push(record));
+        for _ in 0..=LINES_BEYOND {
+            queue.push_line(Vec::new());
+        }
+        assert_eq!(queue.dropped(), 2);
     }
 }

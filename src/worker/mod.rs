@@ -55,7 +55,7 @@ pub struct Shared {
     /// Mappings that are no longer in the table. Those without sessions leave with the next change.
     pub departed: ArcSwap<Vec<Arc<Mapping>>>,
     /// Where the lines of the session log go.
-    pub log: LogQueue<SessionLine>,
+    pub log: Arc<LogQueue<SessionLine>>,
     /// Which refusals get a line.
     pub refusals: Sampler,
     /// Whether a session gets a line when its target has answered.

@@ -177,9 +177,7 @@ fn from_a_change_to_an_open_port() {
         }
         report("known job ready -> port open", opened);
         report("new job -> port open", appeared);
-        let applied = proxy
-            .log()
-            .all(|line| line.message() == "mappings of jobs applied");
+        let applied = proxy.said(|line| line.message() == "mappings of jobs applied");
         let took = applied.iter().skip(JOBS as usize / 10);
         let took = took.map(|line| Duration::from_micros(line.number("took_us")));
         report("a change applied beside 1000 mappings", took.collect());

@@ -92,7 +92,7 @@ fn a_port_that_somebody_else_has_is_skipped_and_remembered() {
     let second = stage.ready(2, "fdb0:7e57::2");
     refuses(&proxy, &second, "no_port");
     assert_eq!(status(&proxy)["ports"]["blocked"], 2);
-    let skipped = proxy.log().all(|line| line.message() == "port skipped");
+    let skipped = proxy.said(|line| line.message() == "port skipped");
     assert_eq!(skipped.len(), 2, "each was tried once");
     drop(taken);
 }

@@ -59,7 +59,7 @@ fn a_restart_opens_nothing_for_a_job_that_has_ended_meanwhile() {
     let next = stage.ready(2, "fdb0:7e57::1");
     let proxy = stage.proxy("");
     assert_ne!(opens(&proxy, &next), port);
-    let opened = proxy.log().all(|line| line.message() == "job exposed");
+    let opened = proxy.said(|line| line.message() == "job exposed");
     let owners: Vec<_> = opened.iter().map(|line| line.text("owner")).collect();
     assert_eq!(
         owners,
@@ -109,7 +109,7 @@ fn a_damaged_state_is_put_aside_and_the_jobs_get_their_ports_again() {
     let aside = stage.state_dir().join("ports.state.damaged-1");
     assert!(aside.exists());
     let said = |line: &super::harness::Line| line.text("level") == "ERROR";
-    assert_eq!(proxy.log().all(said).len(), 1);
+    assert_eq!(proxy.said(said).len(), 1);
 }
 
 #[test]
@@ -178,12 +178,7 @@ fn no_crash_makes_the_state_unreadable_or_gives_a_cooling_port_away() {
             }
             thread::sleep(Duration::from_millis(5));
         }
-        assert!(
-            proxy
-                .log()
-                .all(|line| line.text("level") == "ERROR")
-                .is_empty()
-        );
+        assert!(proxy.said(|line| line.text("level") == "ERROR").is_empty());
         killed(proxy);
         if away {
             stage.board.go_on();

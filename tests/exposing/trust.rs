@@ -26,7 +26,7 @@ fn an_address_that_is_not_the_jobs_is_refused() {
     }
     let fit = stage.ready(8, "fdb0:7e57::1");
     opens(&proxy, &fit);
-    let lines = proxy.log().all(|line| line.message() == "job not exposed");
+    let lines = proxy.said(|line| line.message() == "job not exposed");
     assert_eq!(
         lines.len(),
         7,

@@ -180,6 +180,13 @@ impl Proxy {
         line
     }
 
+    /// The `wanted` lines it has written so far. A reload behind them shows that all are there.
+    #[track_caller]
+    pub fn said(&self, wanted: impl Fn(&Line) -> bool) -> Vec<Line> {
+        self.try_reload();
+        self.log.all(wanted)
+    }
+
     #[track_caller]
     fn try_reload(&self) -> Line {
         let from = self.log.len();
@@ -236,7 +243,7 @@ impl Proxy {
         self.wait_until("tml_proxy_sessions_open", &[], 0);
         self.wait_until("tml_proxy_pipes_in_use", &[], 0);
         let metrics = self.metrics();
-        assert_eq!(metrics.sum("tml_proxy_session_log_dropped_total", &[]), 0);
+        assert_eq!(metrics.sum("tml_proxy_log_dropped_total", &[]), 0);
         assert_eq!(
             metrics.sum("tml_proxy_sessions_ended_total", &[("reason", "internal")]),
             0

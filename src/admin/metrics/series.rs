@@ -120,8 +120,8 @@ series! {
         "Bytes of ended sessions that were spliced";
     COPIED = Counter "tml_proxy_copied_bytes_total" []
         "Bytes of ended sessions that were copied";
-    LOG_DROPPED = Counter "tml_proxy_session_log_dropped_total" []
-        "Session log lines lost because the log was too slow";
+    LOG_DROPPED = Counter "tml_proxy_log_dropped_total" []
+        "Lines of the log lost because whoever reads it is too slow, or could not be written";
     LOG_SAMPLED = Counter "tml_proxy_session_log_sampled_total" []
         "Refusals without a log line of their own because there were too many at once";
     SWITCHBOARD_CONTACT = Gauge "tml_proxy_switchboard_contact" ["state"]
