@@ -80,7 +80,7 @@ impl<T> LogQueue<T> {
         let mut state = self.lock();
         if state.entries.len() >= room {
             drop(state);
-            self.drop_entries(1);
+            self.count_dropped(1);
             return;
         }
         let urgent = matches!(entry, Entry::Line(_));
@@ -94,7 +94,7 @@ impl<T> LogQueue<T> {
     }
 
     /// Waits for entries and takes all there are; none when the queue is closed and empty.
-    pub(super) fn take(&self) -> VecDeque<Entry<T>> {
+    pub(super) fn take(&self) -> Option<VecDeque<Entry<T>>> {
         let state = self.lock();
         let state = self
             .filled
@@ -105,11 +105,12 @@ impl<T> LogQueue<T> {
             .wait_timeout_while(state, GATHER, |state| !state.urgent && !state.closed)
             .unwrap_or_else(PoisonError::into_inner);
         state.urgent = false;
-        std::mem::take(&mut state.entries)
+        let entries = std::mem::take(&mut state.entries);
+        (!entries.is_empty()).then_some(entries)
     }
 
-    /// Says that entries have not been written.
-    pub(super) fn drop_entries(&self, count: usize) {
+    /// Says that so many entries have not been written.
+    pub(super) fn count_dropped(&self, count: usize) {
         self.dropped.fetch_add(count as u64, Relaxed);
     }
 
@@ -156,12 +157,12 @@ mod tests {
         queue.push_line(b"line\n".to_vec());
         queue.push(2);
         queue.close(Duration::ZERO);
-        let mut taken = queue.take();
+        let mut taken = queue.take().expect("what was pushed");
         assert!(matches!(taken.pop_front(), Some(Entry::Record(_, 1))));
         assert!(matches!(taken.pop_front(), Some(Entry::Line(line)) if line == b"line\n"));
         assert!(taken.is_empty());
         assert_eq!(queue.dropped(), 1);
-        assert!(queue.take().is_empty());
+        assert!(queue.take().is_none());
     }
 
     #[test]

@@ -54,34 +54,42 @@ fn write_all<T>(
     wanted: impl Fn() -> bool,
     mut out: impl Write,
 ) {
-    let mut page = Vec::new();
-    let mut on_page = 0;
-    loop {
-        let entries = queue.take();
-        if entries.is_empty() {
-            return;
-        }
+    let mut page = Page::default();
+    while let Some(entries) = queue.take() {
         let wanted = wanted();
-        let last = entries.len();
-        for (count, entry) in (1..).zip(entries) {
-            on_page += 1;
+        for entry in entries {
             match entry {
-                Entry::Line(line) => page.extend_from_slice(&line),
+                Entry::Line(line) => page.text.extend_from_slice(&line),
                 Entry::Record(at, record) if wanted => {
-                    let mut line = Line::begin(&mut page, format, at);
+                    let mut line = Line::begin(&mut page.text, format, at);
                     say(&record, &mut line);
                     line.end();
                 }
-                Entry::Record(..) => on_page -= 1,
+                Entry::Record(..) => continue,
             }
-            if count == last || page.len() >= PAGE {
-                if out.write_all(&page).and_then(|()| out.flush()).is_err() {
-                    queue.drop_entries(on_page);
-                }
-                page.clear();
-                on_page = 0;
+            page.lines += 1;
+            if page.text.len() >= PAGE {
+                queue.count_dropped(page.write(&mut out));
             }
         }
+        queue.count_dropped(page.write(&mut out));
+    }
+}
+
+/// What is written in one go.
+#[derive(Default)]
+struct Page {
+    text: Vec<u8>,
+    lines: usize,
+}
+
+impl Page {
+    /// Writes it and begins another. Returns how many lines were lost.
+    fn write(&mut self, out: &mut impl Write) -> usize {
+        let written = out.write_all(&self.text).and_then(|()| out.flush());
+        self.text.clear();
+        let lines = std::mem::take(&mut self.lines);
+        written.map_or(lines, |()| 0)
     }
 }
 
