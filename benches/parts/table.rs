@@ -31,6 +31,7 @@ fn listen(index: u16) -> ListenAddr {
 fn build(specs: &[MappingSpec], previous: &Table) -> Table {
     let around = Surroundings {
         reserved: &[],
+        departed: &[],
         is_local: &|_| false,
     };
     Table::build(specs, previous, &around).expect("the mappings do not conflict")

@@ -45,6 +45,7 @@ impl Draft {
         let reserved = reserved(&self.config);
         let around = Surroundings {
             reserved: &reserved,
+            departed: &[],
             is_local,
         };
         match Table::build(&self.config.mappings, previous, &around) {

@@ -12,7 +12,10 @@ use std::{
 
 use crate::{
     listen::{Change, ListenError, Listeners, check_transparent},
-    table::{self, Diff, Hold, Holds, ListenAddr, MappingName, Route, RouteChange, Summary, Table},
+    table::{
+        self, Diff, Hold, Holds, ListenAddr, Mapping, MappingName, Route, RouteChange, Summary,
+        Table,
+    },
     telemetry::EndReason,
     worker::{Command, Lane, SessionChange, SessionChanges, Shared, WorkerHandle},
 };
@@ -59,6 +62,11 @@ impl Control {
     /// The table in force.
     pub fn table(&self) -> Arc<Table> {
         self.shared.table.load_full()
+    }
+
+    /// The mappings that have left the table and may have sessions yet.
+    pub fn departed(&self) -> Arc<Vec<Arc<Mapping>>> {
+        self.shared.departed.load_full()
     }
 
     /// Puts `table` into force: every new socket is opened first, then everything changes, and
@@ -114,6 +122,13 @@ impl Control {
         // With nothing to leave out there is no need to look at ten thousand names.
         if leaving.peek().is_some() || !before.is_empty() {
             names.extend(new.mappings().iter().map(|mapping| &mapping.name));
+        }
+        for mapping in before
+            .iter()
+            .filter(|mapping| names.contains(&mapping.name))
+        {
+            // It is back, and counts in the table again.
+            self.shared.stats.retired.take_back(&mapping.stats);
         }
         for mapping in leaving.filter(|mapping| names.insert(&mapping.name)) {
             self.shared.stats.retired.add(Arc::clone(&mapping.stats));
@@ -342,7 +357,7 @@ mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
 
     use super::*;
-    use crate::table::{Departure, ListenHost, Mapping, Policy};
+    use crate::table::{Departure, ListenHost, Policy};
 
     #[test]
     fn a_removed_mapping_without_open_sessions_still_sets_its_queue_a_deadline() {

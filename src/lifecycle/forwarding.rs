@@ -123,8 +123,10 @@ impl Forwarding {
         let mut lost = Vec::new();
         loop {
             let specs: Vec<_> = file.iter().chain(&jobs).cloned().collect();
+            let departed = self.control.departed();
             let around = Surroundings {
                 reserved,
+                departed: &departed,
                 is_local: &is_local,
             };
             let before = jobs.len();

@@ -4,14 +4,18 @@ use std::{
     collections::HashMap,
     fmt,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
-use super::{ListenAddr, MappingName, MappingSpec, Origin};
+use super::{ListenAddr, Mapping, MappingName, MappingSpec, Origin};
 
 /// What a set of mappings must not contradict besides itself.
 pub struct Surroundings<'a> {
     /// Listeners of our own that are not mappings.
     pub reserved: &'a [Reserved],
+    /// Mappings that have left the table and may have sessions yet. One that comes back under its
+    /// name goes on with its counters.
+    pub departed: &'a [Arc<Mapping>],
     /// Whether an address belongs to this machine; decides if a wildcard listener is a loop.
     pub is_local: &'a dyn Fn(IpAddr) -> bool,
 }

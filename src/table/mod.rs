@@ -75,6 +75,11 @@ impl Table {
             .iter()
             .map(|mapping| (&mapping.name, mapping))
             .collect();
+        let departed: HashMap<&MappingName, &Arc<Mapping>> = around
+            .departed
+            .iter()
+            .map(|mapping| (&mapping.name, mapping))
+            .collect();
         // Names that were unique before are so in another order, too.
         let mut names = HashSet::new();
         let mut names_are_unique = true;
@@ -98,7 +103,8 @@ impl Table {
         }
         table.keep(previous, 0..kept.before);
         for spec in &specs[changed] {
-            let mapping = match known.get(&spec.name) {
+            let before = known.get(&spec.name).or_else(|| departed.get(&spec.name));
+            let mapping = match before {
                 Some(old) if old.policy == spec.policy => Arc::clone(old),
                 Some(old) => Arc::new(old.with_policy(Arc::clone(&spec.policy))),
                 None => Arc::new(Mapping::new(spec.name.clone(), Arc::clone(&spec.policy))),

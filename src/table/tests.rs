@@ -27,6 +27,7 @@ fn build(specs: &[MappingSpec], previous: &Table) -> Result<Table, Vec<Conflict>
     let is_local = |ip: IpAddr| ip == IpAddr::from([192, 0, 2, 1]);
     let around = Surroundings {
         reserved: &[],
+        departed: &[],
         is_local: &is_local,
     };
     Table::build(specs, previous, &around)

@@ -61,6 +61,12 @@ impl Retired {
         state.counting.push(stats);
     }
 
+    /// Gives up the counters of a mapping that is back in the table.
+    pub fn take_back(&self, stats: &Arc<MappingStats>) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.counting.retain(|known| !Arc::ptr_eq(known, stats));
+    }
+
     /// What they have counted together.
     pub fn tally(&self) -> Tally {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);

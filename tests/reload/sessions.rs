@@ -248,6 +248,35 @@ fn a_mapping_removed_and_added_again_serves_again() {
 }
 
 #[test]
+fn the_sessions_of_a_mapping_that_comes_back_are_counted_for_it() {
+    let mut two = Two::new("max_sessions = 2");
+    let whole = config([
+        &mapping("m", two.port, two.target.addr(), "max_sessions = 2"),
+        &two.bystander,
+    ]);
+    let of_m = |name: &str| two.proxy.metrics().sum(name, &[("mapping", "m")]);
+    let bytes = of_m("tml_proxy_bytes_total");
+    let all = |two: &Two| {
+        let metrics = two.proxy.metrics();
+        metrics.sum("tml_proxy_sessions_opened_total", &[])
+    };
+    let opened = all(&two);
+    two.remove();
+    two.proxy.reload(&whole);
+    assert_eq!(all(&two), opened, "nothing is counted twice");
+    two.goes_on();
+    let of_m = |name: &str| two.proxy.metrics().sum(name, &[("mapping", "m")]);
+    assert_eq!(of_m("tml_proxy_sessions_open"), 1);
+    assert!(of_m("tml_proxy_bytes_total") > bytes);
+
+    let second = Peer::connect(two.port);
+    let at_second = two.target.accept();
+    Peer::connect(two.port).expect_reset();
+    drop((second, at_second));
+    two.closes();
+}
+
+#[test]
 fn a_kept_session_survives_the_next_mapping_on_its_port() {
     let mut two = Two::new("");
     two.remove();
