@@ -21,7 +21,8 @@ pub struct MappingArgs {
 /// Close a mapping's ports and let its sessions end.
 ///
 /// New clients are refused. The mapping stays drained through reloads that keep its name, until it
-/// is resumed or the proxy restarts.
+/// is resumed or the proxy restarts. Resuming it lifts the time its sessions have left, draining it
+/// again sets it anew.
 #[derive(Debug, Clone, clap::Args)]
 pub struct DrainArgs {
     #[command(flatten)]

@@ -166,17 +166,13 @@ impl Control {
         Ok(())
     }
 
-    /// Has the live sessions of a mapping end within a time.
-    pub fn drain_sessions(&self, mapping: &MappingName, within: Duration) {
-        let leave = SessionChange::Leave {
-            within,
-            reason: EndReason::DrainDeadline,
-            successor: None,
-        };
+    /// Has the live sessions of a mapping end within a time, or lifts what was said of that before.
+    pub fn drain_sessions(&self, mapping: &MappingName, within: Option<Duration>) {
+        let drain = SessionChange::Drain(within);
         let routes = self.routes_of(mapping);
         let changes = routes
             .iter()
-            .map(|route| (route.listen, (mapping.clone(), leave.clone())));
+            .map(|route| (route.listen, (mapping.clone(), drain.clone())));
         self.tell_sessions(changes.collect());
     }
 

@@ -338,9 +338,9 @@ impl<'a> Running<'a> {
     ) -> Result<(), OrderError> {
         let held = self.forwarding.control.hold(mapping, hold);
         held.map_err(|errors| OrderError::Refused(list(&errors)))?;
-        if let Some(within) = sessions_within {
-            self.forwarding.control.drain_sessions(mapping, within);
-        }
+        self.forwarding
+            .control
+            .drain_sessions(mapping, sessions_within);
         let listeners = self.forwarding.control.listeners();
         self.sources.reloads.set_listeners(listeners);
         Ok(())

@@ -20,6 +20,8 @@ pub struct Extras {
     pub down: Lane,
     /// When a direction that has spent what it may move goes on.
     pub wake: Option<Instant>,
+    /// Until when it may go on while an operator drains its mapping.
+    pub drained: Option<Instant>,
     /// Who brought the client here, if it did not come by itself.
     pub front: Option<Box<Front>>,
 }

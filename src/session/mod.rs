@@ -227,7 +227,7 @@ impl Session {
             age: now.duration_since(self.opened),
             connect: self.connected.map(|at| at.duration_since(self.opened)),
             quiet: now.duration_since(self.active),
-            stage: match (self.phase, self.leave, self.relay.half_closed_by()) {
+            stage: match (self.phase, self.leave(), self.relay.half_closed_by()) {
                 (Phase::Dialing, ..) => Stage::Connecting,
                 (Phase::Settling { .. }, ..) => Stage::Ending,
                 (Phase::Relaying, Some(_), _) => Stage::Leaving,
@@ -242,7 +242,7 @@ impl Session {
     pub fn pace(&self) -> Pace {
         match self.bulk {
             0 => Pace::Interactive,
-            LONG_BULK.. if self.leave.is_none() => Pace::Bulk,
+            LONG_BULK.. if self.leave().is_none() => Pace::Bulk,
             _ => Pace::Undecided,
         }
     }
@@ -495,14 +495,14 @@ impl Session {
             .map(|span| self.active + span),
         };
         let guard = (!self.guarded).then(|| self.opened + LONG_LIVED);
-        let leave = self.leave.map(|(at, _)| at);
+        let leave = self.leave().map(|(at, _)| at);
         [own, guard, leave].into_iter().flatten().min()
     }
 
     /// Does what is due.
     pub fn on_deadline(&mut self, turn: &mut Turn<'_>) -> Verdict {
         let now = turn.now;
-        if let Some((at, reason)) = self.leave
+        if let Some((at, reason)) = self.leave()
             && at <= now
         {
             return Verdict::End(reason);
@@ -546,13 +546,37 @@ impl Session {
         }
     }
 
-    /// Has the session end at `at`, or earlier if that was wanted already. Whether that is news.
-    pub fn leave_by(&mut self, at: Instant, reason: EndReason) -> bool {
-        let sooner = self.leave.is_none_or(|(earlier, _)| at < earlier);
-        if sooner {
+    /// When the session has to be gone, and why.
+    fn leave(&self) -> Option<(Instant, EndReason)> {
+        let drained = self.extras.as_ref().and_then(|extras| extras.drained);
+        let drained = drained.map(|at| (at, EndReason::DrainDeadline));
+        [self.leave, drained]
+            .into_iter()
+            .flatten()
+            .min_by_key(|(at, _)| *at)
+    }
+
+    /// Has the session end at `at`, or earlier if that was wanted already.
+    pub fn leave_by(&mut self, at: Instant, reason: EndReason) {
+        if self.leave.is_none_or(|(earlier, _)| at < earlier) {
             self.leave = Some((at, reason));
         }
-        sooner
+    }
+
+    /// Has the session end at `at` because an operator wants it to; whether that is news.
+    pub fn kill(&mut self, at: Instant) -> bool {
+        let news = !matches!(self.leave, Some((_, EndReason::Killed)));
+        if news {
+            self.leave_by(at, EndReason::Killed);
+        }
+        news
+    }
+
+    /// Has the session end at `until`, or go on, as an operator's latest word on its mapping wants.
+    pub fn drain_by(&mut self, until: Option<Instant>) {
+        if until.is_some() || self.extras.is_some() {
+            self.extras.get_or_insert_default().drained = until;
+        }
     }
 
     /// Puts the session under the route's new mapping; it keeps its target.

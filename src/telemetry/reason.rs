@@ -60,7 +60,7 @@ pub enum EndReason {
     MappingRemoved,
     /// The mapping leads to another target now, and its policy closes sessions then.
     MappingRetargeted,
-    /// The time to finish after a removal or a new target ran out.
+    /// The time to finish after a removal, a new target or an operator's drain ran out.
     DrainDeadline,
     /// An operator ended it.
     Killed,

@@ -579,6 +579,11 @@ impl EventLoop {
             }
             match change {
                 SessionChange::Adopt(route) => entry.session.adopt(route),
+                SessionChange::Drain(within) => {
+                    let until = within.map(|within| self.now + within + PACE * leaving);
+                    leaving += 1;
+                    entry.session.drain_by(until);
+                }
                 SessionChange::Leave {
                     within,
                     reason,
@@ -593,7 +598,7 @@ impl EventLoop {
                     }
                     let at = self.now + *within + PACE * leaving;
                     leaving += 1;
-                    _ = entry.session.leave_by(at, *reason);
+                    entry.session.leave_by(at, *reason);
                     if let Some(successor) = successor {
                         entry.session.adopt(successor);
                     }
@@ -632,7 +637,7 @@ impl EventLoop {
         for (place, key) in (0..).zip(keys) {
             if let Some(entry) = self.sessions.get_mut(key) {
                 let at = self.now + pace * place;
-                _ = entry.session.leave_by(at, reason);
+                entry.session.leave_by(at, reason);
                 self.timers.arm(key.index(), at);
             }
         }

@@ -171,6 +171,8 @@ pub type SessionChanges = HashMap<ListenAddr, (MappingName, SessionChange)>;
 pub enum SessionChange {
     /// They go on under this route's mapping.
     Adopt(Arc<Route>),
+    /// An operator gives them this time to finish, or all there is.
+    Drain(Option<Duration>),
     /// They end within this time, for this reason.
     Leave {
         /// How long they may take to finish by themselves.

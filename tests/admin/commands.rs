@@ -10,6 +10,19 @@ use crate::{
 };
 
 #[test]
+fn each_session_is_told_once_to_end() {
+    let desk = Desk::new("", "");
+    let mut pairs: Vec<_> = (0..15).map(|_| desk.scene.pair()).collect();
+    assert_eq!(
+        desk.succeed(&["kill", "--mapping", "m"]),
+        "15 sessions told to end\n"
+    );
+    for (client, _) in &mut pairs {
+        client.expect_reset();
+    }
+}
+
+#[test]
 fn one_session_is_killed_and_the_others_go_on() {
     let desk = Desk::new("", "");
     let (mut first, _first_server) = desk.scene.pair();

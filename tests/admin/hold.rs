@@ -4,7 +4,7 @@ use std::{io::ErrorKind, net::SocketAddr};
 
 use crate::{
     desk::Desk,
-    harness::{Peer, wait_until},
+    harness::{Peer, Target, mapping, ports, wait_until},
 };
 
 fn try_connect(desk: &Desk) -> Result<Peer, ErrorKind> {
@@ -74,6 +74,30 @@ fn a_drain_with_a_time_ends_those_that_are_left() {
     client.expect_reset();
     let line = desk.scene.ended(client.addr(), "drain_deadline");
     assert_eq!(line.text("end"), "KD");
+}
+
+#[test]
+fn the_time_of_a_drain_is_that_of_the_last_word_on_the_mapping() {
+    let port = ports::free();
+    let target = Target::bind();
+    let other = mapping("n", port, target.addr(), "");
+    let desk = Desk::new(&other, "");
+    let (mut client, mut server) = desk.scene.pair();
+    for word in [
+        &["resume", "m"][..],
+        &["drain", "m", "--within", "1h"],
+        &["drain", "m"],
+    ] {
+        desk.succeed(&["drain", "m", "--within", "100ms"]);
+        desk.succeed(word);
+        let mut clock = Peer::connect(port);
+        let _accepted = target.accept();
+        desk.succeed(&["drain", "n", "--within", "100ms"]);
+        clock.expect_reset();
+        client.exchange(&mut server, b"not in a hurry");
+        desk.succeed(&["resume", "n"]);
+        desk.succeed(&["resume", "m"]);
+    }
 }
 
 #[test]

@@ -30,7 +30,7 @@ impl EventLoop {
         SurveyPage { sessions, next }
     }
 
-    /// Has the sessions meant end soon, one by one; returns how many would not have otherwise.
+    /// Has the sessions meant end soon, one by one; returns how many had not been told before.
     pub(super) fn kill(&mut self, filter: &SessionFilter) -> usize {
         let mut killed = 0;
         for key in self.sessions.keys() {
@@ -38,7 +38,7 @@ impl EventLoop {
                 && filter.means(&entry.session)
             {
                 let at = self.now + PACE * killed;
-                if entry.session.leave_by(at, EndReason::Killed) {
+                if entry.session.kill(at) {
                     killed += 1;
                     self.timers.arm(key.index(), at);
                 }
