@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Sources;
 use crate::{
+    config::AutoOr,
     provider::switchboard::{Contact, expose::Reason},
     telemetry::{HISTORY_STEP, Totals, Usage},
     units::{self, duration_ms},
@@ -59,10 +60,14 @@ pub fn problems(sources: &Sources) -> Vec<Problem> {
     let shared = &sources.shared;
     let (open, limit) = (shared.stats.sessions_open(), shared.gate.max_sessions());
     if open >= limit {
+        let raise = match sources.config.load().max_sessions {
+            AutoOr::Value(max) if max.get() == limit => "limits.max_sessions",
+            _ => "the limit on open files",
+        };
         add(
             Severity::Error,
             format!(
-                "All {limit} sessions there may be are open, new clients are refused. Raise the limit on open files."
+                "All {limit} sessions there may be are open, new clients are refused. Raise {raise}."
             ),
         );
     } else if f64::from(open) >= f64::from(limit) * NEARLY_FULL {

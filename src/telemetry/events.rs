@@ -82,7 +82,7 @@ impl Events {
             message: fields.message,
             fields: fields.others,
         });
-        drop(kept);
+        // Before the next one takes its number.
         self.0.latest.send_replace(number);
     }
 
@@ -147,5 +147,25 @@ mod tests {
         assert_eq!(last.fields["number"], "299");
         assert_eq!(last.fields["name"], "x");
         assert_eq!(events.after(299).len(), 1);
+    }
+
+    #[test]
+    fn events_of_several_threads_are_numbered_one_by_one() {
+        let events = Events::default();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                let subscriber = tracing_subscriber::registry().with(events.clone());
+                scope.spawn(|| {
+                    tracing::subscriber::with_default(subscriber, || {
+                        for _ in 0..4000 {
+                            tracing::warn!("something happened");
+                        }
+                    });
+                });
+            }
+        });
+        let numbers: Vec<u64> = events.after(0).iter().map(|event| event.number).collect();
+        let expected: Vec<u64> = (16_001 - CAPACITY as u64..=16_000).collect();
+        assert_eq!(numbers, expected);
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{
     io::{self, IsTerminal},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use tracing::{Level, Subscriber};
@@ -24,7 +27,9 @@ use super::{
 /// Changes the level of the log while it is being written.
 pub struct LogControl {
     filter: reload::Handle<LevelFilter, Registry>,
-    level: Arc<Mutex<Level>>,
+    level: Mutex<Level>,
+    /// Whether records are important enough to be written.
+    records: Arc<AtomicBool>,
 }
 
 /// Sends every event of at least `level` and the records to standard output, by a thread of its own,
@@ -44,7 +49,6 @@ pub fn init<T: Send + 'static>(
 ) -> io::Result<LogControl> {
     let (filter, handle) = reload::Layer::new(LevelFilter::from_level(level));
     let worth_keeping = filter_fn(|metadata| *metadata.level() <= Level::INFO);
-    let level = Arc::new(Mutex::new(level));
     let format = match json {
         true => LineFormat::Json,
         false => LineFormat::Text {
@@ -52,20 +56,20 @@ pub fn init<T: Send + 'static>(
         },
     };
     let lines = lines(format, ToQueue(Arc::clone(&records.queue)));
-    let records_wanted = {
-        let level = Arc::clone(&level);
-        move || Level::INFO <= *lock(&level)
-    };
-    writer::start(records, format, records_wanted, io::stdout())?;
+    let wanted = records.queue.wanted();
+    writer::start(records, format, io::stdout())?;
     // It fails only if a log has been set up before, which then stays.
     let _ = tracing_subscriber::registry()
         .with(lines.with_filter(filter))
         .with(events.with_filter(worth_keeping))
         .try_init();
-    Ok(LogControl {
+    let control = LogControl {
         filter: handle,
-        level,
-    })
+        level: Mutex::new(level),
+        records: wanted,
+    };
+    control.set_level(level);
+    Ok(control)
 }
 
 /// The layer that makes lines of events.
@@ -103,6 +107,7 @@ impl LogControl {
         let _ = self
             .filter
             .modify(|filter| *filter = LevelFilter::from_level(level));
+        self.records.store(Level::INFO <= level, Relaxed);
         *lock(&self.level) = level;
     }
 }

@@ -7,8 +7,8 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, SystemTime},
 };
@@ -28,6 +28,8 @@ pub struct LogQueue<T> {
     filled: Condvar,
     finished: Condvar,
     capacity: usize,
+    /// Whether anybody wants records.
+    wanted: Arc<AtomicBool>,
     dropped: AtomicU64,
 }
 
@@ -62,12 +64,21 @@ impl<T> LogQueue<T> {
             filled: Condvar::new(),
             finished: Condvar::new(),
             capacity,
+            wanted: Arc::new(AtomicBool::new(true)),
             dropped: AtomicU64::new(0),
         }
     }
 
+    /// Whether records are wanted; those that are not go nowhere.
+    pub(super) fn wanted(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.wanted)
+    }
+
     /// Adds a record, or counts it as dropped.
     pub fn push(&self, record: T) {
+        if !self.wanted.load(Relaxed) {
+            return;
+        }
         self.add(Entry::Record(SystemTime::now(), record), self.capacity);
     }
 

@@ -27,8 +27,7 @@ pub struct Records<T> {
     pub say: fn(&T, &mut Line<'_>),
 }
 
-/// Starts the thread, which writes to `out` what waits in the queue until that is closed. Records
-/// are left out while they are not `wanted`.
+/// Starts the thread, which writes to `out` what waits in the queue until that is closed.
 ///
 /// # Errors
 ///
@@ -36,36 +35,28 @@ pub struct Records<T> {
 pub(super) fn start<T: Send + 'static>(
     records: Records<T>,
     format: LineFormat,
-    wanted: impl Fn() -> bool + Send + 'static,
     out: impl Write + Send + 'static,
 ) -> io::Result<()> {
     thread::Builder::new()
         .name("log".to_owned())
         .spawn(move || {
-            write_all(&records, format, wanted, out);
+            write_all(&records, format, out);
             records.queue.finish();
         })?;
     Ok(())
 }
 
-fn write_all<T>(
-    Records { queue, say }: &Records<T>,
-    format: LineFormat,
-    wanted: impl Fn() -> bool,
-    mut out: impl Write,
-) {
+fn write_all<T>(Records { queue, say }: &Records<T>, format: LineFormat, mut out: impl Write) {
     let mut page = Page::default();
     while let Some(entries) = queue.take() {
-        let wanted = wanted();
         for entry in entries {
             match entry {
                 Entry::Line(line) => page.text.extend_from_slice(&line),
-                Entry::Record(at, record) if wanted => {
+                Entry::Record(at, record) => {
                     let mut line = Line::begin(&mut page.text, format, at);
                     say(&record, &mut line);
                     line.end();
                 }
-                Entry::Record(..) => continue,
             }
             page.lines += 1;
             if page.text.len() >= PAGE {
@@ -145,17 +136,10 @@ mod tests {
     #[test]
     fn lines_and_records_keep_their_order() {
         let mut out = Vec::new();
-        write_all(&three(), TEXT, || true, &mut out);
+        write_all(&three(), TEXT, &mut out);
         let text = String::from_utf8(out).expect("text");
         let words: Vec<_> = text.lines().map(|line| line.rsplit(' ').next()).collect();
         assert_eq!(words, ["before", "record", "after"].map(Some));
-    }
-
-    #[test]
-    fn records_may_be_left_out() {
-        let mut out = Vec::new();
-        write_all(&three(), TEXT, || false, &mut out);
-        assert_eq!(out, b"before\nafter\n");
     }
 
     #[test]
@@ -170,7 +154,7 @@ mod tests {
             }
         }
         let records = three();
-        write_all(&records, TEXT, || true, Full);
+        write_all(&records, TEXT, Full);
         assert_eq!(records.queue.dropped(), 3);
     }
 }

@@ -84,6 +84,19 @@ fn nonsense_is_answered_in_words() {
         ("POST", "/api/v1/sessions/kill", "{}", 400),
         ("POST", "/api/v1/sessions/kill", "{", 400),
         ("POST", "/api/v1/sessions/kill", "{\"session\": 999}", 404),
+        ("POST", "/api/v1/sessions/kill", "{\"mapping\": \"x\"}", 404),
+        (
+            "POST",
+            "/api/v1/sessions/kill",
+            "{\"sesion\": 5, \"mapping\": \"m\"}",
+            422,
+        ),
+        (
+            "POST",
+            "/api/v1/mappings/drain",
+            "{\"mapping\": \"m\", \"withn\": \"2s\"}",
+            422,
+        ),
         (
             "POST",
             "/api/v1/mappings/pause",

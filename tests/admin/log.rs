@@ -83,14 +83,20 @@ fn a_flood_of_refusals_gets_few_lines_and_is_counted() {
 fn the_level_can_be_changed_while_it_runs() {
     let desk = Desk::new("", "");
     desk.succeed(&["log-level", "error"]);
+    desk.scene
+        .proxy
+        .wait_for_line(0, "log level set by an operator");
     let before = desk.scene.proxy.log().len();
+    let (client, _) = desk.scene.pair();
+    drop(client);
+    desk.scene.proxy.settles();
     desk.succeed(&["reload"]);
     desk.succeed(&["log-level", "info"]);
     let line = desk.scene.proxy.log().wait(before, "any line", |_| true);
     assert_eq!(
         line.message(),
         "log level set by an operator",
-        "a reload is no error"
+        "neither a session nor a reload is an error"
     );
     // Events do not depend on it.
     assert!(desk.succeed(&["events"]).contains("reload done"));

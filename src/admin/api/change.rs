@@ -1,4 +1,5 @@
-//! What can be changed, on the unix socket only. Every change leaves a line in the log.
+//! What can be changed, on the unix socket only. Every change is an event and a line in the log, at
+//! the level `info`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,10 +8,13 @@ use axum::{
     extract::{FromRequest, Request, State, rejection::JsonRejection},
 };
 
+use tracing::Level;
+
 use super::{error::ApiError, model, read};
 use crate::{
-    admin::{Order, Sources},
+    admin::{Order, OrderError, Sources},
     config::LogLevel,
+    session::SessionFilter,
     table::{Hold, MappingName},
 };
 
@@ -50,10 +54,8 @@ pub(super) async fn kill(
         ));
     }
     let killed = sources.workers.kill(&filter).await;
-    if killed == 0
-        && let Some(id) = filter.id
-    {
-        return Err(ApiError::not_found(format!("there is no session {id}")));
+    if killed == 0 {
+        nobody_meant(&sources, &filter)?;
     }
     tracing::info!(
         sessions = killed,
@@ -66,6 +68,22 @@ pub(super) async fn kill(
     Ok(Json(model::Killed {
         sessions: killed as u64,
     }))
+}
+
+/// That nobody was meant is an error where a name or a number has to be wrong.
+fn nobody_meant(sources: &Sources, filter: &SessionFilter) -> Result<(), ApiError> {
+    let table = sources.shared.table.load();
+    if let Some(name) = &filter.mapping
+        && !table.mappings().iter().any(|known| known.name == *name)
+    {
+        return Err(OrderError::UnknownMapping(name.clone()).into());
+    }
+    match filter.id {
+        Some(id) => Err(ApiError::not_found(format!(
+            "no session {id} is open, or it is none of those meant"
+        ))),
+        None => Ok(()),
+    }
 }
 
 pub(super) async fn pause(
@@ -103,7 +121,12 @@ async fn hold(sources: &Sources, body: model::Hold, hold: Option<Hold>) -> Answe
     };
     sources.order(order).await?;
     let state = hold.map_or("accepting", Hold::word);
-    tracing::info!(mapping = %mapping, state, "mapping set by an operator");
+    tracing::info!(
+        mapping = %mapping,
+        state,
+        sessions_within = body.within,
+        "mapping set by an operator"
+    );
     Ok(Json(model::Held {
         mapping: mapping.to_string(),
         state: state.to_owned(),
@@ -141,8 +164,16 @@ pub(super) async fn log_level(
 ) -> Answer<model::Level> {
     let level: LogLevel = (body.level.parse())
         .map_err(|unknown| ApiError::bad_request(format!("level {:?}: {unknown}", body.level)))?;
+    let say = || tracing::info!(%level, "log level set by an operator");
+    // Under whichever level lets it through.
+    let before = sources.log.level() >= Level::INFO;
+    if before {
+        say();
+    }
     sources.log.set_level(level.into());
-    tracing::info!(%level, "log level set by an operator");
+    if !before {
+        say();
+    }
     Ok(Json(model::Level {
         level: level.to_string(),
     }))

@@ -14,9 +14,9 @@ use crate::telemetry::EndReason;
 macro_rules! documents {
     ($($(#[$meta:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty,)* })+) => {
         $(
-            $(#[$meta])*
             #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
             #[cfg_attr(test, derive(schemars::JsonSchema))]
+            $(#[$meta])*
             pub struct $name {
                 $($(#[$field_meta])* pub $field: $type,)*
             }
@@ -298,6 +298,7 @@ documents! {
     }
 
     /// Which sessions to end. At least one condition, or all of them.
+    #[serde(deny_unknown_fields)]
     Kill {
         /// The one with this number.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -323,6 +324,7 @@ documents! {
     }
 
     /// A mapping to hold or to let go of.
+    #[serde(deny_unknown_fields)]
     Hold {
         /// Its name.
         mapping: String,
@@ -354,6 +356,7 @@ documents! {
     }
 
     /// The level of the log.
+    #[serde(deny_unknown_fields)]
     Level {
         /// `error`, `warn`, `info`, `debug` or `trace`.
         level: String,

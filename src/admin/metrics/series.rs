@@ -50,7 +50,7 @@ macro_rules! series {
             };
         )+
 
-        /// Every series, in the order of the page.
+        /// Every series.
         pub const ALL: &[&Series] = &[$(&$constant),+];
     };
 }
@@ -208,8 +208,8 @@ mod tests {
             ));
         }
         text.push_str(
-            "\nThe values of `reason` and `cause` are the words of the session log. \
-             A histogram has the series\n`_bucket` (with the label `le`), `_sum` and `_count`.\n",
+            "\nThe values of `reason`, and of `cause` in `tml_proxy_refusals_total`, are the words of \
+             the session log. A histogram has the series\n`_bucket` (with the label `le`), `_sum` and `_count`.\n",
         );
         text
     }
