@@ -4,6 +4,7 @@
 mod harness;
 
 use std::{
+    collections::BTreeSet,
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -84,6 +85,18 @@ fn every_series_in_rules_and_dashboard_exists() {
         }
     }
     assert!(seen > 40, "{seen}");
+}
+
+#[test]
+fn every_alert_is_seen_to_fire() {
+    let words = |file: &str, key: &str| -> BTreeSet<String> {
+        let text = fs::read_to_string(shipped(file)).expect("shipped");
+        let lines = text.lines().filter_map(|line| line.split_once(key));
+        lines.map(|(_, name)| name.trim().to_owned()).collect()
+    };
+    let rules = words("prometheus/tml-proxy.rules.yml", "- alert:");
+    let tested = words("prometheus/tml-proxy.rules.test.yml", "- alertname:");
+    assert_eq!(rules, tested);
 }
 
 /// Every query of a dashboard.
