@@ -4,10 +4,10 @@
 //! the HTTP that is needed.
 
 use std::{
-    fmt,
+    fmt, fs,
     io::{self, Read, Write},
     net::{TcpStream, ToSocketAddrs},
-    os::unix::net::UnixStream,
+    os::unix::{fs::FileTypeExt, net::UnixStream},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -20,13 +20,16 @@ use crate::{admin::api::model::Failure, os_error::in_words};
 pub const DEFAULT_SOCKET: &str = "/run/tml-proxy/admin.sock";
 
 /// How long an answer may take.
-const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
 /// How long a connection over the network may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
 /// Bytes of an answer that are read: far more than there ever are.
 const LONGEST_ANSWER: u64 = 1 << 30;
+
+/// What ends the head of an answer.
+const HEAD_END: &[u8] = b"\r\n\r\n";
 
 /// A way to a running proxy.
 #[derive(Debug, Clone, clap::Args)]
@@ -77,6 +80,7 @@ impl fmt::Display for ClientError {
                 })
             }
             Self::NoServer { server, error } => {
+                let error = in_words(error);
                 write!(
                     f,
                     "{server}: {error} (is this the proxy's switchboard.lookup?)"
@@ -159,10 +163,31 @@ impl Client {
 }
 
 fn exchange(socket: &Path, method: &str, path: &str, body: &[u8]) -> io::Result<Vec<u8>> {
+    // The kernel would say that the connection was refused.
+    if fs::metadata(socket).is_ok_and(|file| !file.file_type().is_socket()) {
+        let what = "it is not a socket";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
     let stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(ANSWER_WITHIN))?;
     stream.set_write_timeout(Some(ANSWER_WITHIN))?;
-    converse(stream, method, path, body)
+    converse(stream, method, path, body).map_err(|error| unanswered(error, ANSWER_WITHIN))
+}
+
+/// An error of an open connection as whoever asked has to understand it.
+fn unanswered(error: io::Error, within: Duration) -> io::Error {
+    let (kind, what) = match error.kind() {
+        // How the kernel puts that the time to read or write ran out.
+        io::ErrorKind::WouldBlock => (
+            io::ErrorKind::TimedOut,
+            format!("no answer within {} s", within.as_secs()),
+        ),
+        kind @ (io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::BrokenPipe) => (kind, "the proxy went away".to_owned()),
+        _ => return error,
+    };
+    io::Error::new(kind, what)
 }
 
 fn converse(
@@ -182,23 +207,47 @@ fn converse(
     stream.write_all(&request)?;
     let mut answer = Vec::new();
     stream.take(LONGEST_ANSWER).read_to_end(&mut answer)?;
-    Ok(answer)
+    match is_cut(&answer) {
+        true => Err(io::ErrorKind::UnexpectedEof.into()),
+        false => Ok(answer),
+    }
 }
 
-/// Reads a document from somebody else's lookup listener at `server`, a host and a port.
+/// Whether the connection ended before the answer did.
+fn is_cut(answer: &[u8]) -> bool {
+    let Some(end) = head_end(answer) else {
+        const BEGIN: &[u8] = b"HTTP/";
+        return BEGIN.starts_with(answer) || answer.starts_with(BEGIN);
+    };
+    let head = String::from_utf8_lossy(&answer[..end]);
+    let length = head
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+        .and_then(|(_, length)| length.trim().parse::<usize>().ok());
+    length.is_some_and(|length| answer.len() - end - HEAD_END.len() < length)
+}
+
+/// Reads a document from somebody else's listener at `server`, a host and a port, where the answer
+/// may take as long as `within`.
 ///
 /// # Errors
 ///
 /// See [`ClientError`].
-pub fn get_from<T: DeserializeOwned>(server: &str, path: &str) -> Result<T, ClientError> {
+pub fn get_from<T: DeserializeOwned>(
+    server: &str,
+    path: &str,
+    within: Duration,
+) -> Result<T, ClientError> {
     let ask = || -> io::Result<Vec<u8>> {
         let mut error = io::Error::from(io::ErrorKind::NotFound);
         for addr in server.to_socket_addrs()? {
-            match TcpStream::connect_timeout(&addr, CONNECT_WITHIN) {
+            match TcpStream::connect_timeout(&addr, CONNECT_WITHIN.min(within)) {
                 Ok(stream) => {
-                    stream.set_read_timeout(Some(ANSWER_WITHIN))?;
-                    stream.set_write_timeout(Some(ANSWER_WITHIN))?;
-                    return converse(stream, "GET", path, b"");
+                    stream.set_read_timeout(Some(within))?;
+                    stream.set_write_timeout(Some(within))?;
+                    let answer = converse(stream, "GET", path, b"");
+                    return answer.map_err(|error| unanswered(error, within));
                 }
                 Err(failed) => error = failed,
             }
@@ -232,10 +281,16 @@ fn understood<T: DeserializeOwned>(
 
 /// The status and the body of an answer.
 fn split(answer: &[u8]) -> Option<(u16, &[u8])> {
-    let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n")?;
+    let end = head_end(answer)?;
     let head = std::str::from_utf8(&answer[..end]).ok()?;
     let status = head.split(' ').nth(1)?.parse().ok()?;
-    Some((status, &answer[end + 4..]))
+    Some((status, &answer[end + HEAD_END.len()..]))
+}
+
+fn head_end(answer: &[u8]) -> Option<usize> {
+    answer
+        .windows(HEAD_END.len())
+        .position(|bytes| bytes == HEAD_END)
 }
 
 /// A value as part of a path's query.
@@ -259,6 +314,26 @@ mod tests {
         let answer = b"HTTP/1.0 404 Not Found\r\nx: y\r\n\r\n{}";
         assert_eq!(split(answer), Some((404, &b"{}"[..])));
         assert_eq!(split(b"SSH-2.0-x\r\n"), None);
+    }
+
+    #[test]
+    fn an_answer_that_a_stop_cut_short_is_not_called_strange() {
+        let whole = b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+        for end in 0..whole.len() {
+            assert!(is_cut(&whole[..end]), "{end}");
+        }
+        assert!(!is_cut(whole));
+        assert!(!is_cut(b"SSH-2.0-x\r\n"));
+    }
+
+    #[test]
+    fn a_proxy_that_stands_still_is_told_by_the_time_waited() {
+        let error = io::ErrorKind::WouldBlock.into();
+        let error = ClientError::Unreachable {
+            socket: "/s".into(),
+            error: unanswered(error, ANSWER_WITHIN),
+        };
+        assert_eq!(error.to_string(), "/s: no answer within 60 s");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::{
-    client::{Client, ClientError, escaped, get_from},
+    client::{ANSWER_WITHIN, Client, ClientError, escaped, get_from},
     output::{self, Align, Column, Screen, table},
 };
 use crate::{
@@ -48,7 +48,7 @@ impl Asked {
         }
         let found: Endpoints = match &self.lookup {
             None => self.client.get(&path)?,
-            Some(server) => get_from(server, &path)?,
+            Some(server) => get_from(server, &path, ANSWER_WITHIN)?,
         };
         Ok(found.endpoints)
     }

@@ -1,6 +1,12 @@
 //! The commands, as an operator types them.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    io::{Read, Write},
+    os::unix::net::UnixListener,
+    process::Command,
+    thread,
+};
 
 use serde_json::Value;
 
@@ -92,6 +98,46 @@ fn exit_codes_tell_a_refusal_from_nobody_there() {
         stderr.contains("/nobody") && stderr.contains("running"),
         "{stderr}"
     );
+}
+
+#[test]
+fn a_path_that_is_no_socket_is_called_so() {
+    let dir = TempDir::new();
+    let file = dir.write("file", "");
+    for path in [dir.path(), &file] {
+        let mut command = Command::new(PROGRAM);
+        let output = process::output(command.args(["status", "--socket"]).arg(path));
+        assert_eq!(output.status.code(), Some(5));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let expected = format!("tml-proxy: {}: it is not a socket\n", path.display());
+        assert_eq!(stderr, expected);
+    }
+}
+
+#[test]
+fn following_events_ends_with_the_proxy() {
+    let dir = TempDir::new();
+    let path = dir.join("admin.sock");
+    let listener = UnixListener::bind(&path).expect("a fresh name");
+    let follow = thread::spawn(move || {
+        let mut command = Command::new(PROGRAM);
+        process::output(command.args(["events", "--follow", "--socket"]).arg(path))
+    });
+    // The proxy stops while it has a request.
+    for answer in [
+        "HTTP/1.0 200 OK\r\nContent-Length: 13\r\n\r\n{\"events\":[]}",
+        "",
+    ] {
+        let (mut stream, _) = listener.accept().expect("a request");
+        let mut request = [0; 4096];
+        let length = stream.read(&mut request).expect("a request");
+        assert!(request[..length].starts_with(b"GET /api/v1/events?"));
+        stream.write_all(answer.as_bytes()).expect("taken");
+    }
+    let output = follow.join().expect("running does not panic");
+    assert_eq!(output.status.code(), Some(5), "{output:?}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.ends_with(": the proxy went away\n"), "{stderr}");
 }
 
 #[test]
