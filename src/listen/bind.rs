@@ -79,21 +79,34 @@ fn explain(step: ListenStep, errno: Errno, listen: &ListenAddr) -> String {
 ///
 /// The step that failed and the kernel's reason; no socket stays behind.
 pub fn bind(route: &Route, leaving: &[&OwnedFd]) -> Result<OwnedFd, ListenError> {
-    let failed = |step| {
-        move |errno| ListenError {
-            listen: route.listen,
-            mapping: route.mapping.name.to_string(),
-            step,
-            errno,
-        }
-    };
-    let socket = open(&route.listen, &route.mapping.policy).map_err(failed(ListenStep::Open))?;
+    let socket = open(route)?;
     {
-        let _shared = Shared::begin(leaving, &socket).map_err(failed(ListenStep::Open))?;
-        bind_to(&socket, &route.listen.socket_addr()).map_err(failed(ListenStep::Bind))?;
-        listen(&socket, backlog(&route.mapping.policy)).map_err(failed(ListenStep::Listen))?;
+        let _shared = Shared::begin(leaving, &socket).map_err(failed(route, ListenStep::Open))?;
+        bind_to(&socket, &route.listen.socket_addr()).map_err(failed(route, ListenStep::Bind))?;
+        listen(&socket, backlog(&route.mapping.policy))
+            .map_err(failed(route, ListenStep::Listen))?;
     }
     Ok(socket)
+}
+
+/// Whether the listening socket of a route could be opened now. No client can connect meanwhile:
+/// bind(2) already says whether another socket listens there.
+///
+/// # Errors
+///
+/// As [`bind`].
+pub fn try_bind(route: &Route) -> Result<(), ListenError> {
+    let socket = open(route)?;
+    bind_to(&socket, &route.listen.socket_addr()).map_err(failed(route, ListenStep::Bind))
+}
+
+fn failed(route: &Route, step: ListenStep) -> impl FnOnce(Errno) -> ListenError {
+    move |errno| ListenError {
+        listen: route.listen,
+        mapping: route.mapping.name.to_string(),
+        step,
+        errno,
+    }
 }
 
 /// Sockets that share their port for as long as this lives.
@@ -136,15 +149,14 @@ pub fn check_transparent(route: &Route) -> Result<(), ListenError> {
     }
     socket::open(&route.target)
         .and_then(socket::set_transparent)
-        .map_err(|errno| ListenError {
-            listen: route.listen,
-            mapping: route.mapping.name.to_string(),
-            step: ListenStep::Transparent,
-            errno,
-        })
+        .map_err(failed(route, ListenStep::Transparent))
 }
 
-fn open(addr: &ListenAddr, policy: &Policy) -> Result<OwnedFd, Errno> {
+fn open(route: &Route) -> Result<OwnedFd, ListenError> {
+    prepared(&route.listen, &route.mapping.policy).map_err(failed(route, ListenStep::Open))
+}
+
+fn prepared(addr: &ListenAddr, policy: &Policy) -> Result<OwnedFd, Errno> {
     let sockaddr = addr.socket_addr();
     let socket = socket::open(&sockaddr)?;
     // A restart must not wait for the sessions of the last run to leave TIME_WAIT.

@@ -48,6 +48,68 @@ fn a_healthy_deployment_is_called_so() {
 }
 
 #[test]
+fn a_listener_that_run_could_not_open_is_bad() {
+    let dir = crate::harness::TempDir::new();
+    let target = Target::bind();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let taken = taken.local_addr().expect("it is bound");
+    let elsewhere = format!("203.0.113.7:{}", ports::free());
+    let file = |listen: &str, more: &str| {
+        let mapping = mapping("m", listen, target.addr(), more);
+        dir.write(
+            "listen.toml",
+            config(["[admin]\nlisten = \"off\"\n", &mapping]),
+        )
+    };
+    for (listen, why) in [
+        (taken.to_string(), "the port is in use"),
+        (elsewhere.clone(), "this machine does not have the address"),
+    ] {
+        let (code, findings) = doctor(&file(&listen, ""), &["--socket", "/nobody"]);
+        assert_eq!(code, Some(1), "{findings:?}");
+        let named = findings.iter().any(|finding| {
+            let found = finding["found"].as_str().unwrap_or_default();
+            finding["grade"] == "bad" && found.contains(&listen) && found.contains(why)
+        });
+        assert!(named, "{findings:?}");
+    }
+    let file = file(&elsewhere, "freebind = true");
+    let (code, findings) = doctor(&file, &["--socket", "/nobody"]);
+    assert_eq!(code, Some(0), "{findings:?}");
+    assert_eq!(grade(&findings, "listeners"), "good", "{findings:?}");
+}
+
+#[test]
+fn a_port_of_the_running_proxy_is_not_called_taken() {
+    let desk = Desk::new("", "");
+    let socket = desk.socket().display().to_string();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let taken = taken.local_addr().expect("it is bound");
+    let dir = crate::harness::TempDir::new();
+    let more = mapping("more", taken, desk.scene.target.addr(), "");
+    let file = dir.write("more.toml", format!("{}{more}", desk.config("")));
+    let (code, findings) = doctor(&file, &["--socket", &socket]);
+    assert_eq!(code, Some(1), "{findings:?}");
+    let bad: Vec<_> = (findings.iter())
+        .filter(|finding| finding["grade"] == "bad")
+        .collect();
+    let found = bad[0]["found"].as_str().unwrap_or_default();
+    assert!(
+        bad.len() == 1 && found.contains(&taken.to_string()),
+        "{bad:?}"
+    );
+
+    // Without a socket it is known by its admin address.
+    let admin = format!("[admin]\nlisten = \"{}\"\n", desk.scene.proxy.admin());
+    let rest = desk.scene.config("").replacen("version = 1\n", "", 1);
+    let file = dir.write("same.toml", config([admin, rest]));
+    let (code, findings) = doctor(&file, &["--socket", "/nobody"]);
+    assert_eq!(code, Some(0), "{findings:?}");
+    assert_eq!(grade(&findings, "listeners"), "good", "{findings:?}");
+    assert_eq!(grade(&findings, "admin.listen"), "none", "{findings:?}");
+}
+
+#[test]
 fn what_is_wrong_is_named_with_what_to_do() {
     let desk = Desk::new("", "");
     let silent = ports::free();

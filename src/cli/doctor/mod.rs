@@ -3,6 +3,7 @@
 //! Every check looks and changes nothing. It may connect to each target and ask the switchboard, which
 //! is what the proxy does too.
 
+mod listeners;
 mod machine;
 mod process;
 mod report;
@@ -72,7 +73,9 @@ fn examine(args: &DoctorArgs, config: &Config, table: &Table) -> Vec<Finding> {
     let socket = (args.socket.clone())
         .or_else(|| config.admin.socket.clone())
         .unwrap_or_else(|| DEFAULT_SOCKET.into());
-    findings.push(process::running(&Client { socket }, config));
+    let client = Client { socket };
+    findings.extend(listeners::examine(config, table, &client));
+    findings.push(process::running(&client, config));
     if let Some(switchboard) = &config.switchboard {
         findings.extend(switchboard::examine(switchboard));
     }

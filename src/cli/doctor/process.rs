@@ -93,11 +93,7 @@ fn pipes(config: &Config) -> Finding {
 
 fn privileged_ports(table: &Table) -> Finding {
     let check = "ports";
-    let lowest = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
-    let lowest: u16 = lowest
-        .ok()
-        .and_then(|text| text.trim().parse().ok())
-        .unwrap_or(1024);
+    let lowest = lowest_port();
     let privileged = table
         .routes()
         .filter(|route| route.listen.port() < lowest)
@@ -114,6 +110,15 @@ fn privileged_ports(table: &Table) -> Finding {
             "give the unit AmbientCapabilities=CAP_NET_BIND_SERVICE",
         ),
     }
+}
+
+/// The first port that anybody may bind.
+pub(super) fn lowest_port() -> u16 {
+    let lowest = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    lowest
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(1024)
 }
 
 /// Whether this process has CAP_NET_BIND_SERVICE.
