@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     net::{IpAddr, UdpSocket},
+    ops::RangeInclusive,
 };
 
 use super::report::Finding;
@@ -42,34 +43,69 @@ fn backlog(table: &Table) -> Finding {
 
 /// Connections to one target address and port are limited by the source ports there are.
 fn source_ports(table: &Table) -> Finding {
+    let range = setting("net/ipv4/ip_local_port_range").unwrap_or_default();
+    let reserved = setting("net/ipv4/ip_local_reserved_ports").unwrap_or_default();
+    let public = table.routes().map(|route| route.listen.port()).collect();
+    judge_source_ports(&range, &reserved, &public)
+}
+
+/// As the kernel writes them: `range` is `32768\t60999`, `reserved` is `40000-40010,40100`.
+fn judge_source_ports(range: &str, reserved: &str, public: &BTreeSet<u16>) -> Finding {
     let check = "source ports";
-    let key = "net/ipv4/ip_local_port_range";
-    let range: Vec<u16> = setting(key)
-        .map(|text| {
-            text.split_whitespace()
-                .filter_map(|port| port.parse().ok())
-                .collect()
-        })
-        .unwrap_or_default();
+    let range: Vec<u16> = range
+        .split_whitespace()
+        .filter_map(|port| port.parse().ok())
+        .collect();
     let [first, last] = range[..] else {
         return Finding::note(check, "the range cannot be read", "");
     };
-    let inside = table
-        .routes()
-        .filter(|route| (first..=last).contains(&route.listen.port()))
-        .count();
-    let count = u32::from(last.saturating_sub(first)) + 1;
+    let reserved: Vec<RangeInclusive<u16>> = reserved.split(',').filter_map(ports).collect();
+    let is_reserved = |port: &u16| reserved.iter().any(|range| range.contains(port));
+    let count = (first..=last).filter(|port| !is_reserved(port)).count();
+    let exposed: Vec<u16> = public
+        .range(first..=last.max(first))
+        .copied()
+        .filter(|port| !is_reserved(port))
+        .collect();
     let found = format!("{first} to {last}: at most {count} sessions to one target");
-    match inside {
+    match exposed.len() {
         0 if count < 10_000 => Finding::poor(check, found, "widen net.ipv4.ip_local_port_range"),
         0 => Finding::good(check, found),
         _ => Finding::poor(
             check,
             format!(
-                "{found}; {inside} public ports lie in it, and an outgoing connection may hold one when the proxy starts"
+                "{found}; public ports lie in it, and an outgoing connection may hold one when the proxy starts: {}",
+                in_ranges(&exposed)
             ),
             "add them to net.ipv4.ip_local_reserved_ports, or use ports outside of the range",
         ),
+    }
+}
+
+/// `40000-40010` or `40100`.
+fn ports(text: &str) -> Option<RangeInclusive<u16>> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    Some(first.trim().parse().ok()?..=last.trim().parse().ok()?)
+}
+
+/// Ports that go up, in the form the kernel takes them in; only the first where there are many.
+fn in_ranges(ports: &[u16]) -> String {
+    const NAMED: usize = 10;
+    let ranges: Vec<_> = ports
+        .chunk_by(|a, b| a.checked_add(1) == Some(*b))
+        .collect();
+    let named: Vec<String> = ranges
+        .iter()
+        .take(NAMED)
+        .map(|range| match range {
+            [first, .., last] => format!("{first}-{last}"),
+            _ => range.iter().map(u16::to_string).collect(),
+        })
+        .collect();
+    let left: usize = ranges.iter().skip(NAMED).map(|range| range.len()).sum();
+    match left {
+        0 => named.join(","),
+        _ => format!("{} and {left} more", named.join(",")),
     }
 }
 
@@ -149,4 +185,34 @@ fn sources(table: &Table) -> Vec<Finding> {
             )
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::doctor::report::Grade;
+
+    #[test]
+    fn public_ports_that_are_reserved_are_no_trouble() {
+        let public = BTreeSet::from([22, 40_000, 40_009, 40_010, 40_100]);
+        let range = "32768\t60999";
+        let finding = judge_source_ports(range, "40000-40010,40100", &public);
+        assert_eq!(finding.grade, Grade::Good, "{finding:?}");
+        assert!(finding.found.contains("at most 28220 "), "{finding:?}");
+        let finding = judge_source_ports(range, "40100", &public);
+        assert_eq!(finding.grade, Grade::Poor, "{finding:?}");
+        assert!(
+            finding.found.ends_with(": 40000,40009-40010"),
+            "{finding:?}"
+        );
+        let finding = judge_source_ports(range, "", &public);
+        assert!(finding.found.ends_with("40010,40100"), "{finding:?}");
+    }
+
+    #[test]
+    fn many_ports_are_not_all_listed() {
+        let every_other: Vec<u16> = (0..30).map(|place| 40_000 + 2 * place).collect();
+        assert!(in_ranges(&every_other).ends_with("40018 and 20 more"));
+        assert_eq!(in_ranges(&[65_534, 65_535]), "65534-65535");
+    }
 }
