@@ -111,20 +111,33 @@ fn in_ranges(ports: &[u16]) -> String {
 
 fn clock() -> Finding {
     let check = "clock";
-    // systemd-timesyncd leaves this file at each success; chrony and ntpd have their own.
-    let synchronised = [
-        "/run/systemd/timesync/synchronized",
-        "/run/chrony/chronyd.pid",
-        "/run/ntpd.pid",
-    ];
-    match synchronised.iter().find(|path| fs::metadata(path).is_ok()) {
-        Some(path) => Finding::good(check, format!("kept right ({path})")),
+    // systemd-timesyncd leaves this file at each success.
+    const SYNCHRONISED: &str = "/run/systemd/timesync/synchronized";
+    if fs::metadata(SYNCHRONISED).is_ok() {
+        return Finding::good(check, format!("kept right ({SYNCHRONISED})"));
+    }
+    match keeper(processes()) {
+        Some(name) => Finding::good(check, format!("{name} runs")),
         None => Finding::poor(
             check,
             "nothing that keeps it right was found",
             "run systemd-timesyncd or chrony: log lines are joined with those of targets by time",
         ),
     }
+}
+
+/// Which of those that keep a clock right is among `names`. What they leave in /run may be left
+/// over, and is not for everybody to see.
+fn keeper(mut names: impl Iterator<Item = String>) -> Option<String> {
+    names.find(|name| ["chronyd", "ntpd"].contains(&name.as_str()))
+}
+
+/// The names of all processes.
+fn processes() -> impl Iterator<Item = String> {
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    // What is no process has no such file.
+    all.filter_map(|entry| fs::read_to_string(entry.path().join("comm")).ok())
+        .map(|name| name.trim_end().to_owned())
 }
 
 /// Whether there is a way to each target at all, from which address, and over which interface.
@@ -207,6 +220,15 @@ mod tests {
         );
         let finding = judge_source_ports(range, "", &public);
         assert!(finding.found.ends_with("40010,40100"), "{finding:?}");
+    }
+
+    #[test]
+    fn a_daemon_that_does_not_run_keeps_no_clock_right() {
+        let names = |names: &[&str]| keeper(names.iter().copied().map(str::to_owned));
+        assert_eq!(names(&["systemd", "chronyd"]).as_deref(), Some("chronyd"));
+        assert_eq!(names(&["systemd", "chronyc", "ntpdate"]), None);
+        let own = fs::read_to_string("/proc/self/comm").expect("there is one");
+        assert!(processes().any(|name| name == own.trim_end()));
     }
 
     #[test]
