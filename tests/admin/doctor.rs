@@ -36,6 +36,13 @@ fn grade<'f>(findings: &'f [Value], about: &str) -> &'f str {
         .unwrap_or("none")
 }
 
+/// The finding with this name.
+#[track_caller]
+fn exact<'f>(findings: &'f [Value], check: &str) -> &'f Value {
+    let finding = findings.iter().find(|finding| finding["check"] == check);
+    finding.unwrap_or_else(|| panic!("{check}: {findings:?}"))
+}
+
 #[test]
 fn a_healthy_deployment_is_called_so() {
     let desk = Desk::new("", "");
@@ -44,7 +51,58 @@ fn a_healthy_deployment_is_called_so() {
     assert_eq!(code, Some(0), "{findings:?}");
     assert_eq!(grade(&findings, "admin socket"), "good", "{findings:?}");
     assert_eq!(grade(&findings, "targets"), "good", "{findings:?}");
+    assert_eq!(exact(&findings, "targets")["grade"], "good");
     assert_eq!(grade(&findings, "ways"), "good", "{findings:?}");
+}
+
+#[test]
+fn targets_are_not_all_right_while_some_do_not_answer() {
+    let dir = crate::harness::TempDir::new();
+    let target = Target::bind();
+    let silent = format!("127.0.0.1:{}", ports::free());
+    let file = dir.write(
+        "some.toml",
+        config([
+            mapping("up", ports::free(), target.addr(), ""),
+            mapping("down", ports::free(), silent, ""),
+        ]),
+    );
+    let (_, findings) = doctor(&file, &[]);
+    let sum = exact(&findings, "targets");
+    assert_eq!(
+        (&sum["grade"], &sum["found"]),
+        (&"poor".into(), &"1 of 2 answer".into())
+    );
+}
+
+#[test]
+fn more_bytes_than_there_is_memory_are_refused() {
+    let mut command = Command::new(PROGRAM);
+    command.args([
+        "doctor",
+        "--config",
+        "/nobody",
+        "--push",
+        "1000000000000000",
+    ]);
+    let output = process::output(&mut command);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
+
+#[test]
+fn a_socket_that_was_named_is_told_of_where_the_file_has_none() {
+    let dir = crate::harness::TempDir::new();
+    let target = Target::bind();
+    let file = dir.write(
+        "none.toml",
+        config([mapping("m", ports::free(), target.addr(), "")]),
+    );
+    let (_, findings) = doctor(&file, &["--socket", "/nope/sock"]);
+    let found = exact(&findings, "admin socket")["found"].as_str();
+    assert!(
+        found.is_some_and(|found| found.starts_with("/nope/sock: ")),
+        "{findings:?}"
+    );
 }
 
 #[test]
@@ -157,6 +215,6 @@ fn bytes_are_pushed_both_ways_where_a_target_echoes() {
             server.send(&bytes);
         });
         let (_, findings) = doctor(&file, &["--push", "9000"]);
-        assert_eq!(grade(&findings, "targets"), "good", "{findings:?}");
+        assert_eq!(exact(&findings, "targets")["grade"], "good");
     });
 }

@@ -37,9 +37,10 @@ pub struct DoctorArgs {
     /// Do not connect to the targets.
     #[arg(long)]
     no_targets: bool,
-    /// Where a target echoes, send this many bytes both ways: more than fit in one packet.
-    #[arg(long, value_name = "BYTES")]
-    push: Option<usize>,
+    /// Where a target echoes, send this many bytes both ways: more than fit in one packet, 64 MiB
+    /// at most.
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..=MOST_PUSHED))]
+    push: Option<u32>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -75,12 +76,16 @@ fn examine(args: &DoctorArgs, config: &Config, table: &Table) -> Vec<Finding> {
         .unwrap_or_else(|| DEFAULT_SOCKET.into());
     let client = Client { socket };
     findings.extend(listeners::examine(config, table, &client));
-    findings.push(process::running(&client, config));
+    let named = args.socket.is_some() || config.admin.socket.is_some();
+    findings.push(process::running(&client, named));
     if let Some(switchboard) = &config.switchboard {
         findings.extend(switchboard::examine(switchboard));
     }
     if !args.no_targets {
-        findings.extend(targets::examine(table, args.push));
+        findings.extend(targets::examine(
+            table,
+            args.push.map(|bytes| bytes as usize),
+        ));
     }
     findings.push(Finding::note(
         "sshd behind the proxy",
@@ -91,6 +96,9 @@ fn examine(args: &DoctorArgs, config: &Config, table: &Table) -> Vec<Finding> {
     ));
     findings
 }
+
+/// Bytes to push at most: what shows a way that loses large packets is far less.
+const MOST_PUSHED: i64 = 64 << 20;
 
 /// How long a target may take to answer here.
 const PATIENCE: Duration = Duration::from_secs(3);

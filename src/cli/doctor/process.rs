@@ -130,8 +130,9 @@ fn may_bind() -> bool {
         .is_some_and(|bits| bits & BIT != 0)
 }
 
-/// Whether a proxy answers at the admin socket, and who else may use that.
-pub(super) fn running(client: &Client, config: &Config) -> Finding {
+/// Whether a proxy answers at the admin socket, and who else may use that. `named` is whether the
+/// socket is the operator's choice.
+pub(super) fn running(client: &Client, named: bool) -> Finding {
     let check = "admin socket";
     let path = client.socket.display();
     match client.get::<Status>("/api/v1/status") {
@@ -152,7 +153,7 @@ pub(super) fn running(client: &Client, config: &Config) -> Finding {
             )
         }
         Ok(status) => Finding::good(check, format!("{path}: {} is serving", status.version)),
-        Err(_) if config.admin.socket.is_none() => Finding::note(
+        Err(_) if !named => Finding::note(
             check,
             "the file asks for none: the commands cannot reach the proxy",
             "set admin.socket",

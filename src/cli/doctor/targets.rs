@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{Read, Write},
+    io::{self, Read},
     net::{Shutdown, SocketAddr, TcpStream},
     sync::Mutex,
     thread,
@@ -51,12 +51,11 @@ pub(super) fn examine(table: &Table, push: Option<usize>) -> Vec<Finding> {
             "",
         ));
     }
-    if bad < count || count == 0 {
-        findings.push(Finding::good(
-            "targets",
-            format!("{} of {count} answer", count - bad),
-        ));
-    }
+    let answer = format!("{} of {count} answer", count - bad);
+    findings.push(match bad {
+        0 => Finding::good("targets", answer),
+        _ => Finding::poor("targets", answer, ""),
+    });
     findings
 }
 
@@ -90,7 +89,7 @@ fn reach(target: SocketAddr, mapping: &MappingName, push: Option<usize>) -> Resu
 }
 
 /// Sends `bytes` and has them all come back, or says how many did.
-fn echo(mut stream: TcpStream, bytes: usize) -> Result<(), (usize, std::io::Error)> {
+fn echo(mut stream: TcpStream, bytes: usize) -> Result<(), (usize, io::Error)> {
     let fresh = |error| (0, error);
     stream.set_read_timeout(Some(PATIENCE)).map_err(fresh)?;
     stream.set_write_timeout(Some(PATIENCE)).map_err(fresh)?;
@@ -98,14 +97,14 @@ fn echo(mut stream: TcpStream, bytes: usize) -> Result<(), (usize, std::io::Erro
     thread::scope(|scope| {
         scope.spawn(move || {
             // What did not get through is missed on the way back.
-            let _ = writer.write_all(&vec![b'.'; bytes]);
+            let _ = io::copy(&mut io::repeat(b'.').take(bytes as u64), &mut writer);
             let _ = writer.shutdown(Shutdown::Write);
         });
         let mut back = 0;
         let mut buffer = [0; 4096];
         while back < bytes {
             match stream.read(&mut buffer) {
-                Ok(0) => return Err((back, std::io::ErrorKind::UnexpectedEof.into())),
+                Ok(0) => return Err((back, io::ErrorKind::UnexpectedEof.into())),
                 Ok(count) => back += count,
                 Err(error) => return Err((back, error)),
             }
