@@ -31,8 +31,9 @@ use clap::{Parser, Subcommand};
 #[command(
     name = "tml-proxy",
     version,
-    after_help = "Exit codes: 0 done, 1 the configuration is not valid or the proxy refused, \
-                  2 wrong usage, 3 could not start, 4 failed, 5 no proxy answers at the socket."
+    after_help = "Exit codes: 0 done, 1 the configuration is not valid, the proxy refused or doctor \
+                  found something to change, 2 wrong usage, 3 could not start, 4 failed, 5 no proxy \
+                  answers at the socket."
 )]
 pub struct Cli {
     /// What to do.
@@ -41,45 +42,32 @@ pub struct Cli {
 }
 
 /// What to do.
+///
+/// The description of a command stands on its arguments. One here would take the place of all of it,
+/// so there is one only where two commands share their arguments.
+#[expect(missing_docs, reason = "see above")]
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Forward until told to stop.
     Run(run::RunArgs),
-    /// Read a configuration and print what it comes to.
     Check(check::CheckArgs),
-    /// Tell how the running proxy does.
     Status(status::StatusArgs),
-    /// List the mappings of the running proxy.
     Mappings(mappings::MappingsArgs),
-    /// List where jobs of the switchboard can be reached.
     Endpoints(endpoints::EndpointsArgs),
-    /// Connect to a job with ssh.
     Ssh(ssh::SshArgs),
-    /// Print how to reach jobs, for ssh's configuration.
     SshConfig(ssh_config::SshConfigArgs),
-    /// List live sessions of the running proxy.
     Sessions(sessions::SessionsArgs),
-    /// End live sessions of the running proxy.
     Kill(kill::KillArgs),
     /// Let new clients of a mapping wait; its sessions go on.
     Pause(hold::MappingArgs),
-    /// Close a mapping's ports and let its sessions end.
     Drain(hold::DrainArgs),
     /// Serve a paused or drained mapping again.
     Resume(hold::MappingArgs),
-    /// Have the running proxy read its configuration again.
     Reload(reload::ReloadArgs),
-    /// Tell what happened lately in the running proxy.
     Events(events::EventsArgs),
-    /// Watch the running proxy in the terminal.
     Top(top::TopArgs),
-    /// Set the log level of the running proxy.
     LogLevel(log_level::LogLevelArgs),
-    /// Check whether this machine is fit for a configuration, and say what to change.
     Doctor(doctor::DoctorArgs),
-    /// Print the completions of a shell.
     Completions(generate::CompletionsArgs),
-    /// Write the man pages into a directory.
     Man(generate::ManArgs),
 }
 

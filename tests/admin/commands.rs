@@ -154,6 +154,36 @@ fn completions_and_man_pages_know_every_command() {
     }
 }
 
+#[test]
+fn what_there_is_to_know_of_a_command_is_in_its_help_and_its_man_page() {
+    let dir = TempDir::new();
+    process::succeed(Command::new(PROGRAM).arg("man").arg(dir.path()));
+    for (command, words) in [
+        ("run", "a second one ends at once"),
+        ("ssh-config", "One Host block a job"),
+        ("kill", "Both sides see a reset"),
+        ("pause", "its sessions go on"),
+        ("drain", "stays drained through reloads"),
+        ("reload", "It is all or nothing"),
+        ("top", "q quits"),
+        ("doctor", "Run it as the user the proxy runs as"),
+    ] {
+        let help = process::succeed(Command::new(PROGRAM).args([command, "--help"]));
+        // Lines are broken where they fit.
+        let help: Vec<_> = help.split_whitespace().collect();
+        let help = help.join(" ");
+        assert!(help.contains(words), "{help}");
+        let page = dir.join(&format!("tml-proxy-{command}.1"));
+        let page = fs::read_to_string(page).expect("a page for each command");
+        assert!(page.contains(words), "{page}");
+    }
+    let list = process::succeed(Command::new(PROGRAM).arg("--help"));
+    assert!(
+        list.contains("End live sessions") && !list.contains("Both sides"),
+        "{list}"
+    );
+}
+
 #[track_caller]
 fn json(desk: &Desk, arguments: &[&str]) -> Value {
     serde_json::from_str(&desk.succeed(arguments)).expect("JSON")
