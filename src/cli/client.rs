@@ -258,7 +258,27 @@ pub fn get_from<T: DeserializeOwned>(
         server: server.to_owned(),
         error,
     })?;
-    understood(&answer, "GET", path)
+    understood(&answer, "GET", path).map_err(|error| match error {
+        // Nothing that somebody else said gets to the terminal as it is.
+        ClientError::Refused(text) => ClientError::Refused(printable(&text)),
+        ClientError::Strange(text) => ClientError::Strange(printable(&text)),
+        error => error,
+    })
+}
+
+/// Text from outside in one line, of which nothing steers a terminal or turns the text around.
+fn printable(text: &str) -> String {
+    /// What is wrong with a request takes less.
+    const LONGEST: usize = 500;
+    let fit = |c: char| c.is_ascii_graphic() || c == ' ' || c.is_alphanumeric();
+    let mut shown = String::new();
+    for c in text.chars().take(LONGEST) {
+        match fit(c) {
+            true => shown.push(c),
+            false => shown.extend(c.escape_default()),
+        }
+    }
+    shown
 }
 
 /// The document in an answer, or why there is none.
@@ -334,6 +354,14 @@ mod tests {
             error: unanswered(error, ANSWER_WITHIN),
         };
         assert_eq!(error.to_string(), "/s: no answer within 60 s");
+    }
+
+    #[test]
+    fn words_from_outside_cannot_steer_the_terminal() {
+        let text = printable("no job\x1b]0;x\x07\n\u{9b}\u{202e} für Sie");
+        let expected = "no job\\u{1b}]0;x\\u{7}\\n\\u{9b}\\u{202e} für Sie";
+        assert_eq!(text, expected);
+        assert!(printable(&"x".repeat(10_000)).len() < 1000);
     }
 
     #[test]

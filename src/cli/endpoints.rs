@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     admin::api::model::{Endpoint, Endpoints},
+    config::PublicHost,
     provider::switchboard::JobId,
 };
 
@@ -46,12 +47,38 @@ impl Asked {
             path.push_str("?job=");
             path.push_str(&escaped(job.as_str()));
         }
-        let found: Endpoints = match &self.lookup {
+        let Endpoints { endpoints } = match &self.lookup {
             None => self.client.get(&path)?,
             Some(server) => get_from(server, &path, ANSWER_WITHIN)?,
         };
-        Ok(found.endpoints)
+        match endpoints.iter().all(is_plain) {
+            true => Ok(endpoints),
+            false => Err(ClientError::Strange(
+                "an endpoint with characters that no job has".to_owned(),
+            )),
+        }
     }
+}
+
+/// Whether everything in it can be shown. A server on the network says what it likes, also what
+/// would steer a terminal or be a line of its own.
+fn is_plain(endpoint: &Endpoint) -> bool {
+    let Endpoint {
+        job,
+        rule,
+        host,
+        port: _,
+        state,
+        reason,
+        target,
+        since,
+    } = endpoint;
+    let optional = [rule, reason, target, since];
+    let texts = optional.into_iter().flatten().chain([job, state]);
+    PublicHost::parse(host).is_some()
+        && texts
+            .flat_map(|text| text.bytes())
+            .all(|byte| matches!(byte, b' '..=b'~'))
 }
 
 /// Reads the id of a job from the command line.
@@ -116,6 +143,39 @@ fn row(endpoint: &Endpoint) -> [String; 6] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_endpoint_that_would_steer_the_terminal_is_not_shown() {
+        let good = Endpoint {
+            job: "j".to_owned(),
+            rule: Some("ssh".to_owned()),
+            host: "p.example.org".to_owned(),
+            since: Some("2026-11-23T21:40:11Z".to_owned()),
+            ..Endpoint::default()
+        };
+        assert!(is_plain(&good));
+        let evil = [
+            Endpoint {
+                host: "p\x1b]0;x\x07".to_owned(),
+                ..good.clone()
+            },
+            Endpoint {
+                rule: Some("ssh\n ProxyCommand sh".to_owned()),
+                ..good.clone()
+            },
+            Endpoint {
+                state: "open\u{9b}2J".to_owned(),
+                ..good.clone()
+            },
+            Endpoint {
+                reason: Some("\u{202e}".to_owned()),
+                ..good
+            },
+        ];
+        for endpoint in evil {
+            assert!(!is_plain(&endpoint), "{endpoint:?}");
+        }
+    }
 
     #[test]
     fn an_endpoint_is_told_so_that_it_can_be_copied() {

@@ -13,7 +13,10 @@ use super::{
     endpoints::{Asked, job_id},
     output,
 };
-use crate::{admin::api::model::Endpoint, config::PublicHost, provider::switchboard::JobId};
+use crate::{
+    admin::api::model::Endpoint, config::PublicHost, os_error::in_words,
+    provider::switchboard::JobId,
+};
 
 /// Connect to a job with ssh.
 ///
@@ -91,7 +94,7 @@ pub fn run(args: &SshArgs) -> ExitCode {
         return ExitCode::from(code::REFUSED);
     };
     let error = command(&door, user.as_deref(), job, &args.args).exec();
-    output::complain(&format_args!("ssh: {error}"));
+    output::complain(&format_args!("ssh: {}", in_words(&error)));
     ExitCode::from(code::FAILED)
 }
 

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{Read, Write},
+    net::TcpListener,
     os::unix::net::UnixListener,
     process::Command,
     thread,
@@ -12,7 +13,7 @@ use serde_json::Value;
 
 use crate::{
     desk::Desk,
-    harness::{TempDir, process, proxy::PROGRAM},
+    harness::{TempDir, ports, process, proxy::PROGRAM},
 };
 
 #[test]
@@ -138,6 +139,48 @@ fn following_events_ends_with_the_proxy() {
     assert_eq!(output.status.code(), Some(5), "{output:?}");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.ends_with(": the proxy went away\n"), "{stderr}");
+}
+
+#[test]
+fn a_foreign_server_cannot_steer_the_terminal() {
+    let job = "00000001-0000-4000-8000-000000000000";
+    let host = "p\\u001b]0;PWNED\\u0007\\n ProxyCommand evil";
+    let endpoint =
+        format!("{{\"endpoints\":[{{\"job\":\"{job}\",\"host\":\"{host}\",\"state\":\"open\"}}]}}");
+    let error = "{\"error\":\"no\\u001b[2J\\ntml-proxy: all is well\"}".to_owned();
+    for (status, body, code) in [("200 OK", endpoint, 4), ("404 Not Found", error, 1)] {
+        for more in [&["--json"][..], &[]] {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+            let lookup = listener.local_addr().expect("it is bound").to_string();
+            let answer = format!("HTTP/1.0 {status}\r\n\r\n{body}");
+            let server = thread::spawn(move || {
+                let (mut stream, _) = listener.accept().expect("a request");
+                // It is sent in one piece.
+                let _ = stream.read(&mut [0; 4096]).expect("a request");
+                stream.write_all(answer.as_bytes()).expect("taken");
+            });
+            let mut command = Command::new(PROGRAM);
+            command.args(["endpoints", "--job", job, "--lookup", &lookup]);
+            let output = process::output(command.args(more));
+            server.join().expect("a request came");
+            assert_eq!(output.status.code(), Some(code), "{output:?}");
+            assert!(output.stdout.is_empty(), "{output:?}");
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(stderr.lines().count(), 1, "{stderr}");
+            assert!(!stderr.trim_end().contains(char::is_control), "{stderr}");
+        }
+    }
+}
+
+#[test]
+fn nobody_at_a_lookup_is_told_in_words() {
+    let mut command = Command::new(PROGRAM);
+    let lookup = format!("127.0.0.1:{}", ports::free());
+    let output = process::output(command.args(["endpoints", "--lookup", &lookup]));
+    assert_eq!(output.status.code(), Some(5));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let expected = format!("tml-proxy: {lookup}: Connection refused (is this");
+    assert!(stderr.starts_with(&expected), "{stderr}");
 }
 
 #[test]
