@@ -5,6 +5,7 @@ use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use super::{Access, OPERATIONS, model};
+use crate::admin::metrics::Format;
 
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/openapi.json");
 
@@ -13,6 +14,8 @@ struct Shape {
     parameters: Value,
     body: Option<Value>,
     answer: Value,
+    /// The content of a 503 that is no failure.
+    unready: Option<Value>,
 }
 
 fn shape(path: &str, schemas: &mut SchemaGenerator) -> Shape {
@@ -20,13 +23,26 @@ fn shape(path: &str, schemas: &mut SchemaGenerator) -> Shape {
         schemas.subschema_for::<T>().to_value()
     }
     let json = |schema: Value| json!({ "application/json": { "schema": schema } });
-    let text = |media_type: &str| json!({ media_type: { "schema": { "type": "string" } } });
+    let text = |media_type: &str| json!({ media_type: schema("string") });
     let mut parameters = Vec::new();
     let mut body = None;
+    let mut unready = None;
     let answer = match path {
         "/" => text("text/html"),
-        "/livez" | "/metrics" => text("text/plain"),
-        "/readyz" => json(of::<model::Ready>(schemas)),
+        "/livez" => text("text/plain"),
+        "/metrics" => {
+            let mut formats = Map::new();
+            for format in [Format::Prometheus, Format::OpenMetrics] {
+                let (media_type, _) = format.media_type().split_once(';').expect("parameters");
+                formats.insert(media_type.to_owned(), schema("string"));
+            }
+            formats.into()
+        }
+        "/readyz" => {
+            let ready = json(of::<model::Ready>(schemas));
+            unready = Some(ready.clone());
+            ready
+        }
         "/api/v1/status" => json(of::<model::Status>(schemas)),
         "/api/v1/mappings" => json(of::<model::Mappings>(schemas)),
         "/api/v1/sessions" => {
@@ -86,7 +102,12 @@ fn shape(path: &str, schemas: &mut SchemaGenerator) -> Shape {
         parameters: parameters.into(),
         body,
         answer,
+        unready,
     }
+}
+
+fn schema(kind: &str) -> Value {
+    json!({ "schema": { "type": kind } })
 }
 
 fn query(name: &str, kind: &str, description: &str) -> Value {
@@ -124,6 +145,10 @@ fn document() -> Value {
                 },
             },
         });
+        if let Some(unready) = shape.unready {
+            described["responses"]["503"] =
+                json!({ "description": "Not now, and why", "content": unready });
+        }
         if let Some(body) = shape.body {
             described["requestBody"] = json!({
                 "required": true,
@@ -143,6 +168,18 @@ fn document() -> Value {
         "paths": paths,
         "components": { "schemas": schemas.take_definitions(true) },
     })
+}
+
+#[test]
+fn every_answer_of_a_probe_and_of_a_scrape_is_described() {
+    let document = document();
+    let ready = &document["paths"]["/readyz"]["get"]["responses"];
+    assert!(ready["503"]["content"].is_object(), "{ready}");
+    assert_eq!(ready["503"]["content"], ready["200"]["content"]);
+    let metrics = &document["paths"]["/metrics"]["get"]["responses"]["200"]["content"];
+    for media_type in ["text/plain", "application/openmetrics-text"] {
+        assert!(metrics[media_type].is_object(), "{metrics}");
+    }
 }
 
 #[test]
