@@ -51,12 +51,16 @@ impl Asked {
             None => self.client.get(&path)?,
             Some(server) => get_from(server, &path, ANSWER_WITHIN)?,
         };
-        match endpoints.iter().all(is_plain) {
-            true => Ok(endpoints),
-            false => Err(ClientError::Strange(
-                "an endpoint with characters that no job has".to_owned(),
-            )),
+        let strange = |what: &str| Err(ClientError::Strange(what.to_owned()));
+        if !endpoints.iter().all(is_plain) {
+            return strange("an endpoint with characters that no job has");
         }
+        // ssh would be led to wherever that job is said to be.
+        let asked_for = |one: &Endpoint| job.is_none_or(|job| one.job == job.as_str());
+        if !endpoints.iter().all(asked_for) {
+            return strange("an endpoint of another job");
+        }
+        Ok(endpoints)
     }
 }
 

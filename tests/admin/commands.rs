@@ -5,7 +5,7 @@ use std::{
     io::{Read, Write},
     net::TcpListener,
     os::unix::net::UnixListener,
-    process::Command,
+    process::{Command, Output},
     thread,
 };
 
@@ -141,28 +141,43 @@ fn following_events_ends_with_the_proxy() {
     assert!(stderr.ends_with(": the proxy went away\n"), "{stderr}");
 }
 
+const JOB: &str = "00000001-0000-4000-8000-000000000000";
+
+/// What a command asks of a server that answers `status` and `body`.
+fn ask_foreign(words: &[&str], status: &str, body: &str) -> Output {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let lookup = listener.local_addr().expect("it is bound").to_string();
+    let answer = format!("HTTP/1.0 {status}\r\n\r\n{body}");
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a request");
+        // It is sent in one piece.
+        let _ = stream.read(&mut [0; 4096]).expect("a request");
+        stream.write_all(answer.as_bytes()).expect("taken");
+    });
+    let mut command = Command::new(PROGRAM);
+    let output = process::output(command.args(words).args(["--lookup", &lookup]));
+    server.join().expect("a request came");
+    output
+}
+
+fn endpoint(job: &str, host: &str) -> String {
+    format!(
+        "{{\"endpoints\":[{{\"job\":\"{job}\",\"rule\":\"ssh\",\"host\":\"{host}\",\"port\":22,\
+         \"state\":\"open\"}}]}}"
+    )
+}
+
 #[test]
 fn a_foreign_server_cannot_steer_the_terminal() {
-    let job = "00000001-0000-4000-8000-000000000000";
     let host = "p\\u001b]0;PWNED\\u0007\\n ProxyCommand evil";
-    let endpoint =
-        format!("{{\"endpoints\":[{{\"job\":\"{job}\",\"host\":\"{host}\",\"state\":\"open\"}}]}}");
-    let error = "{\"error\":\"no\\u001b[2J\\ntml-proxy: all is well\"}".to_owned();
-    for (status, body, code) in [("200 OK", endpoint, 4), ("404 Not Found", error, 1)] {
+    let error = "{\"error\":\"no\\u001b[2J\\ntml-proxy: all is well\"}";
+    for (status, body, code) in [
+        ("200 OK", endpoint(JOB, host), 4),
+        ("404 Not Found", error.to_owned(), 1),
+    ] {
         for more in [&["--json"][..], &[]] {
-            let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-            let lookup = listener.local_addr().expect("it is bound").to_string();
-            let answer = format!("HTTP/1.0 {status}\r\n\r\n{body}");
-            let server = thread::spawn(move || {
-                let (mut stream, _) = listener.accept().expect("a request");
-                // It is sent in one piece.
-                let _ = stream.read(&mut [0; 4096]).expect("a request");
-                stream.write_all(answer.as_bytes()).expect("taken");
-            });
-            let mut command = Command::new(PROGRAM);
-            command.args(["endpoints", "--job", job, "--lookup", &lookup]);
-            let output = process::output(command.args(more));
-            server.join().expect("a request came");
+            let words = [&["endpoints", "--job", JOB], more].concat();
+            let output = ask_foreign(&words, status, &body);
             assert_eq!(output.status.code(), Some(code), "{output:?}");
             assert!(output.stdout.is_empty(), "{output:?}");
             let stderr = String::from_utf8_lossy(&output.stderr);
@@ -170,6 +185,16 @@ fn a_foreign_server_cannot_steer_the_terminal() {
             assert!(!stderr.trim_end().contains(char::is_control), "{stderr}");
         }
     }
+}
+
+#[test]
+fn a_foreign_server_cannot_lead_to_jobs_it_was_not_asked_for() {
+    let asked = ask_foreign(&["ssh-config", JOB], "200 OK", &endpoint(JOB, "h"));
+    assert!(asked.status.success(), "{asked:?}");
+    let other = JOB.replace("00000001", "00000002");
+    let other = ask_foreign(&["ssh-config", JOB], "200 OK", &endpoint(&other, "h"));
+    assert_eq!(other.status.code(), Some(4), "{other:?}");
+    assert!(other.stdout.is_empty(), "{other:?}");
 }
 
 #[test]
