@@ -28,19 +28,17 @@ pub struct EventsArgs {
 pub fn run(args: &EventsArgs) -> ExitCode {
     let screen = Screen::stdout();
     let mut after = 0;
+    // The first answer is what there is, however little.
+    let mut wait = 0;
     loop {
-        // The first answer is what there is, however little.
-        let wait = if after == 0 { 0 } else { WAIT };
         let path = format!("/api/v1/events?after={after}&wait={wait}");
         let events: Events = match args.client.get(&path) {
             Ok(events) => events,
             Err(error) => return output::give_up(&error),
         };
-        // A proxy that has restarted counts from 1 again, and has none after a large number.
-        after = events
-            .events
-            .last()
-            .map_or(after.max(1), |event| event.number);
+        // Without one the next answer is still to begin with the first there is.
+        after = events.events.last().map_or(after, |event| event.number);
+        wait = WAIT;
         let printed = output::print(&match (args.json, args.follow) {
             (true, false) => output::json(&events),
             (true, true) => lines(&events, |event| {

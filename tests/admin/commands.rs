@@ -1,12 +1,17 @@
 //! The commands, as an operator types them.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    io::{Read, Write},
+    os::unix::net::UnixListener,
+    process::Command,
+};
 
 use serde_json::Value;
 
 use crate::{
     desk::Desk,
-    harness::{TempDir, process, proxy::PROGRAM},
+    harness::{TempDir, process, process::Running, proxy::PROGRAM, wait_for},
 };
 
 #[test]
@@ -93,6 +98,41 @@ fn completions_and_man_pages_know_every_command() {
         let page = fs::read_to_string(dir.join(page)).expect("a page for each command");
         assert!(page.contains(".SH NAME"), "{page}");
     }
+}
+
+#[test]
+fn the_first_event_is_followed_too_where_there_was_none_before() {
+    let dir = TempDir::new();
+    let socket = dir.join("admin.sock");
+    let listener = UnixListener::bind(&socket).expect("a socket of its own");
+    listener
+        .set_nonblocking(true)
+        .expect("an open socket does as it is told");
+    let mut follower = Running::start(
+        Command::new(PROGRAM)
+            .args(["events", "--follow", "--socket"])
+            .arg(&socket),
+    );
+    let first = answer(&listener, r#"{"events":[]}"#);
+    assert!(first.starts_with("GET /api/v1/events?after=0&wait=0 "));
+    let second = answer(&listener, r#"{"events":[]}"#);
+    assert!(
+        second.starts_with("GET /api/v1/events?after=0&wait=25 "),
+        "{second}"
+    );
+    drop(listener);
+    assert_eq!(follower.wait().code(), Some(5));
+}
+
+/// Answers the next request and gives what was asked.
+#[track_caller]
+fn answer(listener: &UnixListener, body: &str) -> String {
+    let (mut stream, _) = wait_for("a request", || listener.accept().ok());
+    let mut asked = vec![0; 4096];
+    let read = stream.read(&mut asked).expect("a request in one piece");
+    let answer = format!("HTTP/1.0 200 OK\r\n\r\n{body}");
+    stream.write_all(answer.as_bytes()).expect("taken");
+    String::from_utf8_lossy(&asked[..read]).into_owned()
 }
 
 #[track_caller]
