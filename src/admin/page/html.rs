@@ -33,9 +33,10 @@ pub(super) fn table(
 ) -> fmt::Result {
     let id: String = title.to_lowercase().replace(' ', "-");
     let shown = rows.len();
+    // No landmark of its own: the table in it is one, of the same name.
     write!(
         page,
-        "<section aria-labelledby=\"{id}\">\n<h2 id=\"{id}\">{title} <small>{total}</small></h2>\n"
+        "<section>\n<h2 id=\"{id}\">{title} <small>{total}</small></h2>\n"
     )?;
     if shown == 0 {
         page.push_str("<p>None.</p>\n</section>\n");
@@ -54,9 +55,12 @@ pub(super) fn table(
     page.push_str("</tr></thead>\n<tbody>\n");
     for row in rows {
         page.push_str("<tr>");
-        for (head, cell) in heads.iter().zip(row) {
-            let (class, _) = number(head);
-            write!(page, "<td{class}>{}</td>", escaped(&cell))?;
+        for (place, (head, cell)) in heads.iter().zip(row).enumerate() {
+            let ((class, _), cell) = (number(head), escaped(&cell));
+            match place {
+                0 => write!(page, "<th scope=\"row\"{class}>{cell}</th>")?,
+                _ => write!(page, "<td{class}>{cell}</td>")?,
+            }
         }
         page.push_str("</tr>\n");
     }

@@ -333,4 +333,14 @@ mod tests {
         let place = |text: &str| page.find(text).expect("it is there");
         assert!(place("A reload failed.") < place("The last ten minutes"));
     }
+
+    #[test]
+    fn a_screen_reader_finds_each_table_once_and_the_name_of_each_row() {
+        let page = content("board-14").page();
+        for id in ["mappings", "live-sessions", "events"] {
+            let label = format!("aria-labelledby=\"{id}\"");
+            assert_eq!(page.matches(&label).count(), 1, "{id}: {page}");
+        }
+        assert!(page.contains("<th scope=\"row\">board-14</th>"), "{page}");
+    }
 }
