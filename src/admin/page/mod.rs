@@ -53,7 +53,7 @@ pub(super) async fn serve(State(sources): State<Arc<Sources>>) -> impl IntoRespo
         .await;
     sessions.sort_by_key(|session| std::cmp::Reverse(session.bytes_up + session.bytes_down));
     let busiest: Vec<Session> = sessions.iter().take(ROWS).map(view::session).collect();
-    let events = sources.events.after(0).into_iter().rev().take(ROWS);
+    let events = sources.events.after(0);
     let content = Content {
         problems: problems(&sources),
         switchboard: view::switchboard(&sources),
@@ -61,7 +61,10 @@ pub(super) async fn serve(State(sources): State<Arc<Sources>>) -> impl IntoRespo
         mappings: view::mappings(&sources),
         total: sessions.len(),
         sessions: busiest,
-        events: events.map(view::event).collect(),
+        kept: events.len(),
+        events: (events.into_iter().rev().take(ROWS))
+            .map(view::event)
+            .collect(),
     };
     let policy = [(header::CONTENT_SECURITY_POLICY, POLICY)];
     (policy, Html(content.page()))
@@ -75,6 +78,8 @@ struct Content {
     mappings: Vec<Mapping>,
     total: usize,
     sessions: Vec<Session>,
+    /// All events there are, of which `events` are the latest.
+    kept: usize,
     events: Vec<Event>,
 }
 
@@ -246,7 +251,7 @@ impl Content {
         html::table(
             page,
             "Events",
-            self.events.len(),
+            self.kept,
             &["Time", "Level", "Event", "Particulars"],
             rows,
         )
@@ -299,6 +304,7 @@ mod tests {
                 client: text.to_owned(),
                 ..Session::default()
             }],
+            kept: 1,
             events: vec![Event {
                 message: text.to_owned(),
                 fields: [(text.to_owned(), text.to_owned())].into(),
@@ -342,5 +348,17 @@ mod tests {
             assert_eq!(page.matches(&label).count(), 1, "{id}: {page}");
         }
         assert!(page.contains("<th scope=\"row\">board-14</th>"), "{page}");
+    }
+
+    #[test]
+    fn events_that_are_left_out_are_counted() {
+        let many = Content {
+            kept: 256,
+            events: vec![Event::default(); ROWS],
+            ..content("m")
+        };
+        let page = many.page();
+        assert!(page.contains("Events <small>256</small>"), "{page}");
+        assert!(page.contains("And 206 more"), "{page}");
     }
 }
