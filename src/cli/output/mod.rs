@@ -4,7 +4,7 @@ mod columns;
 mod screen;
 
 pub use crate::units::{bytes, duration_ms, rate};
-pub use columns::{Align, Column, columns, table};
+pub use columns::{Align, Column, GAP, columns, fit, shortened, table, widths};
 pub use screen::{Paint, Screen};
 
 use std::{
