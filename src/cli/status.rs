@@ -7,8 +7,11 @@ use super::{
     output::{self, Paint, Screen, bytes, columns, duration_ms},
 };
 use crate::{
-    admin::api::model::{Ports, Severity, Status, Switchboard},
-    units,
+    admin::{
+        api::model::{Severity, Status},
+        words,
+    },
+    units::count,
 };
 
 /// Tell how the running proxy does.
@@ -64,7 +67,11 @@ fn text(status: &Status, screen: &Screen) -> String {
         ),
         (
             "mappings",
-            format!("{} with {} listeners", status.mappings, status.listeners),
+            format!(
+                "{} with {}",
+                status.mappings,
+                count(status.listeners, "listener")
+            ),
         ),
         (
             "delivered",
@@ -102,8 +109,8 @@ fn text(status: &Status, screen: &Screen) -> String {
         ("log level", status.log_level.clone()),
     ];
     if let Some(own) = &status.switchboard {
-        rows.insert(3, ("switchboard", switchboard(own)));
-        rows.insert(4, ("job ports", ports(&own.ports)));
+        rows.insert(3, ("switchboard", words::switchboard(own)));
+        rows.insert(4, ("job ports", words::ports(&own.ports)));
     }
     let rows: Vec<_> = rows
         .into_iter()
@@ -122,33 +129,15 @@ fn refused(status: &Status) -> String {
         .map(|(reason, count)| format!("{count} {reason}"));
     let mut text: Vec<String> = counts.collect();
     if status.sources_put_aside > 0 {
-        text.push(format!("{} sources put aside", status.sources_put_aside));
+        text.push(format!(
+            "{} put aside",
+            count(status.sources_put_aside, "source")
+        ));
     }
     match text.is_empty() {
         true => "nobody".to_owned(),
         false => text.join(", "),
     }
-}
-
-fn switchboard(own: &Switchboard) -> String {
-    let known = match own.age_ms {
-        Some(age) => format!("all jobs heard of {} ago", duration_ms(age)),
-        None => "not all jobs heard of yet".to_owned(),
-    };
-    let jobs = units::count(own.jobs, "job");
-    let endpoints = units::count(own.endpoints, "endpoint");
-    format!("{}, {known}, {jobs}, {endpoints} open", own.state)
-}
-
-fn ports(ports: &Ports) -> String {
-    let Ports {
-        used,
-        free,
-        cooling,
-        blocked,
-        waiting,
-    } = ports;
-    format!("{used} used, {free} free, {cooling} cooling, {blocked} blocked, {waiting} waiting")
 }
 
 fn headline(status: &Status, screen: &Screen) -> String {
@@ -197,7 +186,7 @@ mod tests {
                         sessions   3 of 10 open, 0 so far\n\
                         mappings   0 with 0 listeners\n\
                         delivered  2.0K up, 0 down\n\
-                        refused    30 source_rate, 2 denied, 1 sources put aside\n";
+                        refused    30 source_rate, 2 denied, 1 source put aside\n";
         assert!(text.starts_with(expected), "{text}");
     }
 }

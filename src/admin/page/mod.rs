@@ -20,6 +20,7 @@ use super::{
     Sources,
     api::view,
     health::{Problem, Severity, problems},
+    words,
 };
 use crate::{
     admin::api::model::{Event, Mapping, Session, Switchboard},
@@ -138,8 +139,9 @@ impl Content {
             page.push_str("</ul>\n");
         }
         if let Some(switchboard) = &self.switchboard {
-            let line = escaped(&line(switchboard));
-            writeln!(page, "<p>Switchboard: {line}</p>")?;
+            let line = escaped(&words::switchboard(switchboard));
+            let ports = words::ports(&switchboard.ports);
+            writeln!(page, "<p>Switchboard: {line}; ports: {ports}</p>")?;
         }
         page.push_str("</section>\n");
         Ok(())
@@ -256,24 +258,6 @@ impl Content {
             rows,
         )
     }
-}
-
-/// The switchboard in a line.
-fn line(switchboard: &Switchboard) -> String {
-    let known = match switchboard.age_ms {
-        Some(age) => format!("all jobs heard of {} ago", duration_ms(age)),
-        None => "not all jobs heard of yet".to_owned(),
-    };
-    let ports = &switchboard.ports;
-    format!(
-        "{}, {known}; {} jobs, {} endpoints open, {} waiting; ports: {} free, {} cooling down",
-        switchboard.state,
-        switchboard.jobs,
-        switchboard.endpoints,
-        ports.waiting,
-        ports.free,
-        ports.cooling,
-    )
 }
 
 #[cfg(test)]
