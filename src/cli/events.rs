@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::{
     client::Client,
-    output::{self, Paint, Screen},
+    output::{self, Paint, Screen, one_line, wrapped},
 };
 use crate::admin::api::model::{Event, Events};
 
@@ -68,7 +68,37 @@ fn line(event: &Event, screen: &Screen) -> String {
     };
     let level = screen.paint(paint, &format!("{:5}", event.level));
     let fields: String = (event.fields.iter())
-        .map(|(name, value)| format!(" {}{value}", screen.dim(&format!("{name}="))))
+        .map(|(name, value)| {
+            let name = screen.dim(&format!("{name}="));
+            format!(" {name}{}", one_line(value))
+        })
         .collect();
-    format!("{} {level} {}{fields}", event.at, event.message)
+    let line = format!("{} {level} {}{fields}", event.at, one_line(&event.message));
+    wrapped(&line, screen.width, 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_of_several_lines_is_one_line_for_grep() {
+        let event = Event {
+            at: "2026-01-01T00:00:00Z".to_owned(),
+            level: "error".to_owned(),
+            message: "reload failed".to_owned(),
+            fields: [("error".to_owned(), "line 1\n  |\n1 | x =".to_owned())].into(),
+            ..Event::default()
+        };
+        let endless = Screen::plain(usize::MAX / 2);
+        assert_eq!(
+            line(&event, &endless),
+            "2026-01-01T00:00:00Z error reload failed error=line 1 | 1 | x ="
+        );
+        let narrow = line(&event, &Screen::plain(40));
+        assert!(
+            narrow.lines().all(|line| line.chars().count() <= 40),
+            "{narrow}"
+        );
+    }
 }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::{
     client::Client,
-    output::{self, Paint, Screen, bytes, columns, duration_ms},
+    output::{self, GAP, Paint, Screen, bytes, columns, duration_ms, widths, wrapped},
 };
 use crate::{
     admin::{
@@ -44,11 +44,9 @@ fn text(status: &Status, screen: &Screen) -> String {
             Severity::Warning => (Paint::Warn, "warning"),
             Severity::Note => (Paint::Dim, "note"),
         };
-        text.push_str(&format!(
-            "{}: {}\n",
-            screen.paint(paint, word),
-            problem.text
-        ));
+        let word = screen.paint(paint, word);
+        let problem = format!("{word}: {}\n", problem.text);
+        text.push_str(&wrapped(&problem, screen.width, 2));
     }
     text.push('\n');
     let or_unknown = |value: Option<String>| value.unwrap_or_else(|| "unknown".to_owned());
@@ -116,7 +114,8 @@ fn text(status: &Status, screen: &Screen) -> String {
         .into_iter()
         .map(|(name, value)| [name.to_owned(), value])
         .collect();
-    text.push_str(&columns(&rows));
+    let [names, _] = widths(&rows);
+    text.push_str(&wrapped(&columns(&rows), screen.width, names + GAP));
     text
 }
 
@@ -188,5 +187,22 @@ mod tests {
                         delivered  2.0K up, 0 down\n\
                         refused    30 source_rate, 2 denied, 1 source put aside\n";
         assert!(text.starts_with(expected), "{text}");
+    }
+
+    #[test]
+    fn a_narrow_terminal_breaks_no_line_of_the_status_by_itself() {
+        let status = Status {
+            problems: vec![Problem {
+                severity: Severity::Error,
+                text: "The last reload failed; what was in force before still is.".to_owned(),
+            }],
+            ..Status::default()
+        };
+        let text = text(&status, &Screen::plain(40));
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 40),
+            "{text}"
+        );
+        assert!(text.contains("\n  in force before"), "{text}");
     }
 }
