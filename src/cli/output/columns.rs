@@ -93,7 +93,7 @@ pub fn widths<const N: usize>(rows: &[[String; N]]) -> [usize; N] {
 }
 
 /// The columns that fit, by place, with the room each gets of what it would take.
-pub fn fit(columns: &[Column], widths: &[usize], room: usize) -> Vec<(usize, usize)> {
+fn fit(columns: &[Column], widths: &[usize], room: usize) -> Vec<(usize, usize)> {
     let mut shown: Vec<(usize, usize)> = widths.iter().copied().enumerate().collect();
     let is_name = |place: usize| columns[place].align == Align::Name;
     let least = |(place, width): (usize, usize), short| match is_name(place) {
@@ -131,7 +131,7 @@ pub fn fit(columns: &[Column], widths: &[usize], room: usize) -> Vec<(usize, usi
 }
 
 /// Text in so much room: what does not fit goes from its middle, as its end tells names apart too.
-pub fn shortened(text: &str, room: usize) -> String {
+fn shortened(text: &str, room: usize) -> String {
     let length = text.chars().count();
     if length <= room {
         return text.to_owned();

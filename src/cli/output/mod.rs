@@ -5,7 +5,7 @@ mod screen;
 mod wrap;
 
 pub use crate::units::{bytes, duration_ms, rate};
-pub use columns::{Align, Column, GAP, columns, fit, shortened, table, widths};
+pub use columns::{Align, Column, GAP, columns, table, widths};
 pub use screen::{Paint, Screen};
 pub use wrap::{one_line, wrapped};
 

@@ -1,10 +1,11 @@
 //! `tml-proxy top`: a running proxy, live in the terminal.
 //!
-//! `state` turns two answers of the API into rates, `draw` puts them on the screen; here are
-//! the terminal and the keys.
+//! `state` turns two answers of the API into rates, `tables` into rows, `draw` puts them on the
+//! screen; here are the terminal and the keys.
 
 mod draw;
 mod state;
+mod tables;
 
 use std::{
     io::{self, IsTerminal},
