@@ -90,7 +90,9 @@ fn whole(parts: &[String], width: u16) -> String {
 
 fn trouble(view: &View) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
-    if let Some(trouble) = &view.trouble {
+    if let Some(overdue) = view.overdue {
+        lines.push(Line::from(format!("no answer for {overdue}s")).red());
+    } else if let Some(trouble) = &view.trouble {
         lines.push(Line::from(format!("no answer: {trouble}")).red());
     }
     for problem in view.status().iter().flat_map(|status| &status.problems) {

@@ -1,9 +1,10 @@
 //! `tml-proxy top`: a running proxy, live in the terminal.
 //!
 //! `state` turns two answers of the API into rates, `tables` into rows, `draw` puts them on the
-//! screen; here are the terminal and the keys.
+//! screen, `observer` asks; here are the terminal and the keys.
 
 mod draw;
+mod observer;
 mod state;
 mod tables;
 
@@ -23,6 +24,7 @@ use super::{
     code, output,
 };
 use crate::os_error::in_words;
+use observer::Observer;
 use state::{Look, View};
 
 /// Watch the running proxy: its busiest mappings and sessions, rates and trouble.
@@ -92,18 +94,33 @@ fn once(client: &Client, every: Duration) -> ExitCode {
 
 fn watch(terminal: &mut DefaultTerminal, client: &Client, every: Duration) -> io::Result<()> {
     let mut view = View::default();
+    let client = client.clone();
+    let mut observer = Observer::start(move || look(&client))?;
     let mut next = Instant::now();
+    let mut changed = true;
     loop {
         if Instant::now() >= next && !view.stopped {
-            match look(client) {
+            observer.look();
+            next = Instant::now() + every;
+        }
+        if let Some(seen) = observer.seen()
+            && !view.stopped
+        {
+            changed = true;
+            match seen {
                 Ok(look) => view.take(look),
                 // It may be restarting; what was seen last stays, with the reason why it is old.
                 Err(error) => view.trouble = Some(error.to_string()),
             }
-            next = Instant::now() + every;
         }
-        terminal.draw(|frame| draw::draw(frame, &view))?;
-        if event::poll(next.saturating_duration_since(Instant::now()).max(TICK))?
+        let overdue = observer.overdue().filter(|_| !view.stopped);
+        changed |= overdue != view.overdue;
+        view.overdue = overdue;
+        if changed {
+            terminal.draw(|frame| draw::draw(frame, &view))?;
+        }
+        changed = event::poll(TICK)?;
+        if changed
             && let Event::Key(key) = event::read()?
             && key.kind == KeyEventKind::Press
         {
@@ -119,5 +136,5 @@ fn watch(terminal: &mut DefaultTerminal, client: &Client, every: Duration) -> io
     }
 }
 
-/// The least time to wait for a key, so that a stopped clock does not make the loop spin.
+/// How long to wait for a key before it is time to see whether there is an answer.
 const TICK: Duration = Duration::from_millis(100);

@@ -66,6 +66,8 @@ pub(super) struct View {
     pub stopped: bool,
     /// Why the last look failed, if it did.
     pub trouble: Option<String>,
+    /// For how many seconds the proxy has owed an answer, if that is worth a word.
+    pub overdue: Option<u64>,
 }
 
 impl View {

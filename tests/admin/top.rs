@@ -1,0 +1,99 @@
+//! `top` in a terminal.
+
+use std::{
+    io::{Read, Write},
+    process::{ChildStdin, Command, Stdio},
+    sync::{Arc, Mutex},
+    thread,
+};
+
+use rustix::process::Signal;
+
+use crate::{
+    desk::Desk,
+    harness::{
+        process::{self, Running},
+        proxy::PROGRAM,
+        require::{Need, require},
+        wait_until,
+    },
+};
+
+/// A terminal with `top` in it.
+struct Terminal {
+    running: Running,
+    keys: ChildStdin,
+    written: Arc<Mutex<String>>,
+}
+
+impl Terminal {
+    fn new(desk: &Desk) -> Self {
+        let socket = desk.socket();
+        let line = format!(
+            "stty cols 80 rows 24; exec {PROGRAM} top --every 1 --socket {}",
+            socket.display()
+        );
+        let mut running = Running::start(
+            Command::new("script")
+                .args(["-q", "-e", "-c", &line, "/dev/null"])
+                .env("TERM", "xterm")
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped()),
+        );
+        let keys = running.child().stdin.take().expect("asked for");
+        let mut screen = running.child().stdout.take().expect("asked for");
+        let written = Arc::new(Mutex::new(String::new()));
+        let into = Arc::clone(&written);
+        thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(read @ 1..) = screen.read(&mut bytes) {
+                let text = String::from_utf8_lossy(&bytes[..read]);
+                into.lock().expect("nobody panics with it").push_str(&text);
+            }
+        });
+        Self {
+            running,
+            keys,
+            written,
+        }
+    }
+
+    #[track_caller]
+    fn press(&mut self, key: &[u8]) {
+        self.keys.write_all(key).expect("top reads keys");
+        self.keys.flush().expect("top reads keys");
+    }
+
+    #[track_caller]
+    fn shows(&self, text: &str) {
+        wait_until(text, || {
+            let written = self.written.lock().expect("nobody panics with it");
+            written.contains(text)
+        });
+    }
+}
+
+#[test]
+fn top_takes_keys_while_the_proxy_hangs() {
+    if !require(&[Need::Tool("script"), Need::Tool("stty")]) {
+        return;
+    }
+    for quit in [&b"q"[..], b"\x03"] {
+        let desk = Desk::new("", "");
+        let mut terminal = Terminal::new(&desk);
+        terminal.shows("accepting");
+        desk.scene.proxy.signal(Signal::STOP);
+        wait_until("the proxy to hang", || {
+            process::is_stopped(desk.scene.proxy.id())
+        });
+        terminal.shows("no answer for ");
+        terminal.press(b"p");
+        // Only cells that change are written, and all of these do.
+        terminal.shows("go on");
+        terminal.press(quit);
+        let status = terminal.running.wait();
+        desk.scene.proxy.signal(Signal::CONT);
+        assert_eq!(status.code(), Some(0));
+        desk.scene.finish();
+    }
+}
