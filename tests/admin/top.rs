@@ -8,6 +8,7 @@ use std::{
 };
 
 use rustix::process::Signal;
+use serde_json::Value;
 
 use crate::{
     desk::Desk,
@@ -96,4 +97,25 @@ fn top_takes_keys_while_the_proxy_hangs() {
         assert_eq!(status.code(), Some(0));
         desk.scene.finish();
     }
+}
+
+#[test]
+fn top_prints_json_or_a_screen_of_the_width_asked_for() {
+    let desk = Desk::new("", "");
+    let (mut client, mut server) = desk.scene.pair();
+    client.exchange(&mut server, b"something to count");
+    let text = desk.succeed(&["top", "--once", "--every", "1", "--json"]);
+    let json: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(json["status"]["sessions"], 1, "{json}");
+    assert_eq!(json["mappings"][0]["mapping"], "m", "{json}");
+    assert_eq!(json["sessions"][0]["bytes_up_per_second"], 0.0, "{json}");
+    for width in [40, 120] {
+        let mut command = desk.prepare(&["top", "--once", "--every", "1"]);
+        let screen = process::succeed(command.env("COLUMNS", width.to_string()));
+        let longest = screen.lines().map(|line| line.chars().count()).max();
+        assert!(longest.is_some_and(|longest| longest <= width), "{screen}");
+        assert_eq!(screen.contains("REFUSED"), width == 120, "{screen}");
+    }
+    let alone = desk.command(&["top", "--json"]);
+    assert_eq!(alone.status.code(), Some(2), "{alone:?}");
 }

@@ -4,6 +4,7 @@
 //! screen, `observer` asks; here are the terminal and the keys.
 
 mod draw;
+mod json;
 mod observer;
 mod state;
 mod tables;
@@ -21,7 +22,8 @@ use ratatui::{
 
 use super::{
     client::{Client, ClientError},
-    code, output,
+    code,
+    output::{self, Screen},
 };
 use crate::os_error::in_words;
 use observer::Observer;
@@ -40,13 +42,16 @@ pub struct TopArgs {
     /// Look twice, print the screen as text and leave.
     #[arg(long)]
     once: bool,
+    /// Print JSON instead of the screen.
+    #[arg(long, requires = "once")]
+    json: bool,
 }
 
 /// Runs the command.
 pub fn run(args: &TopArgs) -> ExitCode {
     let every = Duration::from_secs(args.every);
     if args.once {
-        return once(&args.client, every);
+        return once(args, every);
     }
     if !io::stdout().is_terminal() {
         output::complain(&"tml-proxy: top needs a terminal; --once prints a single screen");
@@ -80,16 +85,21 @@ fn look(client: &Client) -> Result<Look, ClientError> {
     })
 }
 
-fn once(client: &Client, every: Duration) -> ExitCode {
+fn once(args: &TopArgs, every: Duration) -> ExitCode {
     let mut view = View::default();
     for wait in [Duration::ZERO, every] {
         std::thread::sleep(wait);
-        match look(client) {
+        match look(&args.client) {
             Ok(look) => view.take(look),
             Err(error) => return output::give_up(&error),
         }
     }
-    output::print(&draw::as_text(&view, (100, 40)))
+    if args.json {
+        return output::print(&output::json(&json::Document::new(&view)));
+    }
+    let width = Screen::stdout().width.clamp(1, WIDEST);
+    let width = u16::try_from(width).expect("it was just limited");
+    output::print(&draw::as_text(&view, (width, HEIGHT)))
 }
 
 fn watch(terminal: &mut DefaultTerminal, client: &Client, every: Duration) -> io::Result<()> {
@@ -135,6 +145,12 @@ fn watch(terminal: &mut DefaultTerminal, client: &Client, every: Duration) -> io
         }
     }
 }
+
+/// Lines of a screen that is printed once.
+const HEIGHT: u16 = 40;
+
+/// Its columns where nothing limits them: more than any row has.
+const WIDEST: usize = 500;
 
 /// How long to wait for a key before it is time to see whether there is an answer.
 const TICK: Duration = Duration::from_millis(100);
