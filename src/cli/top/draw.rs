@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     admin::api::model::Severity,
-    cli::output::{bytes, duration_ms, rate},
+    cli::output::{bytes, duration_ms, rate, wrapped},
     units::count,
 };
 
@@ -27,7 +27,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &View) {
     let trouble = trouble(view);
     let [head, bad, mappings, sessions, foot] = Layout::vertical([
         Constraint::Length(2),
-        Constraint::Length(u16::try_from(trouble.len().min(4)).unwrap_or(4)),
+        Constraint::Length(lines_for(&trouble, frame.area())),
         Constraint::Fill(1),
         Constraint::Fill(2),
         Constraint::Length(1),
@@ -52,6 +52,15 @@ pub(super) fn as_text(view: &View, (width, height): (u16, u16)) -> String {
         format!("{}\n", line.trim_end())
     });
     lines.collect()
+}
+
+/// How many lines the trouble takes, a third of the screen at most.
+fn lines_for(trouble: &[Line<'_>], area: Rect) -> u16 {
+    let broken = |line: &Line<'_>| wrapped(&line.to_string(), area.width.into(), 0);
+    let lines: usize = (trouble.iter())
+        .map(|line| broken(line).lines().count())
+        .sum();
+    u16::try_from(lines).map_or(area.height / 3, |lines| lines.min(area.height / 3))
 }
 
 fn headline(view: &View, width: u16) -> Text<'static> {
@@ -188,5 +197,14 @@ mod tests {
             }
             assert!(!screen.contains("ONS /s"), "{width}: {screen}");
         }
+    }
+
+    #[test]
+    fn a_long_reason_is_read_to_its_end_on_a_narrow_screen() {
+        let mut view = view();
+        let reason = "/run/tml-proxy/admin.sock: it is not there, is the proxy running?";
+        view.trouble = Some(reason.to_owned());
+        let screen = as_text(&view, (40, 24));
+        assert!(screen.contains("running?"), "{screen}");
     }
 }
