@@ -107,4 +107,13 @@ mod tests {
             "{text}"
         );
     }
+
+    #[test]
+    fn counts_take_the_room_that_an_address_does_not_fit_in() {
+        let text = shown("m", 40);
+        assert!(
+            text.starts_with("MAPPING  STATE      SESSIONS  UP  DOWN\n"),
+            "{text}"
+        );
+    }
 }

@@ -20,7 +20,7 @@ pub struct Column {
     pub head: &'static str,
     /// Where its cells stand.
     pub align: Align,
-    /// What goes first when the terminal is too narrow; 0 goes only when nothing else is left to do.
+    /// What goes first when the terminal is too narrow; 0 goes only where nothing else helps.
     pub spare: u8,
 }
 
@@ -94,27 +94,32 @@ pub fn widths<const N: usize>(rows: &[[String; N]]) -> [usize; N] {
 
 /// The columns that fit, by place, with the room each gets of what it would take.
 fn fit(columns: &[Column], widths: &[usize], room: usize) -> Vec<(usize, usize)> {
-    let mut shown: Vec<(usize, usize)> = widths.iter().copied().enumerate().collect();
     let is_name = |place: usize| columns[place].align == Align::Name;
-    let least = |(place, width): (usize, usize), short| match is_name(place) {
-        true => width.min(short),
-        false => width,
-    };
-    let fits = |shown: &[(usize, usize)], short| {
-        let wide: usize = shown.iter().map(|&column| least(column, short) + GAP).sum();
+    let fits = |places: &[usize], short| {
+        let least = |place: usize| match is_name(place) {
+            true => widths[place].min(short),
+            false => widths[place],
+        };
+        let wide: usize = places.iter().map(|&place| least(place) + GAP).sum();
         wide <= room + GAP
     };
-    while !fits(&shown, SHORT) {
-        let spare = |&&(place, _): &&(usize, usize)| columns[place].spare;
-        let first = shown.iter().filter(|column| spare(column) > 0);
-        let Some(&(gone, _)) = first.max_by_key(spare) else {
-            break;
-        };
-        shown.retain(|&(place, _)| place != gone);
+    let (mut places, mut others): (Vec<_>, Vec<_>) =
+        (0..columns.len()).partition(|&place| columns[place].spare == 0);
+    while places.len() > 1 && !fits(&places, SHORTEST) {
+        places.pop();
     }
-    while shown.len() > 1 && !fits(&shown, SHORTEST) {
-        shown.pop();
+    // Where one does not fit, a narrower one that matters less still may.
+    others.sort_by_key(|&place| columns[place].spare);
+    for place in others {
+        places.push(place);
+        if !fits(&places, SHORT) {
+            places.pop();
+        }
     }
+    places.sort_unstable();
+    let mut shown: Vec<_> = (places.into_iter())
+        .map(|place| (place, widths[place]))
+        .collect();
     // The widest name gives first, so that several end up equal.
     let taken = shown.iter().map(|(_, width)| width + GAP).sum::<usize>();
     for _ in 0..taken.saturating_sub(room + GAP) {
