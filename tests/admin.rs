@@ -18,3 +18,5 @@ mod hostile;
 mod log;
 #[path = "admin/series.rs"]
 mod series;
+#[path = "admin/top.rs"]
+mod top;

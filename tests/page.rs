@@ -1,5 +1,7 @@
 //! The status page in a real browser. Screenshots stay in `target/tmp/` for whoever wants to look.
 
+#[path = "page/browser.rs"]
+mod browser;
 mod harness;
 
 use std::{
@@ -7,10 +9,13 @@ use std::{
     process::Command,
 };
 
+use browser::Browser;
 use harness::{
     Peer, Proxy, Target, TempDir, config, mapping, ports, process,
     require::{Need, require},
+    wait_until,
 };
+use rustix::process::Signal;
 
 /// A browser that asks nobody but the proxy for anything.
 fn chromium(profile: &TempDir) -> Command {
@@ -26,11 +31,13 @@ fn chromium(profile: &TempDir) -> Command {
             "--disable-component-update",
             "--disable-sync",
             "--hide-scrollbars",
-            "--timeout=20000",
         ])
         .arg(format!("--user-data-dir={}", profile.path().display()));
     command
 }
+
+/// How long a browser that shows a page once may take to load it.
+const LONGEST: &str = "--timeout=20000";
 
 fn url(proxy: &Proxy) -> String {
     format!("http://{}/", proxy.admin())
@@ -42,6 +49,7 @@ fn screenshot(proxy: &Proxy, name: &str, options: &[&str]) -> PathBuf {
     process::succeed(
         chromium(&profile)
             .args(options)
+            .arg(LONGEST)
             .arg(format!("--screenshot={}", path.display()))
             .arg(url(proxy)),
     );
@@ -60,7 +68,7 @@ fn document(proxy: &Proxy, time: u32) -> String {
     process::succeed(
         chromium(&profile)
             .arg(format!("--virtual-time-budget={time}"))
-            .args(["--dump-dom", "--enable-logging=stderr"])
+            .args([LONGEST, "--dump-dom", "--enable-logging=stderr"])
             .arg(url(proxy)),
     )
 }
@@ -145,4 +153,67 @@ fn the_page_refreshes_itself_under_its_own_policy() {
     assert!(page.contains("All is well"), "{page}");
     // Only a script that was allowed to run, and to fetch, says so.
     assert!(page.contains("<body class=\"live\">"), "{page}");
+}
+
+/// What the page says of itself.
+const STATE: &str = "document.body?.className";
+
+#[test]
+fn the_page_is_not_called_live_while_the_proxy_hangs() {
+    if !require(&[Need::Tool("chromium")]) {
+        return;
+    }
+    let stage = Stage::new();
+    let mut browser = Browser::open(&url(&stage.proxy));
+    browser.comes_to(STATE, "live");
+    stage.proxy.signal(Signal::STOP);
+    wait_until("the proxy to hang", || {
+        process::is_stopped(stage.proxy.id())
+    });
+    browser.comes_to(STATE, "stale");
+    browser.comes_to("document.title", "No answer – tml-proxy");
+    stage.proxy.signal(Signal::CONT);
+    browser.comes_to(STATE, "live");
+    browser.comes_to("document.title", "All is well – tml-proxy");
+}
+
+/// Whether the content is what it was when it was last asked to be remembered.
+const REMEMBER: &str = "document.querySelector('main').remembered = true";
+const REMEMBERED: &str = "document.querySelector('main').remembered === true";
+
+#[test]
+fn the_place_in_a_table_and_the_focus_on_it_stay() {
+    if !require(&[Need::Tool("chromium")]) {
+        return;
+    }
+    let stage = Stage::new();
+    let mut browser = Browser::open(&url(&stage.proxy));
+    browser.comes_to(STATE, "live");
+    browser.value(REMEMBER);
+    browser.value("document.querySelector('.scroll').focus()");
+    let place = "document.querySelector('.scroll').scrollLeft";
+    browser.value(&format!("{place} = 50"));
+    browser.comes_to(REMEMBERED, false);
+    assert_eq!(browser.value(place), 50);
+    let focus = "document.activeElement.getAttribute('aria-labelledby')";
+    assert_eq!(browser.value(focus), "mappings");
+    assert_eq!(browser.value(STATE), "live");
+}
+
+#[test]
+fn selected_text_stays_selected_and_the_page_says_that_it_waits() {
+    if !require(&[Need::Tool("chromium")]) {
+        return;
+    }
+    let stage = Stage::new();
+    let mut browser = Browser::open(&url(&stage.proxy));
+    browser.comes_to(STATE, "live");
+    browser.value(REMEMBER);
+    browser.value("getSelection().selectAllChildren(document.querySelector('h2'))");
+    browser.comes_to(STATE, "paused");
+    assert_eq!(browser.value(REMEMBERED), true);
+    assert_eq!(browser.value("getSelection().toString()"), "All is well");
+    browser.value("getSelection().removeAllRanges()");
+    browser.comes_to(STATE, "live");
+    assert_eq!(browser.value(REMEMBERED), false);
 }

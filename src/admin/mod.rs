@@ -12,6 +12,7 @@ mod orders;
 mod page;
 mod server;
 mod unix;
+pub mod words;
 
 use std::{
     sync::{

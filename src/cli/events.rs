@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::{
     client::Client,
-    output::{self, Paint, Screen},
+    output::{self, Paint, Screen, one_line, wrapped},
 };
 use crate::admin::api::model::{Event, Events};
 
@@ -28,19 +28,17 @@ pub struct EventsArgs {
 pub fn run(args: &EventsArgs) -> ExitCode {
     let screen = Screen::stdout();
     let mut after = 0;
+    // The first answer is what there is, however little.
+    let mut wait = 0;
     loop {
-        // The first answer is what there is, however little.
-        let wait = if after == 0 { 0 } else { WAIT };
         let path = format!("/api/v1/events?after={after}&wait={wait}");
         let events: Events = match args.client.get(&path) {
             Ok(events) => events,
             Err(error) => return output::give_up(&error),
         };
-        // A proxy that has restarted counts from 1 again, and has none after a large number.
-        after = events
-            .events
-            .last()
-            .map_or(after.max(1), |event| event.number);
+        // Without one the next answer is still to begin with the first there is.
+        after = events.events.last().map_or(after, |event| event.number);
+        wait = WAIT;
         let printed = output::print(&match (args.json, args.follow) {
             (true, false) => output::json(&events),
             (true, true) => lines(&events, |event| {
@@ -70,7 +68,37 @@ fn line(event: &Event, screen: &Screen) -> String {
     };
     let level = screen.paint(paint, &format!("{:5}", event.level));
     let fields: String = (event.fields.iter())
-        .map(|(name, value)| format!(" {}{value}", screen.dim(&format!("{name}="))))
+        .map(|(name, value)| {
+            let name = screen.dim(&format!("{name}="));
+            format!(" {name}{}", one_line(value))
+        })
         .collect();
-    format!("{} {level} {}{fields}", event.at, event.message)
+    let line = format!("{} {level} {}{fields}", event.at, one_line(&event.message));
+    wrapped(&line, screen.width, 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_of_several_lines_is_one_line_for_grep() {
+        let event = Event {
+            at: "2026-01-01T00:00:00Z".to_owned(),
+            level: "error".to_owned(),
+            message: "reload failed".to_owned(),
+            fields: [("error".to_owned(), "line 1\n  |\n1 | x =".to_owned())].into(),
+            ..Event::default()
+        };
+        let endless = Screen::plain(usize::MAX / 2);
+        assert_eq!(
+            line(&event, &endless),
+            "2026-01-01T00:00:00Z error reload failed error=line 1 | 1 | x ="
+        );
+        let narrow = line(&event, &Screen::plain(40));
+        assert!(
+            narrow.lines().all(|line| line.chars().count() <= 40),
+            "{narrow}"
+        );
+    }
 }

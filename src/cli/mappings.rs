@@ -31,32 +31,20 @@ pub fn run(args: &MappingsArgs) -> ExitCode {
 }
 
 const COLUMNS: [Column; 10] = [
-    left("MAPPING", 0),
-    left("STATE", 0),
-    left("LISTEN", 2),
-    left("TARGET", 3),
-    right("SESSIONS", 0),
-    right("OPENED", 4),
-    right("REFUSED", 5),
-    right("FAILED", 1),
-    right("UP", 1),
-    right("DOWN", 1),
+    column("MAPPING", Align::Name, 0),
+    column("STATE", Align::Left, 0),
+    column("LISTEN", Align::Left, 1),
+    column("TARGET", Align::Left, 2),
+    column("SESSIONS", Align::Right, 0),
+    column("OPENED", Align::Right, 5),
+    column("REFUSED", Align::Right, 6),
+    column("FAILED", Align::Right, 4),
+    column("UP", Align::Right, 3),
+    column("DOWN", Align::Right, 3),
 ];
 
-const fn left(head: &'static str, spare: u8) -> Column {
-    Column {
-        head,
-        align: Align::Left,
-        spare,
-    }
-}
-
-const fn right(head: &'static str, spare: u8) -> Column {
-    Column {
-        head,
-        align: Align::Right,
-        spare,
-    }
+const fn column(head: &'static str, align: Align, spare: u8) -> Column {
+    Column { head, align, spare }
 }
 
 fn text(mappings: &Mappings, screen: &Screen) -> String {
@@ -82,4 +70,50 @@ fn row(mapping: &Mapping) -> [String; 10] {
         bytes(mapping.bytes_up),
         bytes(mapping.bytes_down),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(name: &str, width: usize) -> String {
+        let mapping = Mapping {
+            mapping: name.to_owned(),
+            state: "accepting".to_owned(),
+            routes: vec![Route {
+                listen: "127.0.0.1:40001".to_owned(),
+                target: "127.0.0.1:22".to_owned(),
+            }],
+            ..Mapping::default()
+        };
+        let mappings = Mappings {
+            mappings: vec![mapping],
+        };
+        text(&mappings, &Screen::plain(width))
+    }
+
+    #[test]
+    fn the_name_of_a_job_leaves_room_for_what_is_forwarded_where() {
+        let name = "job/00000001-0000-4000-8000-000000000000/ssh";
+        let text = shown(name, 80);
+        assert!(text.contains("  127.0.0.1:40001  127.0.0.1:22  "), "{text}");
+        let long = "a".repeat(54);
+        let text = shown(&long, 40);
+        for part in ["STATE", "SESSIONS", "accepting", "…"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 40),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn counts_take_the_room_that_an_address_does_not_fit_in() {
+        let text = shown("m", 40);
+        assert!(
+            text.starts_with("MAPPING  STATE      SESSIONS  UP  DOWN\n"),
+            "{text}"
+        );
+    }
 }

@@ -88,7 +88,7 @@ fn path(args: &SessionsArgs) -> String {
 
 const COLUMNS: [Column; 10] = [
     column("SESSION", Align::Right, 0),
-    column("MAPPING", Align::Left, 0),
+    column("MAPPING", Align::Name, 0),
     column("CLIENT", Align::Left, 0),
     column("TARGET", Align::Left, 4),
     column("SOURCE", Align::Left, 5),
@@ -106,7 +106,7 @@ const fn column(head: &'static str, align: Align, spare: u8) -> Column {
 fn text(sessions: &Sessions, screen: &Screen) -> String {
     let rows: Vec<_> = sessions.sessions.iter().map(row).collect();
     let mut text = table(&COLUMNS, &rows, screen);
-    let left = sessions.total - rows.len() as u64;
+    let left = sessions.total.saturating_sub(rows.len() as u64);
     if left > 0 {
         text.push_str(&screen.dim(&format!("and {left} more (--limit)\n")));
     }

@@ -4,11 +4,14 @@ use std::process::ExitCode;
 
 use super::{
     client::Client,
-    output::{self, Paint, Screen, bytes, columns, duration_ms},
+    output::{self, GAP, Paint, Screen, bytes, columns, duration_ms, widths, wrapped},
 };
 use crate::{
-    admin::api::model::{Ports, Severity, Status, Switchboard},
-    units,
+    admin::{
+        api::model::{Severity, Status},
+        words,
+    },
+    units::count,
 };
 
 /// Tell how the running proxy does.
@@ -41,11 +44,9 @@ fn text(status: &Status, screen: &Screen) -> String {
             Severity::Warning => (Paint::Warn, "warning"),
             Severity::Note => (Paint::Dim, "note"),
         };
-        text.push_str(&format!(
-            "{}: {}\n",
-            screen.paint(paint, word),
-            problem.text
-        ));
+        let word = screen.paint(paint, word);
+        let problem = format!("{word}: {}\n", problem.text);
+        text.push_str(&wrapped(&problem, screen.width, 2));
     }
     text.push('\n');
     let or_unknown = |value: Option<String>| value.unwrap_or_else(|| "unknown".to_owned());
@@ -64,7 +65,11 @@ fn text(status: &Status, screen: &Screen) -> String {
         ),
         (
             "mappings",
-            format!("{} with {} listeners", status.mappings, status.listeners),
+            format!(
+                "{} with {}",
+                status.mappings,
+                count(status.listeners, "listener")
+            ),
         ),
         (
             "delivered",
@@ -102,14 +107,15 @@ fn text(status: &Status, screen: &Screen) -> String {
         ("log level", status.log_level.clone()),
     ];
     if let Some(own) = &status.switchboard {
-        rows.insert(3, ("switchboard", switchboard(own)));
-        rows.insert(4, ("job ports", ports(&own.ports)));
+        rows.insert(3, ("switchboard", words::switchboard(own)));
+        rows.insert(4, ("job ports", words::ports(&own.ports)));
     }
     let rows: Vec<_> = rows
         .into_iter()
         .map(|(name, value)| [name.to_owned(), value])
         .collect();
-    text.push_str(&columns(&rows));
+    let [names, _] = widths(&rows);
+    text.push_str(&wrapped(&columns(&rows), screen.width, names + GAP));
     text
 }
 
@@ -122,33 +128,15 @@ fn refused(status: &Status) -> String {
         .map(|(reason, count)| format!("{count} {reason}"));
     let mut text: Vec<String> = counts.collect();
     if status.sources_put_aside > 0 {
-        text.push(format!("{} sources put aside", status.sources_put_aside));
+        text.push(format!(
+            "{} put aside",
+            count(status.sources_put_aside, "source")
+        ));
     }
     match text.is_empty() {
         true => "nobody".to_owned(),
         false => text.join(", "),
     }
-}
-
-fn switchboard(own: &Switchboard) -> String {
-    let known = match own.age_ms {
-        Some(age) => format!("all jobs heard of {} ago", duration_ms(age)),
-        None => "not all jobs heard of yet".to_owned(),
-    };
-    let jobs = units::count(own.jobs, "job");
-    let endpoints = units::count(own.endpoints, "endpoint");
-    format!("{}, {known}, {jobs}, {endpoints} open", own.state)
-}
-
-fn ports(ports: &Ports) -> String {
-    let Ports {
-        used,
-        free,
-        cooling,
-        blocked,
-        waiting,
-    } = ports;
-    format!("{used} used, {free} free, {cooling} cooling, {blocked} blocked, {waiting} waiting")
 }
 
 fn headline(status: &Status, screen: &Screen) -> String {
@@ -197,7 +185,24 @@ mod tests {
                         sessions   3 of 10 open, 0 so far\n\
                         mappings   0 with 0 listeners\n\
                         delivered  2.0K up, 0 down\n\
-                        refused    30 source_rate, 2 denied, 1 sources put aside\n";
+                        refused    30 source_rate, 2 denied, 1 source put aside\n";
         assert!(text.starts_with(expected), "{text}");
+    }
+
+    #[test]
+    fn a_narrow_terminal_breaks_no_line_of_the_status_by_itself() {
+        let status = Status {
+            problems: vec![Problem {
+                severity: Severity::Error,
+                text: "The last reload failed; what was in force before still is.".to_owned(),
+            }],
+            ..Status::default()
+        };
+        let text = text(&status, &Screen::plain(40));
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 40),
+            "{text}"
+        );
+        assert!(text.contains("\n  in force before"), "{text}");
     }
 }

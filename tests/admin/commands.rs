@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::{
     desk::Desk,
-    harness::{TempDir, ports, process, proxy::PROGRAM},
+    harness::{TempDir, ports, process, process::Running, proxy::PROGRAM, wait_for},
 };
 
 #[test]
@@ -72,9 +72,8 @@ fn every_reading_command_prints_json_and_aligned_text() {
         let text = desk.succeed(&[command]);
         assert!(!text.contains('\x1b'), "no colour in a pipe: {text}");
         let narrow = process::succeed(desk.prepare(&[command]).env("COLUMNS", "40"));
-        let is_table = matches!(command, "mappings" | "sessions");
         let fits = narrow.lines().all(|line| line.chars().count() <= 40);
-        assert!(!is_table || fits, "{narrow}");
+        assert!(fits, "{narrow}");
     }
     let sessions = desk.succeed(&["sessions"]);
     let lines: Vec<&str> = sessions.lines().collect();
@@ -250,6 +249,41 @@ fn what_there_is_to_know_of_a_command_is_in_its_help_and_its_man_page() {
         list.contains("End live sessions") && !list.contains("Both sides"),
         "{list}"
     );
+}
+
+#[test]
+fn the_first_event_is_followed_too_where_there_was_none_before() {
+    let dir = TempDir::new();
+    let socket = dir.join("admin.sock");
+    let listener = UnixListener::bind(&socket).expect("a socket of its own");
+    listener
+        .set_nonblocking(true)
+        .expect("an open socket does as it is told");
+    let mut follower = Running::start(
+        Command::new(PROGRAM)
+            .args(["events", "--follow", "--socket"])
+            .arg(&socket),
+    );
+    let first = answer(&listener, r#"{"events":[]}"#);
+    assert!(first.starts_with("GET /api/v1/events?after=0&wait=0 "));
+    let second = answer(&listener, r#"{"events":[]}"#);
+    assert!(
+        second.starts_with("GET /api/v1/events?after=0&wait=25 "),
+        "{second}"
+    );
+    drop(listener);
+    assert_eq!(follower.wait().code(), Some(5));
+}
+
+/// Answers the next request and gives what was asked.
+#[track_caller]
+fn answer(listener: &UnixListener, body: &str) -> String {
+    let (mut stream, _) = wait_for("a request", || listener.accept().ok());
+    let mut asked = vec![0; 4096];
+    let read = stream.read(&mut asked).expect("a request in one piece");
+    let answer = format!("HTTP/1.0 200 OK\r\n\r\n{body}");
+    stream.write_all(answer.as_bytes()).expect("taken");
+    String::from_utf8_lossy(&asked[..read]).into_owned()
 }
 
 #[track_caller]

@@ -12,10 +12,11 @@ pub(super) fn escaped(text: &str) -> String {
             '>' => escaped.push_str("&gt;"),
             '"' => escaped.push_str("&quot;"),
             '\'' => escaped.push_str("&#39;"),
+            // An error of several lines is shown as such.
+            '\n' => escaped.push(c),
             // They show nothing or turn the text around.
-            c if c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c) => {
-                escaped.push('\u{fffd}')
-            }
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => escaped.push('\u{fffd}'),
+            c if c.is_control() => escaped.push('\u{fffd}'),
             c => escaped.push(c),
         }
     }
@@ -32,9 +33,10 @@ pub(super) fn table(
 ) -> fmt::Result {
     let id: String = title.to_lowercase().replace(' ', "-");
     let shown = rows.len();
+    // No landmark of its own: the table in it is one, of the same name.
     write!(
         page,
-        "<section aria-labelledby=\"{id}\">\n<h2 id=\"{id}\">{title} <small>{total}</small></h2>\n"
+        "<section>\n<h2 id=\"{id}\">{title} <small>{total}</small></h2>\n"
     )?;
     if shown == 0 {
         page.push_str("<p>None.</p>\n</section>\n");
@@ -53,9 +55,12 @@ pub(super) fn table(
     page.push_str("</tr></thead>\n<tbody>\n");
     for row in rows {
         page.push_str("<tr>");
-        for (head, cell) in heads.iter().zip(row) {
-            let (class, _) = number(head);
-            write!(page, "<td{class}>{}</td>", escaped(&cell))?;
+        for (place, (head, cell)) in heads.iter().zip(row).enumerate() {
+            let ((class, _), cell) = (number(head), escaped(&cell));
+            match place {
+                0 => write!(page, "<th scope=\"row\"{class}>{cell}</th>")?,
+                _ => write!(page, "<td{class}>{cell}</td>")?,
+            }
         }
         page.push_str("</tr>\n");
     }
@@ -75,5 +80,22 @@ fn number(head: &str) -> (&'static str, &str) {
     match head.strip_prefix('#') {
         Some(head) => (" class=\"number\"", head),
         None => ("", head),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_several_lines_keeps_them() {
+        assert_eq!(escaped("line 1\n  | ^"), "line 1\n  | ^");
+    }
+
+    #[test]
+    fn text_that_hides_or_turns_around_is_shown_as_such() {
+        for c in ['\0', '\x1b', '\r', '\u{202e}', '\u{2066}', '\u{2069}'] {
+            assert_eq!(escaped(&format!("a{c}b")), "a\u{fffd}b", "{c:?}");
+        }
     }
 }

@@ -20,6 +20,7 @@ use super::{
     Sources,
     api::view,
     health::{Problem, Severity, problems},
+    words,
 };
 use crate::{
     admin::api::model::{Event, Mapping, Session, Switchboard},
@@ -53,7 +54,7 @@ pub(super) async fn serve(State(sources): State<Arc<Sources>>) -> impl IntoRespo
         .await;
     sessions.sort_by_key(|session| std::cmp::Reverse(session.bytes_up + session.bytes_down));
     let busiest: Vec<Session> = sessions.iter().take(ROWS).map(view::session).collect();
-    let events = sources.events.after(0).into_iter().rev().take(ROWS);
+    let events = sources.events.after(0);
     let content = Content {
         problems: problems(&sources),
         switchboard: view::switchboard(&sources),
@@ -61,7 +62,10 @@ pub(super) async fn serve(State(sources): State<Arc<Sources>>) -> impl IntoRespo
         mappings: view::mappings(&sources),
         total: sessions.len(),
         sessions: busiest,
-        events: events.map(view::event).collect(),
+        kept: events.len(),
+        events: (events.into_iter().rev().take(ROWS))
+            .map(view::event)
+            .collect(),
     };
     let policy = [(header::CONTENT_SECURITY_POLICY, POLICY)];
     (policy, Html(content.page()))
@@ -75,6 +79,8 @@ struct Content {
     mappings: Vec<Mapping>,
     total: usize,
     sessions: Vec<Session>,
+    /// All events there are, of which `events` are the latest.
+    kept: usize,
     events: Vec<Event>,
 }
 
@@ -133,8 +139,9 @@ impl Content {
             page.push_str("</ul>\n");
         }
         if let Some(switchboard) = &self.switchboard {
-            let line = escaped(&line(switchboard));
-            writeln!(page, "<p>Switchboard: {line}</p>")?;
+            let line = escaped(&words::switchboard(switchboard));
+            let ports = words::ports(&switchboard.ports);
+            writeln!(page, "<p>Switchboard: {line}; ports: {ports}</p>")?;
         }
         page.push_str("</section>\n");
         Ok(())
@@ -246,29 +253,11 @@ impl Content {
         html::table(
             page,
             "Events",
-            self.events.len(),
+            self.kept,
             &["Time", "Level", "Event", "Particulars"],
             rows,
         )
     }
-}
-
-/// The switchboard in a line.
-fn line(switchboard: &Switchboard) -> String {
-    let known = match switchboard.age_ms {
-        Some(age) => format!("all jobs heard of {} ago", duration_ms(age)),
-        None => "not all jobs heard of yet".to_owned(),
-    };
-    let ports = &switchboard.ports;
-    format!(
-        "{}, {known}; {} jobs, {} endpoints open, {} waiting; ports: {} free, {} cooling down",
-        switchboard.state,
-        switchboard.jobs,
-        switchboard.endpoints,
-        ports.waiting,
-        ports.free,
-        ports.cooling,
-    )
 }
 
 #[cfg(test)]
@@ -299,6 +288,7 @@ mod tests {
                 client: text.to_owned(),
                 ..Session::default()
             }],
+            kept: 1,
             events: vec![Event {
                 message: text.to_owned(),
                 fields: [(text.to_owned(), text.to_owned())].into(),
@@ -332,5 +322,27 @@ mod tests {
         assert!(page.contains("<title>Something is wrong"), "{page}");
         let place = |text: &str| page.find(text).expect("it is there");
         assert!(place("A reload failed.") < place("The last ten minutes"));
+    }
+
+    #[test]
+    fn a_screen_reader_finds_each_table_once_and_the_name_of_each_row() {
+        let page = content("board-14").page();
+        for id in ["mappings", "live-sessions", "events"] {
+            let label = format!("aria-labelledby=\"{id}\"");
+            assert_eq!(page.matches(&label).count(), 1, "{id}: {page}");
+        }
+        assert!(page.contains("<th scope=\"row\">board-14</th>"), "{page}");
+    }
+
+    #[test]
+    fn events_that_are_left_out_are_counted() {
+        let many = Content {
+            kept: 256,
+            events: vec![Event::default(); ROWS],
+            ..content("m")
+        };
+        let page = many.page();
+        assert!(page.contains("Events <small>256</small>"), "{page}");
+        assert!(page.contains("And 206 more"), "{page}");
     }
 }

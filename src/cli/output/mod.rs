@@ -2,10 +2,12 @@
 
 mod columns;
 mod screen;
+mod wrap;
 
 pub use crate::units::{bytes, duration_ms, rate};
-pub use columns::{Align, Column, columns, table};
+pub use columns::{Align, Column, GAP, columns, table, widths};
 pub use screen::{Paint, Screen};
+pub use wrap::{one_line, wrapped};
 
 use std::{
     fmt::Display,

@@ -3,34 +3,40 @@
 use ratatui::{
     Frame, Terminal,
     backend::TestBackend,
-    layout::{Alignment, Constraint, Layout, Rect},
+    layout::{Constraint, Layout, Rect},
     style::{Style, Stylize},
     text::{Line, Span, Text},
-    widgets::{Block, Cell, Paragraph, Row, Table, Wrap},
+    widgets::{Paragraph, Wrap},
 };
 
-use super::state::{Rates, View};
+use super::{
+    state::View,
+    tables::{self, Listing},
+};
 use crate::{
     admin::api::model::Severity,
-    cli::output::{bytes, duration_ms, rate},
+    cli::output::{bytes, duration_ms, rate, wrapped},
     units::count,
 };
+
+/// Between two parts of a line.
+const APART: &str = "   ";
 
 /// Puts the view on the screen.
 pub(super) fn draw(frame: &mut Frame<'_>, view: &View) {
     let trouble = trouble(view);
     let [head, bad, mappings, sessions, foot] = Layout::vertical([
         Constraint::Length(2),
-        Constraint::Length(u16::try_from(trouble.len().min(4)).unwrap_or(4)),
+        Constraint::Length(lines_for(&trouble, frame.area())),
         Constraint::Fill(1),
         Constraint::Fill(2),
         Constraint::Length(1),
     ])
     .areas(frame.area());
-    frame.render_widget(Paragraph::new(headline(view)), head);
+    frame.render_widget(Paragraph::new(headline(view, head.width)), head);
     frame.render_widget(Paragraph::new(trouble).wrap(Wrap { trim: true }), bad);
-    draw_mappings(frame, mappings, view);
-    draw_sessions(frame, sessions, view);
+    draw_table(frame, mappings, &tables::mappings(view));
+    draw_table(frame, sessions, &tables::sessions(view));
     let clock = if view.stopped { "go on" } else { "stop" };
     let keys = format!("q quit   s order: {}   p {clock}", view.order.word());
     frame.render_widget(Paragraph::new(keys).dim(), foot);
@@ -48,34 +54,54 @@ pub(super) fn as_text(view: &View, (width, height): (u16, u16)) -> String {
     lines.collect()
 }
 
-fn headline(view: &View) -> Text<'static> {
+/// How many lines the trouble takes, a third of the screen at most.
+fn lines_for(trouble: &[Line<'_>], area: Rect) -> u16 {
+    let broken = |line: &Line<'_>| wrapped(&line.to_string(), area.width.into(), 0);
+    let lines: usize = (trouble.iter())
+        .map(|line| broken(line).lines().count())
+        .sum();
+    u16::try_from(lines).map_or(area.height / 3, |lines| lines.min(area.height / 3))
+}
+
+fn headline(view: &View, width: u16) -> Text<'static> {
     let Some(status) = view.status() else {
         return Text::raw("waiting for the proxy");
     };
     let total = view.total();
-    let up = duration_ms(status.uptime_ms);
-    let first = format!(
-        "tml-proxy {} up {up}   {}   {} of {} sessions",
-        status.version,
+    let memory = status.process.resident_bytes.map_or("?".to_owned(), bytes);
+    let first = [
+        format!("tml-proxy {}", status.version),
+        format!("{} of {} sessions", status.sessions, status.sessions_limit),
         count(status.mappings, "mapping"),
-        status.sessions,
-        status.sessions_limit
-    );
-    let second = format!(
-        "up {}   down {}   {:.1} new/s   pipes {} of {}   memory {}",
-        rate(total.up),
-        rate(total.down),
-        total.opened,
-        status.pipes.in_use,
-        status.pipes.limit,
-        status.process.resident_bytes.map_or("?".to_owned(), bytes),
-    );
-    Text::from(vec![Line::from(first).bold(), Line::from(second)])
+        format!("running for {}", duration_ms(status.uptime_ms)),
+    ];
+    let second = [
+        format!("up {}", rate(total.up)),
+        format!("down {}", rate(total.down)),
+        format!("{:.1} new/s", total.opened),
+        format!("pipes {} of {}", status.pipes.in_use, status.pipes.limit),
+        format!("memory {memory}"),
+    ];
+    Text::from(vec![
+        Line::from(whole(&first, width)).bold(),
+        Line::from(whole(&second, width)),
+    ])
+}
+
+/// As many of the parts as fit whole, so that no number is cut.
+fn whole(parts: &[String], width: u16) -> String {
+    let joined = (1..=parts.len())
+        .rev()
+        .map(|count| parts[..count].join(APART));
+    let mut fitting = joined.filter(|line| line.chars().count() <= usize::from(width));
+    fitting.next().unwrap_or_default()
 }
 
 fn trouble(view: &View) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
-    if let Some(trouble) = &view.trouble {
+    if let Some(overdue) = view.overdue {
+        lines.push(Line::from(format!("no answer for {overdue}s")).red());
+    } else if let Some(trouble) = &view.trouble {
         lines.push(Line::from(format!("no answer: {trouble}")).red());
     }
     for problem in view.status().iter().flat_map(|status| &status.problems) {
@@ -91,96 +117,30 @@ fn trouble(view: &View) -> Vec<Line<'static>> {
     lines
 }
 
-fn draw_mappings(frame: &mut Frame<'_>, area: Rect, view: &View) {
-    let rows = view.mappings().into_iter().map(|(mapping, rates)| {
-        let cells = [
-            mapping.mapping.clone(),
-            mapping.state.clone(),
-            mapping.sessions.to_string(),
-            format!("{:.1}", rates.opened),
-            mapping.refused().to_string(),
-            mapping.failed().to_string(),
-        ];
-        row(cells, 2, rates)
-    });
-    let heads = [
-        "MAPPING", "STATE", "SESSIONS", "NEW/s", "REFUSED", "FAILED", "UP", "DOWN",
-    ];
-    let widths = [16, 10, 8, 7, 8, 8, 8, 8];
-    draw_table(
-        frame,
-        area,
-        "Mappings",
-        (&heads, 2),
-        &widths,
-        rows.collect(),
+fn draw_table(frame: &mut Frame<'_>, area: Rect, listing: &Listing) {
+    let room = usize::from(area.height).saturating_sub(2);
+    let mut lines = listing.lines(room, area.width.into()).into_iter();
+    let mut title = vec![Span::from(listing.title).bold()];
+    let left = listing.left(room);
+    if left > 0 {
+        title.push(Span::from(format!("{APART}and {left} more")).dim());
+    }
+    let mut text = vec![Line::from(title)];
+    text.extend(
+        lines
+            .next()
+            .map(|head| Line::from(head).style(Style::new().dim())),
     );
-}
-
-fn draw_sessions(frame: &mut Frame<'_>, area: Rect, view: &View) {
-    let rows = view.sessions().into_iter().map(|(session, rates)| {
-        let cells = [
-            session.mapping.clone(),
-            session.client.clone(),
-            session.session.to_string(),
-            duration_ms(session.duration_ms),
-            duration_ms(session.quiet_ms),
-            bytes(session.bytes_up + session.bytes_down),
-        ];
-        row(cells, 2, rates)
-    });
-    let heads = [
-        "MAPPING", "CLIENT", "SESSION", "AGE", "QUIET", "BYTES", "UP", "DOWN",
-    ];
-    let widths = [16, 22, 8, 8, 8, 6, 8, 8];
-    draw_table(
-        frame,
-        area,
-        "Sessions",
-        (&heads, 2),
-        &widths,
-        rows.collect(),
-    );
-}
-
-/// A row of cells, the first `texts` of which are text, with the rates behind them.
-fn row<const N: usize>(cells: [String; N], texts: usize, rates: Rates) -> Row<'static> {
-    let cells = cells.into_iter().chain([rate(rates.up), rate(rates.down)]);
-    Row::new(cells.enumerate().map(|(place, cell)| match place < texts {
-        true => Cell::from(cell),
-        false => Cell::from(Text::from(cell).alignment(Alignment::Right)),
-    }))
-}
-
-fn draw_table(
-    frame: &mut Frame<'_>,
-    area: Rect,
-    title: &'static str,
-    (heads, texts): (&[&'static str], usize),
-    widths: &[u16],
-    rows: Vec<Row<'static>>,
-) {
-    let heads = heads.iter().enumerate().map(|(place, head)| {
-        let alignment = match place < texts {
-            true => Alignment::Left,
-            false => Alignment::Right,
-        };
-        Cell::from(Text::from(*head).alignment(alignment))
-    });
-    // The first column takes the room that is left.
-    let widths = widths.iter().enumerate().map(|(place, width)| match place {
-        0 => Constraint::Min(*width),
-        _ => Constraint::Length(*width),
-    });
-    let table = Table::new(rows, widths)
-        .header(Row::new(heads).style(Style::new().dim()))
-        .block(Block::new().title(Line::from(title).bold()));
-    frame.render_widget(table, area);
+    text.extend(lines.map(Line::from));
+    frame.render_widget(Paragraph::new(text), area);
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{super::state::tests::view, *};
+    use super::{
+        super::state::tests::{NUMBERS, crowded, view},
+        *,
+    };
 
     #[test]
     fn the_screen_shows_the_busiest_first() {
@@ -212,5 +172,39 @@ mod tests {
             as_text(&view(), size);
             as_text(&View::default(), size);
         }
+    }
+
+    #[test]
+    fn a_clients_port_is_whole_on_a_usual_terminal() {
+        let screen = as_text(&crowded(), (80, 24));
+        assert!(screen.contains("127.200.200.200:50000 "), "{screen}");
+        assert!(screen.contains("and 28 more"), "{screen}");
+    }
+
+    #[test]
+    fn a_number_is_whole_or_not_there() {
+        let known = |cell: &str| {
+            let number = cell.trim_end_matches("/s");
+            let is_number = number.starts_with(|c: char| c.is_ascii_digit())
+                && !number.contains([':', '.', '-']);
+            !is_number || NUMBERS.contains(&number)
+        };
+        for width in 20..120 {
+            let screen = as_text(&crowded(), (width, 24));
+            let rows = screen.lines().filter(|line| line.starts_with("board"));
+            for row in rows {
+                assert!(row.split_whitespace().all(known), "{width}: {screen}");
+            }
+            assert!(!screen.contains("ONS /s"), "{width}: {screen}");
+        }
+    }
+
+    #[test]
+    fn a_long_reason_is_read_to_its_end_on_a_narrow_screen() {
+        let mut view = view();
+        let reason = "/run/tml-proxy/admin.sock: it is not there, is the proxy running?";
+        view.trouble = Some(reason.to_owned());
+        let screen = as_text(&view, (40, 24));
+        assert!(screen.contains("running?"), "{screen}");
     }
 }

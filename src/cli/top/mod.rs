@@ -1,10 +1,13 @@
 //! `tml-proxy top`: a running proxy, live in the terminal.
 //!
-//! `state` turns two answers of the API into rates, `draw` puts them on the screen; here are
-//! the terminal and the keys.
+//! `state` turns two answers of the API into rates, `tables` into rows, `draw` puts them on the
+//! screen, `observer` asks; here are the terminal and the keys.
 
 mod draw;
+mod json;
+mod observer;
 mod state;
+mod tables;
 
 use std::{
     io::{self, IsTerminal},
@@ -19,9 +22,11 @@ use ratatui::{
 
 use super::{
     client::{Client, ClientError},
-    code, output,
+    code,
+    output::{self, Screen},
 };
 use crate::os_error::in_words;
+use observer::Observer;
 use state::{Look, View};
 
 /// Watch the running proxy: its busiest mappings and sessions, rates and trouble.
@@ -37,13 +42,16 @@ pub struct TopArgs {
     /// Look twice, print the screen as text and leave.
     #[arg(long)]
     once: bool,
+    /// Print JSON instead of the screen.
+    #[arg(long, requires = "once")]
+    json: bool,
 }
 
 /// Runs the command.
 pub fn run(args: &TopArgs) -> ExitCode {
     let every = Duration::from_secs(args.every);
     if args.once {
-        return once(&args.client, every);
+        return once(args, every);
     }
     if !io::stdout().is_terminal() {
         output::complain(&"tml-proxy: top needs a terminal; --once prints a single screen");
@@ -77,32 +85,52 @@ fn look(client: &Client) -> Result<Look, ClientError> {
     })
 }
 
-fn once(client: &Client, every: Duration) -> ExitCode {
+fn once(args: &TopArgs, every: Duration) -> ExitCode {
     let mut view = View::default();
     for wait in [Duration::ZERO, every] {
         std::thread::sleep(wait);
-        match look(client) {
+        match look(&args.client) {
             Ok(look) => view.take(look),
             Err(error) => return output::give_up(&error),
         }
     }
-    output::print(&draw::as_text(&view, (100, 40)))
+    if args.json {
+        return output::print(&output::json(&json::Document::new(&view)));
+    }
+    let width = Screen::stdout().width.clamp(1, WIDEST);
+    let width = u16::try_from(width).expect("it was just limited");
+    output::print(&draw::as_text(&view, (width, HEIGHT)))
 }
 
 fn watch(terminal: &mut DefaultTerminal, client: &Client, every: Duration) -> io::Result<()> {
     let mut view = View::default();
+    let client = client.clone();
+    let mut observer = Observer::start(move || look(&client))?;
     let mut next = Instant::now();
+    let mut changed = true;
     loop {
         if Instant::now() >= next && !view.stopped {
-            match look(client) {
+            observer.look();
+            next = Instant::now() + every;
+        }
+        if let Some(seen) = observer.seen()
+            && !view.stopped
+        {
+            changed = true;
+            match seen {
                 Ok(look) => view.take(look),
                 // It may be restarting; what was seen last stays, with the reason why it is old.
                 Err(error) => view.trouble = Some(error.to_string()),
             }
-            next = Instant::now() + every;
         }
-        terminal.draw(|frame| draw::draw(frame, &view))?;
-        if event::poll(next.saturating_duration_since(Instant::now()).max(TICK))?
+        let overdue = observer.overdue().filter(|_| !view.stopped);
+        changed |= overdue != view.overdue;
+        view.overdue = overdue;
+        if changed {
+            terminal.draw(|frame| draw::draw(frame, &view))?;
+        }
+        changed = event::poll(TICK)?;
+        if changed
             && let Event::Key(key) = event::read()?
             && key.kind == KeyEventKind::Press
         {
@@ -118,5 +146,11 @@ fn watch(terminal: &mut DefaultTerminal, client: &Client, every: Duration) -> io
     }
 }
 
-/// The least time to wait for a key, so that a stopped clock does not make the loop spin.
+/// Lines of a screen that is printed once.
+const HEIGHT: u16 = 40;
+
+/// Its columns where nothing limits them: more than any row has.
+const WIDEST: usize = 500;
+
+/// How long to wait for a key before it is time to see whether there is an answer.
 const TICK: Duration = Duration::from_millis(100);

@@ -66,6 +66,8 @@ pub(super) struct View {
     pub stopped: bool,
     /// Why the last look failed, if it did.
     pub trouble: Option<String>,
+    /// For how many seconds the proxy has owed an answer, if that is worth a word.
+    pub overdue: Option<u64>,
 }
 
 impl View {
@@ -77,6 +79,12 @@ impl View {
 
     pub fn status(&self) -> Option<&Status> {
         self.now.as_ref().map(|look| &look.status)
+    }
+
+    /// Sessions there are; no more than so many are asked for.
+    pub fn sessions_total(&self) -> usize {
+        let total = self.now.as_ref().map_or(0, |look| look.sessions.total);
+        usize::try_from(total).unwrap_or(usize::MAX)
     }
 
     /// The rates of the whole process.
@@ -213,6 +221,26 @@ pub(super) mod tests {
                 session(3, 7, 100),
             ],
         ));
+        view
+    }
+
+    /// Every number in the rows of [`crowded`], without units of time.
+    pub const NUMBERS: [&str; 7] = ["0", "40", "43M", "1.6G", "123456", "59s", "1m"];
+
+    /// More sessions than a screen has lines, with long addresses and large numbers.
+    pub fn crowded() -> View {
+        let sessions = |bytes_up| {
+            let session = |_| Session {
+                client: "127.200.200.200:50000".to_owned(),
+                quiet_ms: 59_000,
+                ..session(123_456, bytes_up, 59_000)
+            };
+            (0..40).map(session).collect()
+        };
+        let start = Instant::now();
+        let mut view = View::default();
+        view.take(look(start, sessions(0)));
+        view.take(look(start + Duration::from_secs(1), sessions(43 << 20)));
         view
     }
 
