@@ -103,20 +103,16 @@ pub fn run(args: &EndpointsArgs) -> ExitCode {
 }
 
 const COLUMNS: [Column; 6] = [
-    column("JOB", 0),
-    column("RULE", 0),
-    column("ENDPOINT", 0),
-    column("STATE", 0),
-    column("TARGET", 2),
-    column("SINCE", 1),
+    column("JOB", Align::Name, 0),
+    column("RULE", Align::Name, 0),
+    column("ENDPOINT", Align::Left, 0),
+    column("STATE", Align::Left, 0),
+    column("TARGET", Align::Left, 2),
+    column("SINCE", Align::Left, 1),
 ];
 
-const fn column(head: &'static str, spare: u8) -> Column {
-    Column {
-        head,
-        align: Align::Left,
-        spare,
-    }
+const fn column(head: &'static str, align: Align, spare: u8) -> Column {
+    Column { head, align, spare }
 }
 
 fn text(endpoints: &[Endpoint], screen: &Screen) -> String {
@@ -147,6 +143,23 @@ fn row(endpoint: &Endpoint) -> [String; 6] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_a_job_is_fits_on_a_usual_terminal() {
+        let endpoint = Endpoint {
+            job: "00000001-0000-4000-8000-000000000000".to_owned(),
+            rule: Some("ssh".to_owned()),
+            host: "us-east-1.proxy.example.org".to_owned(),
+            port: Some(40_000),
+            state: "open".to_owned(),
+            ..Endpoint::default()
+        };
+        let text = text(&[endpoint], &Screen::plain(80));
+        assert!(
+            text.contains(" us-east-1.proxy.example.org:40000  open"),
+            "{text}"
+        );
+    }
 
     #[test]
     fn an_endpoint_that_would_steer_the_terminal_is_not_shown() {
