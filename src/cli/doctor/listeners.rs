@@ -146,7 +146,7 @@ fn public(fit: usize, failed: Vec<ListenError>, holder: &Holder) -> Vec<Finding>
         _ if bad.is_empty() => findings.push(Finding::good(
             check,
             format!(
-                "{fit} can be opened, {} are those of the running proxy",
+                "{} of the running proxy, {fit} to be opened besides",
                 held.len()
             ),
         )),

@@ -152,7 +152,7 @@ fn ways(table: &Table) -> Vec<Finding> {
     if unreachable.is_empty() {
         return vec![Finding::good(
             check,
-            format!("all {} addresses have one", targets.len()),
+            format!("{0} of {0} found", targets.len()),
         )];
     }
     let some: Vec<&str> = unreachable.iter().take(5).map(String::as_str).collect();
