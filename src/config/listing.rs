@@ -313,6 +313,7 @@ impl From<&Policy> for Settings {
             ("bind", off_or(policy.bind.map(text))),
             ("transparent", Setting::Flag(policy.transparent)),
             ("freebind", Setting::Flag(policy.freebind)),
+            ("each_port", Setting::Flag(policy.each_port)),
         ]);
         Self(settings)
     }

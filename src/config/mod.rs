@@ -9,6 +9,7 @@ mod address;
 mod blocks;
 mod document;
 mod draft;
+mod each_port;
 mod file;
 mod limits;
 mod listing;

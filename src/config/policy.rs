@@ -100,6 +100,7 @@ pub(super) fn read(section: &mut Section<'_>, base: &Policy) -> Policy {
     section.set("bind", &mut policy.bind, or_off(source_address));
     section.set("transparent", &mut policy.transparent, flag);
     section.set("freebind", &mut policy.freebind, flag);
+    section.set("each_port", &mut policy.each_port, flag);
     policy
 }
 

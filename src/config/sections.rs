@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use toml::de::DeValue;
 
 use super::{
-    VERSION, limits,
+    VERSION, each_port, limits,
     mapping::Mappings,
     policy,
     reader::Section,
@@ -52,7 +52,7 @@ pub(super) fn read<'a>(
         config.switchboard = switchboard::read(section, &config.defaults);
     }
     let defaults = Arc::new(config.defaults.clone());
-    config.mappings = mappings(&mut root, &config.targets, &defaults);
+    config.mappings = each_port::apart(mappings(&mut root, &config.targets, &defaults));
     root.finish();
     Some(config)
 }

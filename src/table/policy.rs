@@ -58,6 +58,8 @@ pub struct Policy {
     pub transparent: bool,
     /// Whether addresses may be bound that this machine does not have yet (ip(7) `IP_FREEBIND`).
     pub freebind: bool,
+    /// Whether every port of a range is a mapping of its own.
+    pub each_port: bool,
 }
 
 impl Default for Policy {
@@ -88,6 +90,7 @@ impl Default for Policy {
             bind: None,
             transparent: false,
             freebind: false,
+            each_port: false,
         }
     }
 }

@@ -2,7 +2,10 @@
 
 use tml_proxy::admin::{SERIES, api::model::Status};
 
-use crate::{desk::Desk, harness::Peer};
+use crate::{
+    desk::Desk,
+    harness::{Peer, Target, ports},
+};
 
 #[test]
 fn every_exported_series_is_described() {
@@ -30,6 +33,38 @@ fn every_exported_series_is_described() {
     }
     assert!(described > 40, "{}", page.body);
     desk.scene.finish();
+}
+
+#[test]
+fn a_range_is_one_mapping_unless_each_port_is_asked_for() {
+    let target = Target::bind();
+    let first = ports::range(2);
+    let range = |more: &str| {
+        format!(
+            "[[mapping]]\nname = \"lab\"\nlisten = [{first}, {}]\ntarget = \"{}\"\n{more}",
+            first + 1,
+            target.addr()
+        )
+    };
+    let desk = Desk::new(&range(""), "");
+    let of = |mapping: &str| {
+        let labels = [("mapping", mapping)];
+        let metrics = desk.scene.proxy.metrics();
+        metrics.sum("tml_proxy_sessions_open", &labels)
+    };
+    let mut kept = Peer::connect(first + 1);
+    let mut at_target = target.accept();
+    assert_eq!((of("lab"), of("lab+0")), (1, 0));
+
+    let apart = desk
+        .config("")
+        .replace(&range(""), &range("each_port = true\n"));
+    desk.scene.proxy.reload(&apart);
+    let second = format!("lab+{}", first + 1);
+    assert_eq!((of("lab"), of(&second)), (0, 1));
+    kept.exchange(&mut at_target, b"under another name");
+    let killed = desk.succeed(&["kill", "--mapping", &second]);
+    assert_eq!(killed, "1 session told to end\n");
 }
 
 #[test]

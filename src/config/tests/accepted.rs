@@ -71,7 +71,7 @@ fn every_setting_of_a_mapping_can_be_set() {
              send_proxy = \"v2\"\nbandwidth = \"10MiB\"\n\
              bandwidth_per_source = { rate = \"1024KiB\", burst = \"1GiB\" }\non_remove = \"kill\"\n\
              on_retarget = { drain = \"5s\" }\nrelay = \"copy\"\nbind = \"10.0.0.9\"\n\
-             freebind = true\n",
+             freebind = true\neach_port = true\n",
     );
     let expected = Policy {
         connect_timeout: seconds(1),
@@ -100,10 +100,47 @@ fn every_setting_of_a_mapping_can_be_set() {
         bind: Some([10, 0, 0, 9].into()),
         transparent: false,
         freebind: true,
+        each_port: true,
     };
     assert_eq!(policy, expected);
     assert!(policy.sources.permits([10, 0, 0, 1].into()));
     assert!(!policy.sources.permits([10, 1, 0, 1].into()));
+}
+
+#[test]
+fn each_port_of_a_range_can_be_a_mapping_of_its_own() {
+    let text = "[defaults]\neach_port = true\n\
+         [[mapping]]\nname = \"lab\"\nlisten = [\"10.0.0.1:100-101\", \"[::1]:100-101\"]\n\
+         target = \"10.1.0.1:200\"\n\
+         [[mapping]]\nname = \"whole\"\nlisten = \"300-301\"\ntarget = \"10.1.0.1:300\"\n\
+         each_port = false\n\
+         [[mapping]]\nname = \"one\"\nlisten = 400\ntarget = \"10.1.0.1:400\"\n";
+    let config = config(text);
+    let found: Vec<_> = config
+        .mappings
+        .iter()
+        .map(|spec| {
+            let pair = |(listen, target): &(_, _)| format!("{listen} {target}");
+            let pairs: Vec<String> = spec.pairs.iter().map(pair).collect();
+            (spec.name.to_string(), pairs.join(", "))
+        })
+        .collect();
+    let expected = [
+        (
+            "lab+100",
+            "10.0.0.1:100 10.1.0.1:200, [::1]:100 10.1.0.1:200",
+        ),
+        (
+            "lab+101",
+            "10.0.0.1:101 10.1.0.1:201, [::1]:101 10.1.0.1:201",
+        ),
+        ("whole", "*:300 10.1.0.1:300, *:301 10.1.0.1:301"),
+        ("one", "*:400 10.1.0.1:400"),
+    ];
+    assert_eq!(
+        found,
+        expected.map(|(name, pairs)| (name.to_owned(), pairs.to_owned()))
+    );
 }
 
 #[test]
