@@ -123,6 +123,7 @@ defaults.relay                               auto
 defaults.bind                                off
 defaults.transparent                         false
 defaults.freebind                            false
+defaults.each_port                           false
 
 NAME      LISTEN                 TARGET                  NOT AS IN DEFAULTS
 board-14  *:22014                [fd00::14]:22
