@@ -158,14 +158,22 @@ fn the_page_refreshes_itself_under_its_own_policy() {
 /// What the page says of itself.
 const STATE: &str = "document.body?.className";
 
-#[test]
-fn the_page_is_not_called_live_while_the_proxy_hangs() {
+/// The page in a browser that has begun to refresh it, where there is one.
+fn watched() -> Option<(Stage, Browser)> {
     if !require(&[Need::Tool("chromium")]) {
-        return;
+        return None;
     }
     let stage = Stage::new();
     let mut browser = Browser::open(&url(&stage.proxy));
     browser.comes_to(STATE, "live");
+    Some((stage, browser))
+}
+
+#[test]
+fn the_page_is_not_called_live_while_the_proxy_hangs() {
+    let Some((stage, mut browser)) = watched() else {
+        return;
+    };
     stage.proxy.signal(Signal::STOP);
     wait_until("the proxy to hang", || {
         process::is_stopped(stage.proxy.id())
@@ -183,12 +191,9 @@ const REMEMBERED: &str = "document.querySelector('main').remembered === true";
 
 #[test]
 fn the_place_in_a_table_and_the_focus_on_it_stay() {
-    if !require(&[Need::Tool("chromium")]) {
+    let Some((_stage, mut browser)) = watched() else {
         return;
-    }
-    let stage = Stage::new();
-    let mut browser = Browser::open(&url(&stage.proxy));
-    browser.comes_to(STATE, "live");
+    };
     browser.value(REMEMBER);
     browser.value("document.querySelector('.scroll').focus()");
     let place = "document.querySelector('.scroll').scrollLeft";
@@ -202,12 +207,9 @@ fn the_place_in_a_table_and_the_focus_on_it_stay() {
 
 #[test]
 fn selected_text_stays_selected_and_the_page_says_that_it_waits() {
-    if !require(&[Need::Tool("chromium")]) {
+    let Some((_stage, mut browser)) = watched() else {
         return;
-    }
-    let stage = Stage::new();
-    let mut browser = Browser::open(&url(&stage.proxy));
-    browser.comes_to(STATE, "live");
+    };
     browser.value(REMEMBER);
     browser.value("getSelection().selectAllChildren(document.querySelector('h2'))");
     browser.comes_to(STATE, "paused");

@@ -103,17 +103,13 @@ pub fn run(args: &EndpointsArgs) -> ExitCode {
 }
 
 const COLUMNS: [Column; 6] = [
-    column("JOB", Align::Name, 0),
-    column("RULE", Align::Name, 0),
-    column("ENDPOINT", Align::Left, 0),
-    column("STATE", Align::Left, 0),
-    column("TARGET", Align::Left, 2),
-    column("SINCE", Align::Left, 1),
+    Column::new("JOB", Align::Name, 0),
+    Column::new("RULE", Align::Name, 0),
+    Column::new("ENDPOINT", Align::Left, 0),
+    Column::new("STATE", Align::Left, 0),
+    Column::new("TARGET", Align::Left, 2),
+    Column::new("SINCE", Align::Left, 1),
 ];
-
-const fn column(head: &'static str, align: Align, spare: u8) -> Column {
-    Column { head, align, spare }
-}
 
 fn text(endpoints: &[Endpoint], screen: &Screen) -> String {
     let rows: Vec<_> = endpoints.iter().map(row).collect();

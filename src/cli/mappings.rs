@@ -31,21 +31,17 @@ pub fn run(args: &MappingsArgs) -> ExitCode {
 }
 
 const COLUMNS: [Column; 10] = [
-    column("MAPPING", Align::Name, 0),
-    column("STATE", Align::Left, 0),
-    column("LISTEN", Align::Left, 1),
-    column("TARGET", Align::Left, 2),
-    column("SESSIONS", Align::Right, 0),
-    column("OPENED", Align::Right, 5),
-    column("REFUSED", Align::Right, 6),
-    column("FAILED", Align::Right, 4),
-    column("UP", Align::Right, 3),
-    column("DOWN", Align::Right, 3),
+    Column::new("MAPPING", Align::Name, 0),
+    Column::new("STATE", Align::Left, 0),
+    Column::new("LISTEN", Align::Left, 1),
+    Column::new("TARGET", Align::Left, 2),
+    Column::new("SESSIONS", Align::Right, 0),
+    Column::new("OPENED", Align::Right, 5),
+    Column::new("REFUSED", Align::Right, 6),
+    Column::new("FAILED", Align::Right, 4),
+    Column::new("UP", Align::Right, 3),
+    Column::new("DOWN", Align::Right, 3),
 ];
-
-const fn column(head: &'static str, align: Align, spare: u8) -> Column {
-    Column { head, align, spare }
-}
 
 fn text(mappings: &Mappings, screen: &Screen) -> String {
     let rows: Vec<_> = mappings.mappings.iter().map(row).collect();

@@ -87,21 +87,17 @@ fn path(args: &SessionsArgs) -> String {
 }
 
 const COLUMNS: [Column; 10] = [
-    column("SESSION", Align::Right, 0),
-    column("MAPPING", Align::Name, 0),
-    column("CLIENT", Align::Left, 0),
-    column("TARGET", Align::Left, 4),
-    column("SOURCE", Align::Left, 5),
-    column("STAGE", Align::Left, 3),
-    column("AGE", Align::Right, 1),
-    column("QUIET", Align::Right, 2),
-    column("UP", Align::Right, 1),
-    column("DOWN", Align::Right, 1),
+    Column::new("SESSION", Align::Right, 0),
+    Column::new("MAPPING", Align::Name, 0),
+    Column::new("CLIENT", Align::Left, 0),
+    Column::new("TARGET", Align::Left, 4),
+    Column::new("SOURCE", Align::Left, 5),
+    Column::new("STAGE", Align::Left, 3),
+    Column::new("AGE", Align::Right, 1),
+    Column::new("QUIET", Align::Right, 2),
+    Column::new("UP", Align::Right, 1),
+    Column::new("DOWN", Align::Right, 1),
 ];
-
-const fn column(head: &'static str, align: Align, spare: u8) -> Column {
-    Column { head, align, spare }
-}
 
 fn text(sessions: &Sessions, screen: &Screen) -> String {
     let rows: Vec<_> = sessions.sessions.iter().map(row).collect();

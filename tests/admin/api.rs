@@ -74,6 +74,24 @@ fn a_live_session_is_shown_with_all_that_is_known_of_it() {
 }
 
 #[test]
+fn a_limit_of_the_configuration_is_not_blamed_on_descriptors() {
+    let desk = Desk::new("[limits]\nmax_sessions = 1\n", "");
+    let _pair = desk.scene.pair();
+    let status: Status = desk.get("/api/v1/status");
+    let texts: Vec<_> = status
+        .problems
+        .iter()
+        .map(|problem| &problem.text)
+        .collect();
+    assert!(
+        texts
+            .iter()
+            .any(|text| text.ends_with("Raise limits.max_sessions.")),
+        "{texts:?}"
+    );
+}
+
+#[test]
 fn nonsense_is_answered_in_words() {
     let desk = Desk::new("", "");
     for (method, path, body, status) in [

@@ -24,6 +24,13 @@ pub struct Column {
     pub spare: u8,
 }
 
+impl Column {
+    /// A column with this head; see the fields.
+    pub const fn new(head: &'static str, align: Align, spare: u8) -> Self {
+        Self { head, align, spare }
+    }
+}
+
 /// Between two columns.
 pub const GAP: usize = 2;
 
@@ -153,21 +160,9 @@ mod tests {
     use super::*;
 
     const COLUMNS: [Column; 3] = [
-        Column {
-            head: "NAME",
-            align: Align::Name,
-            spare: 0,
-        },
-        Column {
-            head: "NOTE",
-            align: Align::Left,
-            spare: 1,
-        },
-        Column {
-            head: "COUNT",
-            align: Align::Right,
-            spare: 0,
-        },
+        Column::new("NAME", Align::Name, 0),
+        Column::new("NOTE", Align::Left, 1),
+        Column::new("COUNT", Align::Right, 0),
     ];
 
     fn on(width: usize) -> String {

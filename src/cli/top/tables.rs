@@ -7,30 +7,26 @@ use crate::cli::output::{Align, Column, Screen, bytes, duration_ms, rate, table}
 const COLUMNS: usize = 8;
 
 const MAPPINGS: [Column; COLUMNS] = [
-    column("MAPPING", Align::Name, 0),
-    column("STATE", Align::Left, 3),
-    column("SESSIONS", Align::Right, 0),
-    column("NEW/s", Align::Right, 4),
-    column("REFUSED", Align::Right, 5),
-    column("FAILED", Align::Right, 2),
-    column("UP", Align::Right, 1),
-    column("DOWN", Align::Right, 1),
+    Column::new("MAPPING", Align::Name, 0),
+    Column::new("STATE", Align::Left, 3),
+    Column::new("SESSIONS", Align::Right, 0),
+    Column::new("NEW/s", Align::Right, 4),
+    Column::new("REFUSED", Align::Right, 5),
+    Column::new("FAILED", Align::Right, 2),
+    Column::new("UP", Align::Right, 1),
+    Column::new("DOWN", Align::Right, 1),
 ];
 
 const SESSIONS: [Column; COLUMNS] = [
-    column("MAPPING", Align::Name, 0),
-    column("CLIENT", Align::Left, 0),
-    column("SESSION", Align::Right, 2),
-    column("AGE", Align::Right, 3),
-    column("QUIET", Align::Right, 5),
-    column("BYTES", Align::Right, 4),
-    column("UP", Align::Right, 1),
-    column("DOWN", Align::Right, 1),
+    Column::new("MAPPING", Align::Name, 0),
+    Column::new("CLIENT", Align::Left, 0),
+    Column::new("SESSION", Align::Right, 2),
+    Column::new("AGE", Align::Right, 3),
+    Column::new("QUIET", Align::Right, 5),
+    Column::new("BYTES", Align::Right, 4),
+    Column::new("UP", Align::Right, 1),
+    Column::new("DOWN", Align::Right, 1),
 ];
-
-const fn column(head: &'static str, align: Align, spare: u8) -> Column {
-    Column { head, align, spare }
-}
 
 /// A table of which the first rows are shown.
 pub(super) struct Listing {
