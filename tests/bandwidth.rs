@@ -166,6 +166,47 @@ fn a_reload_sets_and_lifts_a_limit_under_a_live_session() {
 }
 
 #[test]
+fn what_was_read_before_a_limit_came_does_not_stop_the_session() {
+    for relay in RELAYS {
+        let scene = Scene::new(&format!("relay = \"{relay}\""));
+        let (mut client, server) = scene.pair();
+        // Nobody reads, so that the proxy has bytes in hand.
+        client.offer_stream(&mut Stream::new(1), 1 << 30, Duration::from_millis(200));
+        let mut client = client.twin();
+        thread::spawn(move || client.send_until_error());
+        let limit = "bandwidth = { rate = \"1KiB\", burst = \"1KiB\" }";
+        scene
+            .proxy
+            .reload(&scene.config(&format!("relay = \"{relay}\"\n{limit}")));
+        let reader = server.twin();
+        thread::spawn(move || {
+            let mut bytes = [0; 64 * 1024];
+            while reader.stream().read(&mut bytes).is_ok_and(|n| n > 0) {}
+        });
+        // 64 KiB, if they were owed, would take a minute.
+        wait_until("the session to go on a second at a time", || {
+            pauses(&scene) > 2
+        });
+        server.reset();
+        drop(scene);
+    }
+}
+
+#[test]
+fn a_burst_that_was_used_is_not_owed_under_a_smaller_one() {
+    let of = |burst: &str| format!("bandwidth = {{ rate = \"16KiB\", burst = \"{burst}\" }}");
+    let scene = Scene::new(&of("4MiB"));
+    let flood = flood(&scene, "127.0.0.1");
+    wait_until("the burst to be used up", || pauses(&scene) > 0);
+    scene.proxy.reload(&scene.config(&of("16KiB")));
+    let before = pauses(&scene);
+    // It took four minutes to save up.
+    wait_until("the session to go on", || pauses(&scene) > before + 2);
+    stop(flood);
+    scene.finish();
+}
+
+#[test]
 fn a_session_that_waits_for_its_limit_is_not_idle() {
     let scene = Scene::new(
         "bandwidth = { rate = \"2KiB\", burst = \"1KiB\" }\nidle_timeout = \"200ms\"\n\

@@ -1,7 +1,8 @@
 //! A token bucket that is one number: the time at which it will be full again.
 //!
 //! Nothing refills it; how full it is follows from the clock. The rate is given with each use, so a
-//! changed rate counts from the next use on. (GCRA, ITU-T I.371.)
+//! changed rate counts from the next use on, and what was granted under another is not owed: the
+//! most that a change leaves behind is an empty bucket. (GCRA, ITU-T I.371.)
 
 use std::{
     num::NonZeroU64,
@@ -36,37 +37,65 @@ impl Rate {
         u64::try_from(span).unwrap_or(u64::MAX)
     }
 
-    /// When a bucket that would be full at `full` is so after `units` more, if it holds them.
-    pub(super) fn take(self, full: Tick, units: u64, now: Tick) -> Option<Tick> {
+    /// When a bucket that would be full at `full` is so after `units` more.
+    ///
+    /// # Errors
+    ///
+    /// It does not hold them; when it is full without.
+    pub(super) fn take(self, full: Tick, units: u64, now: Tick) -> Result<Tick, Tick> {
         take(full, self.span(units), self.span(self.burst.get()), now)
     }
 }
 
-/// When a bucket that would be full at `full` is so after something that takes `span`, if it is
-/// not to be longer than `allowance` from now.
-pub(super) fn take(full: Tick, span: u64, allowance: u64, now: Tick) -> Option<Tick> {
-    let full = full.max(now).0.saturating_add(span);
-    (full <= now.0.saturating_add(allowance)).then_some(Tick(full))
+/// When a bucket that would be full at `full` is so after something that takes `span`, if that is
+/// not later than `allowance` from now.
+///
+/// # Errors
+///
+/// It is; when the bucket is full without.
+pub(super) fn take(full: Tick, span: u64, allowance: u64, now: Tick) -> Result<Tick, Tick> {
+    let empty = now.after_nanos(allowance);
+    // It is later than that only if a larger allowance was in force before.
+    let before = full.max(now).min(empty);
+    let after = before.after_nanos(span);
+    if after <= empty {
+        Ok(after)
+    } else {
+        Err(before)
+    }
 }
 
 /// A bucket shared between threads.
 #[derive(Debug, Default)]
-pub struct Bucket(AtomicU64);
+pub struct Bucket {
+    full: AtomicU64,
+    /// The time that the burst took when it was last charged.
+    allowance: AtomicU64,
+}
 
 impl Bucket {
     /// Takes one unit out, if there is one.
     pub fn take(&self, rate: Rate, now: Tick) -> bool {
-        let take = |full| rate.take(Tick(full), 1, now).map(|full| full.0);
-        self.0.fetch_update(Relaxed, Relaxed, take).is_ok()
+        let take = |full: u64| rate.take(Tick(full), 1, now);
+        let update = |full| Some(take(full).unwrap_or_else(|full| full).0);
+        let before = self.full.fetch_update(Relaxed, Relaxed, update);
+        before.is_ok_and(|full| take(full).is_ok())
     }
 
     /// Takes units out that are used up already, and says from when on there are any again.
     pub fn charge(&self, rate: Rate, units: u64, now: Tick) -> Tick {
         let span = rate.span(units);
-        let spent = |full: u64| Some(full.max(now.0).saturating_add(span));
-        let before = self.0.fetch_update(Relaxed, Relaxed, spent);
-        let full = before.map_or(now.0, |full| full.max(now.0).saturating_add(span));
-        Tick(full.saturating_sub(rate.span(rate.burst.get())))
+        let allowance = rate.span(rate.burst.get());
+        let most = match self.allowance.swap(allowance, Relaxed) == allowance {
+            true => u64::MAX,
+            false => now.0.saturating_add(allowance),
+        };
+        let add = |full: u64| full.max(now.0).min(most).saturating_add(span);
+        let before = self
+            .full
+            .fetch_update(Relaxed, Relaxed, |full| Some(add(full)));
+        let full = before.map_or(now.0, add);
+        Tick(full.saturating_sub(allowance))
     }
 }
 
@@ -102,6 +131,23 @@ mod tests {
             bucket.charge(rate, 100, now),
             Tick(SECOND + 2 * SECOND / 10)
         );
+    }
+
+    #[test]
+    fn what_a_larger_burst_granted_is_not_owed_under_a_smaller_one() {
+        let (bucket, now) = (Bucket::default(), Tick(SECOND));
+        assert!(bucket.charge(rate(1000, 60_000), 60_000, now) <= now);
+        let tight = rate(1000, 1000);
+        assert_eq!(bucket.charge(tight, 100, now), Tick(SECOND + SECOND / 10));
+        assert_eq!(
+            bucket.charge(tight, 100, now),
+            Tick(SECOND + 2 * SECOND / 10),
+            "what is granted from then on is"
+        );
+        let sessions = Bucket::default();
+        assert!((0..60).all(|_| sessions.take(rate(1, 60), now)));
+        assert!(!sessions.take(rate(1, 2), now));
+        assert!(sessions.take(rate(1, 2), Tick(2 * SECOND)));
     }
 
     #[test]

@@ -4,6 +4,9 @@
 //! on, which is when everything moved so far by all who share the rate has been paid for: so lanes
 //! take turns, a quantum each. One that moves little, as keystrokes do, spends a quantum seldom and
 //! hardly ever waits behind those that move much. Nobody watches a bucket; each lane knows its time.
+//!
+//! What had been read before the rates came into force was granted already, and goes out without
+//! being charged: a lane never waits for more than its turn.
 
 use super::{Bucket, Rate, Tick};
 
@@ -39,9 +42,19 @@ pub struct Lane {
     spent: u64,
     /// When it may go on.
     ready: Tick,
+    /// Bytes on their way that were granted before the tolls were.
+    granted: u64,
 }
 
 impl Lane {
+    /// A lane that comes under tolls with so many bytes on their way.
+    pub fn with_granted(bytes: u64) -> Self {
+        Self {
+            granted: bytes,
+            ..Self::default()
+        }
+    }
+
     /// Bytes it may move now; no toll is no limit.
     pub fn allowance(&self, tolls: &[Option<Toll<'_>>], now: Tick) -> usize {
         match quantum(tolls) {
@@ -58,6 +71,9 @@ impl Lane {
         let Some(quantum) = quantum(tolls) else {
             return;
         };
+        let granted = bytes.min(self.granted);
+        self.granted -= granted;
+        let bytes = bytes - granted;
         if bytes == 0 {
             return;
         }
@@ -185,6 +201,25 @@ mod tests {
         let (keystrokes, longest) = moved[20];
         assert_eq!(keystrokes, 100 * 60);
         assert_eq!(longest, 0);
+    }
+
+    #[test]
+    fn what_was_on_its_way_when_the_limit_came_does_not_stop_the_lane() {
+        let bucket = Bucket::default();
+        let toll = [Some(Toll {
+            rate: rate(4096, 4096),
+            bucket: &bucket,
+        })];
+        let now = Tick(SECOND);
+        let mut lane = Lane::with_granted(1 << 20);
+        lane.charge(&toll, 1 << 19, now);
+        lane.charge(&toll, 1 << 19, now);
+        assert_eq!(lane.allowance(&toll, now), 2048);
+        lane.charge(&toll, 2048, now);
+        lane.charge(&toll, 2048, now);
+        assert!(lane.ready() <= now, "the burst was left");
+        lane.charge(&toll, 2048, now);
+        assert_eq!(lane.ready(), Tick(SECOND + SECOND / 2));
     }
 
     #[test]

@@ -125,7 +125,8 @@ impl SourceTable {
             }
             if let Some(rate) = limits.new_sessions_per_source {
                 let taken = rate.take(entry.begun, 1, now);
-                entry.begun = taken.ok_or(EndReason::SourceRate)?;
+                entry.begun = taken.unwrap_or_else(|full| full);
+                taken.map_err(|_| EndReason::SourceRate)?;
             }
             entry.open += 1;
             Ok(())
@@ -157,11 +158,11 @@ impl SourceTable {
             let within = nanos(penalty.within);
             let strike = within / u64::from(penalty.after.max(1));
             match bucket::take(entry.struck, strike, within - strike, now) {
-                Some(full) => {
+                Ok(full) => {
                     entry.struck = full;
                     false
                 }
-                None => {
+                Err(_) => {
                     entry.struck = Tick::default();
                     entry.aside_until = now.after(penalty.lasts);
                     true

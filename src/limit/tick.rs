@@ -14,7 +14,12 @@ pub struct Tick(pub u64);
 impl Tick {
     /// The time `span` later.
     pub fn after(self, span: Duration) -> Self {
-        Self(self.0.saturating_add(nanos(span)))
+        self.after_nanos(nanos(span))
+    }
+
+    /// The time so many nanoseconds later.
+    pub(super) fn after_nanos(self, nanos: u64) -> Self {
+        Self(self.0.saturating_add(nanos))
     }
 
     /// The same time as the clock has it.

@@ -115,6 +115,16 @@ impl<P: Level> Direction<P> {
         self.spliced
     }
 
+    /// Bytes that were read and are not delivered yet.
+    pub(super) fn in_flight(&self) -> u64 {
+        let bytes = match &self.carrier {
+            Carrier::Scratch => 0,
+            Carrier::Kept { bytes, start } => bytes.len() - *start as usize,
+            Carrier::Pipe(pipe) => pipe.level(),
+        };
+        bytes as u64
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.flow == Flow::Closed
     }

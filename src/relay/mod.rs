@@ -137,6 +137,14 @@ impl<P: Level> Relay<P> {
         }
     }
 
+    /// Bytes that were read and are not delivered to `side` yet.
+    pub fn in_flight_to(&self, side: Side) -> u64 {
+        match side {
+            Side::Client => self.down.in_flight(),
+            Side::Target => self.up.in_flight(),
+        }
+    }
+
     /// Bytes of those that went through a pipe.
     pub fn spliced(&self) -> u64 {
         self.up.spliced() + self.down.spliced()

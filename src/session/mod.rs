@@ -160,7 +160,8 @@ impl Session {
         if accepted.front.is_some() {
             extras.get_or_insert_default().front = accepted.front;
         }
-        throttle::take_on(&mut extras, &route.mapping);
+        let relay = Relay::new(mode);
+        throttle::take_on(&mut extras, &route.mapping, &relay);
         Ok(Self {
             id,
             route,
@@ -175,7 +176,7 @@ impl Session {
             guarded: false,
             bulk: 0,
             phase: Phase::Dialing,
-            relay: Relay::new(mode),
+            relay,
             extras,
         })
     }
@@ -594,7 +595,7 @@ impl Session {
                 mapping: Arc::clone(&successor.mapping),
             }),
         };
-        throttle::take_on(&mut self.extras, &self.route.mapping);
+        throttle::take_on(&mut self.extras, &self.route.mapping, &self.relay);
         self.guard();
         if let Err(error) = socket::set_liveness(&self.client, &self.route.mapping.policy) {
             tracing::debug!(session = %self.id, %error, "the client's keepalive stays as it was");

@@ -4,20 +4,24 @@ use std::time::Instant;
 
 use super::{Extras, Turn};
 use crate::{
-    limit::{Bucket, Meter, Seat, Tick, Toll},
-    relay::Budget,
+    limit::{Bucket, Lane, Meter, Seat, Tick, Toll},
+    relay::{Budget, Level, Relay, Side},
     table::Mapping,
 };
 
 /// Has a session take on the limits of its mapping, which may be new to it. What it had to wait for
-/// under others is forgotten.
-pub(super) fn take_on(extras: &mut Option<Box<Extras>>, mapping: &Mapping) {
+/// under others is forgotten, and what it has read under them is not charged.
+pub(super) fn take_on(
+    extras: &mut Option<Box<Extras>>,
+    mapping: &Mapping,
+    relay: &Relay<impl Level>,
+) {
     if mapping.policy.bandwidth.is_some() {
         extras.get_or_insert_default();
     }
     if let Some(extras) = extras {
-        extras.up = Default::default();
-        extras.down = Default::default();
+        extras.up = Lane::with_granted(relay.in_flight_to(Side::Target));
+        extras.down = Lane::with_granted(relay.in_flight_to(Side::Client));
         extras.wake = extras.wake.map(|_| Tick::default().instant());
     }
 }
