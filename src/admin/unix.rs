@@ -2,19 +2,26 @@
 
 use std::{
     fs, io,
-    os::unix::{
-        fs::{FileTypeExt, MetadataExt, PermissionsExt, chown},
-        net::UnixStream,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::{
+            fs::{FileTypeExt, MetadataExt, PermissionsExt, chown},
+            net::UnixStream,
+        },
     },
     path::{Path, PathBuf},
 };
 
-use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
+use rustix::{
+    fs::{Mode, OFlags, open},
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with},
 };
 use tokio::net::UnixListener;
 
-use crate::{config::Admin, os_error::in_words};
+use crate::{
+    config::{Admin, SOCKET_PATH_AT_MOST},
+    os_error::in_words,
+};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 64;
@@ -73,7 +80,7 @@ impl UnixSocket {
         let group = admin.socket_group.as_deref().map(group_id).transpose()?;
         // Nobody knows this name, and nobody can connect before listen(2): by then the socket has
         // its permissions. rename(2) puts it in place of a stale one in one step.
-        let new = path.with_extension(format!("{}.new", std::process::id()));
+        let new = path.with_file_name(format!(".tml-proxy-{}.new", std::process::id()));
         let opened = listen_at(&new, path, admin.socket_mode, group);
         if opened.is_err() {
             // It may not have come to be.
@@ -123,7 +130,7 @@ fn listen_at(
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let bound = || -> io::Result<_> {
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-        bind(&socket, &SocketAddrUnix::new(new)?)?;
+        bind_at(&socket, new)?;
         Ok(socket)
     };
     let socket = bound().map_err(refused("make a socket there"))?;
@@ -145,6 +152,25 @@ fn listen_at(
             inode,
         },
     })
+}
+
+/// Binds a socket to a path that may be longer than the address of a socket can be: the one that it
+/// is renamed to need not leave room for that.
+fn bind_at(socket: &OwnedFd, path: &Path) -> io::Result<()> {
+    if path.as_os_str().len() <= SOCKET_PATH_AT_MOST {
+        return Ok(bind(socket, &SocketAddrUnix::new(path)?)?);
+    }
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = open(directory, flags, Mode::empty())?;
+    // An open directory has a short name as well.
+    let short = format!("/proc/self/fd/{}", directory.as_raw_fd());
+    Ok(bind(
+        socket,
+        &SocketAddrUnix::new(Path::new(&short).join(name))?,
+    )?)
 }
 
 /// The number of a group given by name or number.
@@ -205,6 +231,24 @@ mod tests {
         );
         assert_eq!(fs::read_to_string(&path).expect("still there"), "mine");
         fs::remove_file(&path).expect("own file");
+    }
+
+    #[tokio::test]
+    async fn a_path_as_long_as_the_kernel_takes_will_do() {
+        let directory = path(&"d".repeat(50));
+        fs::create_dir(&directory).expect("a fresh name");
+        for file_name in ["s".to_owned(), "long.sock".to_owned()] {
+            let shortest = directory.join(&file_name).as_os_str().len();
+            let above = directory.join("d".repeat(SOCKET_PATH_AT_MOST - shortest - 1));
+            fs::create_dir(&above).expect("a fresh name");
+            let path = above.join(&file_name);
+            assert_eq!(path.as_os_str().len(), SOCKET_PATH_AT_MOST);
+            let socket = UnixSocket::open(&admin(&path, 0o600)).expect("it fits");
+            UnixStream::connect(&path).expect("it is listened on");
+            drop(socket);
+            fs::remove_dir(above).expect("nothing is left in it");
+        }
+        fs::remove_dir(directory).expect("nothing is left in it");
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! `tml-proxy run`: forward until told to stop.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 use super::{code, output};
 use crate::{
-    config::{LogFormat, LogLevel},
+    config::{LogFormat, LogLevel, own_listen},
     lifecycle::{self, RunError},
     provider::{Overrides, Source},
+    table::ListenAddr,
 };
 
 /// Forward until told to stop.
@@ -37,15 +38,14 @@ pub struct RunArgs {
 
 /// Where to serve metrics, if anywhere.
 #[derive(Debug, Clone, Copy)]
-pub struct AdminAddr(Option<SocketAddr>);
+pub struct AdminAddr(Option<ListenAddr>);
 
 fn admin(text: &str) -> Result<AdminAddr, String> {
     match text {
         "off" => Ok(AdminAddr(None)),
-        _ => text
-            .parse()
+        _ => own_listen(text)
             .map(|addr| AdminAddr(Some(addr)))
-            .map_err(|_| "allowed: an address with a port, or off".to_owned()),
+            .map_err(|refusal| format!("allowed: {}", refusal.or("off"))),
     }
 }
 

@@ -10,6 +10,10 @@ pub(crate) const LISTEN: &str = "a port (22014), an address and a port (\"*:2201
                                  \"192.0.2.1:22014\", \"[2001:db8::1]:22014\") or a range of \
                                  ports (\"22000-22099\")";
 
+/// What the address of a listener that is no mapping looks like.
+pub(crate) const OWN_LISTEN: &str = "a port (9422), or an address and a port (\"*:9422\", \
+                                     \"127.0.0.1:9422\", \"[::1]:9422\")";
+
 /// What a target looks like.
 pub(crate) const TARGET: &str = "an IP address and a port (\"192.0.2.1:22\", \
                                  \"[2001:db8::1]:22\") or a range of ports (\"192.0.2.1:22-31\")";
@@ -111,6 +115,14 @@ impl Listen {
         Ok(Self { host, ports })
     }
 
+    /// The one address that is written here.
+    pub fn one(self) -> Option<ListenAddr> {
+        match self.ports {
+            Ports::One(port) => Some(ListenAddr::new(self.host, port)),
+            Ports::Range { .. } => None,
+        }
+    }
+
     /// The addresses of this machine it means.
     pub fn host(&self) -> ListenHost {
         self.host
@@ -127,19 +139,58 @@ impl Listen {
     }
 }
 
+/// Reads the address of a listener that is no mapping: a public address, and a single one.
+pub(crate) fn own_listen(text: &str) -> Parsed<ListenAddr> {
+    let same = |refusal: Refusal| match refusal == Refusal::new(LISTEN) {
+        true => Refusal::new(OWN_LISTEN),
+        false => refusal,
+    };
+    Listen::parse(text)
+        .map_err(same)?
+        .one()
+        .ok_or_else(|| Refusal::new(OWN_LISTEN))
+}
+
 fn parse_listen_host(text: &str) -> Parsed<ListenHost> {
     if text == "*" {
         return Ok(ListenHost::Any);
     }
     match parse_ip(text) {
-        Some(IpAddr::V4(ip)) if !ip.is_multicast() => Ok(ListenHost::V4(ip)),
         Some(IpAddr::V6(ip)) if ip.to_ipv4_mapped().is_some() => {
             Err(Refusal::new("an IPv4 address written as IPv4"))
         }
-        Some(IpAddr::V6(ip)) if !ip.is_multicast() => Ok(ListenHost::V6(ip)),
-        Some(_) => Err(Refusal::new("an address that can be listened on")),
+        Some(ip) if is_link_local(ip) => Err(Refusal::new(NOT_LINK_LOCAL)),
+        Some(ip) if ip.is_multicast() || is_broadcast(ip) => {
+            Err(Refusal::new("an address that can be listened on"))
+        }
+        Some(IpAddr::V4(ip)) => Ok(ListenHost::V4(ip)),
+        Some(IpAddr::V6(ip)) => Ok(ListenHost::V6(ip)),
+        None if is_scoped(text) => Err(Refusal::new(NOT_LINK_LOCAL)),
         None => Err(Refusal::new(LISTEN)),
     }
+}
+
+/// What to say of an IPv6 address that means nothing without the name of an interface.
+pub(super) const NOT_LINK_LOCAL: &str =
+    "an address that is not link-local: \"fe80::…\" means another host on every interface";
+
+/// Whether an address means something on one interface only. IPv4 routes link-local addresses as
+/// any other.
+pub(super) fn is_link_local(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
+}
+
+/// Whether `text` is an address in brackets with an interface.
+fn is_scoped(text: &str) -> bool {
+    let inside = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'));
+    let address = inside.and_then(|inside| inside.split_once('%'));
+    address.is_some_and(|(address, _)| address.parse::<Ipv6Addr>().is_ok())
+}
+
+pub(super) fn is_broadcast(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V4(ip) if ip.is_broadcast())
 }
 
 /// An IPv4 address, or an IPv6 address in brackets.
@@ -157,8 +208,15 @@ impl Target {
     /// Reads `IP:PORT` or `IP:FIRST-LAST`.
     pub fn parse(text: &str) -> Parsed<Self> {
         let (host, ports) = text.rsplit_once(':').ok_or(Refusal::new(TARGET))?;
-        let ip = parse_ip(host).ok_or(Refusal::new(TARGET))?.to_canonical();
-        if !connectable(ip) {
+        let ip = match parse_ip(host) {
+            Some(ip) => ip.to_canonical(),
+            None if is_scoped(host) => return Err(Refusal::new(NOT_LINK_LOCAL)),
+            None => return Err(Refusal::new(TARGET)),
+        };
+        if is_link_local(ip) {
+            return Err(Refusal::new(NOT_LINK_LOCAL));
+        }
+        if ip.is_unspecified() || ip.is_multicast() || is_broadcast(ip) {
             return Err(Refusal::new("an address that can be connected to"));
         }
         let ports = Ports::parse(ports)?;
@@ -175,15 +233,6 @@ impl Target {
         let port = self.ports.first().checked_add(offset)?;
         Some(SocketAddr::new(self.ip, port))
     }
-}
-
-/// Whether connect(2) could succeed: a link-local address would need an interface as well.
-fn connectable(ip: IpAddr) -> bool {
-    let special = match ip {
-        IpAddr::V4(ip) => ip.is_broadcast(),
-        IpAddr::V6(ip) => ip.is_unicast_link_local(),
-    };
-    !(special || ip.is_unspecified() || ip.is_multicast())
 }
 
 /// Pairs every public address with its target: a single port with the first target port, a range
@@ -285,10 +334,35 @@ mod tests {
             "127.0.0.1",
             "[::ffff:127.0.0.1]:22",
             "224.0.0.1:22",
+            "255.255.255.255:22",
             "[ff02::1]:22",
+            "[fe80::1]:22",
+            "[fe80::1%lo]:22",
         ] {
             assert!(Listen::parse(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn an_address_that_means_nothing_without_an_interface_is_refused_with_the_reason() {
+        for text in ["[fe80::1]:22", "[fe80::1%eth0]:22", "[febf::1]:22"] {
+            let refused = Refusal::new(NOT_LINK_LOCAL);
+            assert_eq!(Listen::parse(text), Err(refused.clone()), "{text}");
+            assert_eq!(Target::parse(text), Err(refused.clone()), "{text}");
+            assert_eq!(own_listen(text), Err(refused), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_listener_of_the_proxys_own_is_written_as_a_public_address_and_is_one() {
+        for text in ["9422", "*:9422", "0.0.0.0:9422", "[::]:9422", "[::1]:9422"] {
+            let one = own_listen(text).expect(text);
+            assert_eq!(Some(one), Listen::parse(text).expect(text).one());
+        }
+        for text in ["", "x", "0", "9422-9422", "127.0.0.1", "[::1%1]:9422"] {
+            assert!(own_listen(text).is_err(), "{text}");
+        }
+        assert_eq!(own_listen("x"), Err(Refusal::new(OWN_LISTEN)));
     }
 
     #[test]

@@ -27,7 +27,7 @@ mod values;
 
 use std::path::Path;
 
-pub(crate) use address::{LISTEN, Listen, TARGET, Target, pair};
+pub(crate) use address::{LISTEN, Listen, TARGET, Target, own_listen, pair};
 pub use document::{Document, RouteRange, route_ranges};
 pub(crate) use draft::{Draft, reserved};
 pub(crate) use file::{read, read_again, read_text};
@@ -38,7 +38,7 @@ pub use settings::{
     Admin, AutoOr, Config, Log, LogFormat, LogLevel, Process, Targets, UnknownWord,
 };
 pub use switchboard::{ApiUrl, Condition, PortRanges, PublicHost, Rule, RuleName, Switchboard};
-pub(crate) use values::Refusal;
+pub(crate) use values::{Refusal, SOCKET_PATH_AT_MOST};
 
 /// The version of the file format; every file says which it is written in.
 pub const VERSION: u32 = 1;

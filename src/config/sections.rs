@@ -12,8 +12,8 @@ use super::{
     settings::{Admin, Config, Log, LogFormat, LogLevel, Process, Targets},
     switchboard,
     values::{
-        ANY_DURATION, LONGEST, Refusal, absolute_path, duration, file_mode, flag, group_name,
-        integer, number, or_auto, or_off, pipe_size, prefix, text, word,
+        ANY_DURATION, LONGEST, Refusal, duration, file_mode, flag, group_name, integer, number,
+        or_auto, or_off, own_listener, pipe_size, prefix, socket_path, word,
     },
 };
 use crate::table::{MappingSpec, Policy};
@@ -95,14 +95,13 @@ fn pipes(value: &DeValue<'_>) -> Result<u32, Refusal> {
 
 fn admin(mut section: Section<'_>) -> Admin {
     let mut admin = Admin::default();
-    if let Some(entry) = section.entry("listen") {
-        let address = text("an IP address and a port, such as \"127.0.0.1:9422\"");
-        if let Some(listen) = entry.read(or_off(address)) {
-            admin.listen = listen;
-            admin.origin = entry.origin();
-        }
+    if let Some(entry) = section.entry("listen")
+        && let Some(listen) = entry.read(or_off(own_listener))
+    {
+        admin.listen = listen;
+        admin.origin = entry.origin();
     }
-    section.set("socket", &mut admin.socket, or_off(absolute_path));
+    section.set("socket", &mut admin.socket, or_off(socket_path));
     section.set("socket_mode", &mut admin.socket_mode, file_mode);
     section.set("socket_group", &mut admin.socket_group, or_off(group_name));
     section.finish();

@@ -1,20 +1,13 @@
 //! The validated configuration, with the built-in value of every setting that a file may leave out.
 
-use std::{
-    fmt,
-    net::{Ipv4Addr, SocketAddr},
-    num::NonZeroU32,
-    path::PathBuf,
-    str::FromStr,
-    time::Duration,
-};
+use std::{fmt, net::Ipv4Addr, num::NonZeroU32, path::PathBuf, str::FromStr, time::Duration};
 
 use ipnet::IpNet;
 
 use super::switchboard::Switchboard;
 use crate::{
     limit::Limits,
-    table::{MappingSpec, Origin, Policy},
+    table::{ListenAddr, ListenHost, MappingSpec, Origin, Policy},
 };
 
 /// Everything a configuration says.
@@ -74,7 +67,7 @@ impl Default for Process {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin {
     /// Where it listens for those who may only look, if it does.
-    pub listen: Option<SocketAddr>,
+    pub listen: Option<ListenAddr>,
     /// Who said so.
     pub origin: Origin,
     /// The unix socket for those who may change things, if there is one.
@@ -88,7 +81,7 @@ pub struct Admin {
 impl Default for Admin {
     fn default() -> Self {
         Self {
-            listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9422))),
+            listen: Some(ListenAddr::new(ListenHost::V4(Ipv4Addr::LOCALHOST), 9422)),
             origin: Origin::BuiltIn,
             socket: None,
             socket_mode: 0o660,

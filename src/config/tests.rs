@@ -197,6 +197,11 @@ mod switchboard {
             text.contains("overlaps [::]:9423 of the lookup listener"),
             "{text}"
         );
+        let lookup = format!("{LEAST}lookup = 9422\n{RULE}");
+        let text = refused(&lookup);
+        let expected = "the lookup listener listens on *:9422, which overlaps 127.0.0.1:9422 of the \
+                        admin listener at its built-in default";
+        assert!(text.contains(expected), "{text}");
     }
 
     #[test]

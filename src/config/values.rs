@@ -3,14 +3,22 @@
 //! A kind is a function from a TOML value; kinds are put together with [`or_off`] and [`or_auto`].
 
 use std::{
-    fmt, net::IpAddr, num::NonZeroU64, ops::RangeInclusive, path::PathBuf, str::FromStr,
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+    num::NonZeroU64,
+    ops::RangeInclusive,
+    path::PathBuf,
     time::Duration,
 };
 
 use ipnet::IpNet;
 use toml::de::DeValue;
 
-use super::settings::AutoOr;
+use super::{
+    address::{NOT_LINK_LOCAL, OWN_LISTEN, is_broadcast, is_link_local, own_listen},
+    settings::AutoOr,
+};
+use crate::table::ListenAddr;
 
 /// A value, or what would have been allowed in its place.
 pub(crate) type Parsed<T> = Result<T, Refusal>;
@@ -48,6 +56,10 @@ impl fmt::Display for Refusal {
         }
     }
 }
+
+/// The longest path of a unix socket, in bytes: what the kernel takes (unix(7)) without the byte that
+/// ends it.
+pub(crate) const SOCKET_PATH_AT_MOST: usize = 107;
 
 /// The longest duration of any setting; keeps every deadline within reach of the clock.
 pub(super) const LONGEST: Duration = Duration::from_secs(31_557_600);
@@ -178,14 +190,14 @@ pub(super) fn or_auto<T>(
     }
 }
 
-/// Text that a type of ours reads; `allowed` describes it.
-pub(super) fn text<T: FromStr>(allowed: &'static str) -> impl Fn(&DeValue<'_>) -> Parsed<T> {
-    move |value| {
-        value
-            .as_str()
-            .and_then(|text| text.parse().ok())
-            .ok_or_else(|| Refusal::new(allowed))
-    }
+/// The address of a listener that is no mapping.
+pub(super) fn own_listener(value: &DeValue<'_>) -> Parsed<ListenAddr> {
+    let port = integer(value).map(|port| port.to_string());
+    value
+        .as_str()
+        .or(port.as_deref())
+        .ok_or_else(|| Refusal::new(OWN_LISTEN))
+        .and_then(own_listen)
 }
 
 /// The size of a pipe.
@@ -217,11 +229,37 @@ fn parse_size(text: &str) -> Option<usize> {
     number.trim_end().parse::<usize>().ok()?.checked_mul(*unit)
 }
 
-/// A path that does not depend on where the process was started.
+/// A path that does not depend on where the process was started, and that the kernel takes.
 pub(super) fn absolute_path(value: &DeValue<'_>) -> Parsed<PathBuf> {
-    let path = value.as_str().map(PathBuf::from);
-    path.filter(|path| path.is_absolute())
-        .ok_or_else(|| Refusal::new("a path from the root, such as \"/run/tml-proxy/admin.sock\""))
+    /// `PATH_MAX` without the byte that ends it.
+    const LONGEST: usize = 4095;
+    /// `NAME_MAX`.
+    const LONGEST_NAME: usize = 255;
+    let text = value.as_str().filter(|text| text.starts_with('/'));
+    let text = text.ok_or_else(|| {
+        Refusal::new("a path from the root, such as \"/run/tml-proxy/admin.sock\"")
+    })?;
+    let names = || text.split('/');
+    if text.contains('\0') || text.len() > LONGEST || names().any(|name| name.len() > LONGEST_NAME)
+    {
+        return Err(Refusal::new(format!(
+            "a path of at most {LONGEST} bytes, {LONGEST_NAME} between two slashes, and none of them 0"
+        )));
+    }
+    Ok(PathBuf::from(text))
+}
+
+/// The path of a unix socket.
+pub(super) fn socket_path(value: &DeValue<'_>) -> Parsed<PathBuf> {
+    let path = absolute_path(value)?;
+    let names_a_file =
+        path.file_name().is_some() && !path.as_os_str().as_encoded_bytes().ends_with(b"/");
+    match names_a_file && path.as_os_str().len() <= SOCKET_PATH_AT_MOST {
+        true => Ok(path),
+        false => Err(Refusal::new(format!(
+            "the path of a file, of at most {SOCKET_PATH_AT_MOST} bytes"
+        ))),
+    }
 }
 
 /// Permission bits, in octal as text.
@@ -232,10 +270,17 @@ pub(super) fn file_mode(value: &DeValue<'_>) -> Parsed<u32> {
         .ok_or_else(|| Refusal::new("permission bits in octal, such as \"0660\""))
 }
 
-/// A group by name or by number.
+/// A group by name or by number. The largest number there is means "leave it as it is" to chown(2).
 pub(super) fn group_name(value: &DeValue<'_>) -> Parsed<String> {
-    let name = value.as_str().filter(|name| !name.is_empty());
-    name.map(str::to_owned)
+    let fit = |c: char| !c.is_control() && !c.is_whitespace() && c != ':';
+    let is_number = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit());
+    value
+        .as_str()
+        .filter(|name| !name.is_empty() && name.chars().all(fit))
+        .filter(|name| {
+            !is_number(name) || name.parse::<u32>().is_ok_and(|number| number < u32::MAX)
+        })
+        .map(str::to_owned)
         .ok_or_else(|| Refusal::new("the name or the number of a group, as text"))
 }
 
@@ -259,9 +304,14 @@ pub(super) fn prefix(value: &DeValue<'_>) -> Parsed<IpNet> {
 
 /// An address of this machine to connect from.
 pub(super) fn source_address(value: &DeValue<'_>) -> Parsed<IpAddr> {
-    let address = value.as_str().and_then(|text| text.parse::<IpAddr>().ok());
+    let text = value.as_str().unwrap_or_default();
+    let scoped = text.split_once('%').map(|(address, _)| address);
+    let scoped = scoped.is_some_and(|address| address.parse::<Ipv6Addr>().is_ok());
+    let address = text.parse::<IpAddr>().map(|ip| ip.to_canonical()).ok();
+    if scoped || address.is_some_and(is_link_local) {
+        return Err(Refusal::new(NOT_LINK_LOCAL));
+    }
     address
-        .map(|ip| ip.to_canonical())
-        .filter(|ip| !ip.is_unspecified() && !ip.is_multicast())
+        .filter(|ip| !ip.is_unspecified() && !ip.is_multicast() && !is_broadcast(*ip))
         .ok_or_else(|| Refusal::new("an IP address of this machine"))
 }

@@ -12,10 +12,12 @@ use tokio::{
 use super::{
     exposing::{self, Exposing, Proposal},
     following,
+    setup::open_own,
 };
 use crate::{
     admin::{self, Sources},
     config::Switchboard,
+    os_error::in_words,
     provider::switchboard::{Board, Knowledge},
 };
 
@@ -76,9 +78,11 @@ impl Jobs {
         };
         let known = current.as_ref().and_then(|current| current.lookup);
         if let Some(addr) = wanted.lookup.filter(|addr| Some(*addr) != known) {
-            let listener = TcpListener::bind(addr).await;
-            let failed = |error| format!("cannot open the lookup listener {addr}: {error}");
-            prepared.lookup = Some(listener.map_err(failed)?);
+            let failed = |error| {
+                let why = in_words(&error);
+                format!("cannot open the lookup listener {addr}: {why}")
+            };
+            prepared.lookup = Some(open_own(&addr).map_err(failed)?);
         }
         if current.is_none() {
             let exposing = Exposing::new(Arc::new(wanted.clone()), Arc::clone(&self.board));

@@ -1,6 +1,6 @@
 //! What the start opens and divides before anything is forwarded.
 
-use std::thread;
+use std::{io, thread};
 
 use tokio::net::TcpListener;
 
@@ -11,14 +11,16 @@ use super::{
 use crate::{
     admin::{AdminListener, UnixSocket},
     config::{AutoOr, Config},
+    listen::bind_own,
     os_error::in_words,
+    table::ListenAddr,
 };
 
 /// Opens the sockets of the admin endpoint.
 pub(super) async fn open_admin(config: &Config) -> Result<Vec<AdminListener>, RunError> {
     let mut listeners = Vec::new();
     if let Some(addr) = config.admin.listen {
-        let listener = TcpListener::bind(addr).await.map_err(|error| {
+        let listener = open_own(&addr).map_err(|error| {
             let why = in_words(&error);
             RunError::Start(format!("cannot open the admin endpoint {addr}: {why}"))
         })?;
@@ -28,6 +30,11 @@ pub(super) async fn open_admin(config: &Config) -> Result<Vec<AdminListener>, Ru
         .map_err(|error| RunError::Start(format!("cannot open the admin socket {error}")))?;
     listeners.extend(socket.map(AdminListener::Unix));
     Ok(listeners)
+}
+
+/// Opens a listener that is no mapping.
+pub(super) fn open_own(addr: &ListenAddr) -> io::Result<TcpListener> {
+    TcpListener::from_std(bind_own(addr)?)
 }
 
 /// Of the descriptors, ports of jobs may take one in this many.

@@ -1,6 +1,11 @@
 //! Opening one listening socket.
 
-use std::os::fd::OwnedFd;
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    os::fd::OwnedFd,
+    sync::Once,
+};
 
 use rustix::{
     io::Errno,
@@ -60,6 +65,9 @@ fn explain(step: ListenStep, errno: Errno, listen: &ListenAddr) -> String {
         (ListenStep::Transparent, _) => {
             format!("`transparent` is not possible on this machine: {errno}")
         }
+        (ListenStep::Open, Errno::AFNOSUPPORT) => format!(
+            "this kernel has no IPv6: listen on an IPv4 address, or on {port}, which is then every IPv4 address"
+        ),
         (ListenStep::Open, Errno::MFILE | Errno::NFILE) => {
             format!(
                 "{}: raise the limit on open files (RLIMIT_NOFILE)",
@@ -79,10 +87,10 @@ fn explain(step: ListenStep, errno: Errno, listen: &ListenAddr) -> String {
 ///
 /// The step that failed and the kernel's reason; no socket stays behind.
 pub fn bind(route: &Route, leaving: &[&OwnedFd]) -> Result<OwnedFd, ListenError> {
-    let socket = open(route)?;
+    let (socket, addr) = open(route)?;
     {
         let _shared = Shared::begin(leaving, &socket).map_err(failed(route, ListenStep::Open))?;
-        bind_to(&socket, &route.listen.socket_addr()).map_err(failed(route, ListenStep::Bind))?;
+        bind_to(&socket, &addr).map_err(failed(route, ListenStep::Bind))?;
         listen(&socket, backlog(&route.mapping.policy))
             .map_err(failed(route, ListenStep::Listen))?;
     }
@@ -96,8 +104,22 @@ pub fn bind(route: &Route, leaving: &[&OwnedFd]) -> Result<OwnedFd, ListenError>
 ///
 /// As [`bind`].
 pub fn try_bind(route: &Route) -> Result<(), ListenError> {
-    let socket = open(route)?;
-    bind_to(&socket, &route.listen.socket_addr()).map_err(failed(route, ListenStep::Bind))
+    let (socket, addr) = open(route)?;
+    bind_to(&socket, &addr).map_err(failed(route, ListenStep::Bind))
+}
+
+/// Opens a listening socket that is no mapping's. An address means what it means in a mapping.
+///
+/// # Errors
+///
+/// The kernel's reason.
+pub fn bind_own(addr: &ListenAddr) -> io::Result<TcpListener> {
+    /// Few connect, and most of them once in a while.
+    const BACKLOG: i32 = 1024;
+    let (socket, bound) = socket_for(addr)?;
+    bind_to(&socket, &bound)?;
+    listen(&socket, BACKLOG)?;
+    Ok(TcpListener::from(socket))
 }
 
 fn failed(route: &Route, step: ListenStep) -> impl FnOnce(Errno) -> ListenError {
@@ -152,26 +174,44 @@ pub fn check_transparent(route: &Route) -> Result<(), ListenError> {
         .map_err(failed(route, ListenStep::Transparent))
 }
 
-fn open(route: &Route) -> Result<OwnedFd, ListenError> {
+/// The socket of a route and what to bind it to.
+fn open(route: &Route) -> Result<(OwnedFd, SocketAddr), ListenError> {
     prepared(&route.listen, &route.mapping.policy).map_err(failed(route, ListenStep::Open))
 }
 
-fn prepared(addr: &ListenAddr, policy: &Policy) -> Result<OwnedFd, Errno> {
-    let sockaddr = addr.socket_addr();
-    let socket = socket::open(&sockaddr)?;
-    // A restart must not wait for the sessions of the last run to leave TIME_WAIT.
-    sockopt::set_socket_reuseaddr(&socket, true)?;
-    match addr.host() {
-        ListenHost::Any => sockopt::set_ipv6_v6only(&socket, false)?,
-        ListenHost::V6(_) => sockopt::set_ipv6_v6only(&socket, true)?,
-        ListenHost::V4(_) => {}
-    }
+fn prepared(addr: &ListenAddr, policy: &Policy) -> Result<(OwnedFd, SocketAddr), Errno> {
+    let (socket, bound) = socket_for(addr)?;
     if policy.freebind {
-        socket::set_freebind(&socket, &sockaddr)?;
+        socket::set_freebind(&socket, &bound)?;
     }
     socket::set_stream_options(&socket)?;
     socket::set_liveness(&socket, policy)?;
-    Ok(socket)
+    Ok((socket, bound))
+}
+
+/// A socket for a public address, and what to bind it to: without IPv6 in the kernel, every address
+/// is every IPv4 address.
+fn socket_for(addr: &ListenAddr) -> Result<(OwnedFd, SocketAddr), Errno> {
+    let mut bound = addr.socket_addr();
+    let socket = match (socket::open(&bound), addr.host()) {
+        (Err(Errno::AFNOSUPPORT), ListenHost::Any) => {
+            static SAID: Once = Once::new();
+            SAID.call_once(|| {
+                tracing::warn!(
+                    "this kernel has no IPv6: ports of every address are listened on with IPv4 alone"
+                );
+            });
+            bound = SocketAddr::from((Ipv4Addr::UNSPECIFIED, addr.port()));
+            socket::open(&bound)
+        }
+        (opened, _) => opened,
+    }?;
+    // A restart must not wait for the sessions of the last run to leave TIME_WAIT.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if bound.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, addr.host() != ListenHost::Any)?;
+    }
+    Ok((socket, bound))
 }
 
 /// Applies a changed policy to a socket that stays open.

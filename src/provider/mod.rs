@@ -9,13 +9,13 @@ pub mod demo;
 mod local;
 pub mod switchboard;
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::path::PathBuf;
 
 pub(crate) use local::is_local;
 
 use crate::{
     config::{self, Config, ConfigErrors, Draft, LogFormat, LogLevel, Memory},
-    table::{Origin, Table},
+    table::{ListenAddr, Origin, Table},
 };
 
 /// Where a process has its configuration from.
@@ -33,7 +33,7 @@ pub enum Source {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Overrides {
     /// Where the admin endpoint listens, `Some(None)` being nowhere.
-    pub admin: Option<Option<SocketAddr>>,
+    pub admin: Option<Option<ListenAddr>>,
     /// How a log line is written.
     pub log_format: Option<LogFormat>,
     /// The least important log lines still written.

@@ -1,3 +1,5 @@
+use std::net::SocketAddr;
+
 use super::*;
 use crate::table::diff;
 
@@ -78,8 +80,8 @@ fn a_mapping_on_the_admin_address_is_refused_wherever_that_comes_from() {
         refused.ends_with("127.0.0.1:9422 of the admin listener at its built-in default"),
         "{refused}"
     );
-    let elsewhere = "[::1]:9422".parse().expect("an address");
-    let refused = with_admin(Some(Some(elsewhere))).expect_err("the given admin address");
+    let elsewhere: SocketAddr = "[::1]:9422".parse().expect("an address");
+    let refused = with_admin(Some(Some(elsewhere.into()))).expect_err("the given admin address");
     assert!(
         refused.ends_with("at argument \"--admin [::1]:9422\""),
         "{refused}"

@@ -24,7 +24,7 @@ pub struct Surroundings<'a> {
 #[derive(Debug, Clone)]
 pub struct Reserved {
     /// Where it listens.
-    pub addr: SocketAddr,
+    pub addr: ListenAddr,
     /// What it is, as a message calls it.
     pub what: &'static str,
     /// Where it was asked for.
@@ -46,7 +46,7 @@ pub enum Conflict {
     },
     /// Two listeners would claim the same connections.
     #[error(
-        "{second}: mapping {second_name:?} listens on {wanted}, which overlaps {taken} of {first_name} at {first}"
+        "{second}: {second_name} listens on {wanted}, which overlaps {taken} of {first_name} at {first}"
     )]
     Listen {
         /// The address that came first.
@@ -57,8 +57,8 @@ pub enum Conflict {
         first: Origin,
         /// The address that overlaps it.
         wanted: ListenAddr,
-        /// The mapping that wants it.
-        second_name: MappingName,
+        /// Who wants it, as it is called.
+        second_name: String,
         /// Where that was written.
         second: Origin,
     },
@@ -163,7 +163,7 @@ impl<'a> Claims<'a> {
         let reserved = around
             .reserved
             .iter()
-            .map(|reserved| (ListenAddr::from(reserved.addr), Holder::Reserved(reserved)));
+            .map(|reserved| (reserved.addr, Holder::Reserved(reserved)));
         let wanted = specs.iter().flat_map(|spec| {
             let listens = spec.pairs.iter().map(|(listen, _)| *listen);
             listens.map(move |listen| (listen, Holder::Mapping(spec)))
@@ -212,9 +212,6 @@ impl<'a> Claims<'a> {
             let mut same_port = same_port.to_vec();
             same_port.sort_unstable_by_key(|claim| claim.order);
             for (place, second) in same_port.iter().enumerate() {
-                let Holder::Mapping(spec) = second.holder else {
-                    continue;
-                };
                 let earlier = &same_port[..place];
                 if let Some(first) = earlier.iter().find(|c| c.listen.overlaps(&second.listen)) {
                     let conflict = Conflict::Listen {
@@ -222,8 +219,8 @@ impl<'a> Claims<'a> {
                         first_name: first.holder.to_string(),
                         first: first.holder.origin().clone(),
                         wanted: second.listen,
-                        second_name: spec.name.clone(),
-                        second: spec.origin.clone(),
+                        second_name: second.holder.to_string(),
+                        second: second.holder.origin().clone(),
                     };
                     found.push((second.order, conflict));
                 }

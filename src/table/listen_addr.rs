@@ -49,6 +49,18 @@ impl ListenAddr {
         SocketAddr::new(ip, self.port)
     }
 
+    /// Where a client on this machine connects to it.
+    pub const fn from_here(&self) -> SocketAddr {
+        let ip = match self.host {
+            ListenHost::V4(ip) if !ip.is_unspecified() => IpAddr::V4(ip),
+            ListenHost::V6(ip) if !ip.is_unspecified() => IpAddr::V6(ip),
+            ListenHost::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+            // It takes IPv4 whether this machine has IPv6 or not.
+            ListenHost::Any | ListenHost::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        };
+        SocketAddr::new(ip, self.port)
+    }
+
     /// Whether some connection could be claimed by both listeners; the kernel would refuse the
     /// second with `EADDRINUSE`.
     pub fn overlaps(&self, other: &Self) -> bool {

@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, HashSet},
     io,
-    net::{SocketAddr, TcpListener},
 };
 
 use rustix::io::Errno;
@@ -13,7 +12,7 @@ use crate::{
     admin::api::model::Mappings,
     cli::client::{Client, ClientError, get_from},
     config::Config,
-    listen::{ListenError, ListenStep, check_transparent, try_bind},
+    listen::{ListenError, ListenStep, bind_own, check_transparent, try_bind},
     os_error::in_words,
     table::{ListenAddr, Route, Table},
 };
@@ -34,12 +33,12 @@ enum Holder {
 impl Holder {
     /// Asks the proxy on `client`'s socket, or else at the admin address: a file without a socket
     /// may be in force as well.
-    fn find(client: &Client, admin: Option<SocketAddr>) -> Self {
+    fn find(client: &Client, admin: Option<ListenAddr>) -> Self {
         const PATH: &str = "/api/v1/mappings";
         match client.get::<Mappings>(PATH) {
             Ok(mappings) => Self::Proxy(ports(&mappings)),
             Err(ClientError::Unreachable { error, .. }) if nobody(&error) => match admin {
-                Some(admin) => get_from::<Mappings>(&admin.to_string(), PATH, PATIENCE)
+                Some(admin) => get_from::<Mappings>(&admin.from_here().to_string(), PATH, PATIENCE)
                     .map_or(Self::Unknown, |mappings| Self::Proxy(ports(&mappings))),
                 None => Self::Unknown,
             },
@@ -91,7 +90,7 @@ pub(super) fn examine(config: &Config, table: &Table, client: &Client) -> Vec<Fi
         })
         .collect();
     let admin = config.admin.listen;
-    let admin_failed = admin.and_then(|addr| Some((addr, TcpListener::bind(addr).err()?)));
+    let admin_failed = admin.and_then(|addr| Some((addr, bind_own(&addr).err()?)));
     let holder = match failed.is_empty() && admin_failed.is_none() {
         true => Holder::Unknown,
         false => Holder::find(client, admin),
@@ -156,7 +155,7 @@ fn public(fit: usize, failed: Vec<ListenError>, holder: &Holder) -> Vec<Finding>
 }
 
 /// The admin address that cannot be opened, unless the proxy that runs has it.
-fn endpoint(addr: SocketAddr, error: &io::Error, holder: &Holder) -> Option<Finding> {
+fn endpoint(addr: ListenAddr, error: &io::Error, holder: &Holder) -> Option<Finding> {
     let in_use = error.kind() == io::ErrorKind::AddrInUse;
     let excused = in_use && !matches!(holder, Holder::Unknown);
     (!excused).then(|| {

@@ -9,7 +9,7 @@ mod ports;
 mod read;
 mod rule;
 
-use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 
@@ -20,7 +20,7 @@ pub use rule::{Condition, Rule, RuleName};
 
 use crate::{
     provider::switchboard::{JobState, client::ClientSettings, publish::AnnotationKey},
-    table::{Origin, Policy},
+    table::{ListenAddr, Origin, Policy},
 };
 
 /// Everything about the mappings that come from a switchboard.
@@ -62,7 +62,7 @@ pub struct Switchboard {
     /// The annotation of each job that its endpoints are written into, if they are.
     pub publish: Option<AnnotationKey>,
     /// Where anybody may ask for the endpoints of one job.
-    pub lookup: Option<SocketAddr>,
+    pub lookup: Option<ListenAddr>,
     /// Where `lookup` was written.
     pub lookup_origin: Origin,
     /// The policy of the sessions.

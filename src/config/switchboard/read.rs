@@ -11,7 +11,7 @@ use crate::{
         reader::{Entry, Section},
         values::{
             ANY_DURATION, LONGEST, Parsed, Refusal, absolute_path, duration, integer, number,
-            or_off, prefix, text, word,
+            or_off, own_listener, prefix, word,
         },
     },
     provider::switchboard::{JobState, follow::FollowSettings, publish::AnnotationKey},
@@ -87,8 +87,7 @@ pub(in crate::config) fn read(mut section: Section<'_>, defaults: &Policy) -> Op
     section.set("publish", &mut publish, or_off(annotation));
     let (mut lookup, mut lookup_origin) = (None, Origin::BuiltIn);
     if let Some(entry) = section.entry("lookup") {
-        let address = text("an IP address and a port, such as \"[::]:9423\"");
-        lookup = entry.read(or_off(address)).flatten();
+        lookup = entry.read(or_off(own_listener)).flatten();
         lookup_origin = entry.origin();
     }
     // An internal address may be somebody else's a moment later.

@@ -240,6 +240,14 @@ fn a_wrong_value_is_shown_with_what_is_allowed() {
             "allowed: \"auto\", \"copy\" or \"splice\"",
         ),
         (
+            "bind = \"fe80::1%eth0\"",
+            "allowed: \"off\" or an address that is not link-local",
+        ),
+        (
+            "bind = \"255.255.255.255\"",
+            "allowed: \"off\" or an IP address of this machine",
+        ),
+        (
             "bind = \"0.0.0.0\"",
             "allowed: \"off\" or an IP address of this machine",
         ),
@@ -255,6 +263,60 @@ fn a_wrong_value_is_shown_with_what_is_allowed() {
         let text = problems(&format!("{MAPPING}{line}"));
         assert!(text.starts_with("f:6:") && text.contains(message), "{text}");
         assert_eq!(text.lines().count(), 1, "{text}");
+    }
+}
+
+#[test]
+fn an_admin_listener_is_written_as_that_of_a_mapping() {
+    let found = |value: &str| problems(&format!("[admin]\nlisten = {value}"));
+    for (value, allowed) in [
+        ("\"[fe80::1]:9422\"", "an address that is not link-local"),
+        ("\"[fe80::1%2]:9422\"", "an address that is not link-local"),
+        (
+            "\"[::ffff:127.0.0.1]:9422\"",
+            "an IPv4 address written as IPv4",
+        ),
+        ("\"127.0.0.1:0\"", "a port from 1 to 65535"),
+        ("70000", "a port from 1 to 65535"),
+        ("\"9422-9423\"", "a port (9422), or an address and a port"),
+        (
+            "\"localhost:9422\"",
+            "a port (9422), or an address and a port",
+        ),
+    ] {
+        let text = found(value);
+        assert!(text.starts_with("f:3:10: admin.listen: found "), "{text}");
+        assert!(text.contains(allowed), "{text}");
+    }
+}
+
+/// What the kernel would not take is an error of the file, not of the start.
+#[test]
+fn a_path_that_no_file_can_have_is_refused() {
+    let long = |bytes: usize| format!("/{}", "x".repeat(bytes - 1));
+    let deep = "/xxxxxxxxx".repeat(410);
+    for (path, allowed) in [
+        ("run/s", "a path from the root"),
+        ("/run/s\\u0000", "none of them 0"),
+        (&*long(108), "of at most 107 bytes"),
+        (&*long(300), "255 between two slashes"),
+        (&*deep, "at most 4095 bytes"),
+        ("/", "the path of a file"),
+        ("/run/..", "the path of a file"),
+        ("/run/s/", "the path of a file"),
+    ] {
+        let text = problems(&format!("[admin]\nsocket = \"{path}\""));
+        assert!(text.contains(allowed), "{text}");
+    }
+    let longest = format!("version = 1\n[admin]\nsocket = \"{}\"", long(107));
+    assert!(read(&longest).is_ok());
+}
+
+#[test]
+fn a_group_that_cannot_be_is_refused() {
+    for group in ["", "a:b", "a b", "4294967295", "99999999999"] {
+        let text = problems(&format!("[admin]\nsocket_group = \"{group}\""));
+        assert!(text.contains("the name or the number of a group"), "{text}");
     }
 }
 
