@@ -23,6 +23,8 @@ mod lookup;
 mod measure;
 #[path = "exposing/openssh.rs"]
 mod openssh;
+#[path = "exposing/outage.rs"]
+mod outage;
 #[path = "exposing/ports.rs"]
 mod ports;
 #[path = "exposing/restart.rs"]

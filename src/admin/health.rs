@@ -117,7 +117,9 @@ fn switchboard(sources: &Sources, add: &mut impl FnMut(Severity, String)) {
     let Some(exposure) = sources.switchboard.read() else {
         return;
     };
-    let age = sources.switchboard.stats.knowledge_age();
+    let board = &sources.switchboard;
+    let heard = board.availability.heard_ago();
+    let age = heard.or_else(|| board.stats.knowledge_age());
     let age = age.map(|age| duration_ms(u64::try_from(age.as_millis()).unwrap_or(u64::MAX)));
     let known = match (age, exposure.open()) {
         (Some(age), open) => {

@@ -5,13 +5,21 @@ use crate::units::{count, duration_ms};
 
 /// The switchboard and what is known of its jobs.
 pub fn switchboard(switchboard: &Switchboard) -> String {
-    let known = match switchboard.age_ms {
-        Some(age) => format!("all jobs heard of {} ago", duration_ms(age)),
-        None => "not all jobs heard of yet".to_owned(),
+    let known = match (switchboard.heard_ms, switchboard.age_ms) {
+        (_, None) => "not all jobs heard of yet".to_owned(),
+        (Some(heard), Some(_)) => format!("heard {} ago", duration_ms(heard)),
+        (None, Some(age)) => format!("last heard {} ago, before the start", duration_ms(age)),
     };
+    let mut state = switchboard.state.clone();
+    if let Some(error) = &switchboard.error {
+        state.push_str(&format!(" ({error})"));
+    }
+    if let Some(outage) = switchboard.outage_ms {
+        state.push_str(&format!(" for {}", duration_ms(outage)));
+    }
     let jobs = count(switchboard.jobs, "job");
     let endpoints = count(switchboard.endpoints, "endpoint");
-    format!("{}, {known}, {jobs}, {endpoints} open", switchboard.state)
+    format!("{state}, {known}, {jobs}, {endpoints} open")
 }
 
 /// The ports there are to allocate.
@@ -34,14 +42,31 @@ mod tests {
     fn one_job_is_no_plural() {
         let one = Switchboard {
             state: "following".to_owned(),
-            age_ms: Some(2000),
+            age_ms: Some(600_000),
+            heard_ms: Some(2000),
             jobs: 1,
             endpoints: 1,
             ..Switchboard::default()
         };
         assert_eq!(
             switchboard(&one),
-            "following, all jobs heard of 2s ago, 1 job, 1 endpoint open"
+            "following, heard 2s ago, 1 job, 1 endpoint open"
+        );
+    }
+
+    #[test]
+    fn a_switchboard_that_is_away_says_why_and_for_how_long() {
+        let away = Switchboard {
+            state: "away".to_owned(),
+            error: Some("connection refused".to_owned()),
+            outage_ms: Some(12_000),
+            age_ms: Some(600_000),
+            heard_ms: Some(13_000),
+            ..Switchboard::default()
+        };
+        assert_eq!(
+            switchboard(&away),
+            "away (connection refused) for 12s, heard 13s ago, 0 jobs, 0 endpoints open"
         );
     }
 }

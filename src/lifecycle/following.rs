@@ -61,7 +61,8 @@ pub(super) fn spawn(
 async fn client_of(settings: &ClientSettings, board: &Board) -> Client {
     let mut said = String::new();
     loop {
-        match Client::new(settings, Patience::default()) {
+        let availability = Arc::clone(&board.availability);
+        match Client::noting(settings, Patience::default(), availability) {
             Ok(client) => {
                 board.set_unusable(None);
                 return client;

@@ -3,10 +3,12 @@
 use std::{fs, time::Duration};
 
 use serde_json::json;
-use tml_proxy::provider::switchboard::{JobState, follow::FollowSettings, watch::Purpose};
+use tml_proxy::provider::switchboard::{
+    JobState, client::FailureKind, follow::FollowSettings, stats::Request, watch::Purpose,
+};
 
 use crate::{
-    board::{Generation, Kind, Route, Switchboard, job_id},
+    board::{Fault, Generation, Kind, Route, Switchboard, job_id},
     follower::{BY_ASKING, BY_WATCHES, Follower, PATIENCE},
     harness::wait_until,
 };
@@ -290,4 +292,17 @@ fn following_ends_at_once_when_it_is_dropped() {
     assert_eq!(stats.watches_open(Purpose::Job), 0);
     wait_until("closed connections", || board.connections() == 0);
     assert_eq!(board.watches(&job_id(0)), 0);
+}
+
+#[test]
+fn one_job_that_gets_no_answer_is_no_outage_while_hundreds_get_one() {
+    let board = Switchboard::start();
+    let id = board.add_job_quietly(1, "ready");
+    board.misbehave(Route::Job(id), Fault::Hang);
+    let follower = Follower::start(&board, BY_ASKING);
+    wait_until("it to be given up", || {
+        follower.stats.failed(Request::Job, FailureKind::Timeout) > 1
+    });
+    let late = || follower.stats.episodes_open(FailureKind::Timeout) == 1;
+    assert!(late() && follower.availability.outage().is_none());
 }

@@ -8,7 +8,7 @@ use std::{
 
 use tml_proxy::provider::switchboard::{
     Job, JobId, JobState, Knowledge,
-    client::{Client, ClientSettings, Patience},
+    client::{Availability, Client, ClientSettings, Patience},
     follow::{FollowSettings, follow},
     stats::FollowStats,
 };
@@ -50,6 +50,7 @@ pub const PATIENCE: Patience = Patience {
 
 pub struct Follower {
     pub stats: Arc<FollowStats>,
+    pub availability: Arc<Availability>,
     knowledge: watch::Receiver<Arc<Knowledge>>,
     quit: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -89,10 +90,12 @@ impl Follower {
         let (quit, asked_to_quit) = oneshot::channel();
         let stats = Arc::<FollowStats>::default();
         let counts = Arc::clone(&stats);
+        let availability = Arc::<Availability>::default();
+        let noted = Arc::clone(&availability);
         let thread = thread::spawn(move || {
             let runtime = runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime").block_on(async move {
-                let client = Client::new(&settings, patience).expect("usable settings");
+                let client = Client::noting(&settings, patience, noted).expect("usable settings");
                 tokio::select! {
                     () = follow(how, client, publish, counts) => panic!("it ended by itself"),
                     _ = asked_to_quit => {}
@@ -101,6 +104,7 @@ impl Follower {
         });
         Self {
             stats,
+            availability,
             knowledge,
             quit: Some(quit),
             thread: Some(thread),

@@ -214,8 +214,12 @@ documents! {
         /// `following`; `starting` until all jobs were heard of once; `troubled` if some answers are
         /// of no use, `away` if it cannot be asked.
         state: String,
-        /// What goes wrong, in words of `requests`.
+        /// What goes wrong.
         error: Option<String>,
+        /// How long it has not answered as it has to, if it does not.
+        outage_ms: Option<u64>,
+        /// How long ago anything was last heard of it.
+        heard_ms: Option<u64>,
         /// When the switchboard last told of all jobs.
         complete: Option<String>,
         /// How old that is.

@@ -146,6 +146,8 @@ fn mapping(mapping: &Mapping, pairs: &[(ListenAddr, SocketAddr)], state: &str) -
 pub(in crate::admin) fn switchboard(sources: &Sources) -> Option<model::Switchboard> {
     let exposure = sources.switchboard.read()?;
     let contact = sources.switchboard.contact();
+    let availability = &sources.switchboard.availability;
+    let outage = availability.outage();
     let stats = &sources.switchboard.stats;
     let not_exposed = Reason::ALL.into_iter().filter_map(|reason| {
         let count = exposure.closed(reason) as u64;
@@ -166,6 +168,8 @@ pub(in crate::admin) fn switchboard(sources: &Sources) -> Option<model::Switchbo
     Some(model::Switchboard {
         state: contact.word().to_owned(),
         error: contact.error().map(str::to_owned),
+        outage_ms: outage.map(|outage| millis(outage.since.elapsed())),
+        heard_ms: availability.heard_ago().map(millis),
         complete: exposure.complete.map(time),
         age_ms: age.map(millis),
         jobs: exposure.jobs as u64,

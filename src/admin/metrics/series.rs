@@ -126,6 +126,8 @@ series! {
         "Refusals without a log line of their own because there were too many at once";
     SWITCHBOARD_CONTACT = Gauge "tml_proxy_switchboard_contact" ["state"]
         "1 for how the switchboard is doing: starting, following, troubled or away; this and what follows is there with [switchboard] only";
+    SWITCHBOARD_HEARD = Gauge "tml_proxy_switchboard_heard_age_seconds" []
+        "Time since anything was last heard of the switchboard; appears with the first time";
     SWITCHBOARD_AGE = Gauge "tml_proxy_switchboard_knowledge_age_seconds" []
         "Time since all jobs were last heard of; appears with the first time";
     SWITCHBOARD_REQUESTS = Counter "tml_proxy_switchboard_requests_total" ["request", "result"]

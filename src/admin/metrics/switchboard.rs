@@ -69,6 +69,10 @@ pub(super) fn write(page: &mut Exposition, sources: &Sources) {
 
 fn following(page: &mut Exposition, sources: &Sources) {
     let stats = &sources.switchboard.stats;
+    if let Some(age) = sources.switchboard.availability.heard_ago() {
+        page.family(&series::SWITCHBOARD_HEARD)
+            .sample(&[], age.as_secs_f64());
+    }
     if let Some(age) = stats.knowledge_age() {
         page.family(&series::SWITCHBOARD_AGE)
             .sample(&[], age.as_secs_f64());

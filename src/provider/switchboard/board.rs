@@ -15,7 +15,7 @@ use arc_swap::ArcSwapOption;
 
 use super::{
     JobId, Owner,
-    client::FailureKind,
+    client::{Availability, FailureKind},
     expose::{Reason, Refused},
     ports::PortCounts,
     publish::Publisher,
@@ -46,6 +46,8 @@ pub struct Board {
     pub publisher: ArcSwapOption<Publisher>,
     /// How following goes.
     pub stats: Arc<FollowStats>,
+    /// Whether the switchboard answers.
+    pub availability: Arc<Availability>,
     refusals: [AtomicU64; Reason::ALL.len()],
     /// Times the state was kept, and times it could not be.
     kept: AtomicU64,
@@ -155,6 +157,7 @@ impl Default for Board {
             unusable: ArcSwapOption::empty(),
             publisher: ArcSwapOption::empty(),
             stats: Arc::default(),
+            availability: Arc::default(),
             refusals: std::array::from_fn(|_| AtomicU64::new(0)),
             kept: AtomicU64::new(0),
             not_kept: AtomicU64::new(0),
@@ -184,22 +187,24 @@ impl Board {
         if let Some(why) = self.unusable.load_full() {
             return Contact::Away((*why).clone());
         }
+        if let Some(outage) = self.availability.outage() {
+            let why = outage.failure.in_short();
+            return match outage.is_away() {
+                true => Contact::Away(why),
+                false => Contact::Troubled(why),
+            };
+        }
         let failing = FailureKind::ALL
             .into_iter()
             .filter(|kind| self.stats.episodes_open(*kind) > 0);
         let failing: Vec<_> = failing.collect();
         let words: Vec<_> = failing.iter().map(|kind| kind.word()).collect();
-        let nobody = |kind: &FailureKind| {
-            use FailureKind::{Connect, Timeout, Unauthorized};
-            matches!(kind, Connect | Timeout | Unauthorized)
-        };
         let complete = self
             .exposure
             .load()
             .as_ref()
             .is_some_and(|now| now.complete.is_some());
         match () {
-            () if failing.iter().any(nobody) => Contact::Away(words.join(", ")),
             () if !failing.is_empty() => Contact::Troubled(words.join(", ")),
             () if !complete => Contact::Starting,
             () => Contact::Following,

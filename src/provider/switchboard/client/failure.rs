@@ -3,7 +3,7 @@
 //! Texts are for operators. They carry what was found and what would have been allowed, bounded
 //! and with control characters escaped where they come from outside, and never the token.
 
-use std::{error::Error, fmt::Write as _, time::Duration};
+use std::{error::Error, fmt, fmt::Write as _, io, time::Duration};
 
 use http::StatusCode;
 
@@ -15,7 +15,7 @@ const WORDS_AT_MOST: usize = 240;
 pub enum Failure {
     /// Nothing to talk to: no name, no route, refused, or no agreement on TLS.
     #[error("no connection: {0}")]
-    Connect(Box<str>),
+    Connect(NoConnection),
     /// The answer, or the next part of it, took too long.
     #[error("no complete answer within {} s", allowed.as_secs_f64())]
     Timeout {
@@ -67,6 +67,116 @@ pub enum Failure {
     /// The body is not what the request asks for.
     #[error("the body makes no sense: {0}")]
     Invalid(Box<str>),
+}
+
+/// Why there is no connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoConnection {
+    /// What it failed at.
+    pub cause: ConnectCause,
+    words: Box<str>,
+}
+
+/// What a connection failed at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectCause {
+    /// The name is not known, or nobody can be asked for it.
+    Name,
+    /// The host refused.
+    Refused,
+    /// There is no way to the host.
+    Unreachable,
+    /// The host did not answer.
+    Silent,
+    /// The certificate is not to be trusted.
+    Certificate,
+    /// No agreement on TLS.
+    Tls,
+    /// Anything else.
+    Other,
+}
+
+impl ConnectCause {
+    /// The cause in one word.
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Name => "name",
+            Self::Refused => "refused",
+            Self::Unreachable => "unreachable",
+            Self::Silent => "connect_timeout",
+            Self::Certificate => "certificate",
+            Self::Tls => "tls",
+            Self::Other => "connect",
+        }
+    }
+
+    const fn text(self) -> &'static str {
+        match self {
+            Self::Name => "its name cannot be looked up",
+            Self::Refused => "connection refused",
+            Self::Unreachable => "no way to its host",
+            Self::Silent => "its host does not answer",
+            Self::Certificate => "its certificate is not trusted",
+            Self::Tls => "no agreement on TLS",
+            Self::Other => "no connection",
+        }
+    }
+
+    /// What `error` and its causes show.
+    fn of(error: &(dyn Error + 'static)) -> Self {
+        let mut found = Self::Other;
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(error) = error.downcast_ref::<io::Error>() {
+                // The cause of an I/O error is not what it wraps, but the cause of that.
+                let inner = error.get_ref().map(|inner| Self::of(inner));
+                match inner {
+                    None | Some(Self::Other) => {}
+                    Some(found) => return found,
+                }
+                match error.kind() {
+                    io::ErrorKind::ConnectionRefused => return Self::Refused,
+                    io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+                        return Self::Unreachable;
+                    }
+                    io::ErrorKind::TimedOut => return Self::Silent,
+                    _ => {}
+                }
+            } else if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+                return Self::of_tls(tls);
+            } else if error.to_string() == "dns error" {
+                // The library has no other way to say it.
+                found = Self::Name;
+            }
+            next = error.source();
+        }
+        found
+    }
+
+    fn of_tls(error: &rustls::Error) -> Self {
+        match error {
+            rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented => {
+                Self::Certificate
+            }
+            _ => Self::Tls,
+        }
+    }
+}
+
+impl fmt::Display for NoConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.cause.text(), self.words)
+    }
+}
+
+#[cfg(test)]
+impl From<&str> for NoConnection {
+    fn from(words: &str) -> Self {
+        Self {
+            cause: ConnectCause::Other,
+            words: words.into(),
+        }
+    }
 }
 
 /// Who has to do something about a failure.
@@ -131,7 +241,10 @@ impl Failure {
     ) -> Self {
         let words = words(error);
         match connecting {
-            true => Self::Connect(words),
+            true => Self::Connect(NoConnection {
+                cause: ConnectCause::of(error),
+                words,
+            }),
             false => Self::Cut(words),
         }
     }
@@ -139,6 +252,24 @@ impl Failure {
     /// A body that cannot be used because of `reason`.
     pub fn invalid(reason: &str) -> Self {
         Self::Invalid(bounded(reason))
+    }
+
+    /// The cause in one word; for a connection, what it failed at.
+    pub fn cause(&self) -> &'static str {
+        match self {
+            Self::Connect(failed) => failed.cause.word(),
+            other => other.kind().word(),
+        }
+    }
+
+    /// What an operator has to know at a glance.
+    pub fn in_short(&self) -> String {
+        match self {
+            Self::Connect(failed) => failed.cause.text().to_owned(),
+            Self::Timeout { .. } => self.to_string(),
+            Self::Cut(_) => "it ends the connection before its answer".to_owned(),
+            other => other.to_string(),
+        }
     }
 
     /// As which cause it is counted.

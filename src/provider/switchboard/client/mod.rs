@@ -5,6 +5,7 @@
 //! token goes to the server of the URL and to nobody else. Nothing is tried again here but a
 //! request refused with 401 after which the file turned out to hold another token.
 
+mod availability;
 mod base;
 mod failure;
 mod tls;
@@ -13,7 +14,7 @@ mod token;
 use std::{
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use http::{
@@ -34,9 +35,11 @@ use super::{
     read::{self, Annotated, Cursor, Detail, Hosts, Page},
 };
 
+use self::availability::About;
 pub use self::{
+    availability::{Availability, Outage},
     base::{BaseUrl, UrlError},
-    failure::{Failure, FailureKind, Fault},
+    failure::{ConnectCause, Failure, FailureKind, Fault, NoConnection},
     tls::TrustError,
     token::{Token, TokenError},
 };
@@ -128,11 +131,13 @@ struct Inner {
     patience: Patience,
     /// Whether the last answer came over HTTP/2; `None` before the first.
     multiplexed: watch::Sender<Option<bool>>,
+    availability: Arc<Availability>,
 }
 
 /// What is asked for, without how.
 struct Question<'a> {
     method: Method,
+    about: About,
     route: &'a str,
     accept: &'static str,
     if_match: Option<&'a HeaderValue>,
@@ -143,6 +148,7 @@ impl<'a> Question<'a> {
     fn get(route: &'a str) -> Self {
         Self {
             method: Method::GET,
+            about: About::Reading,
             route,
             accept: "application/json",
             if_match: None,
@@ -158,6 +164,19 @@ impl Client {
     ///
     /// What of the settings is of no use.
     pub fn new(settings: &ClientSettings, patience: Patience) -> Result<Self, ClientError> {
+        Self::noting(settings, patience, Arc::default())
+    }
+
+    /// The same, which notes in `availability` whether the switchboard answers.
+    ///
+    /// # Errors
+    ///
+    /// What of the settings is of no use.
+    pub fn noting(
+        settings: &ClientSettings,
+        patience: Patience,
+        availability: Arc<Availability>,
+    ) -> Result<Self, ClientError> {
         let base = BaseUrl::parse(&settings.url)?;
         let token = Token::read(&settings.token_file)?;
         let connector = tls::connector(&base, settings.ca_file.as_deref(), patience.connect)?;
@@ -169,6 +188,7 @@ impl Client {
             connector,
             patience,
             multiplexed: watch::Sender::new(None),
+            availability,
         })))
     }
 
@@ -199,7 +219,11 @@ impl Client {
             route.push_str("&cursor=");
             route.push_str(&cursor.escaped());
         }
-        let (_, body) = self.read(Question::get(&route), LISTING_AT_MOST).await?;
+        let question = Question {
+            about: About::Listing,
+            ..Question::get(&route)
+        };
+        let (_, body) = self.read(question, LISTING_AT_MOST).await?;
         read::page(&body)
     }
 
@@ -256,6 +280,7 @@ impl Client {
         let route = format!("/jobs/{id}");
         let question = Question {
             method: Method::PATCH,
+            about: About::Aside,
             if_match: Some(&annotated.version),
             body: Bytes::from(annotated.to_patch()),
             ..Question::get(&route)
@@ -275,9 +300,13 @@ impl Client {
     ) -> Result<Incoming, Failure> {
         let question = Question {
             accept: "text/event-stream",
+            about: About::Aside,
             ..Question::get(route)
         };
-        let answer = self.bounded(self.ask(connections, &question)).await?;
+        let asked = Instant::now();
+        let answer = self.bounded(self.ask(connections, &question)).await;
+        self.note(&question, asked, &answer);
+        let answer = answer?;
         let kind = answer.headers().get(CONTENT_TYPE);
         let kind = kind.map_or(&b""[..], HeaderValue::as_bytes);
         match kind.starts_with(b"text/event-stream") {
@@ -303,6 +332,11 @@ impl Client {
         let _ = answers.wait_for(Option::is_some).await;
     }
 
+    /// Whether the switchboard answers.
+    pub fn availability(&self) -> &Arc<Availability> {
+        &self.0.availability
+    }
+
     /// How long it waits for what.
     pub(super) fn patience(&self) -> Patience {
         self.0.patience
@@ -313,7 +347,8 @@ impl Client {
         question: Question<'_>,
         allowed: u64,
     ) -> Result<(http::HeaderMap, Bytes), Failure> {
-        self.bounded(async {
+        let asked = Instant::now();
+        let reading = async {
             let answer = self.ask(&self.0.reads, &question).await?;
             let multiplexed = Some(answer.version() == Version::HTTP_2);
             self.0.multiplexed.send_if_modified(|known| {
@@ -323,8 +358,15 @@ impl Client {
             });
             let (head, body) = answer.into_parts();
             Ok((head.headers, whole(body, allowed).await?))
-        })
-        .await
+        };
+        let answer = self.bounded(reading).await;
+        self.note(&question, asked, &answer);
+        answer
+    }
+
+    fn note<T>(&self, question: &Question<'_>, asked: Instant, answer: &Result<T, Failure>) {
+        let failure = answer.as_ref().err();
+        self.0.availability.note(question.about, asked, failure);
     }
 
     async fn bounded<T>(

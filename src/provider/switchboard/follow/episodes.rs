@@ -3,18 +3,26 @@
 //!
 //! An episode is of one kind of request and one cause. It lasts as long as anything fails so: a
 //! thousand jobs that cannot be read are one episode, and a single one that keeps failing among a
-//! thousand that do not is one as well.
+//! thousand that do not is one as well. An outage has lines of its own, and what fails because of it
+//! has none.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tracing::{info, warn};
 
 use crate::provider::switchboard::{
-    client::{Failure, FailureKind, Fault},
+    client::{Availability, Failure, FailureKind, Fault},
     job::JobId,
     read::HostId,
     stats::{FollowStats, Request},
 };
+
+/// How long what may be the first sign of an outage has no line, so that the listing can show it.
+const WAIT_FOR_OUTAGE: Duration = Duration::from_secs(10);
 
 /// What fails.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -31,10 +39,20 @@ pub(super) enum Subject {
 #[derive(Debug)]
 pub(super) struct Episodes {
     stats: Arc<FollowStats>,
+    availability: Arc<Availability>,
     /// How each subject that fails last failed.
     failing: HashMap<(Request, Subject), FailureKind>,
     /// How many subjects fail in a way.
-    counts: HashMap<(Request, FailureKind), usize>,
+    counts: HashMap<(Request, FailureKind), Count>,
+}
+
+/// An episode.
+#[derive(Debug)]
+struct Count {
+    since: Instant,
+    subjects: usize,
+    /// Whether the log has a line about it.
+    told: bool,
 }
 
 impl Drop for Episodes {
@@ -47,9 +65,10 @@ impl Drop for Episodes {
 }
 
 impl Episodes {
-    pub(super) fn new(stats: Arc<FollowStats>) -> Self {
+    pub(super) fn new(stats: Arc<FollowStats>, availability: Arc<Availability>) -> Self {
         Self {
             stats,
+            availability,
             failing: HashMap::new(),
             counts: HashMap::new(),
         }
@@ -66,6 +85,9 @@ impl Episodes {
         let failure = answer.as_ref().err();
         let now = failure.map(Failure::kind);
         if before == now {
+            if let Some(failure) = failure {
+                self.tell(request, &subject, failure);
+            }
             return;
         }
         if let Some(failure) = failure {
@@ -90,12 +112,30 @@ impl Episodes {
     }
 
     fn begin(&mut self, request: Request, subject: &Subject, failure: &Failure) {
-        let count = self.counts.entry((request, failure.kind())).or_default();
-        *count += 1;
-        if *count > 1 {
+        let count = self.counts.entry((request, failure.kind()));
+        let count = count.or_insert_with(|| Count {
+            since: Instant::now(),
+            subjects: 0,
+            told: false,
+        });
+        count.subjects += 1;
+        if count.subjects == 1 {
+            self.stats.episode_began(failure.kind());
+        }
+        self.tell(request, subject, failure);
+    }
+
+    /// Tells the log of an episode, once, and not if it is part of an outage.
+    fn tell(&mut self, request: Request, subject: &Subject, failure: &Failure) {
+        let Some(count) = self.counts.get_mut(&(request, failure.kind())) else {
+            return;
+        };
+        let early = may_be_first_sign(request, failure.kind());
+        let early = early && count.since.elapsed() < WAIT_FOR_OUTAGE;
+        if count.told || early || self.availability.is_in_outage() {
             return;
         }
-        self.stats.episode_began(failure.kind());
+        count.told = true;
         let about = match subject {
             Subject::Only | Subject::Top => String::new(),
             Subject::Job(id) => format!("job {id}"),
@@ -103,7 +143,7 @@ impl Episodes {
         };
         warn!(
             request = request.word(),
-            cause = failure.kind().word(),
+            cause = failure.cause(),
             about,
             "the switchboard does not answer as it should: {failure}; {}",
             advice(request, failure)
@@ -114,17 +154,29 @@ impl Episodes {
         let Some(count) = self.counts.get_mut(&(request, kind)) else {
             return;
         };
-        *count -= 1;
-        if *count > 0 {
+        count.subjects -= 1;
+        if count.subjects > 0 {
             return;
         }
+        let told = count.told;
         self.counts.remove(&(request, kind));
         self.stats.episode_ended(kind);
-        info!(
-            request = request.word(),
-            cause = kind.word(),
-            "the switchboard no longer fails so"
-        );
+        if told {
+            info!(
+                request = request.word(),
+                cause = kind.word(),
+                "the switchboard no longer fails so"
+            );
+        }
+    }
+}
+
+/// Whether such a failure may be the first sign of an outage, which has lines of its own.
+fn may_be_first_sign(request: Request, kind: FailureKind) -> bool {
+    match request {
+        Request::Watch => kind.fault() == Fault::Network,
+        Request::Job | Request::Hosts => matches!(kind, FailureKind::Server | FailureKind::Cut),
+        Request::Jobs | Request::Annotate => false,
     }
 }
 
@@ -156,7 +208,7 @@ mod tests {
     #[test]
     fn many_failures_of_a_kind_are_one_episode_until_the_last_is_over() {
         let stats = Arc::new(FollowStats::default());
-        let mut episodes = Episodes::new(Arc::clone(&stats));
+        let mut episodes = Episodes::new(Arc::clone(&stats), Arc::default());
         let count = || {
             let kind = FailureKind::Forbidden;
             (stats.episodes(kind), stats.episodes_open(kind))
@@ -180,7 +232,7 @@ mod tests {
     #[test]
     fn another_cause_is_another_episode() {
         let stats = Arc::new(FollowStats::default());
-        let mut episodes = Episodes::new(Arc::clone(&stats));
+        let mut episodes = Episodes::new(Arc::clone(&stats), Arc::default());
         for failure in [Failure::Unauthorized, Failure::Forbidden] {
             episodes.note::<()>(Request::Jobs, Subject::Only, &Err(failure));
         }

@@ -56,6 +56,9 @@ const LOOKS_APART: Duration = Duration::from_millis(100);
 /// Looks at the top to one look at the hosts: a host counts as alive for 30 s.
 const LOOKS_PER_HOSTS: u32 = 3;
 
+/// While the switchboard does not answer, it is asked this often whether it does again.
+const KNOCK: Duration = Duration::from_secs(1);
+
 /// A walk asked for out of turn waits for so many times what the last one took.
 const WALKS_APART: u32 = 10;
 
@@ -101,16 +104,18 @@ pub async fn follow(
         events,
     });
     let now = Instant::now();
+    let availability = Arc::clone(shared.client.availability());
+    let round = |limit| Round::new(now, Backoff::new(limit, availability.recoveries()));
     let repair_limit = settings.refresh.min(Duration::from_secs(60));
     let follower = Follower {
         book: Book::new(&before),
-        episodes: Episodes::new(Arc::clone(&stats)),
+        episodes: Episodes::new(Arc::clone(&stats), Arc::clone(&availability)),
         jobs: HashMap::new(),
         hosts: HashMap::new(),
         tasks: JoinSet::new(),
-        whole: Round::new(now, repair_limit),
-        top: Round::new(now, TRY_AGAIN),
-        liveness: Round::new(now, TRY_AGAIN),
+        whole: round(repair_limit),
+        top: round(TRY_AGAIN),
+        liveness: round(TRY_AGAIN),
         walked: None,
         look_again: false,
         appeared: Vec::new(),
@@ -168,12 +173,12 @@ struct Round {
 }
 
 impl Round {
-    fn new(due: Instant, limit: Duration) -> Self {
+    fn new(due: Instant, backoff: Backoff) -> Self {
         Self {
             due,
             running: false,
             ended: None,
-            backoff: Backoff::new(limit),
+            backoff,
             failing: false,
         }
     }
@@ -201,6 +206,14 @@ impl Round {
             };
     }
 
+    /// An outage has ended: what failed is done again at once.
+    fn recover(&mut self) {
+        if self.failing {
+            self.backoff.reset();
+            self.due = Instant::now();
+        }
+    }
+
     /// Does it as soon as it is `apart` from the last time. What fails waits its time out.
     fn hasten(&mut self, apart: Duration) {
         if !self.failing {
@@ -216,6 +229,7 @@ impl Follower {
         for id in &restored {
             self.tend(id);
         }
+        let mut recoveries = self.shared.client.availability().recoveries();
         loop {
             self.begin_what_is_due();
             self.publish_news();
@@ -231,6 +245,11 @@ impl Follower {
                     }
                 }
                 () = sleep_until(self.next_due()) => {}
+                Ok(()) = recoveries.changed() => {
+                    for round in [&mut self.whole, &mut self.top, &mut self.liveness] {
+                        round.recover();
+                    }
+                }
                 Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
                     if let Err(error) = ended
                         && error.is_panic()
@@ -391,7 +410,13 @@ impl Follower {
         let failed: Result<(), _> = Err(failure);
         self.episodes.note(Request::Jobs, subject(extent), &failed);
         match extent {
-            Extent::Top => self.top.end(false, Duration::ZERO),
+            Extent::Top => {
+                self.top.end(false, Duration::ZERO);
+                if self.shared.client.availability().outage().is_some() {
+                    let soon = Instant::now() + jittered(KNOCK);
+                    self.top.due = self.top.due.min(soon);
+                }
+            }
             Extent::Whole => self.whole.end(false, Duration::ZERO),
         }
     }

@@ -99,6 +99,10 @@ impl Shared {
         let _ = self.events.send(event).await;
     }
 
+    fn backoff(&self) -> Backoff {
+        Backoff::new(TRY_AGAIN, self.client.availability().recoveries())
+    }
+
     /// How long an unwatched job goes without being read.
     fn unwatched(&self) -> Duration {
         let jobs = self.stats.jobs_active();
@@ -128,7 +132,7 @@ pub(super) async fn host(shared: Arc<Shared>, id: HostId) {
 }
 
 async fn read(shared: &Shared, id: &JobId, signal: &Signal) {
-    let mut backoff = Backoff::new(TRY_AGAIN);
+    let mut backoff = shared.backoff();
     loop {
         let (answer, noticed, started) = {
             // Fails only if closed, which nobody does.
@@ -150,7 +154,7 @@ async fn read(shared: &Shared, id: &JobId, signal: &Signal) {
             }
             Err(_) => backoff.failed(),
         };
-        let id = id.clone();
+        let (id, failed) = (id.clone(), answer.is_err());
         shared
             .send(Event::Job {
                 id,
@@ -161,6 +165,7 @@ async fn read(shared: &Shared, id: &JobId, signal: &Signal) {
         tokio::select! {
             () = signal.raised.notified() => {}
             () = sleep(wait) => {}
+            () = backoff.recovered(), if failed => {}
         }
         sleep_until(started + SPACING).await;
     }
@@ -170,7 +175,7 @@ async fn read(shared: &Shared, id: &JobId, signal: &Signal) {
 /// no longer.
 async fn watch(shared: &Shared, what: Watched, purpose: Purpose, signal: &Signal) {
     shared.client.answered().await;
-    let mut backoff = Backoff::new(TRY_AGAIN);
+    let mut backoff = shared.backoff();
     loop {
         let Some(place) = shared.lanes.take(purpose) else {
             let wait = jittered(shared.settings.poll * 2);
@@ -197,7 +202,10 @@ async fn watch(shared: &Shared, what: Watched, purpose: Purpose, signal: &Signal
                     false => backoff.failed(),
                 };
                 shared.send(Event::Watch(what.clone(), Err(failure))).await;
-                sleep(wait).await;
+                tokio::select! {
+                    () = sleep(wait) => {}
+                    () = backoff.recovered() => {}
+                }
                 continue;
             }
         };
@@ -232,7 +240,10 @@ async fn watch(shared: &Shared, what: Watched, purpose: Purpose, signal: &Signal
             Ok(()) if lasted => jittered(REOPEN),
             _ => backoff.failed(),
         };
-        sleep(wait).await;
+        tokio::select! {
+            () = sleep(wait) => {}
+            () = backoff.recovered() => {}
+        }
     }
 }
 

@@ -97,6 +97,7 @@ impl Watch {
             let Some(data) = frame.data_ref() else {
                 continue;
             };
+            self.client.availability().heard();
             let heard = self.events.feed(data);
             let heard = heard.map_err(|endless| Failure::invalid(&endless.to_string()))?;
             match heard.changes {
