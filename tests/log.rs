@@ -3,15 +3,27 @@
 mod harness;
 
 use std::{
-    io::{BufRead, BufReader},
-    net::TcpStream,
+    fs::{self, File},
+    io::{BufRead, BufReader, Read},
+    net::{SocketAddr, TcpStream},
+    os::fd::OwnedFd,
     process::{Command, Stdio},
+    thread,
 };
 
 use harness::{
-    Peer, Proxy, Scene, Target, TempDir, config, mapping, ports, process::Running, wait_until,
+    Peer, Proxy, Scene, Target, TempDir, config, mapping,
+    metrics::{Metrics, get},
+    ports,
+    process::Running,
+    require::{Need, require},
+    wait_until,
 };
-use rustix::process::Signal;
+use rustix::{
+    fs::{OFlags, fcntl_getfl, fcntl_setfl},
+    pipe::pipe,
+    process::Signal,
+};
 
 /// A proxy whose outputs are not read beyond the line that says it listens.
 fn unread(config: &str, dir: &TempDir) -> (Running, BufReader<std::process::ChildStdout>) {
@@ -153,4 +165,89 @@ fn every_session_has_one_line() {
     numbers.sort_unstable();
     numbers.dedup();
     assert_eq!((lines.len(), numbers.len()), (200, 200));
+}
+
+/// A proxy that writes its log there. `through` is a command that runs the one that follows it.
+fn logging_to(out: OwnedFd, through: &[&str], file: &std::path::Path, admin: &str) -> Running {
+    let words: Vec<&str> = [through, &[harness::proxy::PROGRAM]].concat();
+    let mut command = Command::new(words[0]);
+    command
+        .args(&words[1..])
+        .args(["run", "--admin", admin, "--config"])
+        .arg(file)
+        .stdin(Stdio::null())
+        .stdout(out);
+    Running::start(&mut command)
+}
+
+/// Whoever shares standard output may have set `O_NONBLOCK` on it, such as a supervisor.
+#[test]
+fn a_slow_reader_of_a_log_that_may_not_wait_gets_every_line_whole() {
+    const SESSIONS: usize = 800;
+    let target = Target::bind();
+    let port = ports::free();
+    let dir = TempDir::new();
+    let file = dir.write(
+        "proxy.toml",
+        config([mapping("m", port, target.addr(), "")]),
+    );
+    let (reader, writer) = pipe().expect("a pipe");
+    let flags = fcntl_getfl(&writer).expect("an open pipe");
+    fcntl_setfl(&writer, flags | OFlags::NONBLOCK).expect("an open pipe");
+    let mut running = logging_to(writer, &[], &file, "off");
+    let mut reader = BufReader::with_capacity(1024, File::from(reader));
+    let mut line = String::new();
+    reader
+        .read_line(&mut line)
+        .expect("the proxy says something");
+    assert!(line.contains("listening"), "{line}");
+    // The pipe is full after half of them.
+    short_sessions(port, &target, SESSIONS);
+    let rest = thread::spawn(move || {
+        let mut text = String::new();
+        reader.read_to_string(&mut text).expect("text");
+        text
+    });
+    running.signal(Signal::TERM);
+    assert_eq!(running.wait().code(), Some(0));
+    let text = rest.join().expect("reading does not panic");
+    let ended: Vec<&str> = text
+        .lines()
+        .filter(|line| line.contains(" INFO session ended session="))
+        .collect();
+    assert_eq!(ended.len(), SESSIONS);
+    for line in ended {
+        assert!(line.ends_with(" end=CD reason=client_reset"), "{line}");
+    }
+}
+
+#[test]
+fn a_log_file_as_long_as_files_may_be_stops_nothing() {
+    if !require(&[Need::Tool("prlimit")]) {
+        return;
+    }
+    const LIMIT: u64 = 10_000;
+    let target = Target::bind();
+    let port = ports::free();
+    let admin = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+    let dir = TempDir::new();
+    let file = dir.write(
+        "proxy.toml",
+        config([mapping("m", port, target.addr(), "")]),
+    );
+    let log = dir.join("log");
+    let out = File::create(&log).expect("a fresh file");
+    let through = ["prlimit", &format!("--fsize={LIMIT}")];
+    let mut running = logging_to(out.into(), &through, &file, &admin.to_string());
+    wait_until("the proxy to be ready", || {
+        get(admin, "/readyz").is_ok_and(|(status, _)| status.contains(" 200 "))
+    });
+    short_sessions(port, &target, 100);
+    wait_until("lines to be counted as lost", || {
+        Metrics::scrape(admin).sum("tml_proxy_log_dropped_total", &[]) > 0
+    });
+    short_sessions(port, &target, 10);
+    running.signal(Signal::TERM);
+    assert_eq!(running.wait().code(), Some(0));
+    assert_eq!(fs::metadata(&log).expect("the log").len(), LIMIT);
 }

@@ -22,7 +22,7 @@ use super::{
     forwarding::{Forwarding, list},
     jobs::Jobs,
     setup::{open_admin, sessions_wanted, take_budget, worker_count},
-    signals::Signals,
+    signals::{Signals, outlive_file_size_limit},
     systemd, ticker,
     watchdog::Watchdog,
 };
@@ -80,6 +80,7 @@ pub enum RunError {
 pub fn run(source: &Source, overrides: &Overrides) -> Result<(), RunError> {
     let mut memory = Memory::default();
     let (config, table) = source.load_again(overrides, &Table::default(), &mut memory)?;
+    outlive_file_size_limit().map_err(|error| start_failed("cannot catch a signal", &error))?;
     let events = Events::default();
     let queue = Arc::new(LogQueue::new(LOG_QUEUE));
     let records = Records {

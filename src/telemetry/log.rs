@@ -21,7 +21,7 @@ use tracing_subscriber::{
 
 use super::{
     Events, LineFormat,
-    writer::{self, Records, ToQueue},
+    writer::{self, Records, StandardOutput, ToQueue},
 };
 
 /// Changes the level of the log while it is being written.
@@ -57,7 +57,7 @@ pub fn init<T: Send + 'static>(
     };
     let lines = lines(format, ToQueue(Arc::clone(&records.queue)));
     let wanted = records.queue.wanted();
-    writer::start(records, format, io::stdout())?;
+    writer::start(records, format, StandardOutput(io::stdout()))?;
     // It fails only if a log has been set up before, which then stays.
     let _ = tracing_subscriber::registry()
         .with(lines.with_filter(filter))

@@ -1,7 +1,8 @@
 //! The thread that writes the log, and how lines get to it.
 //!
 //! One call writes what has gathered. What cannot be written is counted and forgotten: a log on a
-//! full disk or without a reader is no reason to stop forwarding, nor to keep it for later.
+//! full disk or without a reader is no reason to stop forwarding, nor to keep it for later. Lines are
+//! lost whole: of one that was begun, the rest is kept and written first.
 
 use std::{
     io::{self, Write},
@@ -9,6 +10,10 @@ use std::{
     thread,
 };
 
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    io::Errno,
+};
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::{
@@ -58,7 +63,7 @@ fn write_all<T>(Records { queue, say }: &Records<T>, format: LineFormat, mut out
                     line.end();
                 }
             }
-            page.lines += 1;
+            page.ends.push(page.text.len());
             if page.text.len() >= PAGE {
                 queue.count_dropped(page.write(&mut out));
             }
@@ -71,16 +76,59 @@ fn write_all<T>(Records { queue, say }: &Records<T>, format: LineFormat, mut out
 #[derive(Default)]
 struct Page {
     text: Vec<u8>,
-    lines: usize,
+    /// Where in it each line ends.
+    ends: Vec<usize>,
 }
 
 impl Page {
-    /// Writes it and begins another. Returns how many lines were lost.
+    /// Writes it and begins another, with the rest of a line that could only be begun. Returns how
+    /// many lines were lost.
     fn write(&mut self, out: &mut impl Write) -> usize {
-        let written = out.write_all(&self.text).and_then(|()| out.flush());
-        self.text.clear();
-        let lines = std::mem::take(&mut self.lines);
-        written.map_or(lines, |()| 0)
+        let mut written = 0;
+        while written < self.text.len() {
+            match out.write(&self.text[written..]) {
+                Ok(0) => break,
+                Ok(more) => written += more,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
+        }
+        let whole = self.ends.partition_point(|end| *end <= written);
+        let start = whole.checked_sub(1).map_or(0, |last| self.ends[last]);
+        let mut lost = self.ends.len() - whole;
+        let mut rest = written;
+        if written > start {
+            rest = self.ends[whole];
+            lost -= 1;
+        }
+        self.ends.clear();
+        self.text.truncate(rest);
+        self.text.drain(..written);
+        if !self.text.is_empty() {
+            self.ends.push(self.text.len());
+        }
+        lost
+    }
+}
+
+/// Standard output, without a buffer. Where writing may not wait (whoever shares it can have set
+/// `O_NONBLOCK`), it is waited for here.
+pub(super) struct StandardOutput(pub(super) io::Stdout);
+
+impl Write for StandardOutput {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match rustix::io::write(&self.0, bytes) {
+                Err(Errno::AGAIN) => {
+                    poll(&mut [PollFd::new(&self.0, PollFlags::OUT)], None)?;
+                }
+                result => return Ok(result?),
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -114,7 +162,7 @@ impl<T> Write for EventLine<'_, T> {
 mod tests {
     use std::{io, io::Write, sync::Arc, time::Duration};
 
-    use super::{LineFormat, LogQueue, Records, write_all};
+    use super::{LineFormat, LogQueue, Page, Records, write_all};
 
     const TEXT: LineFormat = LineFormat::Text { colour: false };
 
@@ -156,5 +204,55 @@ mod tests {
         let records = three();
         write_all(&records, TEXT, Full);
         assert_eq!(records.queue.dropped(), 3);
+    }
+
+    /// Takes so many bytes before it is full, and after that whatever comes.
+    struct FullOnce {
+        room: usize,
+        was_full: bool,
+        taken: Vec<u8>,
+    }
+
+    impl Write for FullOnce {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if !self.was_full && self.room == 0 {
+                self.was_full = true;
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            let room = if self.was_full { usize::MAX } else { self.room };
+            let some = bytes.len().min(room);
+            self.room -= some.min(self.room);
+            self.taken.extend_from_slice(&bytes[..some]);
+            Ok(some)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_are_lost_whole_and_never_torn() {
+        let lines = ["one\n", "two\n", "three\n"];
+        let later = "later\n";
+        let length: usize = lines.iter().map(|line| line.len()).sum();
+        for room in 0..=length {
+            let mut out = FullOnce {
+                room,
+                was_full: false,
+                taken: Vec::new(),
+            };
+            let mut page = Page::default();
+            let add = |page: &mut Page, line: &str| {
+                page.text.extend_from_slice(line.as_bytes());
+                page.ends.push(page.text.len());
+            };
+            lines.iter().for_each(|line| add(&mut page, line));
+            let lost = page.write(&mut out);
+            out.was_full = true;
+            add(&mut page, later);
+            assert_eq!(page.write(&mut out), 0);
+            let expected = [&lines[..lines.len() - lost], &[later]].concat().concat();
+            assert_eq!(String::from_utf8_lossy(&out.taken), expected);
+        }
     }
 }
