@@ -1,20 +1,24 @@
 //! The unix socket: made with its permissions before anybody can connect, removed at the end.
+//!
+//! One process at a time has the right to it, by a lock on a file beside it, however many start at
+//! once and whether the one that serves answers or not.
 
 use std::{
     fs, io,
     os::{
         fd::{AsRawFd, OwnedFd},
-        unix::{
-            fs::{FileTypeExt, MetadataExt, PermissionsExt, chown},
-            net::UnixStream,
-        },
+        unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown},
     },
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use rustix::{
-    fs::{Mode, OFlags, open},
-    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with},
+    fs::{FlockOperation, Mode, OFlags, flock, fstat, lstat, open},
+    io::Errno,
+    net::{
+        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
+    },
 };
 use tokio::net::UnixListener;
 
@@ -38,6 +42,15 @@ pub struct UnixSocket {
 pub(super) struct SocketFile {
     path: PathBuf,
     inode: u64,
+    // Given up once the file is gone.
+    _lock: Arc<SocketLock>,
+}
+
+/// The right to a unix socket. Dropping it gives it up.
+#[derive(Debug)]
+struct SocketLock {
+    path: PathBuf,
+    _file: OwnedFd,
 }
 
 /// Why there is no unix socket.
@@ -76,12 +89,15 @@ impl UnixSocket {
         let Some(path) = &admin.socket else {
             return Ok(None);
         };
+        let lock = Arc::new(SocketLock::take(path)?);
         check_free(path)?;
         let group = admin.socket_group.as_deref().map(group_id).transpose()?;
         // Nobody knows this name, and nobody can connect before listen(2): by then the socket has
         // its permissions. rename(2) puts it in place of a stale one in one step.
         let new = path.with_file_name(format!(".tml-proxy-{}.new", std::process::id()));
-        let opened = listen_at(&new, path, admin.socket_mode, group);
+        // One that was killed may have left it, if process ids begin anew as in a container.
+        let _ = fs::remove_file(&new);
+        let opened = listen_at(&new, path, admin.socket_mode, group, lock);
         if opened.is_err() {
             // It may not have come to be.
             let _ = fs::remove_file(&new);
@@ -103,15 +119,73 @@ impl Drop for SocketFile {
     }
 }
 
+impl Drop for SocketLock {
+    fn drop(&mut self) {
+        // It is still locked; whoever opened it meanwhile sees that it is not there any more.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+impl SocketLock {
+    fn take(socket: &Path) -> Result<Self, SocketError> {
+        let mut path = socket.to_owned().into_os_string();
+        path.push(".lock");
+        let path = PathBuf::from(path);
+        let refused = |errno: Errno| SocketError::Refused {
+            path: path.clone(),
+            step: "lock it",
+            error: errno.into(),
+        };
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        loop {
+            let file = open(&path, flags, Mode::RUSR | Mode::WUSR).map_err(refused)?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(Errno::WOULDBLOCK) => return Err(SocketError::Taken(socket.to_owned())),
+                Err(errno) => return Err(refused(errno)),
+            }
+            let locked = fstat(&file).map_err(refused)?;
+            let is_it = |there: rustix::fs::Stat| {
+                (there.st_dev, there.st_ino) == (locked.st_dev, locked.st_ino)
+            };
+            // Otherwise the one who had it has removed it since it was opened.
+            if lstat(&path).is_ok_and(is_it) {
+                return Ok(Self { path, _file: file });
+            }
+        }
+    }
+}
+
+/// That nobody serves at `path` who knows nothing of the lock.
 fn check_free(path: &Path) -> Result<(), SocketError> {
     match fs::symlink_metadata(path) {
-        Err(_) => Ok(()),
-        Ok(file) if !file.file_type().is_socket() => Err(SocketError::Foreign(path.to_owned())),
-        Ok(_) => match UnixStream::connect(path) {
-            Ok(_) => Err(SocketError::Taken(path.to_owned())),
-            Err(_) => Ok(()),
-        },
+        Err(_) => return Ok(()),
+        Ok(file) if !file.file_type().is_socket() => {
+            return Err(SocketError::Foreign(path.to_owned()));
+        }
+        Ok(_) => {}
     }
+    let asked = || -> rustix::io::Result<()> {
+        let socket = new_socket()?;
+        connect(&socket, &SocketAddrUnix::new(path)?)
+    };
+    match asked() {
+        // That its queue is full says that somebody listens, though they may hang.
+        Ok(()) | Err(Errno::AGAIN) => Err(SocketError::Taken(path.to_owned())),
+        Err(Errno::CONNREFUSED | Errno::NOENT) => Ok(()),
+        Err(errno) => Err(SocketError::Refused {
+            path: path.to_owned(),
+            step: "see whether somebody serves there",
+            error: errno.into(),
+        }),
+    }
+}
+
+/// A unix socket that makes nobody wait.
+fn new_socket() -> rustix::io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
 }
 
 fn listen_at(
@@ -119,6 +193,7 @@ fn listen_at(
     path: &Path,
     mode: u32,
     group: Option<u32>,
+    lock: Arc<SocketLock>,
 ) -> Result<UnixSocket, SocketError> {
     let refused = |step| {
         move |error: io::Error| SocketError::Refused {
@@ -127,9 +202,8 @@ fn listen_at(
             error,
         }
     };
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let bound = || -> io::Result<_> {
-        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        let socket = new_socket()?;
         bind_at(&socket, new)?;
         Ok(socket)
     };
@@ -150,6 +224,7 @@ fn listen_at(
         file: SocketFile {
             path: path.to_owned(),
             inode,
+            _lock: lock,
         },
     })
 }
@@ -244,11 +319,65 @@ mod tests {
             let path = above.join(&file_name);
             assert_eq!(path.as_os_str().len(), SOCKET_PATH_AT_MOST);
             let socket = UnixSocket::open(&admin(&path, 0o600)).expect("it fits");
-            UnixStream::connect(&path).expect("it is listened on");
+            std::os::unix::net::UnixStream::connect(&path).expect("it is listened on");
             drop(socket);
             fs::remove_dir(above).expect("nothing is left in it");
         }
         fs::remove_dir(directory).expect("nothing is left in it");
+    }
+
+    /// Those who start at once, after one that was killed.
+    #[test]
+    fn of_many_that_start_at_once_one_has_the_socket() {
+        const STARTS: usize = 8;
+        let path = path("many.sock");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .expect("a runtime");
+        for _ in 0..30 {
+            drop(std::os::unix::net::UnixListener::bind(&path).expect("no socket is there"));
+            let together = std::sync::Barrier::new(STARTS);
+            let open = || {
+                let _inside = runtime.enter();
+                together.wait();
+                UnixSocket::open(&admin(&path, 0o600))
+            };
+            let opened: Vec<_> = std::thread::scope(|scope| {
+                let starts: Vec<_> = (0..STARTS).map(|_| scope.spawn(open)).collect();
+                let ended = starts.into_iter().map(|start| start.join());
+                ended.map(|opened| opened.expect("no panic")).collect()
+            });
+            let served = opened.iter().filter(|opened| opened.is_ok()).count();
+            assert_eq!(served, 1, "{opened:?}");
+            let told = opened.iter().filter_map(|opened| opened.as_ref().err());
+            assert!(
+                told.into_iter()
+                    .all(|error| matches!(error, SocketError::Taken(_)))
+            );
+            drop(opened);
+            assert!(!path.exists());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_start_beside_one_that_hangs_is_told_at_once() {
+        let path = path("hung.sock");
+        let hung = new_socket().expect("a socket");
+        bind(&hung, &SocketAddrUnix::new(&path).expect("short")).expect("a fresh name");
+        listen(&hung, 1).expect("a bound socket");
+        let address = SocketAddrUnix::new(&path).expect("short");
+        let mut waiting = Vec::new();
+        loop {
+            let client = new_socket().expect("a socket");
+            match connect(&client, &address) {
+                Ok(()) => waiting.push(client),
+                Err(errno) => break assert_eq!(errno, Errno::AGAIN),
+            }
+        }
+        let refused = UnixSocket::open(&admin(&path, 0o600));
+        assert!(matches!(refused, Err(SocketError::Taken(_))), "{refused:?}");
+        fs::remove_file(&path).expect("own file");
     }
 
     #[test]

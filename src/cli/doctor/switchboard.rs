@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    os::unix::fs::MetadataExt,
     time::{Duration, SystemTime},
 };
 
@@ -98,6 +99,11 @@ fn state_dir(switchboard: &Switchboard) -> Finding {
     let check = "switchboard.state_dir";
     let path = switchboard.state_dir.display();
     match fs::metadata(&switchboard.state_dir) {
+        Ok(found) if found.is_dir() && found.mode() & 0o002 != 0 => Finding::bad(
+            check,
+            format!("everybody may write in {path}"),
+            "make it private to the user of the proxy: chmod 0700",
+        ),
         Ok(found) if found.is_dir() => Finding::good(check, format!("{path} is there")),
         Ok(_) => Finding::bad(
             check,

@@ -2,26 +2,40 @@
 //!
 //! One file in one directory, replaced as a whole: written beside, flushed, renamed, the directory
 //! flushed. It says its version and a checksum; a file that is not as it was written is put aside
-//! under another name and never read again, so damage costs what was kept and nothing else. One
-//! process at a time has the directory.
+//! under another name and never read again, so damage costs what was kept and nothing else.
+//!
+//! One process at a time has the directory, and all it does there it does in the directory that it has
+//! locked, whatever has become of the path. Nobody but its user and root may be able to write there:
+//! who can, decides which port leads to whom.
 
 mod document;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{DirBuilder, File},
     io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::{fd::OwnedFd, unix::fs::DirBuilderExt},
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{
+        AtFlags, FileType, FlockOperation, Mode, OFlags, Stat, flock, fstat, open, openat,
+        renameat, stat, statat, unlinkat,
+    },
+    io::Errno,
+    process::{getegid, geteuid},
+};
 
 pub use document::{Damage, Kept, Record};
 
 /// The file.
 const FILE: &str = "ports.state";
+
+/// The one that takes its place.
+const NEW_FILE: &str = "ports.state.new";
 
 /// No state is this long.
 const LONGEST: u64 = 64 << 20;
@@ -32,6 +46,14 @@ pub enum StateError {
     /// Another process has it.
     #[error("{}: another process uses this state directory", .0.display())]
     InUse(PathBuf),
+    /// Somebody else could change what is kept.
+    #[error("{}: {why}", path.display())]
+    Unsafe {
+        /// The directory.
+        path: PathBuf,
+        /// Who could, and what would do.
+        why: String,
+    },
     /// The kernel refused something.
     #[error("{}: {what}: {error}", path.display())]
     Io {
@@ -65,15 +87,69 @@ pub enum Found {
 pub struct StateDir {
     path: PathBuf,
     /// Locked as long as it is open.
-    directory: File,
+    directory: Mutex<File>,
 }
 
-fn failed<T>(result: io::Result<T>, what: &'static str, path: &Path) -> Result<T, StateError> {
+fn failed<T, E: Into<io::Error>>(
+    result: Result<T, E>,
+    what: &'static str,
+    path: &Path,
+) -> Result<T, StateError> {
     result.map_err(|error| StateError::Io {
         what,
         path: path.to_owned(),
-        error,
+        error: error.into(),
     })
+}
+
+/// Makes the directory if there is none, and locks it.
+fn take(path: &Path) -> Result<File, StateError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    failed(made, "cannot be made", path)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = failed(open(path, flags, Mode::empty()), "cannot be opened", path)?;
+    let found = failed(fstat(&directory), "cannot be looked at", path)?;
+    if let Some(why) = objection(&found, geteuid().as_raw(), getegid().as_raw()) {
+        let path = path.to_owned();
+        return Err(StateError::Unsafe { path, why });
+    }
+    match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(directory.into()),
+        Err(Errno::WOULDBLOCK) => Err(StateError::InUse(path.to_owned())),
+        Err(error) => failed(Err(error), "cannot be locked", path),
+    }
+}
+
+/// Why a directory is not fit to keep anything, for a process of that user and group.
+fn objection(found: &Stat, user: u32, group: u32) -> Option<String> {
+    let mode = found.st_mode & 0o7777;
+    let would_do = "it has to belong to the user of the proxy, with mode 0700";
+    if ![0, user].contains(&found.st_uid) {
+        let owner = found.st_uid;
+        return Some(format!("belongs to the user {owner}; {would_do}"));
+    }
+    if mode & 0o002 != 0 {
+        return Some(format!(
+            "everybody may write there (mode {mode:04o}); {would_do}"
+        ));
+    }
+    // The group of the process itself is how a package lets it write where root is the owner.
+    if mode & 0o020 != 0 && ![0, group].contains(&found.st_gid) {
+        let members = found.st_gid;
+        return Some(format!(
+            "the group {members} may write there (mode {mode:04o}); {would_do}"
+        ));
+    }
+    None
+}
+
+/// Whether the path leads to that very directory.
+fn is_at(path: &Path, directory: &File) -> bool {
+    let identity = |found: Stat| (found.st_dev, found.st_ino);
+    match (stat(path), fstat(directory)) {
+        (Ok(there), Ok(here)) => identity(there) == identity(here),
+        _ => false,
+    }
 }
 
 impl StateDir {
@@ -81,19 +157,12 @@ impl StateDir {
     ///
     /// # Errors
     ///
-    /// Another process has it, or it cannot be made or opened.
+    /// Another process has it, others may write there, or it cannot be made or opened.
     pub fn open(path: &Path) -> Result<Self, StateError> {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-        failed(made, "cannot be made", path)?;
-        let directory = failed(File::open(path), "cannot be opened", path)?;
-        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self {
-                path: path.to_owned(),
-                directory,
-            }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(StateError::InUse(path.to_owned())),
-            Err(error) => failed(Err(error.into()), "cannot be locked", path),
-        }
+        Ok(Self {
+            path: path.to_owned(),
+            directory: Mutex::new(take(path)?),
+        })
     }
 
     /// What was kept.
@@ -102,51 +171,84 @@ impl StateDir {
     ///
     /// The file cannot be read, or a damaged one not be put aside.
     pub fn load(&self) -> Result<Found, StateError> {
+        let directory = self
+            .directory
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let path = self.path.join(FILE);
-        let mut bytes = Vec::new();
-        let read = File::open(&path).and_then(|file| file.take(LONGEST).read_to_end(&mut bytes));
-        match read {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
-            read => failed(read, "cannot be read", &path)?,
+        // A pipe of that name would be waited for.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match openat(&*directory, FILE, flags, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(Found::Nothing),
+            file => failed(file, "cannot be opened", &path)?,
         };
-        match document::read(&bytes) {
-            Ok(record) => Ok(Found::Record(record)),
-            Err(damage) => {
-                let aside = self.aside();
-                failed(fs::rename(&path, &aside), "cannot be put aside", &path)?;
-                Ok(Found::Damaged { damage, aside })
+        let mut bytes = Vec::new();
+        let damage = match is_file(&file) {
+            false => Damage::Strange,
+            true => {
+                let read = File::from(file).take(LONGEST).read_to_end(&mut bytes);
+                failed(read, "cannot be read", &path)?;
+                match document::read(&bytes) {
+                    Ok(record) => return Ok(Found::Record(record)),
+                    Err(damage) => damage,
+                }
             }
-        }
-    }
-
-    /// A name that no file has; the hundredth damaged one replaces the ninety-ninth.
-    fn aside(&self) -> PathBuf {
-        let name = |number| self.path.join(format!("{FILE}.damaged-{number}"));
-        let free = (1..100).map(name).find(|path| !path.exists());
-        free.unwrap_or_else(|| name(99))
+        };
+        let aside = aside(&directory);
+        let moved = renameat(&*directory, FILE, &*directory, &aside);
+        failed(moved, "cannot be put aside", &path)?;
+        Ok(Found::Damaged {
+            damage,
+            aside: self.path.join(aside),
+        })
     }
 
     /// Keeps `record` in place of what was kept before; when this returns, it outlives a crash of
-    /// the machine.
+    /// the machine. A directory that has been removed is made again.
     ///
     /// # Errors
     ///
     /// What failed. What was kept before is still kept then.
     pub fn save(&self, record: &Record) -> Result<(), StateError> {
-        let (new, path) = (self.path.join(format!("{FILE}.new")), self.path.join(FILE));
+        let mut directory = self
+            .directory
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if !is_at(&self.path, &directory) {
+            // It was removed, and may be another process's by now.
+            *directory = take(&self.path)?;
+        }
+        let new = self.path.join(NEW_FILE);
         let bytes = document::write(record);
-        let written = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&new)
-            .and_then(|mut file| {
-                file.write_all(&bytes)?;
-                file.sync_all()
-            });
-        failed(written, "cannot be written", &new)?;
-        failed(fs::rename(&new, &path), "cannot be replaced", &path)?;
-        failed(self.directory.sync_all(), "cannot be flushed", &self.path)
+        failed(write_new(&directory, &bytes), "cannot be written", &new)?;
+        let renamed = renameat(&*directory, NEW_FILE, &*directory, FILE);
+        failed(renamed, "cannot be replaced", &self.path.join(FILE))?;
+        failed(directory.sync_all(), "cannot be flushed", &self.path)
     }
+}
+
+fn is_file(file: &OwnedFd) -> bool {
+    fstat(file).is_ok_and(|found| FileType::from_raw_mode(found.st_mode).is_file())
+}
+
+/// A name that no file has; the hundredth damaged one replaces the ninety-ninth.
+fn aside(directory: &File) -> String {
+    let name = |number| format!("{FILE}.damaged-{number}");
+    let is_free = |name: &String| statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).is_err();
+    let free = (1..100).map(name).find(is_free);
+    free.unwrap_or_else(|| name(99))
+}
+
+/// Writes the file that is to take the place of the one before, and nothing that was there already.
+fn write_new(directory: &File, bytes: &[u8]) -> io::Result<()> {
+    match unlinkat(directory, NEW_FILE, AtFlags::empty()) {
+        // What a process left behind that did not get further.
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mode = Mode::RUSR | Mode::WUSR;
+    let mut file = File::from(openat(directory, NEW_FILE, flags, mode)?);
+    file.write_all(bytes)?;
+    file.sync_all()
 }

@@ -1,4 +1,8 @@
-use std::time::{Duration, UNIX_EPOCH};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    time::{Duration, UNIX_EPOCH},
+};
 
 use proptest::prelude::*;
 
@@ -117,6 +121,91 @@ fn what_is_half_written_replaces_nothing() {
         state.load().expect("readable"),
         Found::Record(Record::default())
     );
+}
+
+#[test]
+fn what_others_planted_is_not_written_through() {
+    let place = Place::new("planted");
+    let state = StateDir::open(&place.0).expect("a directory");
+    let victim = place.0.join("victim");
+    fs::write(&victim, "precious").expect("own file");
+    symlink(&victim, place.0.join(NEW_FILE)).expect("own directory");
+    state.save(&record()).expect("writable");
+    assert_eq!(fs::read_to_string(&victim).expect("there"), "precious");
+    assert_eq!(state.load().expect("readable"), Found::Record(record()));
+}
+
+#[test]
+fn what_is_no_file_is_put_aside_without_waiting_for_it() {
+    let place = Place::new("pipe");
+    let state = StateDir::open(&place.0).expect("a directory");
+    let mode = Mode::RUSR | Mode::WUSR;
+    rustix::fs::mkfifoat(rustix::fs::CWD, place.0.join(FILE), mode).expect("own directory");
+    assert!(matches!(state.load(), Ok(Found::Damaged { .. })));
+    assert_eq!(state.load().expect("readable"), Found::Nothing);
+}
+
+#[test]
+fn a_directory_that_others_may_write_to_is_refused() {
+    let place = Place::new("open");
+    drop(StateDir::open(&place.0).expect("a directory"));
+    for mode in [0o777, 0o1777, 0o702] {
+        fs::set_permissions(&place.0, fs::Permissions::from_mode(mode)).expect("own directory");
+        let refused = StateDir::open(&place.0).expect_err("others may write");
+        let text = refused.to_string();
+        assert!(text.contains(&format!("mode {mode:04o}")), "{text}");
+    }
+    fs::set_permissions(&place.0, fs::Permissions::from_mode(0o755)).expect("own directory");
+    StateDir::open(&place.0).expect("private again");
+}
+
+#[test]
+fn whose_a_directory_has_to_be() {
+    let place = Place::new("whose");
+    drop(StateDir::open(&place.0).expect("a directory"));
+    let mut found = stat(&place.0).expect("it is there");
+    let mut fits = |owner: u32, group: u32, mode: u32| {
+        (found.st_uid, found.st_gid, found.st_mode) = (owner, group, mode);
+        objection(&found, 7, 8).is_none()
+    };
+    for (owner, group, mode, expected) in [
+        (7, 9, 0o700, true),
+        (0, 9, 0o755, true),
+        (6, 8, 0o700, false),
+        (7, 8, 0o770, true),
+        (0, 8, 0o2770, true),
+        (0, 0, 0o775, true),
+        (7, 9, 0o775, false),
+    ] {
+        assert_eq!(
+            fits(owner, group, mode),
+            expected,
+            "{owner}:{group} {mode:o}"
+        );
+    }
+}
+
+#[test]
+fn a_directory_that_is_made_again_is_still_one_processs() {
+    let place = Place::new("again");
+    let first = StateDir::open(&place.0).expect("a directory");
+    first.save(&record()).expect("writable");
+    fs::remove_dir_all(&place.0).expect("own directory");
+    let second = StateDir::open(&place.0).expect("a new one");
+    second.save(&Record::default()).expect("writable");
+    assert!(matches!(first.save(&record()), Err(StateError::InUse(_))));
+    let kept = second.load().expect("readable");
+    assert_eq!(kept, Found::Record(Record::default()));
+    drop(second);
+    // Whoever is there alone goes on, and has the directory that is there now.
+    first.save(&record()).expect("nobody else has it");
+    assert!(matches!(
+        StateDir::open(&place.0),
+        Err(StateError::InUse(_))
+    ));
+    fs::remove_dir_all(&place.0).expect("own directory");
+    first.save(&record()).expect("it is made again");
+    assert_eq!(first.load().expect("readable"), Found::Record(record()));
 }
 
 proptest! {
