@@ -9,6 +9,7 @@
 pub mod admin;
 pub mod cli;
 pub mod config;
+pub mod files;
 pub mod lifecycle;
 pub mod limit;
 pub mod listen;

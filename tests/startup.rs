@@ -10,8 +10,14 @@ use std::{
     process::{Command, Output},
 };
 
+use rustix::{
+    fs::{CWD, Mode, mkfifoat},
+    process::Signal,
+};
+
 use harness::{
     Peer, Proxy, Setup, Target, TempDir, config,
+    hung::HungDir,
     lab::Netns,
     mapping, ports, process,
     proxy::{PROGRAM, as_user, wrapped},
@@ -154,6 +160,43 @@ fn a_directory_is_no_file() {
 #[test]
 fn an_empty_file_lacks_its_version() {
     says(&run_file(""), NOT_VALID, &["version"]);
+}
+
+#[test]
+fn a_fifo_is_no_file_and_not_waited_for() {
+    let dir = TempDir::new();
+    let file = dir.join("proxy.toml");
+    mkfifoat(CWD, &file, Mode::RUSR | Mode::WUSR).expect("own directory");
+    for command in ["run", "check"] {
+        let output = run(&[command, "--config", text(&file)]);
+        says(&output, NOT_VALID, &[text(&file), "FIFO"]);
+    }
+}
+
+/// A SIGHUP that nobody has asked to be told of ends a process.
+#[test]
+fn signals_are_heard_before_the_first_file_is_read() {
+    if !require(&[Need::Root, Need::Tool("mount")]) {
+        return;
+    }
+    let dir = TempDir::new();
+    let file = dir.write("proxy.toml", one_mapping(ports::free()));
+    let Some(_hung) = HungDir::over(dir.path()) else {
+        return;
+    };
+    let mut proxy = process::Running::start(Command::new(PROGRAM).args([
+        "run",
+        "--admin",
+        "off",
+        "--config",
+        text(&file),
+    ]));
+    wait_until("the file to be read", || {
+        process::has_thread(proxy.id(), "files")
+    });
+    proxy.signal(Signal::HUP);
+    proxy.signal(Signal::TERM);
+    assert_eq!(proxy.wait().code(), Some(0));
 }
 
 #[test]

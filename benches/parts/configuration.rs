@@ -52,7 +52,7 @@ pub fn reload(c: &mut Criterion) {
         };
         let mut memory = Memory::default();
         let mut in_force = source
-            .load_again(&overrides, &Table::default(), &mut memory)
+            .understand(source.content(), &overrides, &Table::default(), &mut memory)
             .expect("a valid file");
         let mut written = 0;
         group.bench_function(BenchmarkId::new("one changed", count), |b| {
@@ -63,7 +63,7 @@ pub fn reload(c: &mut Criterion) {
                 },
                 |()| {
                     let next = source
-                        .load_again(&overrides, &in_force.1, &mut memory)
+                        .understand(source.content(), &overrides, &in_force.1, &mut memory)
                         .expect("a valid file");
                     assert_eq!(diff(&in_force.1, &next.1).changed.len(), 1);
                     in_force = next;

@@ -1,12 +1,6 @@
 //! From the bytes of a file to TOML: whatever keeps a file from being read at all.
 
-use std::{
-    collections::HashSet,
-    fs::File,
-    io::{self, Read},
-    path::Path,
-    sync::Arc,
-};
+use std::{collections::HashSet, path::Path, sync::Arc};
 
 use toml::de::DeTable;
 
@@ -18,36 +12,31 @@ use super::{
     report::Report,
     sections,
 };
+use crate::files::{self, FileError};
 
-/// No configuration is this long; `/dev/zero` is.
-const LONGEST: usize = 64 << 20;
+/// No configuration is longer, in bytes: it is room for a mapping on each of the public addresses that
+/// there may be.
+pub(crate) const LONGEST: u64 = 32 << 20;
 
 /// Reads the file `path` as far as it can be read.
 pub(crate) fn read(path: &Path) -> Draft {
-    read_again(path, &mut Memory::default())
+    read_content(files::read(path, LONGEST), path, &mut Memory::default())
 }
 
-/// Reads the file `path` as far as it can be read, and no more of it than `memory` needs.
-pub(crate) fn read_again(path: &Path, memory: &mut Memory) -> Draft {
-    match bytes_of(path) {
+/// Reads what was found in the file `path` as far as it can be read, and no more of it than `memory`
+/// needs.
+pub(crate) fn read_content(
+    content: Result<Vec<u8>, FileError>,
+    path: &Path,
+    memory: &mut Memory,
+) -> Draft {
+    match content {
         Ok(bytes) => read_bytes(&bytes, path, memory),
         Err(error) => Draft::of_problems(vec![Problem::Unreadable {
             path: Arc::new(path.to_owned()),
             error,
         }]),
     }
-}
-
-fn bytes_of(path: &Path) -> io::Result<Vec<u8>> {
-    let file = File::open(path)?;
-    let expected = file.metadata()?.len().min(LONGEST as u64);
-    let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or_default() + 1);
-    file.take(LONGEST as u64 + 1).read_to_end(&mut bytes)?;
-    if bytes.len() > LONGEST {
-        let why = format!("longer than {} MiB", LONGEST >> 20);
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
-    }
-    Ok(bytes)
 }
 
 pub(super) fn read_bytes(bytes: &[u8], path: &Path, memory: &mut Memory) -> Draft {

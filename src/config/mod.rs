@@ -30,7 +30,7 @@ use std::path::Path;
 pub(crate) use address::{LISTEN, Listen, TARGET, Target, own_listen, pair};
 pub use document::{Document, RouteRange, route_ranges};
 pub(crate) use draft::{Draft, reserved};
-pub(crate) use file::{read, read_again, read_text};
+pub(crate) use file::{LONGEST, read, read_content, read_text};
 pub use listing::{Setting, Settings};
 pub use memory::Memory;
 pub use problem::{ConfigErrors, Fault, Problem};

@@ -1,9 +1,9 @@
 //! What is wrong with a configuration: every problem with its place, the key and what would do.
 
-use std::{fmt, io, mem::discriminant, path::PathBuf, sync::Arc};
+use std::{fmt, mem::discriminant, path::PathBuf, sync::Arc};
 
 use crate::{
-    os_error::in_words,
+    files::FileError,
     table::{Conflict, Origin},
 };
 
@@ -11,12 +11,12 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
     /// The file cannot be read.
-    #[error("{}: {}", path.display(), in_words(error))]
+    #[error("{}: {error}", path.display())]
     Unreadable {
         /// The file as the operator named it.
         path: Arc<PathBuf>,
         /// Why.
-        error: io::Error,
+        error: FileError,
     },
     /// A key, or the text around it, is not right.
     #[error("{origin}: {}{fault}", Prefix(key))]

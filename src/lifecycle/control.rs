@@ -3,12 +3,11 @@
 use std::{
     collections::{HashMap, HashSet},
     convert::Infallible,
-    sync::{
-        Arc,
-        mpsc::{self, RecvTimeoutError},
-    },
+    sync::Arc,
     time::Duration,
 };
+
+use tokio::{sync::mpsc, time::timeout};
 
 use crate::{
     listen::{Change, ListenError, Listeners, check_transparent},
@@ -76,7 +75,7 @@ impl Control {
     /// # Errors
     ///
     /// Every listener that could not be opened. Nothing has changed then.
-    pub fn apply(
+    pub async fn apply(
         &mut self,
         table: Table,
         returns: &dyn Fn(&MappingName) -> bool,
@@ -100,12 +99,12 @@ impl Control {
         self.retire(&diff, &table);
         self.shared.table.store(Arc::new(table));
         self.shared.holds.store(Arc::new(holds));
-        self.close(&diff.removed);
+        self.close(&diff.removed).await;
         for change in &diff.changed {
             self.listeners.adjust(&change.new);
         }
-        self.place(opened, &touched);
-        self.tell_sessions(session_changes(&diff));
+        self.place(opened, &touched).await;
+        self.tell_sessions(session_changes(&diff)).await;
         Ok(diff.summary())
     }
 
@@ -147,7 +146,7 @@ impl Control {
     /// # Errors
     ///
     /// Every listener that could not be opened again. Nothing has changed then.
-    pub fn hold(
+    pub async fn hold(
         &mut self,
         mapping: &MappingName,
         hold: Option<Hold>,
@@ -162,18 +161,18 @@ impl Control {
             .listeners
             .prepare(self.missing(&touched, &holds), &[])?;
         self.shared.holds.store(Arc::new(holds));
-        self.place(opened, &touched);
+        self.place(opened, &touched).await;
         Ok(())
     }
 
     /// Has the live sessions of a mapping end within a time, or lifts what was said of that before.
-    pub fn drain_sessions(&self, mapping: &MappingName, within: Option<Duration>) {
+    pub async fn drain_sessions(&self, mapping: &MappingName, within: Option<Duration>) {
         let drain = SessionChange::Drain(within);
         let routes = self.routes_of(mapping);
         let changes = routes
             .iter()
             .map(|route| (route.listen, (mapping.clone(), drain.clone())));
-        self.tell_sessions(changes.collect());
+        self.tell_sessions(changes.collect()).await;
     }
 
     fn routes_of(&self, mapping: &MappingName) -> Vec<Arc<Route>> {
@@ -195,13 +194,14 @@ impl Control {
 
     /// Hands new listeners to workers and brings those of `routes` that exist in step with the
     /// holds in force.
-    fn place(&mut self, opened: Change, routes: &[Arc<Route>]) {
+    async fn place(&mut self, opened: Change, routes: &[Arc<Route>]) {
         let holds = self.shared.holds.load_full();
         let hold = |route: &Route| holds.get(&route.mapping.name).copied();
+        let mut drained = Vec::new();
         for route in routes {
             match (hold(route), self.placed.get_mut(&route.listen)) {
                 (_, None) => {}
-                (Some(Hold::Drained), Some(_)) => self.close(std::slice::from_ref(route)),
+                (Some(Hold::Drained), Some(_)) => drained.push(Arc::clone(route)),
                 (hold, Some(placed)) => {
                     let held = hold.is_some();
                     if placed.held != held {
@@ -211,6 +211,7 @@ impl Control {
                 }
             }
         }
+        self.close(&drained).await;
         for opened in self.listeners.commit(opened) {
             let addr = opened.route.listen;
             let worker = self.next_worker % self.front;
@@ -225,10 +226,10 @@ impl Control {
         }
     }
 
-    /// Stops accepting for routes; what waits in their queues is served first. Returns when the
+    /// Stops accepting for routes; what waits in their queues is served first. Returns when all the
     /// sockets are closed: the next change may want the ports again.
-    fn close(&mut self, routes: &[Arc<Route>]) {
-        let (holding, closed) = mpsc::channel();
+    async fn close(&mut self, routes: &[Arc<Route>]) {
+        let (holding, closed) = mpsc::channel(1);
         for route in routes {
             self.listeners.remove(&route.listen);
             if let Some(placed) = self.placed.remove(&route.listen) {
@@ -237,15 +238,15 @@ impl Control {
             }
         }
         drop(holding);
-        wait_for(&closed, "removed listeners are not closed yet");
+        wait_for(closed, "removed listeners are not closed yet").await;
     }
 
-    fn tell_sessions(&self, changes: SessionChanges) {
+    async fn tell_sessions(&self, changes: SessionChanges) {
         if changes.is_empty() {
             return;
         }
         let changes = Arc::new(changes);
-        self.hold_sessions();
+        self.hold_sessions().await;
         for worker in &self.workers {
             worker.send(Command::Apply(Arc::clone(&changes)));
             worker.send(Command::Move);
@@ -253,16 +254,17 @@ impl Control {
     }
 
     /// Has every session stay with its worker, so that a command to all of them reaches each once.
-    fn hold_sessions(&self) {
-        let (holding, stayed) = mpsc::channel();
+    async fn hold_sessions(&self) {
+        let (holding, stayed) = mpsc::channel(1);
         for worker in &self.workers {
             worker.send(Command::Stay(holding.clone()));
         }
         drop(holding);
         wait_for(
-            &stayed,
+            stayed,
             "sessions may move between workers and miss a change",
-        );
+        )
+        .await;
     }
 
     /// How many listeners are open.
@@ -271,8 +273,8 @@ impl Control {
     }
 
     /// Stops accepting and lets the workers end with their last session.
-    pub fn drain(&mut self) {
-        self.hold_sessions();
+    pub async fn drain(&mut self) {
+        self.hold_sessions().await;
         for worker in &self.workers {
             worker.send(Command::Drain);
         }
@@ -304,9 +306,10 @@ impl Control {
     }
 }
 
-/// Waits until all workers have let go of the sender; nothing is ever sent.
-fn wait_for(done: &mpsc::Receiver<Infallible>, otherwise: &str) {
-    if let Err(RecvTimeoutError::Timeout) = done.recv_timeout(WAIT_AT_MOST) {
+/// Waits until all workers have let go of the sender; nothing is ever sent. The rest of the control
+/// plane goes on meanwhile.
+async fn wait_for(mut done: mpsc::Receiver<Infallible>, otherwise: &str) {
+    if timeout(WAIT_AT_MOST, done.recv()).await.is_err() {
         tracing::warn!("a worker is busy: {otherwise}");
     }
 }

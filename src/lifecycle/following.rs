@@ -62,7 +62,7 @@ async fn client_of(settings: &ClientSettings, board: &Board) -> Client {
     let mut said = String::new();
     loop {
         let availability = Arc::clone(&board.availability);
-        match Client::noting(settings, Patience::default(), availability) {
+        match Client::open(settings, Patience::default(), availability).await {
             Ok(client) => {
                 board.set_unusable(None);
                 return client;

@@ -64,13 +64,13 @@ impl Forwarding {
     /// # Errors
     ///
     /// Every listener that could not be opened, in words. Nothing has changed then.
-    pub fn load(&mut self, config: &Config) -> Result<Summary, String> {
+    pub async fn load(&mut self, config: &Config) -> Result<Summary, String> {
         let reserved = reserved(config);
         let jobs = match &config.switchboard {
             Some(switchboard) => still_wanted(&self.jobs, switchboard),
             None => Vec::new(),
         };
-        let applied = self.try_apply(&config.mappings, jobs, &reserved);
+        let applied = self.try_apply(&config.mappings, jobs, &reserved).await;
         let (summary, jobs, lost) = applied.map_err(|failed| failed.why)?;
         for lost in lost {
             let (mapping, why) = (lost.mapping, lost.why);
@@ -84,13 +84,17 @@ impl Forwarding {
 
     /// Puts the mappings of jobs into force, those of the file untouched, and says which of them
     /// could not be.
-    pub fn expose(&mut self, jobs: Vec<MappingSpec>, knowledge: Arc<Knowledge>) -> Vec<NotOpened> {
+    pub async fn expose(
+        &mut self,
+        jobs: Vec<MappingSpec>,
+        knowledge: Arc<Knowledge>,
+    ) -> Vec<NotOpened> {
         self.knowledge = knowledge;
         let (file, reserved) = (
             std::mem::take(&mut self.file),
             std::mem::take(&mut self.reserved),
         );
-        let applied = self.try_apply(&file, jobs, &reserved);
+        let applied = self.try_apply(&file, jobs, &reserved).await;
         (self.file, self.reserved) = (file, reserved);
         match applied {
             Ok((_, jobs, lost)) => {
@@ -114,7 +118,7 @@ impl Forwarding {
     }
 
     /// Applies both halves, with as few mappings of jobs left out as it takes.
-    fn try_apply(
+    async fn try_apply(
         &mut self,
         file: &[MappingSpec],
         mut jobs: Vec<MappingSpec>,
@@ -131,7 +135,7 @@ impl Forwarding {
             };
             let before = jobs.len();
             let why = match Table::build(&specs, &self.control.table(), &around) {
-                Ok(table) => match self.apply(table) {
+                Ok(table) => match self.apply(table).await {
                     Ok(summary) => return Ok((summary, jobs, lost)),
                     Err(errors) => {
                         leave_out(&mut jobs, &mut lost, |spec| unopened(spec, &errors));
@@ -149,14 +153,14 @@ impl Forwarding {
         }
     }
 
-    fn apply(&mut self, table: Table) -> Result<Summary, Vec<ListenError>> {
+    async fn apply(&mut self, table: Table) -> Result<Summary, Vec<ListenError>> {
         let knowledge = Arc::clone(&self.knowledge);
         // A job that comes and goes is the same job: what an operator did to its mapping stays.
         let returns = |name: &MappingName| {
             let job = Switchboard::job_in(name.as_str()).and_then(JobId::parse);
             job.is_some_and(|job| knowledge.jobs.contains_key(&job))
         };
-        self.control.apply(table, &returns)
+        self.control.apply(table, &returns).await
     }
 }
 

@@ -62,12 +62,22 @@ impl Jobs {
         Some(Arc::clone(&running.settings.borrow()))
     }
 
-    /// Takes what `wanted` needs and is not there yet.
+    /// Whether nothing runs yet, so that the state of the ports has to be opened first.
+    pub fn is_idle(&self) -> bool {
+        self.running.is_none()
+    }
+
+    /// Takes what `wanted` needs and is not there yet; `exposing` is what came of opening the state
+    /// of the ports.
     ///
     /// # Errors
     ///
     /// What cannot be had, in words. Nothing has changed then.
-    pub async fn prepare(&self, wanted: Option<&Switchboard>) -> Result<Prepared, String> {
+    pub async fn prepare(
+        &self,
+        wanted: Option<&Switchboard>,
+        exposing: Option<Result<Exposing, String>>,
+    ) -> Result<Prepared, String> {
         let current = self.current();
         let mut prepared = Prepared {
             exposing: None,
@@ -85,9 +95,7 @@ impl Jobs {
             prepared.lookup = Some(open_own(&addr).map_err(failed)?);
         }
         if current.is_none() {
-            let exposing = Exposing::new(Arc::new(wanted.clone()), Arc::clone(&self.board));
-            let failed = |error| format!("switchboard.state_dir: {error}");
-            prepared.exposing = Some(exposing.map_err(failed)?);
+            prepared.exposing = exposing.transpose()?;
         }
         Ok(prepared)
     }

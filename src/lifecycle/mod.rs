@@ -11,6 +11,7 @@ mod following;
 mod forwarding;
 mod jobs;
 mod limits;
+mod loading;
 mod run;
 mod setup;
 mod signals;

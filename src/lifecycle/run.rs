@@ -18,9 +18,10 @@ use tokio::{
 use super::{
     control::Control,
     echo,
-    exposing::Proposal,
+    exposing::{Exposing, Proposal},
     forwarding::{Forwarding, list},
     jobs::Jobs,
+    loading::{self, Loading, Read, Reader},
     setup::{open_admin, sessions_wanted, take_budget, worker_count},
     signals::{Signals, outlive_file_size_limit},
     systemd, ticker,
@@ -78,8 +79,41 @@ pub enum RunError {
 ///
 /// Why it could not start, or what failed.
 pub fn run(source: &Source, overrides: &Overrides) -> Result<(), RunError> {
-    let mut memory = Memory::default();
-    let (config, table) = source.load_again(overrides, &Table::default(), &mut memory)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| start_failed("cannot start the control plane", &error))?;
+    let mut queue = None;
+    let result = runtime.block_on(load_and_run(source, overrides, &mut queue));
+    // A name that is being looked up, or anything else that does not answer, holds up nobody.
+    runtime.shutdown_background();
+    if let Some(queue) = queue {
+        queue.close(LOG_GRACE);
+    }
+    result
+}
+
+/// Leaves the queue of the log, once there is one, in `log_queue`.
+async fn load_and_run(
+    source: &Source,
+    overrides: &Overrides,
+    log_queue: &mut Option<Arc<LogQueue<SessionLine>>>,
+) -> Result<(), RunError> {
+    let started = (time::Instant::now(), SystemTime::now());
+    // From here on a signal is heard: a reload that is asked for while the file is read the first
+    // time comes after that, a stop comes at once.
+    let mut signals =
+        Signals::register().map_err(|error| start_failed("cannot receive signals", &error))?;
+    let reader = Reader {
+        source: source.clone(),
+        overrides: overrides.clone(),
+        memory: Memory::default(),
+    };
+    let loaded = tokio::select! {
+        loaded = reader.load(Arc::default()) => loaded,
+        () = signals.stop.recv() => return Ok(()),
+    };
+    let (config, table) = loaded.outcome?;
     outlive_file_size_limit().map_err(|error| start_failed("cannot catch a signal", &error))?;
     let events = Events::default();
     let queue = Arc::new(LogQueue::new(LOG_QUEUE));
@@ -94,21 +128,15 @@ pub fn run(source: &Source, overrides: &Overrides) -> Result<(), RunError> {
         events.clone(),
     )
     .map_err(|error| start_failed("cannot start the log", &error))?;
-    let result = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| start_failed("cannot start the control plane", &error))
-        .and_then(|runtime| {
-            runtime.block_on(Running::start(
-                source,
-                overrides,
-                (config, memory),
-                table.routes().len(),
-                (log, events, Arc::clone(&queue)),
-            ))
-        });
-    queue.close(LOG_GRACE);
-    result
+    *log_queue = Some(Arc::clone(&queue));
+    Running::start(
+        (config, loaded.reader),
+        table.routes().len(),
+        (log, events, queue),
+        signals,
+        started,
+    )
+    .await
 }
 
 fn start_failed(what: &str, error: &std::io::Error) -> RunError {
@@ -116,10 +144,8 @@ fn start_failed(what: &str, error: &std::io::Error) -> RunError {
 }
 
 /// A proxy that runs.
-struct Running<'a> {
-    source: &'a Source,
-    overrides: &'a Overrides,
-    memory: Memory,
+struct Running {
+    loading: Loading,
     forwarding: Forwarding,
     jobs: Jobs,
     proposed: mpsc::Receiver<Proposal>,
@@ -131,18 +157,14 @@ struct Running<'a> {
     sessions_fit: u32,
 }
 
-impl<'a> Running<'a> {
+impl Running {
     async fn start(
-        source: &'a Source,
-        overrides: &'a Overrides,
-        (config, memory): (Config, Memory),
+        (config, reader): (Config, Reader),
         routes: usize,
         (log, events, queue): (LogControl, Events, Arc<LogQueue<SessionLine>>),
+        signals: Signals,
+        started: (time::Instant, SystemTime),
     ) -> Result<(), RunError> {
-        let started = (time::Instant::now(), SystemTime::now());
-        // From here on a signal is heard, whoever waits for the first line of the log to send one.
-        let signals =
-            Signals::register().map_err(|error| start_failed("cannot receive signals", &error))?;
         let budget = take_budget(&config, routes);
         let shared = Arc::new(Shared {
             table: ArcSwap::from_pointee(Table::default()),
@@ -165,7 +187,7 @@ impl<'a> Running<'a> {
             gate: Gate::new(config.limits.clone(), budget.sessions),
             splice: config.process.splice && budget.pipes > 0,
         });
-        if let Source::Demo = source {
+        if let Source::Demo = reader.source {
             echo::start()
                 .await
                 .map_err(|error| start_failed("cannot start the example's echo service", &error))?;
@@ -180,10 +202,15 @@ impl<'a> Running<'a> {
         .map_err(|error| start_failed("cannot start the workers", &error))?;
         let threads = handles.len();
         let mut forwarding = Forwarding::new(Control::new(Arc::clone(&shared), handles.clone()));
-        let summary = forwarding.load(&config).map_err(RunError::Start)?;
+        let summary = forwarding.load(&config).await;
+        let summary = summary.map_err(RunError::Start)?;
         let board = Arc::new(Board::default());
         let (mut jobs, proposed) = Jobs::new(Arc::clone(&board));
-        let prepared = jobs.prepare(config.switchboard.as_ref()).await;
+        let exposing = match &config.switchboard {
+            Some(switchboard) => Some(loading::open(switchboard, Arc::clone(&board)).await),
+            None => None,
+        };
+        let prepared = jobs.prepare(config.switchboard.as_ref(), exposing).await;
         let prepared = prepared.map_err(RunError::Start)?;
         let (order, orders) = mpsc::channel(ORDERS);
         let sources = Arc::new(Sources {
@@ -220,9 +247,7 @@ impl<'a> Running<'a> {
             "listening"
         );
         let running = Running {
-            source,
-            overrides,
-            memory,
+            loading: Loading::new(reader),
             forwarding,
             jobs,
             proposed,
@@ -241,14 +266,15 @@ impl<'a> Running<'a> {
         let mut watchdog = Watchdog::new();
         systemd::ready(&self.status());
         loop {
+            if self.loading.is_due() {
+                self.begin_reload();
+            }
             tokio::select! {
-                // Signals that came together are one.
-                Some(()) = signals.hangup.recv() => {
-                    // The outcome is in the log.
-                    let _ = self.reload().await;
-                }
+                // Signals that came together are one. The outcome is in the log.
+                Some(()) = signals.hangup.recv() => self.loading.ask(None),
+                read = self.loading.done() => self.reload(read).await,
                 Some(order) = self.orders.recv() => self.carry_out(order).await,
-                Some(proposal) = self.proposed.recv() => self.expose(proposal),
+                Some(proposal) = self.proposed.recv() => self.expose(proposal).await,
                 () = signals.stop.recv() => break,
                 () = watchdog.tick() => watchdog.check(&self.forwarding.control),
                 Some(result) = self.ended.recv() => {
@@ -270,7 +296,7 @@ impl<'a> Running<'a> {
         tracing::info!(sessions = open, timeout = within, "stopping");
         let sessions = units::count(open.into(), "session");
         systemd::stopping(&format!("stopping, waiting for {sessions}"));
-        self.forwarding.control.drain();
+        self.forwarding.control.drain().await;
         let mut deadline = timeout.map(|timeout| Instant::now() + timeout);
         let mut cut = false;
         while self.workers > 0 {
@@ -297,9 +323,10 @@ impl<'a> Running<'a> {
         Ok(())
     }
 
-    fn expose(&mut self, proposal: Proposal) {
+    async fn expose(&mut self, proposal: Proposal) {
         let started = time::Instant::now();
-        let failed = self.forwarding.expose(proposal.specs, proposal.knowledge);
+        let forwarding = &mut self.forwarding;
+        let failed = forwarding.expose(proposal.specs, proposal.knowledge).await;
         let took_us = started.elapsed().as_micros() as u64;
         tracing::debug!(took_us, "mappings of jobs applied");
         let listeners = self.forwarding.control.listeners();
@@ -311,10 +338,7 @@ impl<'a> Running<'a> {
     async fn carry_out(&mut self, order: Order) {
         // Whoever asked may have gone.
         match order {
-            Order::Reload { reply } => {
-                let outcome = self.reload().await.map_err(OrderError::Refused);
-                _ = reply.send(outcome);
-            }
+            Order::Reload { reply } => self.loading.ask(Some(reply)),
             Order::Hold {
                 mapping,
                 hold,
@@ -324,34 +348,49 @@ impl<'a> Running<'a> {
                 let table = self.forwarding.control.table();
                 let outcome = match table.mappings().iter().any(|known| known.name == mapping) {
                     false => Err(OrderError::UnknownMapping(mapping)),
-                    true => self.hold(&mapping, hold, sessions_within),
+                    true => self.hold(&mapping, hold, sessions_within).await,
                 };
                 _ = reply.send(outcome);
             }
         }
     }
 
-    fn hold(
+    async fn hold(
         &mut self,
         mapping: &MappingName,
         hold: Option<Hold>,
         sessions_within: Option<Duration>,
     ) -> Result<(), OrderError> {
-        let held = self.forwarding.control.hold(mapping, hold);
+        let held = self.forwarding.control.hold(mapping, hold).await;
         held.map_err(|errors| OrderError::Refused(list(&errors)))?;
         self.forwarding
             .control
-            .drain_sessions(mapping, sessions_within);
+            .drain_sessions(mapping, sessions_within)
+            .await;
         let listeners = self.forwarding.control.listeners();
         self.sources.reloads.set_listeners(listeners);
         Ok(())
     }
 
-    async fn reload(&mut self) -> Result<Summary, String> {
+    fn begin_reload(&mut self) {
         systemd::reloading();
-        let started = time::Instant::now();
-        let outcome = self.try_reload().await;
-        let took = started.elapsed();
+        let board = Arc::clone(&self.sources.switchboard);
+        let board = self.jobs.is_idle().then_some(board);
+        self.loading.begin(self.forwarding.control.table(), board);
+    }
+
+    async fn reload(&mut self, read: Read) {
+        let Read {
+            outcome,
+            exposing,
+            since,
+            replies,
+        } = read;
+        let outcome = match outcome {
+            Ok((config, _)) => self.put_into_force(config, exposing).await,
+            Err(errors) => Err(errors.to_string()),
+        };
+        let took = since.elapsed();
         match &outcome {
             Ok(_) => {
                 self.sources.reloads.succeeded(took);
@@ -367,18 +406,17 @@ impl<'a> Running<'a> {
                 systemd::ready(&format!("{}; last reload failed: {first}", self.status()));
             }
         }
-        outcome
+        for reply in replies {
+            // Whoever asked may have gone.
+            let _ = reply.send(outcome.clone().map_err(OrderError::Refused));
+        }
     }
 
-    async fn try_reload(&mut self) -> Result<Summary, String> {
-        let (config, _) = self
-            .source
-            .load_again(
-                self.overrides,
-                &self.forwarding.control.table(),
-                &mut self.memory,
-            )
-            .map_err(|errors| errors.to_string())?;
+    async fn put_into_force(
+        &mut self,
+        config: Config,
+        exposing: Option<Result<Exposing, String>>,
+    ) -> Result<Summary, String> {
         let old = self.sources.config.load_full();
         if config.process != old.process || config.admin != old.admin || config.log != old.log {
             tracing::warn!("changes in [process], [admin] and [log] take effect at the next start");
@@ -391,8 +429,8 @@ impl<'a> Running<'a> {
             ..config
         };
         let wanted = config.switchboard.as_ref();
-        let prepared = self.jobs.prepare(wanted).await?;
-        let summary = self.forwarding.load(&config)?;
+        let prepared = self.jobs.prepare(wanted, exposing).await?;
+        let summary = self.forwarding.load(&config).await?;
         self.jobs.set(wanted, prepared, &self.sources).await;
         let fit = self.sessions_fit;
         let max_sessions = sessions_wanted(&config).map_or(fit, |wanted| wanted.min(fit));

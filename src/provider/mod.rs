@@ -9,12 +9,13 @@ pub mod demo;
 mod local;
 pub mod switchboard;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 pub(crate) use local::is_local;
 
 use crate::{
-    config::{self, Config, ConfigErrors, Draft, LogFormat, LogLevel, Memory},
+    config::{self, Config, ConfigErrors, Draft, LogFormat, LogLevel, Memory, Problem},
+    files::{self, FileError},
     table::{ListenAddr, Origin, Table},
 };
 
@@ -27,6 +28,15 @@ pub enum Source {
     Arguments(Vec<String>),
     /// The built-in example.
     Demo,
+}
+
+/// What is in a source, as it was found.
+#[derive(Debug)]
+pub enum Content {
+    /// What there was in its file.
+    File(Result<Vec<u8>, FileError>),
+    /// It is no file.
+    Known,
 }
 
 /// Settings of the command line that go before those of the source.
@@ -52,30 +62,51 @@ impl Source {
         overrides: &Overrides,
         previous: &Table,
     ) -> Result<(Config, Table), ConfigErrors> {
-        self.load_again(overrides, previous, &mut Memory::default())
+        self.understand(self.content(), overrides, previous, &mut Memory::default())
     }
 
-    /// The same, at the cost of what changed since `memory` was used last.
+    /// What is in it now. It takes as long as the file system does.
+    pub fn content(&self) -> Content {
+        match self {
+            Self::File(path) => Content::File(files::read(path, config::LONGEST)),
+            Self::Arguments(_) | Self::Demo => Content::Known,
+        }
+    }
+
+    /// The configuration in its `content`, and the table that asks for, sharing with `previous` what
+    /// did not change, at the cost of what changed since `memory` was used last.
     ///
     /// # Errors
     ///
     /// Every problem of the source, contradictions between its mappings included.
-    pub fn load_again(
+    pub fn understand(
         &self,
+        content: Content,
         overrides: &Overrides,
         previous: &Table,
         memory: &mut Memory,
     ) -> Result<(Config, Table), ConfigErrors> {
-        let mut draft = self.draft(memory);
+        let mut draft = self.draft(content, memory);
         overrides.apply(&mut draft.config);
         draft.build(previous, &is_local)
     }
 
-    fn draft(&self, memory: &mut Memory) -> Draft {
-        match self {
-            Self::File(path) => config::read_again(path, memory),
-            Self::Arguments(maps) => args::read(maps),
-            Self::Demo => demo::read(),
+    /// What there is to say where it could not be read.
+    pub fn unreadable(&self, error: FileError) -> ConfigErrors {
+        let path = match self {
+            Self::File(path) => path.clone(),
+            Self::Arguments(_) | Self::Demo => PathBuf::new(),
+        };
+        let path = Arc::new(path);
+        ConfigErrors::from(vec![Problem::Unreadable { path, error }])
+    }
+
+    fn draft(&self, content: Content, memory: &mut Memory) -> Draft {
+        match (self, content) {
+            (Self::File(path), Content::File(found)) => config::read_content(found, path, memory),
+            (Self::File(path), Content::Known) => config::read(path),
+            (Self::Arguments(maps), _) => args::read(maps),
+            (Self::Demo, _) => demo::read(),
         }
     }
 }

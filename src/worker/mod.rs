@@ -22,12 +22,12 @@ use std::{
     collections::HashMap,
     convert::Infallible,
     os::fd::OwnedFd,
-    sync::{Arc, atomic::AtomicU64, mpsc},
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 pub use handle::{Lane, WorkerHandle, spawn};
 pub use roster::Roster;

@@ -4,7 +4,7 @@ use tml_proxy::admin::{SERIES, api::model::Status};
 
 use crate::{
     desk::Desk,
-    harness::{Peer, Target, ports},
+    harness::{Peer, Target, ports, wait_until},
 };
 
 #[test]
@@ -61,7 +61,9 @@ fn a_range_is_one_mapping_unless_each_port_is_asked_for() {
         .replace(&range(""), &range("each_port = true\n"));
     desk.scene.proxy.reload(&apart);
     let second = format!("lab+{}", first + 1);
-    assert_eq!((of("lab"), of(&second)), (0, 1));
+    wait_until("the session to change its mapping", || {
+        (of("lab"), of(&second)) == (0, 1)
+    });
     kept.exchange(&mut at_target, b"under another name");
     let killed = desk.succeed(&["kill", "--mapping", &second]);
     assert_eq!(killed, "1 session told to end\n");

@@ -9,6 +9,7 @@
 pub mod config;
 pub mod figure;
 pub mod forge;
+pub mod hung;
 pub mod lab;
 pub mod log;
 pub mod metrics;

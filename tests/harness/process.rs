@@ -177,6 +177,16 @@ pub fn descriptors(pid: u32) -> usize {
         .count()
 }
 
+/// Whether a process has a thread of that name.
+pub fn has_thread(pid: u32, name: &str) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"));
+    let mut tasks = tasks.into_iter().flatten().flatten();
+    tasks.any(|task| {
+        let found = fs::read_to_string(task.path().join("comm"));
+        found.is_ok_and(|found| found.trim() == name)
+    })
+}
+
 /// How many threads there are.
 pub fn threads(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/task"))

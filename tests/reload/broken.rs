@@ -2,9 +2,21 @@
 
 use std::fs;
 
+use rustix::{
+    fs::{CWD, Mode, mkfifoat},
+    process::Signal,
+};
+
 use super::{
     counts,
-    harness::{Peer, Proxy, Scene, Target, config, mapping, ports, process::listening_inodes},
+    harness::{
+        Peer, Proxy, Scene, Target, config,
+        hung::HungDir,
+        mapping, ports,
+        process::{has_thread, listening_inodes},
+        require::{Need, require},
+        wait_until,
+    },
     leads_to,
 };
 
@@ -84,6 +96,88 @@ fn a_directory_in_place_of_the_file_keeps_everything() {
         fs::create_dir(scene.proxy.file()).expect("own directory");
     };
     keeps_everything(spoil, "proxy.toml");
+}
+
+/// Nobody ever writes to it, and opening it would wait for that.
+#[test]
+fn a_fifo_in_place_of_the_file_keeps_everything() {
+    let spoil = |scene: &Scene| {
+        fs::remove_file(scene.proxy.file()).expect("own file");
+        mkfifoat(CWD, scene.proxy.file(), Mode::RUSR | Mode::WUSR).expect("own directory");
+    };
+    keeps_everything(spoil, "found a FIFO, allowed: a regular file");
+}
+
+#[test]
+fn a_file_without_an_end_keeps_everything() {
+    let spoil = |scene: &Scene| {
+        let file = fs::File::create(scene.proxy.file()).expect("own file");
+        file.set_len(100 << 30).expect("a file with a hole");
+    };
+    keeps_everything(spoil, "107374182400 bytes, allowed: at most");
+}
+
+#[test]
+fn a_file_system_that_hangs_holds_up_the_reload_and_nothing_else() {
+    if !require(&[Need::Root, Need::Tool("mount")]) {
+        return;
+    }
+    let scene = Scene::new("");
+    let (mut client, mut server) = scene.pair();
+    let Some(hung) = HungDir::over(scene.proxy.dir().path()) else {
+        return;
+    };
+    let from = scene.proxy.log().len();
+    scene.proxy.signal(Signal::HUP);
+    wait_until("the file to be read", || {
+        has_thread(scene.proxy.id(), "files")
+    });
+    // Asked for meanwhile: it is the next reload.
+    scene.proxy.signal(Signal::HUP);
+    client.exchange(&mut server, b"meanwhile");
+    leads_to(scene.port, &scene.target);
+    let (status, _) = scene.proxy.page("/readyz");
+    assert!(status.contains(" 200 "), "{status}");
+    let metrics = scene.proxy.metrics();
+    let failures = [("result", "failure")];
+    assert_eq!(metrics.sum("tml_proxy_config_reloads_total", &failures), 0);
+
+    let failed = |line: &super::Line| line.message().starts_with("reload failed");
+    let line = (scene.proxy.log()).wait(from, "the end of the reload", failed);
+    let error = line.text("error");
+    assert!(
+        error.contains("proxy.toml: the file system did not answer within 10s"),
+        "{error}"
+    );
+    client.exchange(&mut server, b"nothing has changed");
+    drop(hung);
+    wait_until("the reload after it to fail as well", || {
+        let metrics = scene.proxy.metrics();
+        metrics.sum("tml_proxy_config_reloads_total", &failures) == 2
+    });
+    scene.proxy.reload(&scene.config(""));
+    client.exchange(&mut server, b"and on");
+    drop((client, server));
+    scene.finish();
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_file_system_that_hangs() {
+    if !require(&[Need::Root, Need::Tool("mount")]) {
+        return;
+    }
+    let mut scene = Scene::new("");
+    let Some(_hung) = HungDir::over(scene.proxy.dir().path()) else {
+        return;
+    };
+    scene.proxy.signal(Signal::HUP);
+    wait_until("the file to be read", || {
+        has_thread(scene.proxy.id(), "files")
+    });
+    scene.proxy.signal(Signal::TERM);
+    assert_eq!(scene.proxy.wait().code(), Some(0));
+    let log = scene.proxy.log().text();
+    assert!(!log.contains("reload failed"), "it waited for the file");
 }
 
 #[test]

@@ -40,7 +40,7 @@ fn a_token_file_that_is_gone_leaves_the_token_in_use() {
     let board = Switchboard::start();
     ask(&board, async |client| {
         fs::remove_file(board.token_file()).expect("own file");
-        assert!(client.renew_token().is_err());
+        assert!(client.renew_token().await.is_err());
         client.hosts().await.expect("the token known so far");
     });
 }

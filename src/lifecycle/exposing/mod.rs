@@ -18,13 +18,13 @@ use std::{
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    task::spawn_blocking,
     time::{sleep, sleep_until, timeout},
 };
 
 use super::forwarding::NotOpened;
 use crate::{
     config::Switchboard,
+    files::{self, Answer, Unanswered},
     provider::switchboard::{
         Board, Endpoint, Exposure, Knowledge, Moment, Owner, boot,
         expose::{Facts, Reason, Verdict, Wish, judge},
@@ -69,7 +69,11 @@ pub(super) struct Proposal {
 /// Where an owner's sessions come in and go to.
 type Plan = BTreeMap<Owner, (u16, std::net::SocketAddr)>;
 
+/// A record on its way to the disk.
+type Writing = (Arc<Record>, Answer<Result<(), StateError>>);
+
 /// Everything the task remembers.
+#[derive(Debug)]
 pub(super) struct Exposing {
     settings: Arc<Switchboard>,
     state: Arc<StateDir>,
@@ -79,6 +83,8 @@ pub(super) struct Exposing {
     /// What was kept last, and the ports in it.
     saved: Record,
     durable: BTreeMap<Owner, u16>,
+    /// A write that did not end in time.
+    late: Option<Writing>,
     not_kept: Option<String>,
     /// What control was last told.
     proposed: Plan,
@@ -134,6 +140,7 @@ impl Exposing {
             kept,
             durable: ports_of(&record),
             saved: record,
+            late: None,
             not_kept: None,
             proposed: Plan::new(),
             opened: false,
@@ -296,23 +303,13 @@ impl Exposing {
             ports,
             kept,
         };
-        if record == self.saved {
+        if record == self.saved && self.late.is_none() {
             return;
         }
-        let (state, record) = (Arc::clone(&self.state), Arc::new(record));
-        let writing = Arc::clone(&record);
-        let written = spawn_blocking(move || state.save(&writing)).await;
-        let outcome = match written {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error.to_string()),
-            Err(error) => Some(error.to_string()),
-        };
+        let outcome = self.write(Arc::new(record)).await.err();
         self.board.kept(outcome.is_none());
         match &outcome {
-            None => {
-                self.durable = ports_of(&record);
-                self.saved = Arc::unwrap_or_clone(record);
-            }
+            None => {}
             Some(error) if self.not_kept.is_none() => tracing::error!(
                 error,
                 "the state of the ports cannot be kept: no further port is opened"
@@ -323,6 +320,36 @@ impl Exposing {
             tracing::info!("the state of the ports is kept again");
         }
         self.not_kept = outcome;
+    }
+
+    /// Writes a record, once a write before it has come to its end: one that wakes up late must not
+    /// replace what is newer.
+    async fn write(&mut self, record: Arc<Record>) -> Result<(), String> {
+        while self.saved != *record || self.late.is_some() {
+            let (written, mut answer) = match self.late.take() {
+                Some(late) => late,
+                None => {
+                    let (state, writing) = (Arc::clone(&self.state), Arc::clone(&record));
+                    let started = files::start(move || state.save(&writing));
+                    let answer = started.map_err(|error| error.to_string())?;
+                    (Arc::clone(&record), answer)
+                }
+            };
+            match answer.within(files::WITHIN).await {
+                Ok(Ok(())) => {
+                    self.durable = ports_of(&written);
+                    self.saved = Record::clone(&written);
+                }
+                Ok(Err(error)) => return Err(error.to_string()),
+                Err(unanswered) => {
+                    if let Unanswered::Late(_) = unanswered {
+                        self.late = Some((written, answer));
+                    }
+                    return Err(unanswered.to_string());
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Has control put a plan into force; what could not be opened is left out of what was

@@ -34,6 +34,7 @@ use super::{
     job::JobId,
     read::{self, Annotated, Cursor, Detail, Hosts, Page},
 };
+use crate::files::{self, Unanswered};
 
 use self::availability::About;
 pub use self::{
@@ -112,6 +113,9 @@ pub enum ClientError {
     /// There is nobody to trust.
     #[error(transparent)]
     Trust(#[from] TrustError),
+    /// Its files are not to be had in time.
+    #[error("token_file or ca_file: {0}")]
+    Unanswered(#[from] Unanswered),
 }
 
 /// A switchboard to ask. Clones share the connections.
@@ -158,7 +162,22 @@ impl<'a> Question<'a> {
 }
 
 impl Client {
-    /// A client that has not connected yet.
+    /// A client that has not connected yet and notes in `availability` whether the switchboard
+    /// answers, made by a thread that may wait for its files.
+    ///
+    /// # Errors
+    ///
+    /// What of the settings is of no use.
+    pub async fn open(
+        settings: &ClientSettings,
+        patience: Patience,
+        availability: Arc<Availability>,
+    ) -> Result<Self, ClientError> {
+        let settings = settings.clone();
+        files::off_thread(move || Self::noting(&settings, patience, availability)).await?
+    }
+
+    /// A client that has not connected yet. It takes as long as the file system does.
     ///
     /// # Errors
     ///
@@ -202,8 +221,13 @@ impl Client {
     /// # Errors
     ///
     /// Why the file gives none; the token known so far stays in use.
-    pub fn renew_token(&self) -> Result<(), TokenError> {
-        let token = Token::read(&self.0.token_file)?;
+    pub async fn renew_token(&self) -> Result<(), TokenError> {
+        let path = self.0.token_file.clone();
+        let read = files::off_thread(move || Token::read(&path)).await;
+        let token = read.map_err(|unanswered| TokenError::File {
+            path: self.0.token_file.clone(),
+            reason: unanswered.into(),
+        })??;
         *self.0.token.lock().unwrap_or_else(PoisonError::into_inner) = token;
         Ok(())
     }
@@ -386,7 +410,7 @@ impl Client {
     ) -> Result<Response<Incoming>, Failure> {
         let token = self.token();
         match self.ask_with(connections, question, &token).await {
-            Err(Failure::Unauthorized) => match self.renewed(&token) {
+            Err(Failure::Unauthorized) => match self.renewed(&token).await {
                 Some(token) => self.ask_with(connections, question, &token).await,
                 None => Err(Failure::Unauthorized),
             },
@@ -430,9 +454,9 @@ impl Client {
     }
 
     /// The token to use instead of `refused`, if there is another.
-    fn renewed(&self, refused: &Token) -> Option<Token> {
+    async fn renewed(&self, refused: &Token) -> Option<Token> {
         // Without a readable file the old token is as good as any.
-        let _ = self.renew_token();
+        let _ = self.renew_token().await;
         let token = self.token();
         (token != *refused).then_some(token)
     }

@@ -10,6 +10,10 @@ use rustls::{
 };
 
 use super::base::BaseUrl;
+use crate::files;
+
+/// No file of certificates is longer, in bytes: all those of a system take a quarter of a MiB.
+const LONGEST: u64 = 16 << 20;
 
 /// How often the kernel asks an idle connection whether it is still there.
 const PROBE_EVERY: Duration = Duration::from_secs(30);
@@ -71,9 +75,8 @@ fn of_file(path: &Path) -> Result<RootCertStore, TrustError> {
         reason,
     };
     let mut roots = RootCertStore::empty();
-    let certificates =
-        CertificateDer::pem_file_iter(path).map_err(|reason| failed(reason.to_string()))?;
-    for certificate in certificates {
+    let content = files::read(path, LONGEST).map_err(|reason| failed(reason.to_string()))?;
+    for certificate in CertificateDer::pem_slice_iter(&content) {
         let certificate = certificate.map_err(|reason| failed(reason.to_string()))?;
         roots
             .add(certificate)

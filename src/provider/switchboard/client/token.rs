@@ -1,12 +1,13 @@
 //! The secret that a request carries: read from a file, shown to nobody.
 
 use std::{
-    fmt, fs,
-    io::{self, Read},
+    fmt,
     path::{Path, PathBuf},
 };
 
 use http::HeaderValue;
+
+use crate::files::{self, FileError};
 
 /// How long a token may be, in bytes. The longest known has 172.
 const LONGEST: u64 = 4096;
@@ -23,8 +24,8 @@ pub enum TokenError {
     File {
         /// The file.
         path: PathBuf,
-        /// What the system said.
-        reason: io::Error,
+        /// Why.
+        reason: FileError,
     },
     /// There is nothing in it.
     #[error("token_file {}: is empty", path.display())]
@@ -54,18 +55,13 @@ impl Token {
     /// See [`TokenError`].
     pub fn read(path: &Path) -> Result<Self, TokenError> {
         let path_buf = || path.to_owned();
-        let failed = |reason| TokenError::File {
-            path: path_buf(),
-            reason,
-        };
-        let file = fs::File::open(path).map_err(failed)?;
-        let mut content = Vec::new();
-        file.take(LONGEST + 1)
-            .read_to_end(&mut content)
-            .map_err(failed)?;
-        if content.len() as u64 > LONGEST {
-            return Err(TokenError::TooLong { path: path_buf() });
-        }
+        let content = files::read(path, LONGEST).map_err(|reason| match reason {
+            FileError::TooLong { .. } => TokenError::TooLong { path: path_buf() },
+            reason => TokenError::File {
+                path: path_buf(),
+                reason,
+            },
+        })?;
         let token = content.trim_ascii();
         if token.is_empty() {
             return Err(TokenError::Empty { path: path_buf() });
@@ -100,6 +96,8 @@ impl fmt::Display for Token {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn read(content: &[u8]) -> Result<Token, TokenError> {
