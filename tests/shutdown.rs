@@ -2,7 +2,10 @@
 
 mod harness;
 
-use std::os::unix::net::UnixDatagram;
+use std::os::{
+    linux::net::SocketAddrExt,
+    unix::net::{SocketAddr, UnixDatagram},
+};
 
 use harness::{DEADLINE, Peer, Proxy, Scene, Setup, Target, TempDir, config, mapping, ports};
 use rustix::process::Signal;
@@ -214,6 +217,27 @@ fn systemd_is_told_of_start_reload_and_stop() {
 
     scene.proxy.signal(Signal::TERM);
     manager.hears("STOPPING=1");
+}
+
+#[test]
+fn systemd_is_told_at_an_abstract_name_too() {
+    let name = format!("tml-proxy-test-{}", std::process::id());
+    let addr = SocketAddr::from_abstract_name(&name).expect("a short name");
+    let manager = Manager {
+        socket: UnixDatagram::bind_addr(&addr).expect("a name of its own"),
+        dir: TempDir::new(),
+    };
+    manager
+        .socket
+        .set_read_timeout(Some(DEADLINE))
+        .expect("an open socket");
+    let setup = Setup {
+        env: vec![("NOTIFY_SOCKET", format!("@{name}"))],
+        ..Setup::default()
+    };
+    let scene = Scene::with(&setup, "", "");
+    manager.hears("READY=1");
+    scene.finish();
 }
 
 #[test]

@@ -1,8 +1,25 @@
 //! What systemd is told (sd_notify(3)), when it listens.
 
-use std::time::Duration;
+use std::{
+    env, io,
+    os::{
+        linux::net::SocketAddrExt,
+        unix::{
+            ffi::OsStrExt,
+            net::{SocketAddr, UnixDatagram},
+        },
+    },
+    path::Path,
+    sync::Once,
+    time::Duration,
+};
 
 use sd_notify::NotifyState;
+
+use crate::os_error::in_words;
+
+/// How long a message may wait for room in systemd's queue.
+const WITHIN: Duration = Duration::from_secs(1);
 
 /// Tells systemd that the process serves, and how it is doing.
 pub(super) fn ready(status: &str) {
@@ -33,7 +50,24 @@ pub(super) fn watchdog_interval() -> Option<Duration> {
 }
 
 fn notify(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        tracing::debug!(%error, "systemd could not be told");
+    static SAID: Once = Once::new();
+    if let Err(error) = send(state) {
+        let error = in_words(&error);
+        SAID.call_once(|| tracing::warn!(error, "systemd cannot be told how it goes"));
     }
+}
+
+fn send(state: &[NotifyState<'_>]) -> io::Result<()> {
+    let Some(name) = env::var_os("NOTIFY_SOCKET") else {
+        return Ok(());
+    };
+    let addr = match name.as_bytes() {
+        // An abstract name: there is no file of it.
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+        _ => SocketAddr::from_pathname(Path::new(&name))?,
+    };
+    let lines: String = state.iter().map(|line| format!("{line}\n")).collect();
+    let socket = UnixDatagram::unbound()?;
+    socket.set_write_timeout(Some(WITHIN))?;
+    socket.send_to_addr(lines.as_bytes(), &addr).map(drop)
 }
