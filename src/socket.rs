@@ -6,6 +6,7 @@
 use std::{
     net::SocketAddr,
     os::fd::{AsFd, OwnedFd},
+    sync::Once,
     time::Duration,
 };
 
@@ -16,7 +17,10 @@ use rustix::{
 
 use socket2::SockRef;
 
-use crate::table::{Keepalive, Policy};
+use crate::{
+    os_error::in_words,
+    table::{Keepalive, Policy},
+};
 
 /// A non-blocking TCP socket of the family of `addr`, closed on exec.
 pub fn open(addr: &SocketAddr) -> Result<OwnedFd> {
@@ -77,8 +81,11 @@ pub fn set_transparent(socket: impl AsFd) -> Result<()> {
 
 /// Makes closing the socket send a reset instead of an end of stream (socket(7) `SO_LINGER`).
 pub fn reset_on_close(socket: impl AsFd) {
-    // The socket is about to be closed; a plain close is the worst that can come of a failure.
-    let _ = sockopt::set_socket_linger(socket, Some(Duration::ZERO));
+    static SAID: Once = Once::new();
+    if let Err(errno) = sockopt::set_socket_linger(socket, Some(Duration::ZERO)) {
+        let error = in_words(&errno.into());
+        SAID.call_once(|| tracing::error!(error, "sessions that are cut end as if complete"));
+    }
 }
 
 fn millis(duration: Duration) -> u32 {

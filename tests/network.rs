@@ -7,7 +7,7 @@ mod harness;
 use std::{fs, net::SocketAddr};
 
 use harness::{
-    Peer, Proxy, Stream, Target, both_ways, config,
+    Peer, Proxy, Setup, Stream, Target, both_ways, config,
     lab::{Lab, TARGET},
     mapping,
     require::{Need, require},
@@ -263,6 +263,33 @@ fn an_address_that_comes_later_is_listened_on_with_freebind() {
     });
     client.exchange(&mut target.accept(), b"hello");
     drop(client);
+    proxy.settles();
+}
+
+/// An admin address on a mesh that is not up yet is no reason not to forward.
+#[test]
+fn an_admin_address_that_comes_later_is_served_then() {
+    if !available() {
+        return;
+    }
+    let lab = Lab::new();
+    let target = lab.listen(22);
+    let late = "198.51.100.78:9422".parse().expect("an address");
+    let setup = Setup {
+        admin_in_file: Some(late),
+        ..lab.setup()
+    };
+    let admin = format!("[admin]\nlisten = \"{late}\"\n[log]\nformat = \"json\"\n");
+    let proxy = Proxy::start_with(
+        &setup,
+        &config([admin, mapping("m", PORT, target.addr(), "")]),
+    );
+    let line = proxy.wait_for_line(0, "this machine does not have the address yet");
+    assert_eq!(line.text("key"), "admin.listen");
+    let mut client = lab.connect(PORT);
+    client.exchange(&mut target.accept(), b"hello");
+    drop(client);
+    lab.proxy.ip("addr add 198.51.100.78/24 dev front");
     proxy.settles();
 }
 

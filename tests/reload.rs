@@ -10,6 +10,8 @@ mod change;
 mod often;
 #[path = "reload/sessions.rs"]
 mod sessions;
+#[path = "reload/settings.rs"]
+mod settings;
 
 use harness::{Line, Peer, Target};
 

@@ -30,7 +30,7 @@ pub use lookup::serve as serve_lookup;
 pub use metrics::series::{ALL as SERIES, Kind, Series};
 pub use orders::{Order, OrderError};
 pub use server::{AdminListener, serve};
-pub use unix::{SocketError, UnixSocket};
+pub use unix::{NewSocket, SocketError, SocketFile, UnixAddr};
 
 use crate::{
     config::Config,

@@ -14,12 +14,12 @@ use hyper_util::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
+    net::{TcpListener, UnixListener},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
 
-use super::{Sources, api, unix::UnixSocket};
+use super::{Sources, api};
 
 /// How long a request's head may take, from the end of the request before.
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
@@ -51,7 +51,7 @@ pub enum AdminListener {
     /// For those who may only look.
     Tcp(TcpListener),
     /// For those who may change things.
-    Unix(UnixSocket),
+    Unix(UnixListener),
 }
 
 /// Serves until the runtime ends.
@@ -61,8 +61,7 @@ pub async fn serve(listener: AdminListener, sources: Arc<Sources>) {
             let router = api::router(sources, api::Access::Read);
             accept_all(listener, BOUNDS, |_: SocketAddr| router.clone()).await;
         }
-        AdminListener::Unix(socket) => {
-            let (listener, _file) = socket.into_parts();
+        AdminListener::Unix(listener) => {
             let router = api::router(sources, api::Access::Write);
             accept_all(listener, BOUNDS, |_| router.clone()).await;
         }

@@ -22,28 +22,41 @@ use rustix::{
 };
 use tokio::net::UnixListener;
 
-use crate::{
-    config::{Admin, SOCKET_PATH_AT_MOST},
-    os_error::in_words,
-};
+use crate::{config::SOCKET_PATH_AT_MOST, os_error::in_words};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 64;
 
-/// A unix socket that is listened on.
+/// The step that a process outside of the group may not take.
+const GIVE_TO_GROUP: &str =
+    "give it to admin.socket_group (the process has to be in it: SupplementaryGroups= in its unit)";
+
+/// Where a unix socket is to be, and who may connect to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnixAddr {
+    /// Its path.
+    pub path: PathBuf,
+    /// Its permission bits.
+    pub mode: u32,
+    /// Its group, by name or number; `None` is that of the process.
+    pub group: Option<String>,
+}
+
+/// A unix socket that is listened on, under a name that nobody knows yet.
 #[derive(Debug)]
-pub struct UnixSocket {
+pub struct NewSocket {
     listener: UnixListener,
     file: SocketFile,
+    path: PathBuf,
 }
 
 /// The file of a unix socket. Dropping it removes it.
 #[derive(Debug)]
-pub(super) struct SocketFile {
+pub struct SocketFile {
     path: PathBuf,
     inode: u64,
     // Given up once the file is gone.
-    _lock: Arc<SocketLock>,
+    lock: Arc<SocketLock>,
 }
 
 /// The right to a unix socket. Dropping it gives it up.
@@ -77,44 +90,68 @@ pub enum SocketError {
     },
 }
 
-impl UnixSocket {
-    /// Opens the socket that the configuration asks for, if it does.
-    ///
-    /// A socket that nobody listens on any more is replaced.
+impl NewSocket {
+    /// Opens a socket that can be put where `addr` says. One that nobody listens on any more, or that
+    /// is `own`, does not stand in its way.
     ///
     /// # Errors
     ///
     /// See [`SocketError`]; a new socket file does not stay behind.
-    pub fn open(admin: &Admin) -> Result<Option<Self>, SocketError> {
-        let Some(path) = &admin.socket else {
-            return Ok(None);
+    pub fn open(addr: &UnixAddr, own: Option<&SocketFile>) -> Result<Self, SocketError> {
+        let path = &addr.path;
+        let own = own.filter(|own| own.path == *path);
+        let lock = match own {
+            Some(own) => Arc::clone(&own.lock),
+            None => Arc::new(SocketLock::take(path)?),
         };
-        let lock = Arc::new(SocketLock::take(path)?);
-        check_free(path)?;
-        let group = admin.socket_group.as_deref().map(group_id).transpose()?;
+        if !own.is_some_and(SocketFile::is_in_place) {
+            check_free(path)?;
+        }
+        let group = addr.group.as_deref().map(group_id).transpose()?;
         // Nobody knows this name, and nobody can connect before listen(2): by then the socket has
         // its permissions. rename(2) puts it in place of a stale one in one step.
         let new = path.with_file_name(format!(".tml-proxy-{}.new", std::process::id()));
         // One that was killed may have left it, if process ids begin anew as in a container.
         let _ = fs::remove_file(&new);
-        let opened = listen_at(&new, path, admin.socket_mode, group, lock);
+        let opened = listen_at(&new, addr, group, lock);
         if opened.is_err() {
             // It may not have come to be.
             let _ = fs::remove_file(&new);
         }
-        opened.map(Some)
+        opened
     }
 
-    pub(super) fn into_parts(self) -> (UnixListener, SocketFile) {
-        (self.listener, self.file)
+    /// Gives it its name.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's reason.
+    pub fn put_in_place(mut self) -> Result<(UnixListener, SocketFile), SocketError> {
+        fs::rename(&self.file.path, &self.path).map_err(|error| SocketError::Refused {
+            path: self.path.clone(),
+            step: "put it in its place",
+            error,
+        })?;
+        self.file.path = self.path;
+        Ok((self.listener, self.file))
+    }
+}
+
+impl SocketFile {
+    /// Whether the name is still that of this socket.
+    pub fn is_in_place(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.inode)
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
         // By now the name may belong to the socket of a process that took over.
-        if fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.inode) {
-            let _ = fs::remove_file(&self.path);
+        if self.is_in_place()
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            let (path, error) = (self.path.display(), in_words(&error));
+            tracing::warn!(%path, error, "the file of the admin socket stays behind");
         }
     }
 }
@@ -190,11 +227,11 @@ fn new_socket() -> rustix::io::Result<OwnedFd> {
 
 fn listen_at(
     new: &Path,
-    path: &Path,
-    mode: u32,
+    addr: &UnixAddr,
     group: Option<u32>,
     lock: Arc<SocketLock>,
-) -> Result<UnixSocket, SocketError> {
+) -> Result<NewSocket, SocketError> {
+    let path = &addr.path;
     let refused = |step| {
         move |error: io::Error| SocketError::Refused {
             path: path.to_owned(),
@@ -208,24 +245,24 @@ fn listen_at(
         Ok(socket)
     };
     let socket = bound().map_err(refused("make a socket there"))?;
-    fs::set_permissions(new, fs::Permissions::from_mode(mode))
+    fs::set_permissions(new, fs::Permissions::from_mode(addr.mode))
         .map_err(refused("set its permissions"))?;
     if group.is_some() {
-        chown(new, None, group).map_err(refused("give it to the group"))?;
+        chown(new, None, group).map_err(refused(GIVE_TO_GROUP))?;
     }
     listen(&socket, BACKLOG).map_err(|errno| refused("listen")(errno.into()))?;
+    let listener = UnixListener::from_std(socket.into()).map_err(refused("serve on it"))?;
     let inode = fs::symlink_metadata(new)
         .map_err(refused("look at it"))?
         .ino();
-    fs::rename(new, path).map_err(refused("put it in its place"))?;
-    let listener = UnixListener::from_std(socket.into()).map_err(refused("serve on it"))?;
-    Ok(UnixSocket {
+    Ok(NewSocket {
         listener,
         file: SocketFile {
-            path: path.to_owned(),
+            path: new.to_owned(),
             inode,
-            _lock: lock,
+            lock,
         },
+        path: path.to_owned(),
     })
 }
 
@@ -269,12 +306,13 @@ fn group_id(group: &str) -> Result<u32, SocketError> {
 mod tests {
     use super::*;
 
-    fn admin(path: &Path, mode: u32) -> Admin {
-        Admin {
-            socket: Some(path.to_owned()),
-            socket_mode: mode,
-            ..Admin::default()
-        }
+    fn open(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile), SocketError> {
+        let addr = UnixAddr {
+            path: path.to_owned(),
+            mode,
+            group: None,
+        };
+        NewSocket::open(&addr, None)?.put_in_place()
     }
 
     fn path(name: &str) -> PathBuf {
@@ -284,10 +322,10 @@ mod tests {
     #[tokio::test]
     async fn a_socket_has_its_mode_and_goes_with_its_owner() {
         let path = path("mode.sock");
-        let socket = UnixSocket::open(&admin(&path, 0o640)).expect("a fresh name");
+        let socket = open(&path, 0o640).expect("a fresh name");
         let file = fs::metadata(&path).expect("it is there");
         assert_eq!(file.permissions().mode() & 0o777, 0o640);
-        let again = UnixSocket::open(&admin(&path, 0o640));
+        let again = open(&path, 0o640);
         assert!(matches!(again, Err(SocketError::Taken(_))), "{again:?}");
         drop(socket);
         assert!(!path.exists());
@@ -297,9 +335,9 @@ mod tests {
     async fn a_stale_socket_is_replaced_and_anything_else_is_left_alone() {
         let path = path("stale.sock");
         drop(std::os::unix::net::UnixListener::bind(&path).expect("a fresh name"));
-        drop(UnixSocket::open(&admin(&path, 0o600)).expect("a stale one"));
+        drop(open(&path, 0o600).expect("a stale one"));
         fs::write(&path, "mine").expect("a file");
-        let refused = UnixSocket::open(&admin(&path, 0o600));
+        let refused = open(&path, 0o600);
         assert!(
             matches!(refused, Err(SocketError::Foreign(_))),
             "{refused:?}"
@@ -318,7 +356,7 @@ mod tests {
             fs::create_dir(&above).expect("a fresh name");
             let path = above.join(&file_name);
             assert_eq!(path.as_os_str().len(), SOCKET_PATH_AT_MOST);
-            let socket = UnixSocket::open(&admin(&path, 0o600)).expect("it fits");
+            let socket = open(&path, 0o600).expect("it fits");
             std::os::unix::net::UnixStream::connect(&path).expect("it is listened on");
             drop(socket);
             fs::remove_dir(above).expect("nothing is left in it");
@@ -341,7 +379,7 @@ mod tests {
             let open = || {
                 let _inside = runtime.enter();
                 together.wait();
-                UnixSocket::open(&admin(&path, 0o600))
+                open(&path, 0o600)
             };
             let opened: Vec<_> = std::thread::scope(|scope| {
                 let starts: Vec<_> = (0..STARTS).map(|_| scope.spawn(open)).collect();
@@ -375,7 +413,7 @@ mod tests {
                 Err(errno) => break assert_eq!(errno, Errno::AGAIN),
             }
         }
-        let refused = UnixSocket::open(&admin(&path, 0o600));
+        let refused = open(&path, 0o600);
         assert!(matches!(refused, Err(SocketError::Taken(_))), "{refused:?}");
         fs::remove_file(&path).expect("own file");
     }

@@ -127,7 +127,10 @@ fn admin(admin: &Admin) -> Settings {
         ("listen", off_or(admin.listen.map(text))),
         (
             "socket",
-            off_or(admin.socket.as_ref().map(|path| text(path.display()))),
+            match &admin.socket {
+                AutoOr::Auto => text("auto"),
+                AutoOr::Value(path) => off_or(path.as_ref().map(|path| text(path.display()))),
+            },
         ),
         ("socket_mode", text(format!("{:04o}", admin.socket_mode))),
         (

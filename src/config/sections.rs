@@ -101,7 +101,7 @@ fn admin(mut section: Section<'_>) -> Admin {
         admin.listen = listen;
         admin.origin = entry.origin();
     }
-    section.set("socket", &mut admin.socket, or_off(socket_path));
+    section.set("socket", &mut admin.socket, or_auto(or_off(socket_path)));
     section.set("socket_mode", &mut admin.socket_mode, file_mode);
     section.set("socket_group", &mut admin.socket_group, or_off(group_name));
     section.finish();

@@ -70,8 +70,9 @@ pub struct Admin {
     pub listen: Option<ListenAddr>,
     /// Who said so.
     pub origin: Origin,
-    /// The unix socket for those who may change things, if there is one.
-    pub socket: Option<PathBuf>,
+    /// The unix socket for those who may change things, if there is one; `Auto` is one in the
+    /// directory that the service manager made for the process, if it did.
+    pub socket: AutoOr<Option<PathBuf>>,
     /// Who may connect to it: permission bits.
     pub socket_mode: u32,
     /// The group it belongs to; `None` is that of the process.
@@ -83,7 +84,7 @@ impl Default for Admin {
         Self {
             listen: Some(ListenAddr::new(ListenHost::V4(Ipv4Addr::LOCALHOST), 9422)),
             origin: Origin::BuiltIn,
-            socket: None,
+            socket: AutoOr::Auto,
             socket_mode: 0o660,
             socket_group: None,
         }

@@ -92,7 +92,7 @@ impl Jobs {
                 let why = in_words(&error);
                 format!("cannot open the lookup listener {addr}: {why}")
             };
-            prepared.lookup = Some(open_own(&addr).map_err(failed)?);
+            prepared.lookup = Some(open_own("switchboard.lookup", &addr, None).map_err(failed)?);
         }
         if current.is_none() {
             prepared.exposing = exposing.transpose()?;

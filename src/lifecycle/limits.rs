@@ -1,10 +1,10 @@
 //! What the kernel allows the process, and how many sessions and pipes that makes.
 
-use std::fs;
+use std::{fs, sync::Once};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::relay::SMALL_PIPE;
+use crate::{os_error::in_words, relay::SMALL_PIPE};
 
 /// Descriptors set aside for everything that is neither session, listener nor pipe: standard
 /// streams, epoll instances, eventfds, admin connections, and room to accept and refuse.
@@ -55,9 +55,15 @@ pub fn raise_descriptor_limit() -> u64 {
         current: limit.maximum,
         maximum: limit.maximum,
     };
-    // Raising a soft limit to the hard one needs no privilege; if it fails all the same, what is
-    // in force now is the truth.
-    let _ = setrlimit(Resource::Nofile, raised);
+    // Raising a soft limit to the hard one needs no privilege, but a sandbox may not allow it; what
+    // is in force now is the truth then.
+    if limit.current != limit.maximum
+        && let Err(errno) = setrlimit(Resource::Nofile, raised)
+    {
+        static SAID: Once = Once::new();
+        let error = in_words(&errno.into());
+        SAID.call_once(|| tracing::warn!(error, "the limit on open files cannot be raised"));
+    }
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 

@@ -4,6 +4,7 @@
 //! and workers in step with it, serves the admin endpoint and answers signals and systemd. It
 //! moves no bytes; a busy data path cannot starve it and it cannot stall the data path.
 
+mod admin_listeners;
 mod control;
 mod echo;
 mod exposing;

@@ -12,24 +12,26 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::{
     sync::mpsc,
+    task::JoinHandle,
     time::{Instant, sleep_until},
 };
 
 use super::{
+    admin_listeners::AdminListeners,
     control::Control,
     echo,
     exposing::{Exposing, Proposal},
     forwarding::{Forwarding, list},
     jobs::Jobs,
     loading::{self, Loading, Read, Reader},
-    setup::{open_admin, sessions_wanted, take_budget, worker_count},
+    setup::{sessions_wanted, take_budget, worker_count},
     signals::{Signals, outlive_file_size_limit},
     systemd, ticker,
     watchdog::Watchdog,
 };
 use crate::{
-    admin::{self, Order, OrderError, Sources},
-    config::{Config, ConfigErrors, LogFormat, Memory},
+    admin::{Order, OrderError, Sources},
+    config::{Config, ConfigErrors, Log, LogFormat, Memory, Process},
     limit::Gate,
     os_error::in_words,
     provider::{Overrides, Source, switchboard::Board},
@@ -40,7 +42,7 @@ use crate::{
         Events, History, LogControl, LogQueue, ProcessStats, Records, Reloads, Sampler, log,
     },
     units,
-    worker::{self, Roster, Shared},
+    worker::{self, Roster, Shared, WorkerHandle},
 };
 
 /// Ended sessions that may wait to be logged.
@@ -148,11 +150,13 @@ struct Running {
     loading: Loading,
     forwarding: Forwarding,
     jobs: Jobs,
+    admin: AdminListeners,
+    ticker: JoinHandle<()>,
     proposed: mpsc::Receiver<Proposal>,
     sources: Arc<Sources>,
     orders: mpsc::Receiver<Order>,
     ended: mpsc::UnboundedReceiver<Result<(), String>>,
-    workers: usize,
+    workers: Vec<WorkerHandle>,
     /// Sessions the descriptors are enough for.
     sessions_fit: u32,
 }
@@ -181,26 +185,30 @@ impl Running {
                 config.log.refusals_per_second.map(NonZeroU32::get),
                 started.0,
             ),
-            log_openings: config.log.session_openings,
-            log_sessions: config.log.sessions,
+            log_openings: config.log.session_openings.into(),
+            log_sessions: config.log.sessions.into(),
             next_session: AtomicU64::new(1),
             gate: Gate::new(config.limits.clone(), budget.sessions),
-            splice: config.process.splice && budget.pipes > 0,
+            splice: (config.process.splice && budget.pipes > 0).into(),
         });
         if let Source::Demo = reader.source {
             echo::start()
                 .await
                 .map_err(|error| start_failed("cannot start the example's echo service", &error))?;
         }
-        let admin = open_admin(&config).await?;
+        let mut admin = AdminListeners::default();
+        let prepared_admin = admin.prepare(&config.admin).map_err(RunError::Start)?;
         let workers = worker_count(&config);
         let (report, ended) = mpsc::unbounded_channel();
-        let handles = worker::spawn(workers, config.process.bulk_nice, &shared, move |result| {
+        let handles = worker::spawn(workers, &shared, move |result| {
             // Nobody listens any more when the process ends at once.
             let _ = report.send(result);
         })
         .map_err(|error| start_failed("cannot start the workers", &error))?;
-        let threads = handles.len();
+        if let Err(errno) = worker::set_bulk_nice(&handles, config.process.bulk_nice) {
+            let error = in_words(&errno.into());
+            tracing::warn!(error, "process.bulk_nice has no effect");
+        }
         let mut forwarding = Forwarding::new(Control::new(Arc::clone(&shared), handles.clone()));
         let summary = forwarding.load(&config).await;
         let summary = summary.map_err(RunError::Start)?;
@@ -215,7 +223,7 @@ impl Running {
         let (order, orders) = mpsc::channel(ORDERS);
         let sources = Arc::new(Sources {
             shared: Arc::clone(&shared),
-            workers: Roster::new(handles),
+            workers: Roster::new(handles.clone()),
             config: ArcSwap::from_pointee(config.clone()),
             reloads: Reloads::started(forwarding.control.listeners(), started.0.elapsed()),
             events,
@@ -226,10 +234,8 @@ impl Running {
             stopping: AtomicBool::new(false),
             started,
         });
-        for listener in admin {
-            tokio::spawn(admin::serve(listener, Arc::clone(&sources)));
-        }
-        tokio::spawn(ticker::run(Arc::clone(&sources)));
+        admin.set(&config.admin, prepared_admin, &sources).await;
+        let ticker = tokio::spawn(ticker::run(Arc::clone(&sources)));
         jobs.set(config.switchboard.as_ref(), prepared, &sources)
             .await;
         tracing::info!(
@@ -239,10 +245,8 @@ impl Running {
             max_sessions = budget.sessions,
             pipes = budget.pipes,
             admin = config.admin.listen.map(tracing::field::display),
-            admin_socket = config
-                .admin
-                .socket
-                .as_ref()
+            admin_socket = admin
+                .socket()
                 .map(|path| tracing::field::display(path.display())),
             "listening"
         );
@@ -250,11 +254,13 @@ impl Running {
             loading: Loading::new(reader),
             forwarding,
             jobs,
+            admin,
+            ticker,
             proposed,
             sources,
             orders,
             ended,
-            workers: threads,
+            workers: handles,
             sessions_fit: budget.fit,
         };
         let result = running.serve(signals).await;
@@ -297,13 +303,14 @@ impl Running {
         let sessions = units::count(open.into(), "session");
         systemd::stopping(&format!("stopping, waiting for {sessions}"));
         self.forwarding.control.drain().await;
+        let mut workers = self.workers.len();
         let mut deadline = timeout.map(|timeout| Instant::now() + timeout);
         let mut cut = false;
-        while self.workers > 0 {
+        while workers > 0 {
             let spread = tokio::select! {
                 Some(result) = self.ended.recv() => {
                     result.map_err(RunError::Worker)?;
-                    self.workers -= 1;
+                    workers -= 1;
                     continue;
                 }
                 () = watchdog.tick() => {
@@ -418,20 +425,17 @@ impl Running {
         exposing: Option<Result<Exposing, String>>,
     ) -> Result<Summary, String> {
         let old = self.sources.config.load_full();
-        if config.process != old.process || config.admin != old.admin || config.log != old.log {
-            tracing::warn!("changes in [process], [admin] and [log] take effect at the next start");
-        }
-        // What is in force is what the start found in these sections.
-        let config = Config {
-            process: old.process.clone(),
-            admin: old.admin.clone(),
-            log: old.log.clone(),
-            ..config
-        };
+        let mut config = config;
         let wanted = config.switchboard.as_ref();
+        let prepared_admin = self.admin.prepare(&config.admin)?;
         let prepared = self.jobs.prepare(wanted, exposing).await?;
         let summary = self.forwarding.load(&config).await?;
         self.jobs.set(wanted, prepared, &self.sources).await;
+        self.admin
+            .set(&config.admin, prepared_admin, &self.sources)
+            .await;
+        self.set_process(&old.process, &mut config);
+        self.set_log(&old.log, &config.log);
         let fit = self.sessions_fit;
         let max_sessions = sessions_wanted(&config).map_or(fit, |wanted| wanted.min(fit));
         let gate = &self.sources.shared.gate;
@@ -444,8 +448,56 @@ impl Running {
             unchanged = summary.unchanged,
             "reload done"
         );
-        self.sources.config.store(Arc::new(config));
+        let new = Arc::new(config);
+        self.sources.config.store(Arc::clone(&new));
+        if ticker::differs(&old, &new) {
+            self.ticker.abort();
+            self.ticker = tokio::spawn(ticker::run(Arc::clone(&self.sources)));
+        }
         Ok(summary)
+    }
+
+    /// Puts `[process]` into force as far as a running process can, and has `config` say how it is.
+    fn set_process(&mut self, old: &Process, config: &mut Config) {
+        let new = &mut config.process;
+        if new.workers != old.workers {
+            let running = self.workers.len() / 2;
+            tracing::warn!(
+                running,
+                "a change of process.workers takes effect at the next start"
+            );
+            new.workers = old.workers;
+        }
+        if new.bulk_nice != old.bulk_nice
+            && let Err(errno) = worker::set_bulk_nice(&self.workers, new.bulk_nice)
+        {
+            let error = in_words(&errno.into());
+            tracing::warn!(
+                error,
+                "a change of process.bulk_nice takes effect at the next start"
+            );
+            new.bulk_nice = old.bulk_nice;
+        }
+        let listeners = config.mappings.iter().map(|mapping| mapping.pairs.len());
+        let budget = take_budget(config, listeners.sum());
+        let pipes = &self.sources.shared.pipes;
+        pipes.set(budget.pipes, budget.pipe_memory, config.process.pipe_size);
+        let splice = config.process.splice && budget.pipes > 0;
+        self.sources.shared.splice.store(splice, Relaxed);
+        self.sessions_fit = budget.fit;
+    }
+
+    /// Puts `[log]` into force. A level that an operator set stays until the file has another.
+    fn set_log(&self, old: &Log, new: &Log) {
+        let (log, shared) = (&self.sources.log, &self.sources.shared);
+        if new.level != old.level {
+            log.set_level(new.level.into());
+        }
+        log.set_json(new.format == LogFormat::Json);
+        shared.log_sessions.store(new.sessions, Relaxed);
+        shared.log_openings.store(new.session_openings, Relaxed);
+        let per_second = new.refusals_per_second.map(NonZeroU32::get);
+        shared.refusals.set(per_second);
     }
 
     fn status(&self) -> String {

@@ -1,40 +1,23 @@
 //! What the start opens and divides before anything is forwarded.
 
-use std::{io, thread};
+use std::{io, os::fd::OwnedFd, thread};
 
 use tokio::net::TcpListener;
 
-use super::{
-    RunError,
-    limits::{self, Budget, Wanted},
-};
+use super::limits::{self, Budget, Wanted};
 use crate::{
-    admin::{AdminListener, UnixSocket},
     config::{AutoOr, Config},
     listen::bind_own,
-    os_error::in_words,
     table::ListenAddr,
 };
 
-/// Opens the sockets of the admin endpoint.
-pub(super) async fn open_admin(config: &Config) -> Result<Vec<AdminListener>, RunError> {
-    let mut listeners = Vec::new();
-    if let Some(addr) = config.admin.listen {
-        let listener = open_own(&addr).map_err(|error| {
-            let why = in_words(&error);
-            RunError::Start(format!("cannot open the admin endpoint {addr}: {why}"))
-        })?;
-        listeners.push(AdminListener::Tcp(listener));
-    }
-    let socket = UnixSocket::open(&config.admin)
-        .map_err(|error| RunError::Start(format!("cannot open the admin socket {error}")))?;
-    listeners.extend(socket.map(AdminListener::Unix));
-    Ok(listeners)
-}
-
-/// Opens a listener that is no mapping.
-pub(super) fn open_own(addr: &ListenAddr) -> io::Result<TcpListener> {
-    TcpListener::from_std(bind_own(addr)?)
+/// Opens a listener that is no mapping, beside one of ours that it may overlap.
+pub(super) fn open_own(
+    key: &str,
+    addr: &ListenAddr,
+    leaving: Option<&OwnedFd>,
+) -> io::Result<TcpListener> {
+    TcpListener::from_std(bind_own(key, addr, leaving)?)
 }
 
 /// Of the descriptors, ports of jobs may take one in this many.

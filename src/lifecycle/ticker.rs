@@ -9,9 +9,10 @@ use std::{
 
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use super::admin_listeners::can_be_seen;
 use crate::{
     admin::Sources,
-    config::Admin,
+    config::Config,
     session::{SessionFilter, SessionLine, SessionView},
     table::MappingName,
     telemetry::{HISTORY_STEP, MappingStats, PathInfo, PathSummary, Totals},
@@ -22,19 +23,25 @@ use crate::{
 /// line.
 const SAMPLE_EVERY: Duration = Duration::from_secs(15);
 
-/// Runs until the runtime ends.
+/// Runs until it is ended, by the settings that are in force as it begins.
 pub(super) async fn run(sources: Arc<Sources>) {
     let config = sources.config.load_full();
     tokio::join!(
-        observe(&sources, &config.admin),
+        observe(&sources, can_be_seen(&config.admin)),
         report_withheld(&sources),
         report_ongoing(&sources, config.log.session_every),
     );
 }
 
+/// Whether it has to begin again for other settings.
+pub(super) fn differs(before: &Config, now: &Config) -> bool {
+    before.log.session_every != now.log.session_every
+        || can_be_seen(&before.admin) != can_be_seen(&now.admin)
+}
+
 /// Keeps what can be looked at up to date, if anybody can. Otherwise an idle proxy sleeps.
-async fn observe(sources: &Sources, admin: &Admin) {
-    if admin.listen.is_some() || admin.socket.is_some() {
+async fn observe(sources: &Sources, can_be_seen: bool) {
+    if can_be_seen {
         tokio::join!(count(sources), sample_paths(sources));
     }
 }

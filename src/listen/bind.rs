@@ -88,13 +88,28 @@ fn explain(step: ListenStep, errno: Errno, listen: &ListenAddr) -> String {
 /// The step that failed and the kernel's reason; no socket stays behind.
 pub fn bind(route: &Route, leaving: &[&OwnedFd]) -> Result<OwnedFd, ListenError> {
     let (socket, addr) = open(route)?;
-    {
-        let _shared = Shared::begin(leaving, &socket).map_err(failed(route, ListenStep::Open))?;
-        bind_to(&socket, &addr).map_err(failed(route, ListenStep::Bind))?;
-        listen(&socket, backlog(&route.mapping.policy))
-            .map_err(failed(route, ListenStep::Listen))?;
+    let backlog = backlog(&route.mapping.policy);
+    match listen_beside(&socket, &addr, backlog, leaving) {
+        Ok(()) => Ok(socket),
+        Err((step, errno)) => Err(failed(route, step)(errno)),
     }
-    Ok(socket)
+}
+
+/// Has a socket listen at `addr`. `leaving` is as in [`bind`].
+///
+/// # Errors
+///
+/// The step that failed and the kernel's reason.
+fn listen_beside(
+    socket: &OwnedFd,
+    addr: &SocketAddr,
+    backlog: i32,
+    leaving: &[&OwnedFd],
+) -> Result<(), (ListenStep, Errno)> {
+    let at = |step| move |errno| (step, errno);
+    let _shared = Shared::begin(leaving, socket).map_err(at(ListenStep::Open))?;
+    bind_to(socket, addr).map_err(at(ListenStep::Bind))?;
+    listen(socket, backlog).map_err(at(ListenStep::Listen))
 }
 
 /// Whether the listening socket of a route could be opened now. No client can connect meanwhile:
@@ -108,17 +123,31 @@ pub fn try_bind(route: &Route) -> Result<(), ListenError> {
     bind_to(&socket, &addr).map_err(failed(route, ListenStep::Bind))
 }
 
-/// Opens a listening socket that is no mapping's. An address means what it means in a mapping.
+/// Opens a listening socket that is no mapping's, but what the setting `key` asks for. An address means
+/// what it means in a mapping; one that this machine does not have yet is served once it is there.
+///
+/// `leaving` is as in [`bind`].
 ///
 /// # Errors
 ///
 /// The kernel's reason.
-pub fn bind_own(addr: &ListenAddr) -> io::Result<TcpListener> {
+pub fn bind_own(
+    key: &str,
+    addr: &ListenAddr,
+    leaving: Option<&OwnedFd>,
+) -> io::Result<TcpListener> {
     /// Few connect, and most of them once in a while.
     const BACKLOG: i32 = 1024;
     let (socket, bound) = socket_for(addr)?;
-    bind_to(&socket, &bound)?;
-    listen(&socket, BACKLOG)?;
+    match listen_beside(&socket, &bound, BACKLOG, leaving.as_slice()) {
+        Err((_, Errno::ADDRNOTAVAIL)) => {
+            tracing::warn!(key, %addr, "this machine does not have the address yet");
+            socket::set_freebind(&socket, &bound)?;
+            listen_beside(&socket, &bound, BACKLOG, leaving.as_slice())
+        }
+        done => done,
+    }
+    .map_err(|(_, errno)| errno)?;
     Ok(TcpListener::from(socket))
 }
 
@@ -155,7 +184,11 @@ impl Drop for Shared<'_> {
     fn drop(&mut self) {
         for socket in &self.0 {
             // It was set a moment ago; left as it is, other processes of the user could listen too.
-            let _ = sockopt::set_socket_reuseport(socket, false);
+            static SAID: Once = Once::new();
+            if let Err(errno) = sockopt::set_socket_reuseport(socket, false) {
+                let error = in_words(&errno.into());
+                SAID.call_once(|| tracing::warn!(error, "SO_REUSEPORT stays set on a listener"));
+            }
         }
     }
 }

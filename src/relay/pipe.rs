@@ -42,9 +42,9 @@ impl Level for Pipe {
 /// How many pipes the process may have, of what size, and how many it has.
 #[derive(Debug)]
 pub struct PipeBudget {
-    limit: usize,
-    memory: usize,
-    size: usize,
+    limit: AtomicUsize,
+    memory: AtomicUsize,
+    size: AtomicUsize,
     /// Bytes of the pipes there are.
     spent: AtomicUsize,
     in_use: AtomicUsize,
@@ -59,9 +59,9 @@ impl PipeBudget {
     /// A budget of `limit` pipes with `memory` bytes in all, the large ones having `size` bytes.
     pub fn new(limit: usize, memory: usize, size: usize) -> Self {
         Self {
-            limit,
-            memory,
-            size,
+            limit: AtomicUsize::new(limit),
+            memory: AtomicUsize::new(memory),
+            size: AtomicUsize::new(size),
             spent: AtomicUsize::new(0),
             in_use: AtomicUsize::new(0),
             free: AtomicUsize::new(0),
@@ -69,15 +69,24 @@ impl PipeBudget {
         }
     }
 
+    /// Has another budget count for the pipes made from now on. Those there are stay as long as they
+    /// would have.
+    pub fn set(&self, limit: usize, memory: usize, size: usize) {
+        self.limit.store(limit, Relaxed);
+        self.memory.store(memory, Relaxed);
+        self.size.store(size, Relaxed);
+    }
+
     /// The size the next pipe may have. Two workers may ask at once and exceed the budget by a pipe
     /// each; the kernel's own is the hard one.
     fn next_size(&self) -> Option<usize> {
         let spent = self.spent.load(Relaxed);
-        let small = self.size.min(SMALL_PIPE);
-        if self.in_use() + self.free() >= self.limit || spent + small > self.memory {
+        let (size, memory) = (self.size.load(Relaxed), self.memory.load(Relaxed));
+        let small = size.min(SMALL_PIPE);
+        if self.in_use() + self.free() >= self.limit() || spent + small > memory {
             None
-        } else if spent + self.size <= self.memory / 2 {
-            Some(self.size)
+        } else if spent + size <= memory / 2 {
+            Some(size)
         } else {
             Some(small)
         }
@@ -85,7 +94,7 @@ impl PipeBudget {
 
     /// The most pipes there may be.
     pub fn limit(&self) -> usize {
-        self.limit
+        self.limit.load(Relaxed)
     }
 
     /// Pipes lent to sessions.

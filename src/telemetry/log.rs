@@ -24,10 +24,13 @@ use super::{
     writer::{self, Records, StandardOutput, ToQueue},
 };
 
-/// Changes the level of the log while it is being written.
+/// Changes the level and the format of the log while it is being written.
 pub struct LogControl {
-    filter: reload::Handle<LevelFilter, Registry>,
+    text: reload::Handle<LevelFilter, Registry>,
+    json: reload::Handle<LevelFilter, Registry>,
     level: Mutex<Level>,
+    /// Whether lines are objects of JSON.
+    is_json: Arc<AtomicBool>,
     /// Whether records are important enough to be written.
     records: Arc<AtomicBool>,
 }
@@ -47,29 +50,42 @@ pub fn init<T: Send + 'static>(
     records: Records<T>,
     events: Events,
 ) -> io::Result<LogControl> {
-    let (filter, handle) = reload::Layer::new(LevelFilter::from_level(level));
     let worth_keeping = filter_fn(|metadata| *metadata.level() <= Level::INFO);
-    let format = match json {
-        true => LineFormat::Json,
-        false => LineFormat::Text {
-            colour: io::stdout().is_terminal(),
-        },
+    let text = LineFormat::Text {
+        colour: io::stdout().is_terminal(),
     };
-    let lines = lines(format, ToQueue(Arc::clone(&records.queue)));
-    let wanted = records.queue.wanted();
+    // Both are there at any time, and one of them writes nothing.
+    let queue = &records.queue;
+    let (as_text, text_filter) = filtered(lines(text, ToQueue(Arc::clone(queue))));
+    let (as_json, json_filter) = filtered(lines(LineFormat::Json, ToQueue(Arc::clone(queue))));
+    let control = LogControl {
+        text: text_filter,
+        json: json_filter,
+        level: Mutex::new(level),
+        is_json: Arc::new(AtomicBool::new(json)),
+        records: queue.wanted(),
+    };
+    let is_json = Arc::clone(&control.is_json);
+    let format = move || match is_json.load(Relaxed) {
+        true => LineFormat::Json,
+        false => text,
+    };
     writer::start(records, format, StandardOutput(io::stdout()))?;
     // It fails only if a log has been set up before, which then stays.
     let _ = tracing_subscriber::registry()
-        .with(lines.with_filter(filter))
+        .with(vec![as_text, as_json])
         .with(events.with_filter(worth_keeping))
         .try_init();
-    let control = LogControl {
-        filter: handle,
-        level: Mutex::new(level),
-        records: wanted,
-    };
     control.set_level(level);
     Ok(control)
+}
+
+type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
+
+/// The layer with a filter that lets nothing through yet.
+fn filtered(lines: BoxedLayer) -> (BoxedLayer, reload::Handle<LevelFilter, Registry>) {
+    let (filter, handle) = reload::Layer::new(LevelFilter::OFF);
+    (Box::new(lines.with_filter(filter)), handle)
 }
 
 /// The layer that makes lines of events.
@@ -103,12 +119,28 @@ impl LogControl {
 
     /// From now on writes lines of at least `level`.
     pub fn set_level(&self, level: Level) {
-        // It fails only where another log had been set up before; that one is not ours to change.
-        let _ = self
-            .filter
-            .modify(|filter| *filter = LevelFilter::from_level(level));
-        self.records.store(Level::INFO <= level, Relaxed);
-        *lock(&self.level) = level;
+        let mut held = lock(&self.level);
+        *held = level;
+        self.apply(level);
+    }
+
+    /// From now on writes lines as objects of JSON, or as text.
+    pub fn set_json(&self, json: bool) {
+        let level = lock(&self.level);
+        self.is_json.store(json, Relaxed);
+        self.apply(*level);
+    }
+
+    fn apply(&self, level: Level) {
+        let level = LevelFilter::from_level(level);
+        let (writes, silent) = match self.is_json.load(Relaxed) {
+            true => (&self.json, &self.text),
+            false => (&self.text, &self.json),
+        };
+        // They fail only where another log had been set up before; that one is not ours to change.
+        let _ = silent.modify(|filter| *filter = LevelFilter::OFF);
+        let _ = writes.modify(|filter| *filter = level);
+        self.records.store(LevelFilter::INFO <= level, Relaxed);
     }
 }
 

@@ -10,10 +10,14 @@ use std::{
 
 use tokio::{sync::Notify, time::sleep};
 
+/// Any number of lines.
+const NO_LIMIT: u64 = u64::MAX;
+
 /// Grants lines, at most a number of them in each second.
 #[derive(Debug)]
 pub struct Sampler {
-    per_second: Option<u32>,
+    /// How many, or [`NO_LIMIT`].
+    per_second: AtomicU64,
     start: Instant,
     /// The second since the start in the upper half, the lines granted in it in the lower.
     granted: AtomicU64,
@@ -27,7 +31,7 @@ impl Sampler {
     /// Grants `per_second` lines a second from `start` on; without a number, every line.
     pub fn new(per_second: Option<u32>, start: Instant) -> Self {
         Self {
-            per_second,
+            per_second: AtomicU64::new(per_second.map_or(NO_LIMIT, u64::from)),
             start,
             granted: AtomicU64::new(0),
             withheld: AtomicU64::new(0),
@@ -36,16 +40,23 @@ impl Sampler {
         }
     }
 
+    /// From now on grants so many lines a second, or every line.
+    pub fn set(&self, per_second: Option<u32>) {
+        let most = per_second.map_or(NO_LIMIT, u64::from);
+        self.per_second.store(most, Relaxed);
+    }
+
     /// Whether an event at `now` gets a line; if not, it has been counted.
     pub fn grant(&self, now: Instant) -> bool {
-        let Some(most) = self.per_second else {
+        let most = self.per_second.load(Relaxed);
+        if most == NO_LIMIT {
             return true;
-        };
+        }
         let second = now.saturating_duration_since(self.start).as_secs() << 32;
         let granted = self.granted.fetch_update(Relaxed, Relaxed, |granted| {
             match granted & !u64::from(u32::MAX) == second {
                 false => Some(second + 1),
-                true if (granted as u32) < most => Some(granted + 1),
+                true if u64::from(granted as u32) < most => Some(granted + 1),
                 true => None,
             }
         });

@@ -39,7 +39,7 @@ pub struct Records<T> {
 /// There can be no further thread.
 pub(super) fn start<T: Send + 'static>(
     records: Records<T>,
-    format: LineFormat,
+    format: impl Fn() -> LineFormat + Send + 'static,
     out: impl Write + Send + 'static,
 ) -> io::Result<()> {
     thread::Builder::new()
@@ -51,14 +51,18 @@ pub(super) fn start<T: Send + 'static>(
     Ok(())
 }
 
-fn write_all<T>(Records { queue, say }: &Records<T>, format: LineFormat, mut out: impl Write) {
+fn write_all<T>(
+    Records { queue, say }: &Records<T>,
+    format: impl Fn() -> LineFormat,
+    mut out: impl Write,
+) {
     let mut page = Page::default();
     while let Some(entries) = queue.take() {
         for entry in entries {
             match entry {
                 Entry::Line(line) => page.text.extend_from_slice(&line),
                 Entry::Record(at, record) => {
-                    let mut line = Line::begin(&mut page.text, format, at);
+                    let mut line = Line::begin(&mut page.text, format(), at);
                     say(&record, &mut line);
                     line.end();
                 }
@@ -184,7 +188,7 @@ mod tests {
     #[test]
     fn lines_and_records_keep_their_order() {
         let mut out = Vec::new();
-        write_all(&three(), TEXT, &mut out);
+        write_all(&three(), || TEXT, &mut out);
         let text = String::from_utf8(out).expect("text");
         let words: Vec<_> = text.lines().map(|line| line.rsplit(' ').next()).collect();
         assert_eq!(words, ["before", "record", "after"].map(Some));
@@ -202,7 +206,7 @@ mod tests {
             }
         }
         let records = three();
-        write_all(&records, TEXT, Full);
+        write_all(&records, || TEXT, Full);
         assert_eq!(records.queue.dropped(), 3);
     }
 

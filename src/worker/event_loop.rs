@@ -274,7 +274,8 @@ impl EventLoop {
         };
         let was_connected = entry.session.is_connected();
         let verdict = act(&mut entry.session, &mut turn);
-        if self.shared.log_openings && !was_connected && entry.session.is_connected() {
+        if !was_connected && entry.session.is_connected() && self.shared.log_openings.load(Relaxed)
+        {
             let view = entry.session.view(self.now);
             self.shared.record(SessionLine::Opened(view));
         }
@@ -421,7 +422,7 @@ impl EventLoop {
             Err(reason) => return self.refuse(id, &accepted, route, reason),
         };
         let extras = counted.map(|(seat, dialling)| Extras::counted(seat, dialling));
-        let (route_of, splice) = (Arc::clone(&route), shared.splice);
+        let (route_of, splice) = (Arc::clone(&route), shared.splice.load(Relaxed));
         let session = match Session::dial(id, accepted, route_of, self.now, splice, extras) {
             Ok(session) => session,
             Err((errno, accepted)) => {

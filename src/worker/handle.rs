@@ -1,10 +1,11 @@
 //! Control's end of a worker: starting it, telling it something, waiting for its end.
 
 use std::{
+    convert::Infallible,
     os::fd::OwnedFd,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
         mpsc,
     },
@@ -13,7 +14,9 @@ use std::{
 
 use rustix::{
     event::{EventfdFlags, eventfd},
-    process::setpriority_process,
+    io::Errno,
+    process::{Pid, setpriority_process},
+    thread::gettid,
 };
 
 use super::{Command, Shared, event_loop::EventLoop};
@@ -37,6 +40,8 @@ pub struct WorkerHandle {
     wake: Arc<OwnedFd>,
     sessions: Arc<AtomicUsize>,
     beats: Arc<AtomicU64>,
+    /// Its thread, once that has begun.
+    thread: Arc<OnceLock<Pid>>,
 }
 
 impl WorkerHandle {
@@ -79,16 +84,29 @@ impl WorkerHandle {
     }
 }
 
-/// Starts `count` pairs of workers, the front ones first, those for bulk at the given nice value (see
-/// nice(2); only raised, which needs no privilege). `on_end` is called on each one's thread as the last thing it does, with
-/// the error or the panic that ended it.
+/// Puts the workers for bulk at a nice value (see nice(2)). To raise it needs no privilege, to lower
+/// it does.
+///
+/// # Errors
+///
+/// The kernel's refusal, or that of the sandbox around the process. Nothing has changed then.
+pub fn set_bulk_nice(workers: &[WorkerHandle], bulk_nice: u8) -> Result<(), Errno> {
+    workers
+        .iter()
+        .filter(|worker| worker.lane == Lane::Bulk)
+        .filter_map(|worker| worker.thread.get())
+        // Of one thread only, as Linux has it.
+        .try_for_each(|thread| setpriority_process(Some(*thread), bulk_nice.into()))
+}
+
+/// Starts `count` pairs of workers, the front ones first. `on_end` is called on each one's thread as
+/// the last thing it does, with the error or the panic that ended it.
 ///
 /// # Errors
 ///
 /// What the kernel refused: a thread, an epoll instance or an eventfd.
 pub fn spawn(
     count: usize,
-    bulk_nice: u8,
     shared: &Arc<Shared>,
     on_end: impl Fn(Result<(), String>) + Clone + Send + 'static,
 ) -> std::io::Result<Vec<WorkerHandle>> {
@@ -105,10 +123,12 @@ pub fn spawn(
                 wake: Arc::new(wake),
                 sessions: Arc::default(),
                 beats: Arc::default(),
+                thread: Arc::default(),
             });
             queues.push(queue);
         }
     }
+    let (begun, all_begun) = mpsc::channel::<Infallible>();
     for (number, queue) in queues.into_iter().enumerate() {
         let event_loop = EventLoop::new(
             number,
@@ -118,14 +138,12 @@ pub fn spawn(
             Arc::clone(shared),
         )?;
         let on_end = on_end.clone();
-        let lane = handles[number].lane();
+        let (thread, begun) = (Arc::clone(&handles[number].thread), begun.clone());
         thread::Builder::new()
             .name(format!("worker-{}", handles[number].label()))
             .spawn(move || {
-                if lane == Lane::Bulk {
-                    // For the calling thread only, as Linux has it. Left as it is, bulk costs more.
-                    let _ = setpriority_process(None, bulk_nice.into());
-                }
+                thread.get_or_init(gettid);
+                drop(begun);
                 // The loop is gone afterwards, so nobody sees what a panic left half done.
                 on_end(match catch_unwind(AssertUnwindSafe(|| event_loop.run())) {
                     Ok(result) => result.map_err(|error| in_words(&error)),
@@ -133,5 +151,8 @@ pub fn spawn(
                 });
             })?;
     }
+    drop(begun);
+    // Nothing is sent: it ends when the last thread has begun.
+    while all_begun.recv().is_ok() {}
     Ok(handles)
 }

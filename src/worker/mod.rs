@@ -22,14 +22,17 @@ use std::{
     collections::HashMap,
     convert::Infallible,
     os::fd::OwnedFd,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
-pub use handle::{Lane, WorkerHandle, spawn};
+pub use handle::{Lane, WorkerHandle, set_bulk_nice, spawn};
 pub use roster::Roster;
 
 use crate::{
@@ -59,15 +62,15 @@ pub struct Shared {
     /// Which refusals get a line.
     pub refusals: Sampler,
     /// Whether a session gets a line when its target has answered.
-    pub log_openings: bool,
+    pub log_openings: AtomicBool,
     /// Whether anybody reads those lines.
-    pub log_sessions: bool,
+    pub log_sessions: AtomicBool,
     /// The number of the next session.
     pub next_session: AtomicU64,
     /// The limits of the process, and what they count.
     pub gate: Gate,
-    /// Whether splicing is allowed at all.
-    pub splice: bool,
+    /// Whether sessions that begin may splice at all.
+    pub splice: AtomicBool,
 }
 
 impl Shared {
@@ -82,7 +85,7 @@ impl Shared {
 
     /// Puts a line into the session log, if anybody reads that.
     pub fn record(&self, line: SessionLine) {
-        if self.log_sessions {
+        if self.log_sessions.load(Relaxed) {
             self.log.push(line);
         }
     }

@@ -28,6 +28,9 @@ pub struct Setup<'a> {
     pub netns: Option<&'a Netns>,
     /// Further environment.
     pub env: Vec<(&'static str, String)>,
+    /// The admin address that the configuration begins with, where that, and the format of the log,
+    /// are to be what it says and not what the command line does.
+    pub admin_in_file: Option<SocketAddr>,
 }
 
 /// A running proxy. It is killed when dropped; if the test panics, its log is printed.
@@ -70,7 +73,8 @@ impl Proxy {
 
     #[track_caller]
     fn run(setup: &Setup<'_>, dir: TempDir, arguments: &[String]) -> Self {
-        let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free()));
+        let free = || SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free()));
+        let admin = setup.admin_in_file.unwrap_or_else(free);
         Self::spawn(setup, dir, Some(admin), arguments)
     }
 
@@ -84,8 +88,11 @@ impl Proxy {
         process::raise_descriptor_limit();
         let on = admin.map_or("off".to_owned(), |admin| admin.to_string());
         let mut command = wrapped(setup, &dir, Path::new(PROGRAM));
+        command.arg("run");
+        if setup.admin_in_file.is_none() {
+            command.args(["--admin", &on, "--log-format", "json"]);
+        }
         command
-            .args(["run", "--admin", &on, "--log-format", "json"])
             .args(arguments)
             .envs(setup.env.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null())

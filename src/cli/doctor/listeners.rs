@@ -90,7 +90,8 @@ pub(super) fn examine(config: &Config, table: &Table, client: &Client) -> Vec<Fi
         })
         .collect();
     let admin = config.admin.listen;
-    let admin_failed = admin.and_then(|addr| Some((addr, bind_own(&addr).err()?)));
+    let admin_failed =
+        admin.and_then(|addr| Some((addr, bind_own("admin.listen", &addr, None).err()?)));
     let holder = match failed.is_empty() && admin_failed.is_none() {
         true => Holder::Unknown,
         false => Holder::find(client, admin),

@@ -17,7 +17,7 @@ use super::{
     code, output,
 };
 use crate::{
-    config::Config,
+    config::{AutoOr, Config},
     provider::{Overrides, Source},
     table::Table,
 };
@@ -72,11 +72,14 @@ fn examine(args: &DoctorArgs, config: &Config, table: &Table) -> Vec<Finding> {
     findings.extend(process::examine(config, table));
     findings.extend(machine::examine(table));
     let socket = (args.socket.clone())
-        .or_else(|| config.admin.socket.clone())
+        .or_else(|| match &config.admin.socket {
+            AutoOr::Value(path) => path.clone(),
+            AutoOr::Auto => None,
+        })
         .unwrap_or_else(|| DEFAULT_SOCKET.into());
     let client = Client { socket };
     findings.extend(listeners::examine(config, table, &client));
-    let named = args.socket.is_some() || config.admin.socket.is_some();
+    let named = args.socket.is_some() || config.admin.socket != AutoOr::Value(None);
     findings.push(process::running(&client, named));
     if let Some(switchboard) = &config.switchboard {
         findings.extend(switchboard::examine(switchboard));

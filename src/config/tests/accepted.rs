@@ -46,7 +46,8 @@ fn every_setting_of_the_process_can_be_set() {
     let listen = config.admin.listen.map(|addr| addr.to_string());
     assert_eq!(listen.as_deref(), Some("[::1]:9"));
     assert_eq!(config.admin.origin.to_string(), "f:10:10");
-    assert_eq!(config.admin.socket, Some("/run/s".into()));
+    let socket = AutoOr::Value(Some("/run/s".into()));
+    assert_eq!(config.admin.socket, socket);
     assert_eq!(config.admin.socket_mode, 0o600);
     assert_eq!(config.admin.socket_group.as_deref(), Some("adm"));
     let allow: Vec<_> = ["fd00::/8", "10.0.0.1/32"].map(|net| net.parse()).into();

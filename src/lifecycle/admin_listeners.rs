@@ -1,0 +1,171 @@
+//! The listeners of the admin endpoint, opened, moved and closed as the configuration says.
+//!
+//! What a change needs is opened first ([`AdminListeners::prepare`]) and changes nothing that is
+//! there; [`AdminListeners::set`] cannot fail any more. Connections that were accepted go on whatever
+//! becomes of their listener: the order to reload may have come over one of them.
+
+use std::{
+    env,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tokio::{net::TcpListener, task::JoinHandle};
+
+use super::{exposing, setup::open_own};
+use crate::{
+    admin::{self, AdminListener, NewSocket, SocketFile, Sources, UnixAddr},
+    config::{Admin, AutoOr},
+    os_error::in_words,
+    table::ListenAddr,
+};
+
+/// The listeners there are.
+#[derive(Debug, Default)]
+pub(super) struct AdminListeners {
+    tcp: Option<Tcp>,
+    unix: Option<Unix>,
+}
+
+#[derive(Debug)]
+struct Tcp {
+    addr: ListenAddr,
+    socket: OwnedFd,
+    serving: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Unix {
+    addr: UnixAddr,
+    file: SocketFile,
+    serving: JoinHandle<()>,
+}
+
+/// What a change of the settings needs, had before anything is changed.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    tcp: Option<(TcpListener, OwnedFd)>,
+    unix: Option<NewSocket>,
+}
+
+impl AdminListeners {
+    /// Opens what `wanted` asks for and is not there yet.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be had, in words. Nothing has changed then.
+    pub fn prepare(&self, wanted: &Admin) -> Result<Prepared, String> {
+        let tcp = match wanted.listen {
+            Some(addr) if !self.listens_at(addr) => Some(self.open_tcp(addr)?),
+            _ => None,
+        };
+        let unix = match unix_addr(wanted) {
+            Some(addr) if !self.serves_at(&addr) => {
+                let own = self.unix.as_ref().map(|unix| &unix.file);
+                let opened = NewSocket::open(&addr, own);
+                let failed = |error| format!("cannot open the admin socket {error}");
+                Some(opened.map_err(failed)?)
+            }
+            _ => None,
+        };
+        Ok(Prepared { tcp, unix })
+    }
+
+    fn open_tcp(&self, addr: ListenAddr) -> Result<(TcpListener, OwnedFd), String> {
+        // A listener at every address stands in the way of one at a single address.
+        let overlaps = |tcp: &&Tcp| tcp.addr.overlaps(&addr);
+        let leaving = self.tcp.as_ref().filter(overlaps).map(|tcp| &tcp.socket);
+        let opened = open_own("admin.listen", &addr, leaving).and_then(|listener| {
+            let socket = listener.as_fd().try_clone_to_owned()?;
+            Ok((listener, socket))
+        });
+        opened.map_err(|error| {
+            let why = in_words(&error);
+            format!("cannot open the admin endpoint {addr}: {why}")
+        })
+    }
+
+    fn listens_at(&self, addr: ListenAddr) -> bool {
+        self.tcp.as_ref().is_some_and(|tcp| tcp.addr == addr)
+    }
+
+    /// Whether the socket there is the one wanted; somebody may have removed its file.
+    fn serves_at(&self, addr: &UnixAddr) -> bool {
+        let serves = |unix: &Unix| unix.addr == *addr && unix.file.is_in_place();
+        self.unix.as_ref().is_some_and(serves)
+    }
+
+    /// Puts `wanted` into force with what was prepared for it.
+    pub async fn set(&mut self, wanted: &Admin, prepared: Prepared, sources: &Arc<Sources>) {
+        let serve = |listener| tokio::spawn(admin::serve(listener, Arc::clone(sources)));
+        if (prepared.tcp.is_some() || wanted.listen.is_none())
+            && let Some(old) = self.tcp.take()
+        {
+            exposing::ended(old.serving).await;
+        }
+        if let (Some((listener, socket)), Some(addr)) = (prepared.tcp, wanted.listen) {
+            let serving = serve(AdminListener::Tcp(listener));
+            self.tcp = Some(Tcp {
+                addr,
+                socket,
+                serving,
+            });
+        }
+        let addr = unix_addr(wanted);
+        let new = match prepared.unix.map(NewSocket::put_in_place).transpose() {
+            Ok(new) => new,
+            Err(error) => {
+                tracing::error!(%error, "the admin socket stays as it was");
+                return;
+            }
+        };
+        if (new.is_some() || addr.is_none())
+            && let Some(old) = self.unix.take()
+        {
+            exposing::ended(old.serving).await;
+        }
+        if let (Some((listener, file)), Some(addr)) = (new, addr) {
+            let serving = serve(AdminListener::Unix(listener));
+            self.unix = Some(Unix {
+                addr,
+                file,
+                serving,
+            });
+        }
+    }
+
+    /// Where the unix socket is, if there is one.
+    pub fn socket(&self) -> Option<&Path> {
+        self.unix.as_ref().map(|unix| unix.addr.path.as_path())
+    }
+}
+
+/// Whether anybody can look at the proxy.
+pub(super) fn can_be_seen(admin: &Admin) -> bool {
+    admin.listen.is_some() || unix_addr(admin).is_some()
+}
+
+fn unix_addr(admin: &Admin) -> Option<UnixAddr> {
+    let path = match &admin.socket {
+        AutoOr::Auto => runtime_directory()?.join("admin.sock"),
+        AutoOr::Value(path) => path.clone()?,
+    };
+    Some(UnixAddr {
+        path,
+        mode: admin.socket_mode,
+        group: admin.socket_group.clone(),
+    })
+}
+
+/// The directory that the service manager made for the process (`RuntimeDirectory=`), the first one
+/// of several.
+fn runtime_directory() -> Option<PathBuf> {
+    let listed = env::var_os("RUNTIME_DIRECTORY")?;
+    let first = listed.as_bytes().split(|byte| *byte == b':').next()?;
+    let first = Path::new(std::ffi::OsStr::from_bytes(first));
+    first.is_absolute().then(|| first.to_owned())
+}
