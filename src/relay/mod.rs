@@ -185,6 +185,7 @@ impl<P: Level> Relay<P> {
         scratch: &mut [u8],
         budget: Budget,
     ) -> Progress {
+        self.find_gone(sys, scratch);
         loop {
             let known = self.fault;
             let up = self.step(Side::Client, sys, scratch, (budget.turn, budget.up));
@@ -204,6 +205,23 @@ impl<P: Level> Relay<P> {
                     (Step::Exhausted, _) | (_, Step::Exhausted) => Progress::Exhausted,
                     _ => Progress::Waiting,
                 };
+            }
+        }
+    }
+
+    /// Notices a side that has finished sending and then broke: nobody reads from it any more, and
+    /// until there is something to send to it nobody would find out.
+    fn find_gone(&mut self, sys: &mut impl Syscalls<Pipe = P>, scratch: &mut [u8]) {
+        for side in [Side::Client, Side::Target] {
+            let waits_for_other =
+                self.direction(side).is_closed() && !self.direction(side.other()).is_over();
+            if waits_for_other && self.readiness(side).hung_up() {
+                let errno = match sys.recv(side, scratch) {
+                    Err(errno) => errno,
+                    // It was told before, to somebody who did not have to know.
+                    Ok(_) => Errno::CONNRESET,
+                };
+                self.break_side(Broken { side, errno }, sys);
             }
         }
     }

@@ -596,6 +596,19 @@ fn a_reset_without_an_end_before_it_never_becomes_an_end() {
 }
 
 #[test]
+fn a_reset_after_an_end_is_noticed_before_anything_is_sent_there() {
+    for side in [Side::Client, Side::Target] {
+        let mut run = Run::new(RelayMode::Auto);
+        run.happen(&Event::End(side, End::Fin));
+        assert_eq!(run.relay.half_closed_by(), Some(side));
+        run.happen(&Event::End(side, End::Reset));
+        let fault = run.relay.fault().expect("it was told");
+        assert_eq!((fault.side, fault.errno), (side, Errno::CONNRESET));
+        assert_eq!(run.progress, Progress::Settling(side.other()));
+    }
+}
+
+#[test]
 fn small_segments_fill_a_pipe_and_nothing_is_left_behind() {
     let mut run = Run::new(RelayMode::Splice);
     run.happen(&Event::Send {

@@ -16,6 +16,8 @@ pub struct Readiness {
     ends: bool,
     /// Urgent data was announced: a read stops short at the mark with more behind it.
     urgent: bool,
+    /// The connection broke, or both of its directions have ended.
+    hung_up: bool,
 }
 
 impl Readiness {
@@ -26,6 +28,7 @@ impl Readiness {
         closing: false,
         ends: false,
         urgent: false,
+        hung_up: false,
     };
 
     /// The events to ask for, once, for the life of the socket.
@@ -46,6 +49,7 @@ impl Readiness {
         if events.intersects(EventFlags::HUP | EventFlags::ERR | EventFlags::OUT) {
             self.writable = true;
         }
+        self.hung_up |= events.intersects(EventFlags::HUP | EventFlags::ERR);
         self.readable |= events.intersects(EventFlags::IN | EventFlags::PRI);
         self.urgent |= events.contains(EventFlags::PRI);
     }
@@ -65,6 +69,11 @@ impl Readiness {
     /// Whether an orderly end was announced, and nothing else besides it and bytes.
     pub fn ends(&self) -> bool {
         self.ends && !self.urgent
+    }
+
+    /// Whether the connection broke, or both of its directions have ended.
+    pub fn hung_up(&self) -> bool {
+        self.hung_up
     }
 
     /// Whether to try to write.

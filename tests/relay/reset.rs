@@ -16,6 +16,7 @@ in_every_mode! {
     a_client_that_resets_stops_the_download
     a_target_that_resets_stops_the_upload
     a_reset_after_a_half_close_is_no_end
+    a_reset_by_whoever_has_closed_already_reaches_the_other
     a_target_that_closes_without_reading_loses_no_answer
 }
 
@@ -136,6 +137,26 @@ fn a_reset_after_a_half_close_is_no_end(relay: &str) {
     server.reset();
     client.expect_reset();
     scene.ends(client.addr(), "target_reset", 8, 11);
+    scene.finish();
+}
+
+/// A client that has finished and then dies is not waited for.
+fn a_reset_by_whoever_has_closed_already_reaches_the_other(relay: &str) {
+    let scene = scene(relay);
+    let (client, mut server) = scene.pair();
+    let addr = client.addr();
+    client.finish();
+    server.expect_end();
+    client.reset();
+    scene.ended(addr, "client_reset");
+    assert_eq!(server.send_until_error(), ErrorKind::BrokenPipe);
+
+    let (mut client, server) = scene.pair();
+    server.finish();
+    client.expect_end();
+    server.reset();
+    scene.ended(client.addr(), "target_reset");
+    assert_eq!(client.send_until_error(), ErrorKind::BrokenPipe);
     scene.finish();
 }
 
