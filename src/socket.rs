@@ -45,7 +45,7 @@ pub fn set_stream_options(socket: impl AsFd) -> Result<()> {
     sockopt::set_socket_oobinline(socket, true)
 }
 
-/// Sets how a dead peer is noticed; may be called again when the policy changes.
+/// Sets how the kernel notices a dead peer; may be called again when the policy changes.
 pub fn set_liveness(socket: impl AsFd, policy: &Policy) -> Result<()> {
     let socket = socket.as_fd();
     sockopt::set_socket_keepalive(socket, policy.keepalive.is_some())?;
@@ -59,8 +59,13 @@ pub fn set_liveness(socket: impl AsFd, policy: &Policy) -> Result<()> {
         sockopt::set_tcp_keepintvl(socket, interval)?;
         sockopt::set_tcp_keepcnt(socket, count)?;
     }
+    Ok(())
+}
+
+/// Has the kernel give a peer up that makes no progress for this long.
+pub fn set_user_timeout(socket: impl AsFd, limit: Option<Duration>) -> Result<()> {
     // 0 is the kernel's own way to say off.
-    sockopt::set_tcp_user_timeout(socket, policy.user_timeout.map_or(0, millis))
+    sockopt::set_tcp_user_timeout(socket.as_fd(), limit.map_or(0, millis))
 }
 
 /// Lets a socket be bound to an address this machine does not have yet (ip(7) `IP_FREEBIND`).

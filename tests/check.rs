@@ -100,9 +100,9 @@ limits.penalty                               off
 limits.exempt                                []
 defaults.connect_timeout                     10s
 defaults.idle_timeout                        1h
-defaults.half_close_timeout                  5m
-defaults.keepalive                           { idle = 1m, interval = 15s, count = 4 }
-defaults.user_timeout                        2m
+defaults.half_close_timeout                  off
+defaults.keepalive                           { idle = 1m, interval = 1m, count = 120 }
+defaults.user_timeout                        off
 defaults.backlog                             4096
 defaults.accept_proxy                        []
 defaults.proxy_header_timeout                5s
@@ -255,6 +255,32 @@ fn a_file_that_cannot_be_read_is_named_with_the_cause() {
         assert_eq!(output.status.code(), Some(1));
         assert_eq!(text(output.stderr), format!("{path}: {cause}\n"));
     }
+}
+
+/// What the kernel makes of a setting is said, and the file stays valid.
+#[test]
+fn a_time_that_the_kernel_cuts_short_is_said_to_be() {
+    let file = File::new(
+        "notes",
+        b"version = 1\n[defaults]\nuser_timeout = \"1h\"\n\
+          [[mapping]]\nname = \"a\"\nlisten = 1\ntarget = \"10.0.0.1:22\"\n\
+          [[mapping]]\nname = \"b\"\nlisten = 2\ntarget = \"10.0.0.1:22\"\nuser_timeout = \"2h\"\n\
+          [[mapping]]\nname = \"c\"\nlisten = 3\ntarget = \"10.0.0.1:22\"\nuser_timeout = \"10m\"\n",
+    );
+    let output = check(&file.0, &[]);
+    assert_eq!(output.status.code(), Some(0));
+    let notes = text(output.stderr);
+    let lines: Vec<&str> = notes.lines().collect();
+    assert_eq!(lines.len(), 2, "{notes}");
+    assert!(
+        lines[0].starts_with("note: defaults.user_timeout = 1h: "),
+        "{notes}"
+    );
+    assert!(
+        lines[1].starts_with("note: mapping \"b\": user_timeout = 2h: "),
+        "{notes}"
+    );
+    assert!(notes.contains("net.ipv4.tcp_retries2"), "{notes}");
 }
 
 #[test]

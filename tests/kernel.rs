@@ -14,11 +14,15 @@ use std::{
 };
 
 use harness::{
-    Peer, Setup, Stream, Target, TempDir, ports, process,
+    Peer, Setup, Stream, Target, TempDir,
+    lab::Netns,
+    ports, process,
     proxy::{as_user, wrapped},
     require::{Need, require},
-    wait_until,
+    wait_for, wait_until,
 };
+use tml_proxy::session::{AckProbe, Standing};
+
 use rustix::{
     event::{
         PollFd, PollFlags, Timespec,
@@ -26,7 +30,7 @@ use rustix::{
         poll,
     },
     io::{Errno, ioctl_fionread},
-    net::{RecvFlags, recv, sockopt},
+    net::{RecvFlags, SendFlags, recv, send, sockopt},
     pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice},
 };
 
@@ -190,14 +194,134 @@ fn bytes_that_came_before_a_reset_can_still_be_taken() {
     assert_eq!(move_in(&receiver, &into), Err(Errno::CONNRESET));
 }
 
-/// The error is told once; whoever asks for it has to remember it.
+/// The error is told once, to whichever call comes first; every read after it tells of an end. Whoever
+/// is told has to remember it.
 #[test]
-fn a_reset_is_told_once() {
-    let (sender, receiver) = pair();
-    sender.reset();
-    wait_for_readable(&receiver);
-    assert_eq!(take(&receiver, 64), Err(Errno::CONNRESET));
-    assert_eq!(take(&receiver, 64).as_deref(), Ok(&b""[..]), "like an end");
+fn a_reset_is_told_once_to_whoever_asks_first() {
+    type Ask = fn(&TcpStream) -> Errno;
+    let asks: [(&str, Ask); 5] = [
+        ("a read", |socket| take(socket, 64).expect_err("a reset")),
+        ("a look", |socket| {
+            recv(socket, &mut [0; 64][..], RecvFlags::PEEK).expect_err("a reset")
+        }),
+        ("a splice", |socket| {
+            move_in(socket, new_pipe().1).expect_err("a reset")
+        }),
+        ("a write", |socket| {
+            send(socket, b"x", SendFlags::NOSIGNAL).expect_err("a reset")
+        }),
+        ("SO_ERROR", |socket| {
+            let told = sockopt::socket_error(socket).expect("an open socket");
+            told.expect_err("a reset")
+        }),
+    ];
+    for (what, ask) in asks {
+        let (sender, receiver) = pair();
+        sender.reset();
+        wait_for_readable(&receiver);
+        assert_eq!(ask(&receiver), Errno::CONNRESET, "{what}");
+        assert_eq!(take(&receiver, 64).as_deref(), Ok(&b""[..]), "after {what}");
+        assert_eq!(move_in(&receiver, new_pipe().1), Ok(0), "after {what}");
+        assert_eq!(sockopt::socket_error(&receiver), Ok(Ok(())), "after {what}");
+        let again = send(&receiver, b"x", SendFlags::NOSIGNAL);
+        assert_eq!(again, Err(Errno::PIPE), "after {what}");
+        assert_eq!(take(&receiver, 64).as_deref(), Ok(&b""[..]), "after {what}");
+    }
+}
+
+/// Fills the path to a reader that does not read, until what the kernel says holds.
+fn blocked(sender: &mut Peer, what: &str, holds: impl Fn(&Standing) -> bool) -> Standing {
+    sender.stream().set_nonblocking(true).expect("open");
+    standing(sender, what, |standing| {
+        while rustix::io::write(sender.stream(), &[0; 65536]).is_ok() {}
+        holds(standing)
+    })
+}
+
+fn standing(sender: &Peer, what: &str, holds: impl Fn(&Standing) -> bool) -> Standing {
+    let mut probe = AckProbe::default();
+    wait_for(what, || {
+        let standing = probe.standing(sender.stream().as_fd()).expect("it tells");
+        holds(&standing).then_some(standing)
+    })
+}
+
+/// What tells a reader that pauses from a host that is gone: its kernel acknowledges every probe, and
+/// `tcpi_last_ack_recv` counts from the last one.
+#[test]
+fn a_probe_of_a_closed_window_that_is_answered_counts_as_heard() {
+    let target = Target::narrow();
+    let mut sender = Peer::connect_to(target.addr());
+    let _reader = target.accept();
+    let closed = |standing: &Standing| standing.unacknowledged > 0 && standing.window_closed;
+    blocked(&mut sender, "the window to close", closed);
+    // Probed after 0.2, 0.4 and 0.8 seconds at least, and heard after the last one.
+    let seen = standing(&sender, "an answer long after the last byte", |standing| {
+        standing.since_sent > standing.since_heard + Duration::from_millis(1400)
+            || standing.retry_after > Duration::from_millis(1400)
+    });
+    assert!(closed(&seen), "{seen:?}");
+    let heard = standing(&sender, "the next answer", |standing| {
+        standing.probes == 0 && standing.since_heard < Duration::from_millis(200)
+    });
+    assert!(closed(&heard), "{heard:?}");
+}
+
+#[test]
+fn a_host_that_is_gone_is_not_heard_and_probes_and_attempts_add_up() {
+    if !require(&[Need::Root, Need::Tool("ip")]) {
+        return;
+    }
+    let [near, far] = ["near", "far"].map(Netns::new);
+    near.link("eth", &far, "eth");
+    near.ip("addr add 198.51.100.1/24 dev eth");
+    far.ip("addr add 198.51.100.2/24 dev eth");
+    let addr = SocketAddr::from(([198, 51, 100, 2], 7));
+    for (reads, what) in [(true, "attempts"), (false, "probes")] {
+        let target = far.run(|| Target::bind_to(addr));
+        near.run(|| {
+            let mut sender = Peer::connect_to(addr);
+            let _reader = target.accept();
+            if !reads {
+                blocked(&mut sender, "the window to close", |standing| {
+                    standing.unacknowledged > 0 && standing.window_closed
+                });
+            }
+            far.ip("link set eth down");
+            if reads {
+                sender.send(b"into the void");
+            }
+            let seen = standing(&sender, what, |standing| {
+                standing.probes.max(standing.tries) >= 3
+            });
+            assert!(seen.unacknowledged > 0, "{seen:?}");
+            if reads {
+                assert!(
+                    seen.in_flight > 0 && seen.since_sent < seen.since_heard,
+                    "{seen:?}"
+                );
+                assert!(!seen.window_closed, "{seen:?}");
+            }
+            assert!(seen.since_heard > Duration::from_millis(600), "{seen:?}");
+        });
+        far.ip("link set eth up");
+    }
+}
+
+/// Set for good, the kernel's own option takes a reader that pauses for a host that is gone, although
+/// it answers: the reason why it is not used for `user_timeout`.
+#[test]
+fn the_kernels_user_timeout_ends_connections_whose_reader_pauses() {
+    let target = Target::narrow();
+    let mut sender = Peer::connect_to(target.addr());
+    let _reader = target.accept();
+    sockopt::set_tcp_user_timeout(sender.stream(), 500).expect("an open socket");
+    blocked(&mut sender, "the window to close", |standing| {
+        standing.unacknowledged > 0
+    });
+    wait_until("the kernel to give up", || {
+        sockopt::socket_error(sender.stream()) == Ok(Err(Errno::TIMEDOUT))
+    });
 }
 
 /// Behind an urgent mark splice stops, with `EAGAIN` on a readable socket; recv goes on. With

@@ -4,13 +4,14 @@
 
 mod harness;
 
-use std::{fs, net::SocketAddr};
+use std::{fs, net::SocketAddr, time::Duration};
 
 use harness::{
     Peer, Proxy, Setup, Stream, Target, both_ways, config,
     lab::{Lab, TARGET},
-    mapping,
+    mapping, process,
     require::{Need, require},
+    wait_until,
 };
 
 const PORT: u16 = 22014;
@@ -164,6 +165,117 @@ fn a_host_that_vanishes_from_a_quiet_session_is_noticed() {
     client.expect_reset();
     let line = proxy.ended_session(client.addr());
     assert_eq!(line.text("reason"), "target_lost");
+    proxy.settles();
+}
+
+/// A reader that pauses is there as long as its host answers, and its host may vanish.
+#[test]
+fn a_host_that_vanishes_while_its_reader_pauses_is_noticed() {
+    if !available() {
+        return;
+    }
+    let more = "user_timeout = \"1s\"\nkeepalive = \"off\"";
+    let lab = Lab::new();
+    let (proxy, _target, client, mut server) = session(&lab, more);
+    let mut stream = Stream::new(1);
+    server.offer_stream(&mut stream, 256_000_000, Duration::from_millis(300));
+    assert!(stream.position() < 256_000_000, "the path takes everything");
+    lab.client.ip("link set near down");
+    server.expect_reset();
+    let line = proxy.ended_session(client.addr());
+    assert_eq!(line.text("reason"), "client_lost");
+    proxy.settles();
+}
+
+/// The kernel's own option for it would end the session with the first probe that is lost after that
+/// time.
+#[test]
+fn as_many_probes_may_be_lost_as_configured_whatever_user_timeout_is() {
+    if !available() {
+        return;
+    }
+    let more = "keepalive = { idle = \"1s\", interval = \"1s\", count = 60 }\n\
+                user_timeout = \"2s\"";
+    let lab = Lab::new();
+    let (proxy, _target, mut client, mut server) = session(&lab, more);
+    lab.client.ip("link set near down");
+    wait_until("four probes to be lost", || {
+        process::unanswered_probes(proxy.id()) >= 4
+    });
+    lab.client.ip("link set near up");
+    client.exchange(&mut server, b"still here");
+    drop((client, server));
+    proxy.settles();
+}
+
+/// And a longer `user_timeout` does not make the probes wait.
+#[test]
+fn a_host_that_vanishes_is_noticed_by_keepalive_whatever_user_timeout_is() {
+    if !available() {
+        return;
+    }
+    let more = "keepalive = { idle = \"1s\", interval = \"1s\", count = 2 }\n\
+                user_timeout = \"10m\"";
+    let lab = Lab::new();
+    let (proxy, _target, client, mut server) = session(&lab, more);
+    lab.client.ip("link set near down");
+    server.expect_reset();
+    let line = proxy.ended_session(client.addr());
+    assert_eq!(line.text("reason"), "client_lost");
+    proxy.settles();
+}
+
+/// A peer that has closed its socket looks like one that has only finished sending, until its kernel
+/// has forgotten it: then it answers a probe with a reset.
+#[test]
+fn a_half_closed_session_ends_when_its_peer_is_gone_and_stays_while_it_is_there() {
+    if !available() {
+        return;
+    }
+    let lab = Lab::new();
+    lab.client.sysctl("net.ipv4.tcp_fin_timeout", "1");
+    let more = "keepalive = { idle = \"1s\" }";
+    let (proxy, target, mut waiting, mut answering) = session(&lab, more);
+    waiting.finish();
+    answering.expect_end();
+    let gone = lab.connect(PORT);
+    let mut server = target.accept();
+    let addr = gone.addr();
+    drop(gone);
+    server.expect_end();
+    let line = proxy.ended_session(addr);
+    assert_eq!(line.text("reason"), "client_reset");
+    answering.send(b"the answer");
+    drop(answering);
+    waiting.expect(b"the answer");
+    waiting.expect_end();
+    let line = proxy.ended_session(waiting.addr());
+    assert_eq!(line.text("reason"), "closed");
+    proxy.settles();
+}
+
+/// By default nobody is given up sooner than by a connection without a proxy: an idle host has two
+/// hours, and one with bytes on their way what the kernel gives it.
+#[test]
+fn a_host_that_is_away_has_two_hours_to_come_back() {
+    let policy = tml_proxy::table::Policy::default();
+    let keepalive = policy.keepalive.expect("probes keep addresses translated");
+    let patience = keepalive.idle + keepalive.interval * keepalive.count;
+    assert!(patience >= Duration::from_secs(2 * 3600), "{patience:?}");
+    assert!(keepalive.idle <= Duration::from_secs(60) && keepalive.interval <= keepalive.idle);
+    assert_eq!(policy.user_timeout, None);
+    assert_eq!(policy.idle_timeout, None);
+    assert_eq!(policy.half_close_timeout, None);
+    if !available() {
+        return;
+    }
+    let lab = Lab::new();
+    let (proxy, _target, mut client, mut server) = session(&lab, "");
+    let socket = format!("sport = :{PORT}");
+    let shown = process::succeed(lab.proxy.command("ss").args(["-Htno", &socket]));
+    assert!(shown.contains("timer:(keepalive,"), "{shown}");
+    client.exchange(&mut server, b"and on");
+    drop((client, server));
     proxy.settles();
 }
 

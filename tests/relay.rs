@@ -25,6 +25,8 @@ mod dial;
 mod leftovers;
 #[path = "relay/pace.rs"]
 mod pace;
+#[path = "relay/patience.rs"]
+mod patience;
 #[path = "relay/reset.rs"]
 mod reset;
 #[path = "relay/small.rs"]

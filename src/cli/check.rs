@@ -9,6 +9,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use super::{code, output};
 use crate::{
+    config::notes,
     provider::{Overrides, Source},
     table::Table,
 };
@@ -34,6 +35,9 @@ pub fn run(args: &CheckArgs) -> ExitCode {
             return ExitCode::from(code::REFUSED);
         }
     };
+    for note in notes(&config) {
+        output::complain(&format_args!("note: {note}"));
+    }
     let text = if args.json {
         print::json(&config)
     } else {

@@ -15,6 +15,7 @@ mod limits;
 mod listing;
 mod mapping;
 mod memory;
+mod notes;
 mod policy;
 mod problem;
 mod reader;
@@ -33,6 +34,7 @@ pub(crate) use draft::{Draft, reserved};
 pub(crate) use file::{LONGEST, read, read_content, read_text};
 pub use listing::{Setting, Settings};
 pub use memory::Memory;
+pub use notes::notes;
 pub use problem::{ConfigErrors, Fault, Problem};
 pub use settings::{
     Admin, AutoOr, Config, Log, LogFormat, LogLevel, Process, Targets, UnknownWord,

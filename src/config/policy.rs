@@ -15,7 +15,7 @@ use crate::{
     table::{Departure, Keepalive, Policy, RelayMode, SourceRules},
 };
 
-/// What tcp(7) takes: milliseconds in a signed 32-bit number.
+/// What tcp(7) takes, where the kernel has to judge: milliseconds in a signed 32-bit number.
 const USER_TIMEOUT: RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(24 * 24 * 60 * 60);
 
@@ -110,8 +110,9 @@ fn keepalive(entry: Entry<'_>, base: Option<Keepalive>) -> Option<Option<Keepali
         return Some(None);
     }
     if !entry.value().is_table() {
-        entry
-            .refuse("\"off\" or a table such as { idle = \"60s\", interval = \"15s\", count = 4 }");
+        entry.refuse(
+            "\"off\" or a table such as { idle = \"60s\", interval = \"60s\", count = 120 }",
+        );
         return None;
     }
     let mut section = entry.into_section()?;

@@ -6,6 +6,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     os::fd::{BorrowedFd, OwnedFd},
+    time::Duration,
 };
 
 use rustix::{
@@ -16,13 +17,43 @@ use rustix::{
     },
 };
 
-use super::path;
+use super::path::{self, TcpInfo};
 use crate::telemetry::PathInfo;
 
 /// Asks the kernel; opens its netlink socket at the first question.
 #[derive(Debug, Default)]
 pub struct AckProbe {
     netlink: Option<OwnedFd>,
+}
+
+/// What is on its way to the peer of a TCP socket, and whether the peer answers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Bytes, and an end of stream as one more, that the peer has not acknowledged and still may.
+    pub unacknowledged: u32,
+    /// Segments of those that were sent. Without any, the peer's window is closed.
+    pub in_flight: u32,
+    /// Whether the peer's window is known to be closed.
+    pub window_closed: bool,
+    /// Probes of a closed window since the peer was last heard.
+    pub probes: u8,
+    /// Times the oldest segment was sent again since the last progress.
+    pub tries: u8,
+    /// How long the kernel waits at present before it sends a segment again.
+    pub retry_after: Duration,
+    /// Since data was last sent.
+    pub since_sent: Duration,
+    /// Since the peer was last heard: an acknowledgement of nothing new is one.
+    pub since_heard: Duration,
+}
+
+/// Why a [`Standing`] could not be learnt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unknown {
+    /// Something ran short; it may be told another time.
+    Now,
+    /// This kernel does not tell.
+    Ever,
 }
 
 /// `SOCK_DIAG_BY_FAMILY`.
@@ -54,7 +85,43 @@ impl AckProbe {
     /// tell.
     pub fn path(&mut self, socket: BorrowedFd<'_>) -> Option<PathInfo> {
         let answer = self.ask(&question(socket, path::EXTENSION)?).ok()?;
-        path::parse(answer.get(ATTRIBUTES..)?)
+        Some(TcpInfo::find(answer.get(ATTRIBUTES..)?)?.path())
+    }
+
+    /// What is on its way to the peer of a TCP socket.
+    ///
+    /// # Errors
+    ///
+    /// Whether it is worth asking again.
+    pub fn standing(&mut self, socket: BorrowedFd<'_>) -> Result<Standing, Unknown> {
+        let Some(question) = question(socket, path::EXTENSION) else {
+            // A connection that is gone has nothing on its way.
+            return Ok(Standing::default());
+        };
+        let answer = self.ask(&question).map_err(|errno| match errno {
+            io::Errno::MFILE | io::Errno::NFILE | io::Errno::NOMEM | io::Errno::NOBUFS => {
+                Unknown::Now
+            }
+            io::Errno::AGAIN => Unknown::Now,
+            _ => Unknown::Ever,
+        })?;
+        let found = answer.get(WQUEUE).and_then(|bytes| bytes.try_into().ok());
+        let info = answer.get(ATTRIBUTES..).and_then(TcpInfo::find);
+        match (found, info) {
+            (Some(wqueue), Some(info)) => Ok(Standing {
+                unacknowledged: u32::from_ne_bytes(wqueue),
+                in_flight: info.in_flight(),
+                window_closed: info.window_closed(),
+                probes: info.probes(),
+                tries: info.tries(),
+                retry_after: info.retry_after(),
+                since_sent: info.since_sent(),
+                since_heard: info.since_heard(),
+            }),
+            // It may have broken while it was asked about.
+            _ if getpeername(socket).is_err() => Ok(Standing::default()),
+            _ => Err(Unknown::Ever),
+        }
     }
 
     /// The kernel's answer; empty if it knows no such socket.

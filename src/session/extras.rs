@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::silence::Silence;
 use crate::{
     limit::{Dialling, Lane, Seat},
     listen::Front,
@@ -24,6 +25,8 @@ pub struct Extras {
     pub drained: Option<Instant>,
     /// Who brought the client here, if it did not come by itself.
     pub front: Option<Box<Front>>,
+    /// Whether both hosts answer, where `user_timeout` wants to know.
+    pub(super) silence: Option<Box<Silence>>,
 }
 
 impl Extras {

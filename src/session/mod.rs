@@ -13,6 +13,7 @@ mod filter;
 mod greeting;
 mod path;
 mod record;
+mod silence;
 mod throttle;
 mod view;
 
@@ -25,12 +26,13 @@ use std::{
 
 use rustix::{event::epoll::EventFlags, io::Errno, net::getsockname, net::sockopt::socket_error};
 
-pub use acks::AckProbe;
+pub use acks::{AckProbe, Standing, Unknown};
 pub use admit::admit;
 pub use extras::Extras;
 pub use filter::SessionFilter;
 pub use greeting::{Greeting, Heard};
 pub use record::{SessionId, SessionLine, SessionRecord};
+use silence::{Finding, Silence};
 pub use view::{SessionView, Stage};
 
 use crate::{
@@ -162,6 +164,9 @@ impl Session {
         }
         let relay = Relay::new(mode);
         throttle::take_on(&mut extras, &route.mapping, &relay);
+        if route.mapping.policy.user_timeout.is_some() {
+            extras.get_or_insert_default().silence = Some(Box::default());
+        }
         Ok(Self {
             id,
             route,
@@ -322,6 +327,7 @@ impl Session {
         if let Some(version) = self.route.mapping.policy.send_proxy {
             let header = self.header(version);
             self.relay.prepend(Side::Target, header.into());
+            self.note_sent([false, true], turn.now);
         }
         self.phase = Phase::Relaying;
         self.relay(turn)
@@ -373,6 +379,12 @@ impl Session {
         }
         if before != (after, self.relay.half_closed_by()) {
             self.active = turn.now;
+            let ended = self.relay.half_closed_by().filter(|_| before.1.is_none());
+            let sent = [
+                moved.1 > 0 || ended == Some(Side::Target),
+                moved.0 > 0 || ended == Some(Side::Client),
+            ];
+            self.note_sent(sent, turn.now);
         }
         self.bulk = match self.relay.is_bulk() {
             true => {
@@ -465,6 +477,68 @@ impl Session {
         self.extras.as_ref()?.wake
     }
 
+    /// Notes for `user_timeout` whether something was sent to the client and to the target.
+    fn note_sent(&mut self, [to_client, to_target]: [bool; 2], now: Instant) {
+        let silence = self
+            .extras
+            .as_mut()
+            .and_then(|extras| extras.silence.as_mut());
+        if let (Some(silence), Some(limit)) = (silence, self.route.mapping.policy.user_timeout) {
+            if to_client {
+                silence.sent(Side::Client, now, limit);
+            }
+            if to_target {
+                silence.sent(Side::Target, now, limit);
+            }
+        }
+    }
+
+    /// The side whose host has not answered for `user_timeout`.
+    fn find_lost(&mut self, turn: &mut Turn<'_>) -> Option<Side> {
+        let limit = self.route.mapping.policy.user_timeout?;
+        loop {
+            let silence = self.extras.as_mut()?.silence.as_mut()?;
+            let (client, target) = (self.client.as_fd(), self.target.as_fd());
+            let ask = |side| {
+                turn.acks.standing(match side {
+                    Side::Client => client,
+                    Side::Target => target,
+                })
+            };
+            match silence.look(turn.now, limit, ask) {
+                Finding::Nothing => return None,
+                Finding::Lost(side) => return Some(side),
+                Finding::Untold(side) => {
+                    if let Err(error) = socket::set_user_timeout(self.socket(side), Some(limit)) {
+                        tracing::debug!(session = %self.id, %error, "the {side} has no user_timeout");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Has `user_timeout` judged as the policy of the moment wants.
+    fn take_on_user_timeout(&mut self) {
+        let limit = self.route.mapping.policy.user_timeout;
+        let before = self
+            .extras
+            .as_mut()
+            .and_then(|extras| extras.silence.take());
+        for side in [Side::Client, Side::Target] {
+            if before
+                .as_ref()
+                .is_some_and(|silence| silence.is_left_to_kernel(side))
+                && let Err(error) = socket::set_user_timeout(self.socket(side), None)
+            {
+                tracing::debug!(session = %self.id, %error, "the {side} keeps its user_timeout");
+            }
+        }
+        if let Some(limit) = limit {
+            let silence = Silence::of_a_session(Instant::now(), limit);
+            self.extras.get_or_insert_default().silence = Some(Box::new(silence));
+        }
+    }
+
     fn fault_reason(&self) -> EndReason {
         let Some(fault) = self.relay.fault() else {
             return EndReason::Internal;
@@ -473,8 +547,7 @@ impl Session {
             (Side::Client, Errno::CONNRESET | Errno::PIPE) => EndReason::ClientReset,
             (Side::Target, Errno::CONNRESET | Errno::PIPE) => EndReason::TargetReset,
             (_, Errno::IO | Errno::BADF | Errno::INVAL | Errno::NOMEM) => EndReason::Internal,
-            (Side::Client, _) => EndReason::ClientLost,
-            (Side::Target, _) => EndReason::TargetLost,
+            (side, _) => lost(side),
         }
     }
 
@@ -497,7 +570,12 @@ impl Session {
         };
         let guard = (!self.guarded).then(|| self.opened + LONG_LIVED);
         let leave = self.leave().map(|(at, _)| at);
-        [own, guard, leave].into_iter().flatten().min()
+        let silence = self
+            .extras
+            .as_ref()
+            .and_then(|extras| extras.silence.as_ref());
+        let silence = silence.and_then(|silence| silence.next());
+        [own, guard, leave, silence].into_iter().flatten().min()
     }
 
     /// Does what is due.
@@ -510,6 +588,13 @@ impl Session {
         }
         if !self.guarded && now.duration_since(self.opened) >= LONG_LIVED {
             self.guard();
+        }
+        if let Some(side) = self.find_lost(turn) {
+            // What broke first is why the session ends.
+            return Verdict::End(match self.relay.fault() {
+                Some(_) => self.fault_reason(),
+                None => lost(side),
+            });
         }
         let policy = &self.route.mapping.policy;
         let quiet = now.duration_since(self.active);
@@ -596,6 +681,7 @@ impl Session {
             }),
         };
         throttle::take_on(&mut self.extras, &self.route.mapping, &self.relay);
+        self.take_on_user_timeout();
         self.guard();
         if let Err(error) = socket::set_liveness(&self.client, &self.route.mapping.policy) {
             tracing::debug!(session = %self.id, %error, "the client's keepalive stays as it was");
@@ -645,6 +731,14 @@ impl Session {
             route: self.route,
             reason,
         }
+    }
+}
+
+/// The end of a session whose host on that side does not answer.
+fn lost(side: Side) -> EndReason {
+    match side {
+        Side::Client => EndReason::ClientLost,
+        Side::Target => EndReason::TargetLost,
     }
 }
 

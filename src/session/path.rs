@@ -1,5 +1,7 @@
 //! Reading `struct tcp_info` out of an answer of sock_diag(7).
 
+use std::time::Duration;
+
 use crate::telemetry::PathInfo;
 
 /// `INET_DIAG_INFO`, the attribute that carries it.
@@ -8,25 +10,77 @@ const INFO: u16 = 2;
 /// The bit that asks for it.
 pub(super) const EXTENSION: u8 = 1 << (INFO - 1);
 
-/// What is wanted of it, from the attributes of an answer.
+/// The structure in an answer.
 ///
-/// The structure grows at its end from kernel to kernel; what an old one does not have is 0.
-pub(super) fn parse(attributes: &[u8]) -> Option<PathInfo> {
-    let info = find(attributes)?;
-    let u32_at = |at: usize| {
-        let bytes = info.get(at..at + 4).and_then(|b| b.try_into().ok());
+/// It grows at its end from kernel to kernel; what an old one does not have is 0.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TcpInfo<'a>(&'a [u8]);
+
+impl<'a> TcpInfo<'a> {
+    /// Finds it among the attributes of an answer.
+    pub(super) fn find(attributes: &'a [u8]) -> Option<Self> {
+        find(attributes).map(Self)
+    }
+
+    /// How the network does.
+    pub(super) fn path(self) -> PathInfo {
+        PathInfo {
+            rtt_us: self.u32_at(68),
+            retransmits: self.u32_at(100),
+            segments: self.u32_at(156),
+            delivery_rate: self.u64_at(160),
+        }
+    }
+
+    /// Times the oldest segment was sent again since the last progress (`tcpi_retransmits`).
+    pub(super) fn tries(self) -> u8 {
+        self.u8_at(2)
+    }
+
+    /// Probes of a closed window without an answer so far (`tcpi_probes`).
+    pub(super) fn probes(self) -> u8 {
+        self.u8_at(3)
+    }
+
+    /// The time until a segment is sent again (`tcpi_rto`).
+    pub(super) fn retry_after(self) -> Duration {
+        Duration::from_micros(self.u32_at(8).into())
+    }
+
+    /// Segments on their way (`tcpi_unacked`).
+    pub(super) fn in_flight(self) -> u32 {
+        self.u32_at(24)
+    }
+
+    /// Since data was last sent, again or for the first time (`tcpi_last_data_sent`).
+    pub(super) fn since_sent(self) -> Duration {
+        Duration::from_millis(self.u32_at(44).into())
+    }
+
+    /// Since the peer last acknowledged anything, be it nothing new (`tcpi_last_ack_recv`).
+    pub(super) fn since_heard(self) -> Duration {
+        Duration::from_millis(self.u32_at(56).into())
+    }
+
+    /// Whether the peer's window is closed, where the kernel says so (`tcpi_snd_wnd`).
+    pub(super) fn window_closed(self) -> bool {
+        const WINDOW: usize = 228;
+        self.0.len() >= WINDOW + 4 && self.u32_at(WINDOW) == 0
+    }
+
+    fn u8_at(self, at: usize) -> u8 {
+        self.0.get(at).copied().unwrap_or(0)
+    }
+
+    fn u32_at(self, at: usize) -> u32 {
+        let bytes = self.0.get(at..at + 4).and_then(|b| b.try_into().ok());
         bytes.map_or(0, u32::from_ne_bytes)
-    };
-    let u64_at = |at: usize| {
-        let bytes = info.get(at..at + 8).and_then(|b| b.try_into().ok());
+    }
+
+    fn u64_at(self, at: usize) -> u64 {
+        let bytes = self.0.get(at..at + 8).and_then(|b| b.try_into().ok());
         bytes.map_or(0, u64::from_ne_bytes)
-    };
-    Some(PathInfo {
-        rtt_us: u32_at(68),
-        retransmits: u32_at(100),
-        segments: u32_at(156),
-        delivery_rate: u64_at(160),
-    })
+    }
 }
 
 /// The content of the wanted attribute. Each has its length, its type, and is padded to four bytes.
@@ -59,14 +113,16 @@ mod tests {
         let mut info = vec![0; 104];
         info[68..72].copy_from_slice(&1234u32.to_ne_bytes());
         let attributes = [attribute(8, &[3]), attribute(INFO, &info)].concat();
-        let path = parse(&attributes).expect("it is there");
+        let info = TcpInfo::find(&attributes).expect("it is there");
+        let path = info.path();
         assert_eq!((path.rtt_us, path.delivery_rate), (1234, 0));
+        assert!(!info.window_closed(), "that was not said");
     }
 
     #[test]
     fn nonsense_is_nothing() {
         for bytes in [&[][..], &[0; 8], &[255; 8], &attribute(8, &[1])] {
-            assert_eq!(parse(bytes), None, "{bytes:?}");
+            assert!(TcpInfo::find(bytes).is_none(), "{bytes:?}");
         }
     }
 }

@@ -22,8 +22,8 @@ pub struct Policy {
     pub half_close_timeout: Option<Duration>,
     /// TCP keepalive on both sides (tcp(7) `TCP_KEEPIDLE`, `TCP_KEEPINTVL`, `TCP_KEEPCNT`).
     pub keepalive: Option<Keepalive>,
-    /// Give a peer up whose host left sent bytes unacknowledged for this long
-    /// (tcp(7) `TCP_USER_TIMEOUT`), on both sides.
+    /// Give a peer up whose host has acknowledged nothing for this long although it was sent
+    /// something, on both sides.
     pub user_timeout: Option<Duration>,
     /// Connections that may wait to be accepted (listen(2)); the kernel caps it at
     /// `net.core.somaxconn`.
@@ -67,13 +67,15 @@ impl Default for Policy {
         Self {
             connect_timeout: Duration::from_secs(10),
             idle_timeout: None,
-            half_close_timeout: Some(Duration::from_secs(300)),
+            half_close_timeout: None,
+            // Two hours without an answer, as for a connection with the kernel's own settings, and
+            // a probe a minute for whoever on the way forgets silent connections.
             keepalive: Some(Keepalive {
                 idle: Duration::from_secs(60),
-                interval: Duration::from_secs(15),
-                count: 4,
+                interval: Duration::from_secs(60),
+                count: 120,
             }),
-            user_timeout: Some(Duration::from_secs(120)),
+            user_timeout: None,
             backlog: 4096,
             accept_proxy: Vec::new(),
             proxy_header_timeout: Duration::from_secs(5),

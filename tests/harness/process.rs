@@ -284,6 +284,34 @@ pub fn unacknowledged(pid: u32) -> usize {
         .count()
 }
 
+/// How long the kernel waits at most before it tries once more to send to a peer that took nothing the
+/// last time, over the connections of `pid`'s network namespace from or to that port.
+pub fn longest_wait_to_resend(pid: u32, port: u16) -> Duration {
+    const RESEND: &str = "01";
+    const PROBE_WINDOW: &str = "04";
+    let port = format!(":{port:04X}");
+    let waits = tcp_sockets(pid).into_iter().filter_map(|fields| {
+        let (timer, left) = fields[5].split_once(':')?;
+        let concerned = fields[1].ends_with(&port) || fields[2].ends_with(&port);
+        let hundredths = u64::from_str_radix(left, 16).ok()?;
+        (concerned && [RESEND, PROBE_WINDOW].contains(&timer))
+            .then(|| Duration::from_millis(10 * hundredths))
+    });
+    waits.max().unwrap_or_default()
+}
+
+/// Keepalive probes without an answer so far, of the connection of `pid`'s network namespace that has
+/// most of them.
+pub fn unanswered_probes(pid: u32) -> u32 {
+    const KEEPALIVE: &str = "02";
+    let sockets = tcp_sockets(pid);
+    let probed = sockets
+        .iter()
+        .filter(|fields| fields[5].starts_with(KEEPALIVE));
+    let probes = probed.filter_map(|fields| fields[8].parse().ok());
+    probes.max().unwrap_or_default()
+}
+
 /// Connections that `pid` itself has to that port of other hosts or of its own.
 pub fn connections_to(pid: u32, port: u16) -> usize {
     let port = format!(":{port:04X}");

@@ -210,9 +210,9 @@ fn a_missing_key_of_keepalive_is_as_in_the_defaults() {
     };
     let own = "keepalive = { count = 9 }";
     for (defaults, expected) in [
-        ("", keepalive(60, 15, 9)),
-        ("keepalive = { idle = \"5s\" }", keepalive(5, 15, 9)),
-        ("keepalive = \"off\"", keepalive(60, 15, 9)),
+        ("", keepalive(60, 60, 9)),
+        ("keepalive = { idle = \"5s\" }", keepalive(5, 60, 9)),
+        ("keepalive = \"off\"", keepalive(60, 60, 9)),
     ] {
         assert_eq!(policy(defaults, own).keepalive, expected, "{defaults}");
     }
