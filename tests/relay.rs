@@ -31,6 +31,8 @@ mod patience;
 mod reset;
 #[path = "relay/small.rs"]
 mod small;
+#[path = "relay/stall.rs"]
+mod stall;
 #[path = "relay/timeout.rs"]
 mod timeout;
 #[path = "relay/urgent.rs"]

@@ -127,6 +127,8 @@ pub enum Pace {
 pub struct Turn<'a> {
     /// The time of this turn.
     pub now: Instant,
+    /// Everything that had arrived by then has been looked at; not later than `now`.
+    pub reported: Instant,
     /// Where pipes are borrowed.
     pub pipes: &'a mut PipePool,
     /// Working space; nothing in it is kept.
@@ -597,9 +599,11 @@ impl Session {
             });
         }
         let policy = &self.route.mapping.policy;
-        let quiet = now.duration_since(self.active);
+        // Later than that, something may have arrived that nobody has looked at.
+        let quiet = turn.reported.saturating_duration_since(self.active);
+        let dialled = turn.reported.saturating_duration_since(self.opened);
         match self.phase {
-            Phase::Dialing if now.duration_since(self.opened) >= policy.connect_timeout => {
+            Phase::Dialing if dialled >= policy.connect_timeout => {
                 Verdict::End(EndReason::ConnectTimeout)
             }
             Phase::Dialing => Verdict::Wait,

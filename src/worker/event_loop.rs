@@ -7,6 +7,7 @@
 
 mod greet;
 mod lanes;
+mod reported;
 mod shortage;
 mod survey;
 
@@ -29,6 +30,8 @@ use rustix::{
     },
     io::Errno,
 };
+
+use reported::{Reported, Wait};
 
 use super::{
     Command, Lane, SessionChange, SessionChanges, Shared, WorkerHandle,
@@ -98,6 +101,9 @@ pub(super) struct EventLoop {
     acks: AckProbe,
     scratch: Box<[u8]>,
     now: Instant,
+    reported: Reported,
+    /// Whether a session came from the partner of whose sockets no wait could tell yet.
+    took: bool,
     draining: bool,
     /// Whether sessions and connections stay where they are.
     stay: bool,
@@ -105,6 +111,13 @@ pub(super) struct EventLoop {
     reserve: Reserve,
     /// The slot at which the next sample of the ways to the targets begins.
     sampled_up_to: usize,
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(duration.subsec_nanos()),
+    }
 }
 
 struct Listener {
@@ -157,6 +170,8 @@ impl EventLoop {
             acks: AckProbe::default(),
             scratch: vec![0; SCRATCH_BYTES].into(),
             now: Instant::now(),
+            reported: Reported::new(Instant::now()),
+            took: false,
             draining: false,
             stay: false,
             accept_logged: None,
@@ -170,16 +185,20 @@ impl EventLoop {
         let mut events = Vec::with_capacity(EVENTS);
         while !(self.draining && self.sessions.len() + self.greetings.len() == 0) {
             events.clear();
-            let timeout = self.timeout();
-            match epoll::wait(
+            let began = Instant::now();
+            let patience = self.patience(began);
+            let timeout = patience.map(timespec);
+            let waited = epoll::wait(
                 &self.epoll,
                 rustix::buffer::spare_capacity(&mut events),
                 timeout.as_ref(),
-            ) {
+            );
+            match waited {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno.into()),
             }
             self.now = Instant::now();
+            self.took = false;
             for event in &events {
                 let flags = event.flags;
                 match Token::from_bits(event.data.u64()) {
@@ -191,6 +210,15 @@ impl EventLoop {
                     Token::Greeting(key) => self.hear(key, flags),
                 }
             }
+            if waited.is_ok() && !self.took {
+                self.reported.note(Wait {
+                    began,
+                    patience,
+                    events: events.len(),
+                    room: EVENTS,
+                    watched: self.watched(),
+                });
+            }
             self.on_time();
             self.go_on();
             self.workers[self.number].publish_sessions(self.sessions.len());
@@ -199,9 +227,9 @@ impl EventLoop {
     }
 
     /// How long epoll may wait; `None` is for ever.
-    fn timeout(&self) -> Option<Timespec> {
+    fn patience(&self, now: Instant) -> Option<Duration> {
         if !self.unfinished.is_empty() {
-            return Some(Timespec::default());
+            return Some(Duration::ZERO);
         }
         let next = [
             self.timers.next(),
@@ -212,11 +240,12 @@ impl EventLoop {
         .into_iter()
         .flatten()
         .min()?;
-        let wait = next.saturating_duration_since(Instant::now());
-        Some(Timespec {
-            tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: i64::from(wait.subsec_nanos()),
-        })
+        Some(next.saturating_duration_since(now))
+    }
+
+    /// Sockets that epoll may report on.
+    fn watched(&self) -> usize {
+        2 * self.sessions.len() + self.greetings.len() + self.listeners.len() + 1
     }
 
     // --- sessions
@@ -239,7 +268,7 @@ impl EventLoop {
     }
 
     fn on_time(&mut self) {
-        while let Some(slot) = self.timers.pop_due(self.now) {
+        while let Some(slot) = self.timers.pop_due(self.reported.until()) {
             if let Some(key) = self.sessions.occupant_of(slot) {
                 self.with_session(key, Session::on_deadline);
             }
@@ -267,6 +296,7 @@ impl EventLoop {
         };
         let mut turn = Turn {
             now: self.now,
+            reported: self.reported.until(),
             pipes: &mut self.pipes,
             scratch: &mut self.scratch,
             budget: TURN_BYTES,

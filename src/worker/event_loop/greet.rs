@@ -63,13 +63,14 @@ impl EventLoop {
     }
 
     pub(super) fn end_silent_greetings(&mut self) {
-        while let Some(slot) = self.greeting_timers.pop_due(self.now) {
+        let reported = self.reported.until();
+        while let Some(slot) = self.greeting_timers.pop_due(reported) {
             let Some(key) = self.greetings.occupant_of(slot) else {
                 continue;
             };
             let deadline = self.greetings.get_mut(key).map(|one| one.deadline());
             match deadline {
-                Some(at) if at > self.now => self.greeting_timers.arm(slot, at),
+                Some(at) if at > reported => self.greeting_timers.arm(slot, at),
                 _ => self.end_greeting(key, EndReason::ProxyHeaderTimeout),
             }
         }

@@ -35,6 +35,7 @@ impl EventLoop {
 
     /// Serves a session the partner gave. Epoll reports at once what its sockets are ready for.
     pub(super) fn take(&mut self, session: Session) {
+        self.took = true;
         self.serve(session);
     }
 }
