@@ -27,6 +27,8 @@ mod openssh;
 mod outage;
 #[path = "exposing/ports.rs"]
 mod ports;
+#[path = "exposing/reasons.rs"]
+mod reasons;
 #[path = "exposing/restart.rs"]
 mod restart;
 #[path = "exposing/secrets.rs"]

@@ -56,6 +56,10 @@ pub enum ClientError {
         /// The kernel's reason.
         error: io::Error,
     },
+    /// The question makes no sense.
+    Usage(String),
+    /// Too much is being asked of it.
+    Busy(String),
     /// The proxy said no.
     Refused(String),
     /// What came back is not what a proxy of this version answers.
@@ -86,7 +90,7 @@ impl fmt::Display for ClientError {
                     "{server}: {error} (is this the proxy's switchboard.lookup?)"
                 )
             }
-            Self::Refused(error) => f.write_str(error),
+            Self::Usage(error) | Self::Busy(error) | Self::Refused(error) => f.write_str(error),
             Self::Strange(what) => {
                 write!(
                     f,
@@ -261,6 +265,7 @@ pub fn get_from<T: DeserializeOwned>(
     understood(&answer, "GET", path).map_err(|error| match error {
         // Nothing that somebody else said gets to the terminal as it is.
         ClientError::Refused(text) => ClientError::Refused(printable(&text)),
+        ClientError::Busy(text) => ClientError::Busy(printable(&text)),
         ClientError::Strange(text) => ClientError::Strange(printable(&text)),
         error => error,
     })
@@ -294,7 +299,10 @@ fn understood<T: DeserializeOwned>(
         200..300 => serde_json::from_slice(body).map_err(unreadable),
         _ => {
             let failure: Failure = serde_json::from_slice(body).map_err(unreadable)?;
-            Err(ClientError::Refused(failure.error))
+            Err(match status {
+                429 => ClientError::Busy(failure.error),
+                _ => ClientError::Refused(failure.error),
+            })
         }
     }
 }

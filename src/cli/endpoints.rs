@@ -1,9 +1,10 @@
 //! `tml-proxy endpoints`: where jobs of the switchboard can be reached, and asking for it.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, str::FromStr, thread, time::Duration};
 
 use super::{
     client::{ANSWER_WITHIN, Client, ClientError, escaped, get_from},
+    code,
     output::{self, Align, Column, Screen, table},
 };
 use crate::{
@@ -11,6 +12,13 @@ use crate::{
     config::PublicHost,
     provider::switchboard::JobId,
 };
+
+/// Jobs asked for in one request: what fits into the head of one.
+const JOBS_AT_ONCE: usize = 50;
+
+/// How often to ask again who is asked too much, and the pause before that.
+const BUSY_TRIES: u32 = 5;
+const BUSY_PAUSE: Duration = Duration::from_secs(1);
 
 /// List where jobs of the switchboard can be reached.
 #[derive(Debug, Clone, clap::Args)]
@@ -31,36 +39,156 @@ pub struct Asked {
     #[command(flatten)]
     client: Client,
     /// Ask a proxy's lookup listener (switchboard.lookup) instead: a host and a port.
-    #[arg(long, value_name = "HOST:PORT", env = "TML_PROXY_LOOKUP")]
-    lookup: Option<String>,
+    ///
+    /// Several are asked in this order until one knows where the job is: give the option more than
+    /// once, or separate them by commas.
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        env = "TML_PROXY_LOOKUP",
+        value_delimiter = ','
+    )]
+    lookup: Vec<Server>,
+}
+
+/// A host and a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Server(String);
+
+impl FromStr for Server {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const ALLOWED: &str = "a host and a port, such as proxy.example.org:9423";
+        let (host, port) = text
+            .rsplit_once(':')
+            .ok_or(format!("no port in it; allowed: {ALLOWED}"))?;
+        let bare = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'));
+        let fit = PublicHost::parse(bare.unwrap_or(host)).is_some()
+            && host.contains(':') == bare.is_some();
+        match port.parse::<u16>() {
+            Ok(port) if fit && port > 0 => Ok(Self(text.to_owned())),
+            _ => Err(format!("allowed: {ALLOWED}")),
+        }
+    }
 }
 
 impl Asked {
-    /// The endpoints of a job, or of all jobs where that may be asked.
+    /// The endpoints of some jobs, or of all where that may be asked.
     ///
     /// # Errors
     ///
     /// See [`ClientError`].
-    pub fn endpoints(&self, job: Option<&JobId>) -> Result<Vec<Endpoint>, ClientError> {
-        let mut path = "/api/v1/endpoints".to_owned();
-        if let Some(job) = job {
-            path.push_str("?job=");
-            path.push_str(&escaped(job.as_str()));
+    pub fn endpoints(&self, jobs: &[JobId]) -> Result<Vec<Endpoint>, ClientError> {
+        match (self.lookup.is_empty(), jobs.is_empty()) {
+            (true, true) => {
+                let all: Endpoints = self.client.get("/api/v1/endpoints")?;
+                plain(all)
+            }
+            (true, false) => in_parts(jobs, |part| self.client.get(&path(part))),
+            (false, true) => Err(ClientError::Usage(
+                "--lookup (or TML_PROXY_LOOKUP) tells of jobs whose ids are given, and of no \
+                 others: which job?"
+                    .to_owned(),
+            )),
+            (false, false) => self.ask_lookups(jobs),
         }
-        let Endpoints { endpoints } = match &self.lookup {
-            None => self.client.get(&path)?,
-            Some(server) => get_from(server, &path, ANSWER_WITHIN)?,
+    }
+
+    /// Asks one after the other about what those before have no open endpoint of.
+    fn ask_lookups(&self, jobs: &[JobId]) -> Result<Vec<Endpoint>, ClientError> {
+        let mut found: Vec<Vec<Endpoint>> = vec![Vec::new(); jobs.len()];
+        let mut failed = None;
+        let mut answered = false;
+        for Server(server) in &self.lookup {
+            let open = |place: &usize| found[*place].iter().any(|one| one.state == "open");
+            let missing: Vec<_> = (0..jobs.len()).filter(|place| !open(place)).collect();
+            if missing.is_empty() {
+                break;
+            }
+            let wanted: Vec<_> = missing.iter().map(|place| jobs[*place].clone()).collect();
+            let answer = in_parts(&wanted, |part| get_from(server, &path(part), ANSWER_WITHIN));
+            let endpoints = match answer {
+                Ok(endpoints) => endpoints,
+                Err(error @ ClientError::Strange(_)) => return Err(error),
+                Err(error) => {
+                    failed.get_or_insert(error);
+                    continue;
+                }
+            };
+            answered = true;
+            for place in missing {
+                let of_job = |one: &&Endpoint| one.job == jobs[place].as_str();
+                let news: Vec<_> = endpoints.iter().filter(of_job).cloned().collect();
+                if worth(&news) > worth(&found[place]) {
+                    found[place] = news;
+                }
+            }
+        }
+        match failed {
+            Some(error) if !answered => Err(error),
+            _ => Ok(found.into_iter().flatten().collect()),
+        }
+    }
+}
+
+/// How much an answer about a job says.
+fn worth(endpoints: &[Endpoint]) -> u8 {
+    let each = endpoints.iter().map(|one| {
+        match (&*one.state, one.reason.as_deref().unwrap_or_default()) {
+            ("open", _) => 5,
+            (_, "finished") => 3,
+            (_, "not_heard_of") => 2,
+            (_, "unknown") => 1,
+            _ => 4,
+        }
+    });
+    each.max().unwrap_or_default()
+}
+
+fn path(jobs: &[JobId]) -> String {
+    let ids: Vec<_> = jobs.iter().map(JobId::as_str).collect();
+    format!("/api/v1/endpoints?jobs={}", escaped(&ids.join(",")))
+}
+
+/// Asks about so many jobs at a time as one request has room for.
+fn in_parts(
+    jobs: &[JobId],
+    ask: impl Fn(&[JobId]) -> Result<Endpoints, ClientError>,
+) -> Result<Vec<Endpoint>, ClientError> {
+    let mut all = Vec::new();
+    for part in jobs.chunks(JOBS_AT_ONCE) {
+        let mut tries = 1;
+        let answer = loop {
+            match ask(part) {
+                Err(ClientError::Busy(_)) if tries < BUSY_TRIES => {
+                    tries += 1;
+                    thread::sleep(BUSY_PAUSE);
+                }
+                answer => break answer?,
+            }
         };
-        let strange = |what: &str| Err(ClientError::Strange(what.to_owned()));
-        if !endpoints.iter().all(is_plain) {
-            return strange("an endpoint with characters that no job has");
-        }
+        let endpoints = plain(answer)?;
         // ssh would be led to wherever that job is said to be.
-        let asked_for = |one: &Endpoint| job.is_none_or(|job| one.job == job.as_str());
+        let asked_for = |one: &Endpoint| part.iter().any(|job| one.job == job.as_str());
         if !endpoints.iter().all(asked_for) {
-            return strange("an endpoint of another job");
+            return Err(ClientError::Strange(
+                "an endpoint of another job".to_owned(),
+            ));
         }
-        Ok(endpoints)
+        all.extend(endpoints);
+    }
+    Ok(all)
+}
+
+/// The endpoints of an answer, if they can be shown.
+fn plain(answer: Endpoints) -> Result<Vec<Endpoint>, ClientError> {
+    let strange = "an endpoint with characters that no job has";
+    match answer.endpoints.iter().all(is_plain) {
+        true => Ok(answer.endpoints),
+        false => Err(ClientError::Strange(strange.to_owned())),
     }
 }
 
@@ -74,10 +202,12 @@ fn is_plain(endpoint: &Endpoint) -> bool {
         port: _,
         state,
         reason,
+        note,
+        job_state,
         target,
         since,
     } = endpoint;
-    let optional = [rule, reason, target, since];
+    let optional = [rule, reason, note, job_state, target, since];
     let texts = optional.into_iter().flatten().chain([job, state]);
     PublicHost::parse(host).is_some()
         && texts
@@ -92,14 +222,39 @@ pub fn job_id(text: &str) -> Result<JobId, String> {
 
 /// Runs the command.
 pub fn run(args: &EndpointsArgs) -> ExitCode {
-    let endpoints = match args.asked.endpoints(args.job.as_ref()) {
+    let endpoints = match args.asked.endpoints(args.job.as_slice()) {
         Ok(endpoints) => endpoints,
         Err(error) => return output::give_up(&error),
     };
+    if let Some(job) = &args.job
+        && !args.json
+        && let Some(why) = absence(&endpoints, job)
+    {
+        output::complain(&format_args!("tml-proxy: {why}"));
+        return ExitCode::from(code::REFUSED);
+    }
     output::print(&match args.json {
         true => output::json(&Endpoints { endpoints }),
         false => text(&endpoints, &Screen::stdout()),
     })
+}
+
+/// Why nothing is known of a job, if nothing is.
+pub(super) fn absence(endpoints: &[Endpoint], job: &JobId) -> Option<String> {
+    let Some(one) = endpoints.iter().find(|one| one.job == job.as_str()) else {
+        return Some(format!("{job}: there is no such job"));
+    };
+    let reason = one.reason.as_deref().unwrap_or_default();
+    let absent = matches!(reason, "finished" | "not_heard_of" | "unknown");
+    absent.then(|| format!("{job}: {}", one.note.as_deref().unwrap_or(reason)))
+}
+
+/// The state of an endpoint, and why it is not open.
+pub(super) fn state(endpoint: &Endpoint) -> String {
+    match endpoint.note.as_ref().or(endpoint.reason.as_ref()) {
+        None => endpoint.state.clone(),
+        Some(why) => format!("{} ({why})", endpoint.state),
+    }
 }
 
 const COLUMNS: [Column; 6] = [
@@ -122,15 +277,11 @@ fn row(endpoint: &Endpoint) -> [String; 6] {
         true => format!("[{}]:{port}", endpoint.host),
         false => format!("{}:{port}", endpoint.host),
     });
-    let state = match &endpoint.reason {
-        None => endpoint.state.clone(),
-        Some(reason) => format!("{} ({reason})", endpoint.state),
-    };
     [
         endpoint.job.clone(),
         text(&endpoint.rule),
         text(&at),
-        state,
+        state(endpoint),
         text(&endpoint.target),
         text(&endpoint.since),
     ]
@@ -208,5 +359,24 @@ mod tests {
             ..endpoint
         };
         assert_eq!(row(&waiting)[2..4], ["-", "waiting (no_port)"]);
+        let starting = Endpoint {
+            state: "closed".to_owned(),
+            reason: Some("state".to_owned()),
+            note: Some("job is initializing".to_owned()),
+            ..waiting
+        };
+        assert_eq!(row(&starting)[3], "closed (job is initializing)");
+    }
+
+    #[test]
+    fn a_lookup_without_a_port_is_told_what_is_missing() {
+        for text in ["p.example.org:9423", "192.0.2.1:1", "[2001:db8::1]:9423"] {
+            assert!(text.parse::<Server>().is_ok(), "{text}");
+        }
+        let missing = "p.example.org".parse::<Server>().expect_err("no port");
+        assert!(missing.starts_with("no port in it"), "{missing}");
+        for text in ["p:x", "p:0", ":9423", "2001:db8::1:9423", "[p]:", "a b:1"] {
+            assert!(text.parse::<Server>().is_err(), "{text}");
+        }
     }
 }

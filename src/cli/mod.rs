@@ -31,8 +31,8 @@ use clap::{Parser, Subcommand};
 #[command(
     name = "tml-proxy",
     version,
-    after_help = "Exit codes: 0 done, 1 the configuration is not valid, the proxy refused or doctor \
-                  found something to change, 2 wrong usage, 3 could not start, 4 failed, 5 no proxy \
+    after_help = "Exit codes: 0 done, 1 the configuration is not valid, the proxy refused, doctor \
+                  found something to change or a job cannot be reached, 2 wrong usage, 3 could not start, 4 failed, 5 no proxy \
                   answers at the socket."
 )]
 pub struct Cli {

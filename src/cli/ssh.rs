@@ -6,17 +6,29 @@
 use std::{
     os::unix::process::CommandExt,
     process::{Command, ExitCode},
+    thread,
+    time::{Duration, Instant},
 };
 
 use super::{
+    client::ClientError,
     code,
-    endpoints::{Asked, job_id},
+    endpoints::{Asked, absence, job_id, state},
     output,
 };
 use crate::{
     admin::api::model::Endpoint, config::PublicHost, os_error::in_words,
     provider::switchboard::JobId,
 };
+
+/// How often it is asked for a job that is waited for.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+
+/// While nothing changes, a line this often says that it is still waited for.
+const SAY_EVERY: Duration = Duration::from_secs(30);
+
+/// A job that was submitted just now may not have been heard of for so long.
+const APPEARS_WITHIN: Duration = Duration::from_secs(30);
 
 /// Connect to a job with ssh.
 ///
@@ -29,6 +41,16 @@ pub struct SshArgs {
     /// The rule that leads to the ssh server.
     #[arg(long, value_name = "NAME", default_value = "ssh")]
     rule: String,
+    /// Wait for a job that is on its way, at most for TIME (such as 10m) if that is given.
+    #[arg(
+        long,
+        value_name = "TIME",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "",
+        value_parser = patience
+    )]
+    wait: Option<Patience>,
     /// The id of the job, with `USER@` before it to log in as somebody.
     #[arg(value_name = "JOB", value_parser = destination)]
     job: Destination,
@@ -58,6 +80,19 @@ fn destination(text: &str) -> Result<Destination, String> {
     })
 }
 
+/// How long to wait for a job.
+#[derive(Debug, Clone, Copy)]
+struct Patience(Option<Duration>);
+
+fn patience(text: &str) -> Result<Patience, String> {
+    match text {
+        "" => Ok(Patience(None)),
+        text => humantime::parse_duration(text)
+            .map(|time| Patience(Some(time)))
+            .map_err(|error| format!("{error}; allowed: a time such as 10m")),
+    }
+}
+
 /// What ssh is to know a job's host key by.
 pub(super) fn host_key_alias(job: &str) -> String {
     format!("job-{job}")
@@ -84,18 +119,84 @@ impl Door {
 /// Runs the command. If ssh runs, its exit code is that of the command.
 pub fn run(args: &SshArgs) -> ExitCode {
     let Destination { user, job } = &args.job;
-    let endpoints = match args.asked.endpoints(Some(job)) {
-        Ok(endpoints) => endpoints,
-        Err(error) => return output::give_up(&error),
-    };
-    let rule = |endpoint: &&Endpoint| endpoint.rule.as_deref() == Some(&*args.rule);
-    let Some(door) = endpoints.iter().find(rule).and_then(Door::of) else {
-        output::complain(&format_args!("{}", absent(&endpoints, job, &args.rule)));
-        return ExitCode::from(code::REFUSED);
+    let door = match find(args) {
+        Ok(door) => door,
+        Err(code) => return code,
     };
     let error = command(&door, user.as_deref(), job, &args.args).exec();
     output::complain(&format_args!("ssh: {}", in_words(&error)));
     ExitCode::from(code::FAILED)
+}
+
+/// Where the job is, once it is anywhere; otherwise what to leave with, which has been said.
+fn find(args: &SshArgs) -> Result<Door, ExitCode> {
+    let job = &args.job.job;
+    let began = Instant::now();
+    let mut said: Option<(String, Instant)> = None;
+    loop {
+        let answer = args.asked.endpoints(std::slice::from_ref(job));
+        let words = match answer {
+            Ok(endpoints) => {
+                let rule = |endpoint: &&Endpoint| endpoint.rule.as_deref() == Some(&*args.rule);
+                if let Some(door) = endpoints.iter().find(rule).and_then(Door::of) {
+                    return Ok(door);
+                }
+                let words = absent(&endpoints, job, &args.rule);
+                let coming = is_coming(&endpoints, &args.rule, began.elapsed());
+                if args.wait.is_none() || !coming {
+                    output::complain(&format_args!("tml-proxy: {words}"));
+                    return Err(ExitCode::from(code::REFUSED));
+                }
+                words
+            }
+            // Who has answered before will perhaps do so again.
+            Err(
+                error @ (ClientError::Unreachable { .. }
+                | ClientError::NoServer { .. }
+                | ClientError::Busy(_)),
+            ) if args.wait.is_some() && said.is_some() => error.to_string(),
+            Err(error) => return Err(output::give_up(&error)),
+        };
+        if let Some(Patience(Some(most))) = args.wait
+            && began.elapsed() + ASK_EVERY > most
+        {
+            output::complain(&format_args!("tml-proxy: {words}; not waiting any longer"));
+            return Err(ExitCode::from(code::REFUSED));
+        }
+        let news = said
+            .as_ref()
+            .is_none_or(|(before, at)| *before != words || at.elapsed() >= SAY_EVERY);
+        if news {
+            output::complain(&format_args!("tml-proxy: {words}; waiting"));
+            said = Some((words, Instant::now()));
+        }
+        thread::sleep(ASK_EVERY);
+    }
+}
+
+/// Whether a job that cannot be reached will perhaps be soon, `after` that time of waiting.
+fn is_coming(endpoints: &[Endpoint], rule: &str, after: Duration) -> bool {
+    let Some(endpoint) = about(endpoints, rule) else {
+        return endpoints.is_empty() && after < APPEARS_WITHIN;
+    };
+    match endpoint.reason.as_deref().unwrap_or_default() {
+        "state" => matches!(
+            endpoint.job_state.as_deref(),
+            Some("queued" | "assigned" | "initializing" | "ready")
+        ),
+        "unknown" => after < APPEARS_WITHIN,
+        "no_address" | "no_rule" | "no_port" | "not_opened" | "not_kept" | "not_confirmed"
+        | "not_heard_of" => true,
+        _ => false,
+    }
+}
+
+/// What is said of the rule, or of the job as a whole.
+fn about<'a>(endpoints: &'a [Endpoint], rule: &str) -> Option<&'a Endpoint> {
+    let of_rule = |endpoint: &&Endpoint| endpoint.rule.as_deref() == Some(rule);
+    let whole = |endpoint: &&Endpoint| endpoint.rule.is_none();
+    let found = endpoints.iter().find(of_rule);
+    found.or_else(|| endpoints.iter().find(whole))
 }
 
 fn command(door: &Door, user: Option<&str>, job: &JobId, args: &[String]) -> Command {
@@ -111,24 +212,18 @@ fn command(door: &Door, user: Option<&str>, job: &JobId, args: &[String]) -> Com
 }
 
 /// Why there is no way to a job.
-fn absent(endpoints: &[Endpoint], job: &JobId, rule: &str) -> String {
-    let why = |endpoint: &Endpoint| {
-        let reason = endpoint.reason.as_deref().unwrap_or("no reason given");
-        format!("{} ({reason})", endpoint.state)
-    };
-    let of_rule = |endpoint: &&Endpoint| endpoint.rule.as_deref() == Some(rule);
-    let whole = |endpoint: &&Endpoint| endpoint.rule.is_none();
-    match endpoints
-        .iter()
-        .find(of_rule)
-        .or_else(|| endpoints.iter().find(whole))
-    {
-        Some(endpoint) => format!("job {job} cannot be reached by {rule:?}: {}", why(endpoint)),
-        None if endpoints.is_empty() => format!("there is no job {job}"),
+pub(super) fn absent(endpoints: &[Endpoint], job: &JobId, rule: &str) -> String {
+    if let Some(why) = absence(endpoints, job) {
+        return why;
+    }
+    let of_job = endpoints.iter().filter(|one| one.job == job.as_str());
+    let of_job: Vec<_> = of_job.cloned().collect();
+    match about(&of_job, rule) {
+        Some(endpoint) => format!("{job}: {rule:?} is {}", state(endpoint)),
         None => {
-            let rules: Vec<_> = endpoints.iter().filter_map(|e| e.rule.as_deref()).collect();
+            let rules: Vec<_> = of_job.iter().filter_map(|e| e.rule.as_deref()).collect();
             format!(
-                "job {job} has no endpoint {rule:?}, but: {}",
+                "{job}: there is no endpoint {rule:?}, but: {}",
                 rules.join(", ")
             )
         }
@@ -190,5 +285,31 @@ mod tests {
         };
         assert!(absent(&[waiting], &job, "ssh").ends_with("waiting (no_port)"));
         assert!(absent(&[endpoint("open")], &job, "web").ends_with("but: ssh"));
+        let finished = of_job("finished", None);
+        assert_eq!(absent(&[finished], &job, "ssh"), format!("{JOB}: finished"));
+    }
+
+    fn of_job(reason: &str, job_state: Option<&str>) -> Endpoint {
+        Endpoint {
+            rule: None,
+            port: None,
+            reason: Some(reason.to_owned()),
+            job_state: job_state.map(str::to_owned),
+            ..endpoint("closed")
+        }
+    }
+
+    #[test]
+    fn a_job_is_waited_for_while_it_is_on_its_way() {
+        let coming = |reason, state, after| {
+            is_coming(&[of_job(reason, state)], "ssh", Duration::from_secs(after))
+        };
+        for state in ["queued", "assigned", "initializing"] {
+            assert!(coming("state", Some(state), 3600), "{state}");
+        }
+        assert!(!coming("state", Some("terminating"), 0));
+        assert!(coming("no_address", None, 3600) && coming("not_heard_of", None, 3600));
+        assert!(!coming("finished", None, 0) && !coming("address_not_allowed", None, 0));
+        assert!(coming("unknown", None, 0) && !coming("unknown", None, 3600));
     }
 }

@@ -3,16 +3,18 @@
 use std::process::ExitCode;
 
 use super::{
+    code,
     endpoints::{Asked, job_id},
     output,
-    ssh::{Door, host_key_alias},
+    ssh::{Door, absent, host_key_alias},
 };
 use crate::{admin::api::model::Endpoint, provider::switchboard::JobId};
 
 /// Print how to reach jobs, for ssh's configuration.
 ///
 /// One Host block a job, named by its id; `ssh ID`, `scp` and `rsync` then work. Without jobs, every
-/// job of the running proxy is printed.
+/// job of the running proxy is printed. A job that cannot be reached is named on standard error with
+/// why, those that can are printed all the same, and the exit code is 1.
 #[derive(Debug, Clone, clap::Args)]
 pub struct SshConfigArgs {
     #[command(flatten)]
@@ -25,22 +27,33 @@ pub struct SshConfigArgs {
     jobs: Vec<JobId>,
 }
 
-/// Runs the command.
+/// Runs the command. The code says whether there is a block for every job that was asked for.
 pub fn run(args: &SshConfigArgs) -> ExitCode {
-    let mut endpoints = Vec::new();
-    let jobs: Vec<_> = match args.jobs.is_empty() {
-        true => vec![None],
-        false => args.jobs.iter().map(Some).collect(),
+    let endpoints = match args.asked.endpoints(&args.jobs) {
+        Ok(endpoints) => endpoints,
+        Err(error) => return output::give_up(&error),
     };
-    for job in jobs {
-        match args.asked.endpoints(job) {
-            Ok(found) => endpoints.extend(found),
-            Err(error) => return output::give_up(&error),
+    let rule = |endpoint: &&Endpoint| endpoint.rule.as_deref() == Some(&*args.rule);
+    let mut blocks = String::new();
+    let mut missing = false;
+    if args.jobs.is_empty() {
+        blocks = endpoints.iter().filter(rule).filter_map(block).collect();
+    }
+    for job in &args.jobs {
+        let of_job = |endpoint: &&Endpoint| endpoint.job == job.as_str();
+        match endpoints.iter().filter(of_job).find(rule).and_then(block) {
+            Some(block) => blocks.push_str(&block),
+            None => {
+                missing = true;
+                let why = absent(&endpoints, job, &args.rule);
+                output::complain(&format_args!("tml-proxy: {why}"));
+            }
         }
     }
-    let rule = |endpoint: &&Endpoint| endpoint.rule.as_deref() == Some(&*args.rule);
-    let blocks = endpoints.iter().filter(rule).filter_map(block);
-    output::print(&blocks.collect::<String>())
+    match output::print(&blocks) {
+        ExitCode::SUCCESS if missing => ExitCode::from(code::REFUSED),
+        code => code,
+    }
 }
 
 fn block(endpoint: &Endpoint) -> Option<String> {

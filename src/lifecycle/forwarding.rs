@@ -4,7 +4,7 @@
 //! The switchboard's comes as far as it can: what contradicts the file, or cannot be opened, is left
 //! out and said.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use super::control::Control;
 use crate::{
@@ -15,7 +15,8 @@ use crate::{
         switchboard::{JobId, Knowledge},
     },
     table::{
-        Conflict, ListenAddr, MappingName, MappingSpec, Reserved, Summary, Surroundings, Table,
+        Conflict, Departure, ListenAddr, MappingName, MappingSpec, Reserved, Summary, Surroundings,
+        Table,
     },
 };
 
@@ -66,20 +67,44 @@ impl Forwarding {
     /// Every listener that could not be opened, in words. Nothing has changed then.
     pub async fn load(&mut self, config: &Config) -> Result<Summary, String> {
         let reserved = reserved(config);
-        let jobs = match &config.switchboard {
-            Some(switchboard) => still_wanted(&self.jobs, switchboard),
-            None => Vec::new(),
-        };
+        let mut jobs = Vec::new();
+        let mut unwanted = Vec::new();
+        for job in &self.jobs {
+            match why_unwanted(job, config.switchboard.as_ref()) {
+                None => jobs.push(job.clone()),
+                Some(why) => unwanted.push((job.name.clone(), why)),
+            }
+        }
+        let unwanted = self.with_sessions(unwanted);
         let applied = self.try_apply(&config.mappings, jobs, &reserved).await;
         let (summary, jobs, lost) = applied.map_err(|failed| failed.why)?;
         for lost in lost {
             let (mapping, why) = (lost.mapping, lost.why);
             tracing::warn!(%mapping, why, "mapping of a job gave way");
         }
+        tell_of_ends(unwanted);
         self.file.clone_from(&config.mappings);
         self.reserved = reserved;
         self.jobs = jobs;
         Ok(summary)
+    }
+
+    /// Those of the mappings whose sessions would not stay, with how many that are.
+    fn with_sessions(&self, unwanted: Vec<(MappingName, &'static str)>) -> Vec<Ending> {
+        let table = self.control.table();
+        let mappings = table.mappings().iter();
+        let mut found: HashMap<_, _> = unwanted.into_iter().collect();
+        let ending = mappings.filter_map(|mapping| {
+            let why = found.remove(&mapping.name)?;
+            let sessions = mapping.stats.open();
+            let stay = mapping.policy.on_remove == Departure::Keep;
+            (sessions > 0 && !stay).then(|| Ending {
+                mapping: mapping.name.clone(),
+                sessions,
+                why,
+            })
+        });
+        ending.collect()
     }
 
     /// Puts the mappings of jobs into force, those of the file untouched, and says which of them
@@ -164,28 +189,58 @@ impl Forwarding {
     }
 }
 
-/// Those of the jobs' mappings that other settings do not move. The others come back with the next
-/// decision, on another port or for another target.
-fn still_wanted(jobs: &[MappingSpec], switchboard: &Switchboard) -> Vec<MappingSpec> {
-    let rule = |name: &MappingName| {
-        let (_, rule) = name.as_str().rsplit_once('/')?;
-        switchboard
-            .expose
-            .iter()
-            .find(|known| known.name.as_str() == rule)
+/// A mapping of a job that a reload takes away together with its sessions.
+#[derive(Debug)]
+struct Ending {
+    mapping: MappingName,
+    sessions: u32,
+    why: &'static str,
+}
+
+/// Why other settings move the mapping of a job, if they do. It comes back with the next decision, on
+/// another port or for another target.
+fn why_unwanted(spec: &MappingSpec, switchboard: Option<&Switchboard>) -> Option<&'static str> {
+    let Some(switchboard) = switchboard else {
+        return Some("there is no [switchboard] any more");
     };
-    let stays = |spec: &&MappingSpec| {
-        let rule = rule(&spec.name);
-        spec.pairs.iter().all(|(listen, target)| {
-            switchboard.ports.contains(listen.port())
-                && rule.is_some_and(|rule| rule.port == target.port())
-                && switchboard
-                    .allow
-                    .iter()
-                    .any(|net| net.contains(&target.ip()))
-        })
+    let name = spec.name.as_str().rsplit_once('/').map(|(_, rule)| rule);
+    let mut rules = switchboard.expose.iter();
+    let Some(rule) = rules.find(|rule| Some(rule.name.as_str()) == name) else {
+        return Some("its rule is no longer in switchboard.expose");
     };
-    jobs.iter().filter(stays).cloned().collect()
+    spec.pairs.iter().find_map(|(listen, target)| {
+        let allowed = |net: &ipnet::IpNet| net.contains(&target.ip());
+        match () {
+            () if !switchboard.ports.contains(listen.port()) => {
+                Some("its port is no longer in switchboard.ports")
+            }
+            () if rule.port != target.port() => Some("its rule leads to another port"),
+            () if !switchboard.allow.iter().any(allowed) => {
+                Some("its address is no longer in switchboard.targets")
+            }
+            () => None,
+        }
+    })
+}
+
+/// Tells which sessions a reload ends.
+fn tell_of_ends(endings: Vec<Ending>) {
+    /// Mappings with a line of their own.
+    const LINES: usize = 20;
+    for ending in endings.iter().take(LINES) {
+        let Ending {
+            mapping,
+            sessions,
+            why,
+        } = ending;
+        tracing::warn!(%mapping, sessions, why, "the reload ends sessions of a job");
+    }
+    let rest = endings.iter().skip(LINES);
+    let sessions: u32 = rest.clone().map(|ending| ending.sessions).sum();
+    if sessions > 0 {
+        let mappings = rest.count();
+        tracing::warn!(mappings, sessions, "the reload ends sessions of more jobs");
+    }
 }
 
 fn leave_out(

@@ -200,7 +200,7 @@ fn a_foreign_server_cannot_lead_to_jobs_it_was_not_asked_for() {
 fn nobody_at_a_lookup_is_told_in_words() {
     let mut command = Command::new(PROGRAM);
     let lookup = format!("127.0.0.1:{}", ports::free());
-    let output = process::output(command.args(["endpoints", "--lookup", &lookup]));
+    let output = process::output(command.args(["endpoints", "--job", JOB, "--lookup", &lookup]));
     assert_eq!(output.status.code(), Some(5));
     let stderr = String::from_utf8_lossy(&output.stderr);
     let expected = format!("tml-proxy: {lookup}: Connection refused (is this");

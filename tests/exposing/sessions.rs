@@ -125,3 +125,25 @@ fn an_address_of_this_machine_is_no_job() {
     let id = stage.ready(1, "fd9d:773b:e6f8:1::1");
     super::stage::refuses(&proxy, &id, "own_address");
 }
+
+#[test]
+fn a_reload_that_takes_ports_away_says_which_sessions_it_ends() {
+    let Some((lab, stage)) = staged() else { return };
+    let target = lab.listen(22);
+    let proxy = stage.proxy_with(&lab.setup(), "");
+    let id = stage.ready(1, &TARGET.to_string());
+    let port = opens(&proxy, &id);
+    let mut pair = (lab.connect(port), target.accept());
+    pair.0.exchange(&mut pair.1, b"hello");
+    let other = match port == stage.first {
+        true => stage.first + 1,
+        false => stage.first,
+    };
+    let from = proxy.log().len();
+    proxy.reload(&config([stage.section(&format!("ports = {other}"))]));
+    let line = proxy.wait_for_line(from, "the reload ends sessions of a job");
+    assert_eq!(line.text("mapping"), format!("job/{id}/ssh"));
+    assert_eq!(line.number("sessions"), 1);
+    assert!(line.text("why").contains("switchboard.ports"), "{line}");
+    pair.0.expect_reset();
+}

@@ -103,12 +103,19 @@ impl Stage {
     }
 }
 
-/// What the proxy says of a job.
+/// What the proxy says of a job that it knows.
 pub fn endpoints(proxy: &Proxy, id: &str) -> Vec<Value> {
     let (status, body) = proxy.page(&format!("/api/v1/endpoints?job={id}"));
     assert!(status.contains(" 200 "), "{status}");
     let body: Value = serde_json::from_str(&body).expect("JSON");
-    body["endpoints"].as_array().expect("a list").clone()
+    let mut found = body["endpoints"].as_array().expect("a list").clone();
+    found.retain(|one| {
+        let absent = ["finished", "unknown", "not_heard_of"];
+        one["reason"]
+            .as_str()
+            .is_none_or(|reason| !absent.contains(&reason))
+    });
+    found
 }
 
 /// Waits until the only endpoint of a job is open, and says on which port.

@@ -275,8 +275,15 @@ documents! {
         target: Option<String>,
         /// `open`, `paused` or `drained` by an operator, `waiting` for a port, or `closed`.
         state: String,
-        /// Why it is not open, in a word.
+        /// Why it is not open, in a word: one of those of the log, or `finished`, `unknown` and
+        /// `not_heard_of` for a job that is asked for by its id.
         reason: Option<String>,
+        /// The same for people.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        note: Option<String>,
+        /// The state of the job, where that is the reason.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        job_state: Option<String>,
         /// Since when it has its port.
         since: Option<String>,
     }

@@ -69,7 +69,14 @@ fn shape(path: &str, schemas: &mut SchemaGenerator) -> Shape {
             "description": "The document that `tml-proxy check --json` prints",
         })),
         "/api/v1/endpoints" => {
-            parameters = vec![query("job", "string", "Only those of the job with this id")];
+            parameters = vec![
+                query("job", "string", "Only those of the job with this id"),
+                query(
+                    "jobs",
+                    "string",
+                    "Only those of the jobs with these ids, with commas between them",
+                ),
+            ];
             json(of::<model::Endpoints>(schemas))
         }
         "/api/v1/events" => {

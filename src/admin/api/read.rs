@@ -158,6 +158,8 @@ pub(super) fn filter(
 #[serde(deny_unknown_fields)]
 pub(super) struct EndpointQuery {
     job: Option<String>,
+    /// Several, with commas between them.
+    jobs: Option<String>,
 }
 
 pub(super) async fn endpoints(
@@ -165,8 +167,12 @@ pub(super) async fn endpoints(
     query: Result<Query<EndpointQuery>, QueryRejection>,
 ) -> Answer<model::Endpoints> {
     let Query(query) = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
-    let job = query.job.as_deref().map(job_id).transpose()?;
-    Ok(Json(view::endpoints(&sources, job.as_ref())))
+    let jobs: Vec<_> = match (&query.jobs, &query.job) {
+        (Some(jobs), _) => jobs.split(',').map(job_id).collect::<Result<_, _>>()?,
+        (None, Some(job)) => vec![job_id(job)?],
+        (None, None) => return Ok(Json(view::endpoints(&sources))),
+    };
+    Ok(Json(view::endpoints_of(&sources, &jobs)))
 }
 
 fn job_id(text: &str) -> Result<JobId, ApiError> {

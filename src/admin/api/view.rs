@@ -11,7 +11,7 @@ use crate::{
     admin::{Sources, problems},
     config::{LogLevel, route_ranges},
     provider::switchboard::{
-        Endpoint, JobId,
+        Contact, Endpoint, Exposure, JobId,
         client::FailureKind,
         expose::{Reason, Refused},
         stats::Request,
@@ -19,6 +19,7 @@ use crate::{
     session::SessionView,
     table::{Hold, Holds, ListenAddr, Mapping, MappingName},
     telemetry::{self, ConnectFailure, EndReason, Usage},
+    units::duration_ms,
 };
 
 pub(in crate::admin) fn status(sources: &Sources) -> model::Status {
@@ -188,36 +189,121 @@ pub(in crate::admin) fn switchboard(sources: &Sources) -> Option<model::Switchbo
     })
 }
 
-/// Where a job can be reached and why not where it cannot, or all jobs as far as that is news.
-pub(in crate::admin) fn endpoints(sources: &Sources, job: Option<&JobId>) -> model::Endpoints {
+/// Where jobs can be reached, and why not where they cannot, as far as that is news.
+pub(in crate::admin) fn endpoints(sources: &Sources) -> model::Endpoints {
     let Some(exposure) = sources.switchboard.read() else {
         return model::Endpoints::default();
     };
     let holds = sources.shared.holds.load();
-    let open = |one: &Endpoint| endpoint(one, &exposure.host, &holds);
-    let mut endpoints: Vec<_> = match job {
-        Some(job) => exposure.of_job(job).map(open).collect(),
-        None => exposure.endpoints.iter().map(open).collect(),
-    };
-    let asked = |one: &&Refused| match job {
-        Some(job) => one.job == *job,
-        None => !one.reason.is_ordinary(),
-    };
-    let refused = exposure.refused.iter().filter(asked);
-    endpoints.extend(refused.map(|one| model::Endpoint {
-        job: one.job.to_string(),
-        rule: one.rule.as_ref().map(ToString::to_string),
-        host: exposure.host.to_string(),
-        port: None,
-        target: one.address.map(|address| address.to_string()),
-        state: "closed".to_owned(),
-        reason: Some(one.reason.word().to_owned()),
-        since: None,
-    }));
+    let open = |one: &Endpoint| endpoint(one, &exposure, &holds);
+    let mut endpoints: Vec<_> = exposure.endpoints.iter().map(open).collect();
+    let news = |one: &&Refused| !one.reason.is_ordinary();
+    let refused = exposure.refused.iter().filter(news);
+    endpoints.extend(refused.map(|one| self::refused(one, &exposure)));
     model::Endpoints { endpoints }
 }
 
-fn endpoint(one: &Endpoint, host: &str, holds: &Holds) -> model::Endpoint {
+/// Where some jobs can be reached, and why not where they cannot: at least one entry for each.
+pub(in crate::admin) fn endpoints_of(sources: &Sources, jobs: &[JobId]) -> model::Endpoints {
+    let Some(exposure) = sources.switchboard.read() else {
+        return model::Endpoints::default();
+    };
+    let holds = sources.shared.holds.load();
+    let mut endpoints = Vec::new();
+    for job in jobs {
+        let before = endpoints.len();
+        let open = exposure.of_job(job);
+        endpoints.extend(open.map(|one| endpoint(one, &exposure, &holds)));
+        let refused = exposure.refused.iter().filter(|one| one.job == *job);
+        endpoints.extend(refused.map(|one| self::refused(one, &exposure)));
+        if endpoints.len() == before {
+            let absence = Absence::of(job, sources, &exposure);
+            endpoints.push(model::Endpoint {
+                job: job.to_string(),
+                host: exposure.host.to_string(),
+                state: "closed".to_owned(),
+                reason: Some(absence.word().to_owned()),
+                note: Some(absence.text()),
+                ..model::Endpoint::default()
+            });
+        }
+    }
+    model::Endpoints { endpoints }
+}
+
+/// Why nothing is known of a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::admin) enum Absence {
+    /// It has ended.
+    Finished,
+    /// All jobs are known, and it is none of them.
+    Unknown,
+    /// Not all jobs are known.
+    NotHeardOf(String),
+}
+
+impl Absence {
+    /// Why nothing is known of `job`, of which nothing is exposed or refused.
+    pub fn of(job: &JobId, sources: &Sources, exposure: &Exposure) -> Self {
+        let board = &sources.switchboard;
+        let stats = &board.stats;
+        if stats.finished.contains(job) {
+            return Self::Finished;
+        }
+        match board.contact() {
+            Contact::Away(_) => Self::NotHeardOf(match board.availability.outage() {
+                Some(outage) => {
+                    let lasts = duration_ms(millis(outage.since.elapsed()));
+                    format!("the switchboard has not answered for {lasts}")
+                }
+                None => "the switchboard cannot be asked".to_owned(),
+            }),
+            Contact::Starting => {
+                Self::NotHeardOf("the switchboard has not told of all jobs yet".to_owned())
+            }
+            _ if exposure.complete.is_none() || stats.jobs_active() > exposure.jobs as u64 => {
+                Self::NotHeardOf("not all jobs have been asked about yet".to_owned())
+            }
+            Contact::Following | Contact::Troubled(_) => Self::Unknown,
+        }
+    }
+
+    /// It in a word.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Finished => "finished",
+            Self::Unknown => "unknown",
+            Self::NotHeardOf(_) => "not_heard_of",
+        }
+    }
+
+    /// It for people.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Finished => "job has finished".to_owned(),
+            Self::Unknown => "there is no such job, or it has finished long ago".to_owned(),
+            Self::NotHeardOf(why) => format!("job has not been heard of: {why}"),
+        }
+    }
+}
+
+fn refused(one: &Refused, exposure: &Exposure) -> model::Endpoint {
+    let state = exposure.states.get(&one.job).copied();
+    let state = state.filter(|_| one.reason == Reason::State);
+    model::Endpoint {
+        job: one.job.to_string(),
+        rule: one.rule.as_ref().map(ToString::to_string),
+        host: exposure.host.to_string(),
+        target: one.address.map(|address| address.to_string()),
+        state: "closed".to_owned(),
+        reason: Some(one.reason.word().to_owned()),
+        note: Some(one.reason.text(state)),
+        job_state: state.map(|state| state.word().to_owned()),
+        ..model::Endpoint::default()
+    }
+}
+
+fn endpoint(one: &Endpoint, exposure: &Exposure, holds: &Holds) -> model::Endpoint {
     let hold = holds.get(&one.owner.mapping()).copied().map(Hold::word);
     let state = match one.closed {
         None => hold.unwrap_or("open"),
@@ -227,11 +313,13 @@ fn endpoint(one: &Endpoint, host: &str, holds: &Holds) -> model::Endpoint {
     model::Endpoint {
         job: one.owner.job.to_string(),
         rule: Some(one.owner.rule.to_string()),
-        host: host.to_owned(),
+        host: exposure.host.to_string(),
         port: one.port,
         target: Some(one.target.to_string()),
         state: state.to_owned(),
         reason: one.closed.map(|reason| reason.word().to_owned()),
+        note: one.closed.map(|reason| reason.text(None)),
+        job_state: None,
         since: one.since.map(time),
     }
 }

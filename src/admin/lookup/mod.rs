@@ -1,4 +1,4 @@
-//! The lookup listener: the endpoints of one job for whoever knows its id, and nothing else.
+//! The lookup listener: the endpoints of jobs for whoever knows their ids, and nothing else.
 //!
 //! It is meant to be open to everybody, so it has bounds of its own: a connection serves one short
 //! request in a short time, and no source may ask often. There is no list, and internal addresses
@@ -62,7 +62,32 @@ pub async fn serve(listener: TcpListener, sources: Arc<Sources>) {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Question {
-    job: String,
+    job: Option<String>,
+    /// Several, with commas between them.
+    jobs: Option<String>,
+}
+
+/// Jobs that may be asked for at once.
+const JOBS: usize = 64;
+
+impl Question {
+    /// Whose endpoints are asked for; one alone is answered with a status of its own.
+    fn jobs(&self) -> Result<(Vec<JobId>, bool), String> {
+        let (text, alone) = match (&self.job, &self.jobs) {
+            (Some(job), None) => (job, true),
+            (None, Some(jobs)) => (jobs, false),
+            _ => return Err("needed: ?job= and the id of a job".to_owned()),
+        };
+        let parse = |id: &str| JobId::parse(id).ok_or("needed: ids of jobs, UUIDs with hyphens");
+        let jobs: Vec<_> = match alone {
+            true => vec![parse(text)?],
+            false => text.split(',').map(parse).collect::<Result<_, _>>()?,
+        };
+        match jobs.len() <= JOBS {
+            true => Ok((jobs, alone)),
+            false => Err(format!("{} jobs; allowed at once: {JOBS}", jobs.len())),
+        }
+    }
 }
 
 async fn endpoints(
@@ -81,10 +106,24 @@ async fn endpoints(
     }
     let needed = || ApiError::bad_request("needed: ?job= and the id of a job");
     let Query(question) = query.map_err(|_| needed())?;
-    let job = JobId::parse(&question.job).ok_or_else(needed)?;
-    let mut found = view::endpoints(&desk.sources, Some(&job));
-    if found.endpoints.is_empty() {
-        return Err(ApiError::not_found("there is no such job"));
+    let (jobs, alone) = question.jobs().map_err(ApiError::bad_request)?;
+    let mut found = view::endpoints_of(&desk.sources, &jobs);
+    if alone {
+        let reason = found
+            .endpoints
+            .first()
+            .and_then(|one| one.reason.as_deref());
+        let status = match reason {
+            None if found.endpoints.is_empty() => Some(StatusCode::NOT_FOUND),
+            Some("unknown") => Some(StatusCode::NOT_FOUND),
+            Some("finished") => Some(StatusCode::GONE),
+            Some("not_heard_of") => Some(StatusCode::SERVICE_UNAVAILABLE),
+            _ => None,
+        };
+        if let Some(status) = status {
+            let note = found.endpoints.pop().and_then(|one| one.note);
+            return Err(ApiError::new(status, note.unwrap_or_default()));
+        }
     }
     for endpoint in &mut found.endpoints {
         endpoint.target = None;

@@ -160,6 +160,8 @@ series! {
         "Jobs and endpoints that are not exposed, by reason; 0 is left out";
     SWITCHBOARD_REFUSALS = Counter "tml_proxy_switchboard_refusals_total" ["reason"]
         "Times a job or an endpoint began not to be exposed, by reason";
+    SWITCHBOARD_CLOSINGS = Counter "tml_proxy_switchboard_closings_total" ["reason"]
+        "Endpoints that were open and no longer are, by reason: ended, rule_removed, rule_unfit, or why they are not exposed";
     SWITCHBOARD_PORTS = Gauge "tml_proxy_switchboard_ports" ["state"]
         "Ports to allocate, by state: used, free, cooling or blocked";
     SWITCHBOARD_WAITING = Gauge "tml_proxy_switchboard_waiting" []

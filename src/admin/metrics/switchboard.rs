@@ -7,7 +7,7 @@ use super::{
 };
 use crate::provider::switchboard::{
     client::FailureKind,
-    expose::Reason,
+    expose::{Closing, Reason},
     stats::{Request, WatchEnd},
     watch::Purpose,
 };
@@ -50,6 +50,13 @@ pub(super) fn write(page: &mut Exposition, sources: &Sources) {
         match board.refusals(reason) {
             0 => {}
             count => family.sample(&[reason.word()], count),
+        }
+    }
+    let mut family = page.family(&series::SWITCHBOARD_CLOSINGS);
+    for closing in Closing::all() {
+        match board.closings(closing) {
+            0 => {}
+            count => family.sample(&[closing.word()], count),
         }
     }
     let mut family = page.family(&series::SWITCHBOARD_PORTS);

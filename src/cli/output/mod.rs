@@ -52,7 +52,8 @@ pub fn give_up(error: &ClientError) -> ExitCode {
     complain(&format_args!("tml-proxy: {error}"));
     ExitCode::from(match error {
         ClientError::Unreachable { .. } | ClientError::NoServer { .. } => code::UNREACHABLE,
-        ClientError::Refused(_) => code::REFUSED,
+        ClientError::Usage(_) => code::USAGE,
+        ClientError::Busy(_) | ClientError::Refused(_) => code::REFUSED,
         ClientError::Strange(_) => code::FAILED,
     })
 }

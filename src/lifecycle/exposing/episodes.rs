@@ -4,8 +4,11 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    config::RuleName,
-    provider::switchboard::{Board, Endpoint, Exposure, JobId, Owner, expose::Reason},
+    config::{Rule, RuleName},
+    provider::switchboard::{
+        Board, Endpoint, Exposure, JobId, Knowledge, Owner,
+        expose::{Closing, Reason},
+    },
 };
 
 /// Lines of one kind in one go; of the rest there is a number.
@@ -29,8 +32,14 @@ impl Episodes {
         self.causes.insert(owner.clone(), why.to_owned());
     }
 
-    /// Tells what has changed since the last time.
-    pub fn tell(&mut self, exposure: &Exposure, board: &Board) {
+    /// Tells what has changed since the last time; `rules` are those in force.
+    pub fn tell(
+        &mut self,
+        exposure: &Exposure,
+        board: &Board,
+        knowledge: &Knowledge,
+        rules: &[Rule],
+    ) {
         let refused = refused(exposure);
         let open: BTreeMap<Owner, _> = (exposure.endpoints.iter())
             .filter(|endpoint| endpoint.closed.is_none())
@@ -43,8 +52,15 @@ impl Episodes {
         for (owner, (port, target)) in &open {
             match self.open.get(owner) {
                 Some(before) if before == &(*port, *target) => {}
-                Some((_, before)) => begun.line(|| {
-                    tracing::info!(%owner, port, %target, %before, "exposed job has moved");
+                Some((port_before, target_before)) => begun.line(|| {
+                    tracing::info!(
+                        %owner,
+                        port,
+                        port_before,
+                        %target,
+                        %target_before,
+                        "exposed job has moved"
+                    );
                 }),
                 None => begun.line(|| tracing::info!(%owner, port, %target, "job exposed")),
             }
@@ -55,10 +71,9 @@ impl Episodes {
             if open.contains_key(owner) {
                 continue;
             }
-            let whole = (owner.job.clone(), None);
-            let part = (owner.job.clone(), Some(owner.rule.clone()));
-            let reason = refused.get(&part).or_else(|| refused.get(&whole));
-            let reason = reason.map_or("ended", |reason| reason.word());
+            let closing = closing(owner, &refused, knowledge, rules);
+            board.closed(closing);
+            let reason = closing.word();
             ended.line(|| tracing::info!(%owner, port, reason, "job no longer exposed"));
         }
         ended.rest();
@@ -102,6 +117,23 @@ impl Episodes {
             }
             _ => tracing::warn!(%job, rule, address, reason = word, "job not exposed"),
         }
+    }
+}
+
+/// Why something that was open no longer is.
+fn closing(
+    owner: &Owner,
+    refused: &BTreeMap<Subject, Reason>,
+    knowledge: &Knowledge,
+    rules: &[Rule],
+) -> Closing {
+    let whole = (owner.job.clone(), None);
+    let part = (owner.job.clone(), Some(owner.rule.clone()));
+    match refused.get(&part).or_else(|| refused.get(&whole)) {
+        Some(reason) => Closing::Refused(*reason),
+        None if rules.iter().all(|rule| rule.name != owner.rule) => Closing::RuleRemoved,
+        None if knowledge.jobs.contains_key(&owner.job) => Closing::RuleUnfit,
+        None => Closing::Ended,
     }
 }
 

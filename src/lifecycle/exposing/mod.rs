@@ -26,8 +26,8 @@ use crate::{
     config::Switchboard,
     files::{self, Answer, Unanswered},
     provider::switchboard::{
-        Board, Endpoint, Exposure, Knowledge, Moment, Owner, boot,
-        expose::{Facts, Reason, Verdict, Wish, judge},
+        Board, Endpoint, Exposure, JobId, JobState, Knowledge, Moment, Owner, boot,
+        expose::{Facts, Reason, Refused, Verdict, Wish, judge},
         ports::{Ports, Terms, Wanted},
         state::{Found, Kept, Record, StateDir, StateError},
     },
@@ -419,6 +419,7 @@ impl Exposing {
             host: self.settings.public_host.as_str().into(),
             endpoints,
             refused: verdict.refused.clone(),
+            states: states(verdict, knowledge),
             ports: self
                 .ports
                 .counts(Self::terms(&self.settings), Moment::now()),
@@ -427,7 +428,8 @@ impl Exposing {
             unconfirmed,
             not_kept: self.not_kept.clone(),
         };
-        self.episodes.tell(&exposure, &self.board);
+        self.episodes
+            .tell(&exposure, &self.board, knowledge, &self.settings.expose);
         if let Some(publisher) = self.board.publisher.load_full() {
             let rules = self.settings.expose.len();
             self.annotations
@@ -456,6 +458,18 @@ impl Exposing {
         due.extend(gone.map(|at| from(at) + Duration::from_millis(1)));
         due.into_iter().min().unwrap_or(clock)
     }
+}
+
+/// The states of jobs that are not exposed for it.
+fn states(verdict: &Verdict, knowledge: &Knowledge) -> BTreeMap<JobId, JobState> {
+    let for_state = |refused: &&Refused| refused.reason == Reason::State;
+    let refused = verdict.refused.iter().filter(for_state);
+    refused
+        .filter_map(|refused| {
+            let job = knowledge.jobs.get(&refused.job)?;
+            Some((refused.job.clone(), job.state))
+        })
+        .collect()
 }
 
 /// Which port of a record is whose.

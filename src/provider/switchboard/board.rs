@@ -3,6 +3,7 @@
 //! Written by whoever exposes, read by the admin endpoint; neither waits for the other.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     sync::{
         Arc,
@@ -14,9 +15,9 @@ use std::{
 use arc_swap::ArcSwapOption;
 
 use super::{
-    JobId, Owner,
+    JobId, JobState, Owner,
     client::{Availability, FailureKind},
-    expose::{Reason, Refused},
+    expose::{Closing, Reason, Refused},
     ports::PortCounts,
     publish::Publisher,
     stats::FollowStats,
@@ -49,6 +50,7 @@ pub struct Board {
     /// Whether the switchboard answers.
     pub availability: Arc<Availability>,
     refusals: [AtomicU64; Reason::ALL.len()],
+    closings: [AtomicU64; Closing::COUNT],
     /// Times the state was kept, and times it could not be.
     kept: AtomicU64,
     not_kept: AtomicU64,
@@ -98,6 +100,8 @@ pub struct Exposure {
     pub endpoints: Vec<Endpoint>,
     /// What is not exposed otherwise, and why.
     pub refused: Vec<Refused>,
+    /// The states of jobs that are not exposed for it.
+    pub states: BTreeMap<JobId, JobState>,
     /// The ports in numbers.
     pub ports: PortCounts,
     /// Jobs known.
@@ -159,6 +163,7 @@ impl Default for Board {
             stats: Arc::default(),
             availability: Arc::default(),
             refusals: std::array::from_fn(|_| AtomicU64::new(0)),
+            closings: std::array::from_fn(|_| AtomicU64::new(0)),
             kept: AtomicU64::new(0),
             not_kept: AtomicU64::new(0),
             reachable: Histogram::new(&REACHABLE_BOUNDS),
@@ -219,6 +224,16 @@ impl Board {
     /// How often something began not to be exposed for that reason.
     pub fn refusals(&self, reason: Reason) -> u64 {
         self.refusals[reason as usize].load(Relaxed)
+    }
+
+    /// Notes that something that was open no longer is.
+    pub fn closed(&self, why: Closing) {
+        self.closings[why.number()].fetch_add(1, Relaxed);
+    }
+
+    /// How often something that was open was closed for that reason.
+    pub fn closings(&self, why: Closing) -> u64 {
+        self.closings[why.number()].load(Relaxed)
     }
 
     /// Notes an attempt to keep the state.

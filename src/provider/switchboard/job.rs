@@ -53,6 +53,21 @@ pub enum JobState {
     Unknown,
 }
 
+impl JobState {
+    /// The state in one word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Assigned => "assigned",
+            Self::Initializing => "initializing",
+            Self::Ready => "ready",
+            Self::Terminating => "terminating",
+            Self::Finalized => "finalized",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// A service that a job announces; name and protocol are free text from the job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {

@@ -9,6 +9,7 @@
 mod board;
 pub mod client;
 pub mod expose;
+pub mod finished;
 pub mod follow;
 mod job;
 mod moment;

@@ -11,6 +11,7 @@ use std::{
 
 use super::{
     client::{Failure, FailureKind},
+    finished::Finished,
     watch::Purpose,
 };
 use crate::telemetry::{Distribution, Histogram};
@@ -116,6 +117,8 @@ pub struct FollowStats {
     rows_unreadable: AtomicU64,
     left_out: AtomicU64,
     complete: Mutex<Option<Instant>>,
+    /// Jobs that have ended lately.
+    pub finished: Finished,
     new_job_latency: Histogram<{ LATENCY_BOUNDS.len() }>,
     change_latency: Histogram<{ LATENCY_BOUNDS.len() }>,
 }
@@ -137,6 +140,7 @@ impl Default for FollowStats {
             rows_unreadable: AtomicU64::new(0),
             left_out: AtomicU64::new(0),
             complete: Mutex::new(None),
+            finished: Finished::default(),
             new_job_latency: Histogram::new(&LATENCY_BOUNDS),
             change_latency: Histogram::new(&LATENCY_BOUNDS),
         }

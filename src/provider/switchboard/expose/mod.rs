@@ -5,6 +5,7 @@
 //! the allowed prefixes, must be nobody's but the job's, and never ours.
 
 mod address;
+mod closing;
 mod reason;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+pub use closing::Closing;
 pub use reason::Reason;
 
 use super::{Job, JobId, JobState, Knowledge, Owner, state::Kept};

@@ -1,5 +1,7 @@
 //! Why something is not exposed.
 
+use crate::provider::switchboard::JobState;
+
 /// Why something of a job is not exposed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
@@ -85,6 +87,34 @@ impl Reason {
             Self::NotOpened => "not_opened",
             Self::NotKept => "not_kept",
             Self::NotConfirmed => "not_confirmed",
+        }
+    }
+
+    /// The reason in words, for whoever asks for the job; `state` is the job's.
+    pub fn text(self, state: Option<JobState>) -> String {
+        match self {
+            Self::State => match state {
+                Some(JobState::Unknown) => "job is in a state not known here".to_owned(),
+                Some(state) => format!("job is {}", state.word()),
+                None => "job is not running".to_owned(),
+            },
+            Self::NoAddress => "job has no address yet".to_owned(),
+            Self::NoRule => "no rule fits the job".to_owned(),
+            Self::Mapped
+            | Self::Unspecified
+            | Self::Loopback
+            | Self::LinkLocal
+            | Self::Multicast => format!("job has no usable address: {}", self.word()),
+            Self::NotAllowed => "its address is outside of targets".to_owned(),
+            Self::Family => "its address is of the wrong family".to_owned(),
+            Self::Own => "its address is the proxy's own".to_owned(),
+            Self::SharedAddress => "another job has its address".to_owned(),
+            Self::HostGone => "its host is gone".to_owned(),
+            Self::TooMany => "job has max_per_job ports".to_owned(),
+            Self::NoPort => "no port is free".to_owned(),
+            Self::NotOpened => "its port cannot be opened".to_owned(),
+            Self::NotKept => "allocations cannot be kept".to_owned(),
+            Self::NotConfirmed => "the switchboard is asked first".to_owned(),
         }
     }
 

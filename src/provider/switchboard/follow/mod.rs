@@ -38,7 +38,7 @@ use self::{
 };
 use super::{
     client::{Client, Failure},
-    job::{JobId, Knowledge},
+    job::{JobId, JobState, Knowledge},
     read::{Detail, HostId, Hosts, Page},
     stats::{FollowStats, Request},
     watch::{Lanes, Watched},
@@ -355,6 +355,9 @@ impl Follower {
         self.stats.unreadable_rows(page.lost + unreadable);
         let mut any_new = false;
         for row in &page.rows {
+            if at_top && row.state == Some(JobState::Finalized) {
+                self.stats.finished.add(&row.id);
+            }
             let seen = self.book.row(row, at_top);
             any_new |= matches!(seen, Seen::New | Seen::Past | Seen::OverLimit);
             match seen {
@@ -498,6 +501,7 @@ impl Follower {
         if let Some(tended) = self.jobs.remove(id) {
             tended.task.abort();
         }
+        self.stats.finished.add(id);
         self.episodes.forget(&Subject::Job(id.clone()));
         self.stats.set_jobs_active(self.book.len());
     }
