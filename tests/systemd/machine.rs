@@ -1,0 +1,221 @@
+//! A Debian booted in a container, with systemd as its first process and the proxy's checkout in it.
+//!
+//! The root file system is made once and kept in the build directory; what a test changes in it is
+//! forgotten with the container. The network is its own and has loopback alone.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+};
+
+use crate::harness::{
+    TempDir,
+    lab::Netns,
+    process::{self, Running},
+    proxy::PROGRAM,
+    wait_for, wait_until,
+};
+
+/// The release of Debian that is booted, unless `TML_PROXY_DEBIAN` names another.
+const RELEASE: &str = "bookworm";
+
+/// Where the checkout is inside.
+const CHECKOUT: &str = "/checkout";
+
+/// A booted container. Dropping it ends every process in it.
+pub struct Machine {
+    nspawn: Running,
+    /// Its first process.
+    init: u32,
+    console: PathBuf,
+    // Its files are in use inside.
+    _dir: TempDir,
+    name: String,
+}
+
+impl Machine {
+    /// Boots it and waits until it is up.
+    #[track_caller]
+    pub fn boot() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let root = root();
+        let dir = TempDir::new();
+        let number = NEXT.fetch_add(1, Relaxed);
+        let name = format!("tml-proxy-{}-{number}", std::process::id());
+        let console = dir.join("console");
+        let output = fs::File::create(&console).expect("space for a small file");
+        let sudo = dir.write("sudo", "#!/bin/sh\nexec \"$@\"\n");
+        process::succeed(Command::new("chmod").arg("755").arg(&sudo));
+        let manifest = env!("CARGO_MANIFEST_DIR");
+        let bind = |from: &Path, to: &str| format!("--bind-ro={}:{to}", from.display());
+        let mut command = Command::new("systemd-nspawn");
+        command
+            .args([
+                "--quiet",
+                "--register=no",
+                "--keep-unit",
+                "--private-network",
+            ])
+            .args(["--volatile=overlay", "--link-journal=no", "--console=pipe"])
+            .args(["--resolv-conf=off", "--timezone=off", "-M", &name, "-D"])
+            .arg(&root)
+            .arg(bind(
+                &Path::new(manifest).join("config"),
+                "/checkout/config",
+            ))
+            .arg(bind(
+                Path::new(PROGRAM),
+                "/checkout/target/release/tml-proxy",
+            ))
+            .arg(bind(&sudo, "/usr/local/bin/sudo"))
+            .args(["-b", "systemd.unit=multi-user.target"])
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().expect("an open file"))
+            .stderr(output);
+        let mut nspawn = Running::start(&mut command);
+        let init = wait_for("the container's first process", || {
+            let log = || fs::read_to_string(&console).unwrap_or_default();
+            assert!(!nspawn.has_ended(), "{}", log());
+            let family = process::with_descendants(nspawn.id());
+            family
+                .into_iter()
+                .skip(1)
+                .find(|pid| comm(*pid) == "systemd")
+        });
+        let machine = Self {
+            nspawn,
+            init,
+            console,
+            _dir: dir,
+            name,
+        };
+        wait_until("the container to be up", || {
+            let up = machine.sh("systemctl is-active --quiet multi-user.target");
+            up.status.success()
+        });
+        machine
+    }
+
+    /// Runs commands in the checkout as root, until one of them fails.
+    pub fn sh(&self, script: &str) -> Output {
+        let init = self.init.to_string();
+        let mut command = Command::new("nsenter");
+        command
+            .args(["-t", &init, "-m", "-u", "-i", "-n", "-p", "-r", "-w"])
+            .args(["env", "-i", "LC_ALL=C", "HOME=/root", "USER=maria"])
+            .arg("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .args(["sh", "-ec", &format!("cd {CHECKOUT}\n{script}")]);
+        process::output(&mut command)
+    }
+
+    /// Runs commands, none of which may fail, and gives what they printed.
+    #[track_caller]
+    pub fn succeed(&self, script: &str) -> String {
+        let output = self.sh(script);
+        assert!(
+            output.status.success(),
+            "{script}\n{}{}\n{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+            self.journal()
+        );
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// What the unit and systemd logged about it.
+    pub fn journal(&self) -> String {
+        let output = self.sh("journalctl --no-pager -o cat -u tml-proxy");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Runs a piece of the test in its network; sockets made there stay there.
+    pub fn inside<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
+        let path = format!("/proc/{}/ns/net", self.init);
+        Netns::run_in(Path::new(&path), act)
+    }
+
+    /// Gives its loopback interface an address.
+    pub fn add_address(&self, addr: &str) {
+        let init = self.init.to_string();
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &init, "-n", "ip", "addr", "add", addr, "dev", "lo"]);
+        process::succeed(&mut command);
+    }
+
+    /// The main process of the unit, as this side numbers it; none between two.
+    pub fn main_pid(&self) -> Option<u32> {
+        let family = process::with_descendants(self.init);
+        let is_main = |pid: &u32| {
+            let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            comm(*pid) == "tml-proxy" && command.split(|byte| *byte == 0).nth(1) == Some(b"run")
+        };
+        family.into_iter().find(is_main)
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- journal of the unit\n{}\n---", self.journal());
+            let console = fs::read_to_string(&self.console).unwrap_or_default();
+            eprintln!("--- console\n{console}\n---");
+        }
+        // All others end with it, and systemd-nspawn cleans up behind them.
+        process::kill(self.init);
+        _ = self.nspawn.wait();
+        _ = fs::remove_dir(format!("/run/systemd/nspawn/propagate/{}", self.name));
+    }
+}
+
+fn comm(pid: u32) -> String {
+    let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    comm.trim_end().to_owned()
+}
+
+/// The root file system to boot, made if it is not there yet.
+fn root() -> PathBuf {
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _one = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    let release = env::var("TML_PROXY_DEBIAN").unwrap_or(RELEASE.to_owned());
+    let kept = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let root = kept.join(format!("systemd-{release}"));
+    if root.exists() {
+        return root;
+    }
+    let new = kept.join(format!("systemd-{release}.{}", std::process::id()));
+    let packages = "--include=systemd,systemd-sysv,dbus";
+    let made = Command::new("debootstrap")
+        .args(["--variant=minbase", packages, &release])
+        .arg(&new)
+        .stdin(Stdio::null())
+        .output()
+        .expect("asked for");
+    let said = String::from_utf8_lossy(&made.stdout);
+    assert!(made.status.success(), "debootstrap: {said}");
+    // So that the first boot asks nothing, and nothing runs that a container has no use for.
+    fs::write(
+        new.join("etc/machine-id"),
+        "0123456789abcdef0123456789abcdef\n",
+    )
+    .expect("space");
+    let masked = [
+        "systemd-firstboot.service",
+        "e2scrub_reap.service",
+        "apt-daily.timer",
+        "apt-daily-upgrade.timer",
+        "dpkg-db-backup.timer",
+        "fstrim.timer",
+    ];
+    for unit in masked {
+        let link = new.join("etc/systemd/system").join(unit);
+        _ = fs::remove_file(&link);
+        std::os::unix::fs::symlink("/dev/null", &link).expect("a name of its own");
+    }
+    fs::rename(&new, &root).expect("both in one directory");
+    root
+}
