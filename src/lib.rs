@@ -10,6 +10,7 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod files;
+pub mod host_port;
 pub mod lifecycle;
 pub mod limit;
 pub mod listen;

@@ -1,6 +1,6 @@
 //! `tml-proxy endpoints`: where jobs of the switchboard can be reached, and asking for it.
 
-use std::{process::ExitCode, str::FromStr, thread, time::Duration};
+use std::{process::ExitCode, thread, time::Duration};
 
 use super::{
     client::{ANSWER_WITHIN, Client, ClientError, escaped, get_from},
@@ -10,6 +10,7 @@ use super::{
 use crate::{
     admin::api::model::{Endpoint, Endpoints},
     config::PublicHost,
+    host_port::HostPort,
     provider::switchboard::JobId,
 };
 
@@ -46,33 +47,10 @@ pub struct Asked {
         long,
         value_name = "HOST:PORT",
         env = "TML_PROXY_LOOKUP",
-        value_delimiter = ','
+        value_delimiter = ',',
+        value_parser = server
     )]
-    lookup: Vec<Server>,
-}
-
-/// A host and a port.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Server(String);
-
-impl FromStr for Server {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        const ALLOWED: &str = "a host and a port, such as proxy.example.org:9423";
-        let (host, port) = text
-            .rsplit_once(':')
-            .ok_or(format!("no port in it; allowed: {ALLOWED}"))?;
-        let bare = host
-            .strip_prefix('[')
-            .and_then(|host| host.strip_suffix(']'));
-        let fit = PublicHost::parse(bare.unwrap_or(host)).is_some()
-            && host.contains(':') == bare.is_some();
-        match port.parse::<u16>() {
-            Ok(port) if fit && port > 0 => Ok(Self(text.to_owned())),
-            _ => Err(format!("allowed: {ALLOWED}")),
-        }
-    }
+    lookup: Vec<HostPort>,
 }
 
 impl Asked {
@@ -102,14 +80,17 @@ impl Asked {
         let mut found: Vec<Vec<Endpoint>> = vec![Vec::new(); jobs.len()];
         let mut failed = None;
         let mut answered = false;
-        for Server(server) in &self.lookup {
+        for server in &self.lookup {
+            let server = server.to_string();
             let open = |place: &usize| found[*place].iter().any(|one| one.state == "open");
             let missing: Vec<_> = (0..jobs.len()).filter(|place| !open(place)).collect();
             if missing.is_empty() {
                 break;
             }
             let wanted: Vec<_> = missing.iter().map(|place| jobs[*place].clone()).collect();
-            let answer = in_parts(&wanted, |part| get_from(server, &path(part), ANSWER_WITHIN));
+            let answer = in_parts(&wanted, |part| {
+                get_from(&server, &path(part), ANSWER_WITHIN)
+            });
             let endpoints = match answer {
                 Ok(endpoints) => endpoints,
                 Err(error @ ClientError::Strange(_)) => return Err(error),
@@ -213,6 +194,16 @@ fn is_plain(endpoint: &Endpoint) -> bool {
         && texts
             .flat_map(|text| text.bytes())
             .all(|byte| matches!(byte, b' '..=b'~'))
+}
+
+/// Reads the address of a lookup listener from the command line.
+fn server(text: &str) -> Result<HostPort, String> {
+    const EXAMPLE: &str = "a host and a port, such as proxy.example.org:9423";
+    match HostPort::parse(text) {
+        Ok(server) if server.port().is_none() => Err(format!("no port in it; allowed: {EXAMPLE}")),
+        Ok(server) => Ok(server),
+        Err(allowed) => Err(format!("allowed: {allowed}; {EXAMPLE}")),
+    }
 }
 
 /// Reads the id of a job from the command line.
@@ -371,12 +362,12 @@ mod tests {
     #[test]
     fn a_lookup_without_a_port_is_told_what_is_missing() {
         for text in ["p.example.org:9423", "192.0.2.1:1", "[2001:db8::1]:9423"] {
-            assert!(text.parse::<Server>().is_ok(), "{text}");
+            assert!(server(text).is_ok(), "{text}");
         }
-        let missing = "p.example.org".parse::<Server>().expect_err("no port");
+        let missing = server("p.example.org").expect_err("no port");
         assert!(missing.starts_with("no port in it"), "{missing}");
         for text in ["p:x", "p:0", ":9423", "2001:db8::1:9423", "[p]:", "a b:1"] {
-            assert!(text.parse::<Server>().is_err(), "{text}");
+            assert!(server(text).is_err(), "{text}");
         }
     }
 }

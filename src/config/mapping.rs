@@ -9,6 +9,7 @@ use super::{
     policy,
     reader::{Entry, KeyPath, Section},
     settings::Targets,
+    switchboard::RESERVED,
     values::{Parsed, Refusal, integer},
 };
 use crate::table::{ListenHost, MappingName, MappingSpec, Origin, Policy};
@@ -97,6 +98,11 @@ impl<'a> Mappings<'a> {
             .or_insert_with(|| entry.origin());
         if *first != entry.origin() {
             entry.contradicts(format!("already used at {first}"));
+        }
+        if name.as_str().starts_with(RESERVED) {
+            entry.contradicts(format!(
+                "names that begin with {RESERVED:?} are those of a switchboard's jobs"
+            ));
         }
         Some(name)
     }

@@ -39,7 +39,7 @@ pub use problem::{ConfigErrors, Fault, Problem};
 pub use settings::{
     Admin, AutoOr, Config, Log, LogFormat, LogLevel, Process, Targets, UnknownWord,
 };
-pub use switchboard::{ApiUrl, Condition, PortRanges, PublicHost, Rule, RuleName, Switchboard};
+pub use switchboard::{Condition, PortRanges, PublicHost, Rule, RuleName, Switchboard};
 pub(crate) use values::{Refusal, SOCKET_PATH_AT_MOST};
 
 /// The version of the file format; every file says which it is written in.

@@ -111,6 +111,13 @@ impl<'a> Section<'a> {
         entry
     }
 
+    /// Notes that what `key` is without standing here does not go together with something else.
+    pub fn contradicts(&self, key: &str, why: impl Into<String>) {
+        let path = self.path.key(key).to_string();
+        self.report
+            .add(self.offset, path, Fault::Contradiction(why.into()));
+    }
+
     /// The table under `key`.
     pub fn section(&mut self, key: &'static str) -> Option<Section<'a>> {
         self.entry(key)?.into_section()

@@ -179,6 +179,32 @@ mod switchboard {
     }
 
     #[test]
+    fn a_url_that_could_not_be_asked_is_refused_and_no_password_shown() {
+        for (url, allowed) in [
+            ("https://[::1", "allowed: a URL with a host: a name,"),
+            ("https://a%zz", "allowed: a URL with a host: a name,"),
+            (
+                "https://sb.example.org:99999",
+                "allowed: a URL with a port from 1 to 65535",
+            ),
+            (
+                "ftp://sb.example.org",
+                "allowed: an http or https URL such as",
+            ),
+            ("https://sb.example.org?x", "allowed: a URL without a query"),
+        ] {
+            let text =
+                problems(&format!("{LEAST}{RULE}").replacen("https://sb.example.org", url, 1));
+            let expected = format!("f:3:7: switchboard.url: found {url:?}, {allowed}");
+            assert!(text.starts_with(&expected), "{text}");
+        }
+        let url = "https://me:sesame@sb.example.org";
+        let text = problems(&format!("{LEAST}{RULE}").replacen("https://sb.example.org", url, 1));
+        assert!(text.contains("has a user or a password"), "{text}");
+        assert!(!text.contains("sesame"), "{text}");
+    }
+
+    #[test]
     fn ports_that_belong_to_somebody_else_are_refused_with_whose_they_are() {
         let mapping = MAPPING.replace("1000", "40007");
         let text = refused(&format!("{LEAST}{RULE}{mapping}"));
@@ -205,13 +231,39 @@ mod switchboard {
     }
 
     #[test]
+    fn clients_of_both_families_cannot_be_the_source_of_connections_to_one() {
+        let why = "transparent needs clients of the target's family, and ports of jobs take both";
+        let text = problems(&format!("{LEAST}transparent = true\n{RULE}"));
+        assert_eq!(text, format!("f:8:15: switchboard.transparent: {why}"));
+        let defaults = "[defaults]\ntransparent = true\n";
+        let text = problems(&format!("{defaults}{LEAST}{RULE}"));
+        let expected = format!("f:4:1: switchboard.transparent: {why} (true in [defaults])");
+        assert_eq!(text, expected);
+        let own = format!("{defaults}{LEAST}transparent = false\n{RULE}");
+        assert!(read(&format!("version = 1\n{own}")).is_ok());
+        let fronted = format!("{LEAST}transparent = true\naccept_proxy = [\"10.0.0.1\"]\n{RULE}");
+        assert!(read(&format!("version = 1\n{fronted}")).is_ok());
+        let text = problems(&format!(
+            "{LEAST}transparent = true\nbind = \"fd00::9\"\n{RULE}"
+        ));
+        assert!(text.contains("and bind from fd00::9"), "{text}");
+    }
+
+    #[test]
     fn names_of_jobs_are_no_names_for_the_file() {
         let mapping = MAPPING.replace("\"a\"", "\"job/a/ssh\"");
+        let text = problems(&mapping);
+        let expected = "f:3:8: mapping \"job/a/ssh\": name: names that begin with \"job/\" are those \
+                        of a switchboard's jobs";
+        assert_eq!(text, expected);
         let text = refused(&format!("{LEAST}{RULE}{mapping}"));
+        assert!(text.contains("those of a switchboard's jobs"), "{text}");
         assert!(
-            text.contains("are those of the switchboard's jobs"),
-            "{text}"
+            read(&format!(
+                "version = 1\n{}",
+                MAPPING.replace("\"a\"", "\"jobs/a\"")
+            ))
+            .is_ok()
         );
-        assert!(read(&format!("version = 1\n{mapping}")).is_ok());
     }
 }

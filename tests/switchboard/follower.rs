@@ -8,7 +8,7 @@ use std::{
 
 use tml_proxy::provider::switchboard::{
     Job, JobId, JobState, Knowledge,
-    client::{Availability, Client, ClientSettings, Patience},
+    client::{Availability, BaseUrl, Client, ClientSettings, Patience},
     follow::{FollowSettings, follow},
     stats::FollowStats,
 };
@@ -59,7 +59,7 @@ pub struct Follower {
 /// What it takes to ask `board`.
 pub fn settings(board: &Switchboard) -> ClientSettings {
     ClientSettings {
-        url: board.url(),
+        url: BaseUrl::parse(&board.url()).expect("a URL"),
         token_file: board.token_file(),
         ca_file: board.ca_file(),
     }

@@ -18,7 +18,7 @@ const SOON: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 pub(super) fn examine(switchboard: &Switchboard) -> Vec<Finding> {
     let mut findings = vec![state_dir(switchboard)];
-    if switchboard.url.is_plain() && !is_loopback(switchboard.url.as_str()) {
+    if !switchboard.url.is_secure() && !switchboard.url.is_loopback() {
         findings.push(Finding::poor(
             "switchboard url",
             "over http the token can be read on the way",
@@ -117,11 +117,4 @@ fn state_dir(switchboard: &Switchboard) -> Finding {
         ),
         Err(error) => Finding::note(check, format!("{path}: {error}"), ""),
     }
-}
-
-fn is_loopback(url: &str) -> bool {
-    let host = url.trim_start_matches("http://");
-    ["127.", "[::1]", "localhost"]
-        .iter()
-        .any(|own| host.starts_with(own))
 }

@@ -6,8 +6,9 @@ use crate::{
     table::Origin,
 };
 
-/// How a mapping from the switchboard is called, up to the job.
-const RESERVED: &str = "job/";
+/// How a mapping from the switchboard is called, up to the job. No mapping of a file is, whether there
+/// is a switchboard or not: there may be one after a reload, and commands take the job from the name.
+pub(in crate::config) const RESERVED: &str = "job/";
 
 /// Everything in `config` that the section does not go together with.
 pub(in crate::config) fn problems(config: &Config) -> Vec<Problem> {
@@ -48,15 +49,6 @@ pub(in crate::config) fn problems(config: &Config) -> Vec<Problem> {
         {
             let by = format!("mapping {:?} at {}", mapping.name, mapping.origin);
             taken(port, by);
-        }
-    }
-    for mapping in &config.mappings {
-        if mapping.name.as_str().starts_with(RESERVED) {
-            contradiction(
-                &mapping.origin,
-                &format!("mapping {:?}: name", mapping.name),
-                format!("names that begin with {RESERVED:?} are those of the switchboard's jobs"),
-            );
         }
     }
     found

@@ -13,13 +13,17 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 
-pub(super) use check::problems;
+pub(super) use check::{RESERVED, problems};
 pub use ports::PortRanges;
 pub(super) use read::{read, state_word};
 pub use rule::{Condition, Rule, RuleName};
 
 use crate::{
-    provider::switchboard::{JobState, client::ClientSettings, publish::AnnotationKey},
+    provider::switchboard::{
+        JobState,
+        client::{BaseUrl, ClientSettings},
+        publish::AnnotationKey,
+    },
     table::{ListenAddr, Origin, Policy},
 };
 
@@ -27,7 +31,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Switchboard {
     /// Where its API is.
-    pub url: ApiUrl,
+    pub url: BaseUrl,
     /// The file with the token to ask with.
     pub token_file: PathBuf,
     /// The file with the certificates to trust in place of the system's.
@@ -73,43 +77,10 @@ impl Switchboard {
     /// How it is asked.
     pub fn client(&self) -> ClientSettings {
         ClientSettings {
-            url: self.url.to_string(),
+            url: self.url.clone(),
             token_file: self.token_file.clone(),
             ca_file: self.ca_file.clone(),
         }
-    }
-}
-
-/// Where the API of a switchboard is: `http` or `https`, without a slash at the end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ApiUrl(String);
-
-impl ApiUrl {
-    /// Takes a scheme, a host, perhaps a port and a path, and nothing else.
-    pub fn parse(text: &str) -> Option<Self> {
-        let rest = text
-            .strip_prefix("https://")
-            .or_else(|| text.strip_prefix("http://"))?;
-        let fit = |c: char| c.is_ascii_graphic() && !"@?#\\\"<>".contains(c);
-        let host = rest.split('/').next().unwrap_or_default();
-        let valid = !host.is_empty() && !host.starts_with(':') && rest.chars().all(fit);
-        valid.then(|| Self(text.trim_end_matches('/').to_owned()))
-    }
-
-    /// The URL as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// Whether what is sent there can be read on the way.
-    pub fn is_plain(&self) -> bool {
-        self.0.starts_with("http://")
-    }
-}
-
-impl fmt::Display for ApiUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 
@@ -143,31 +114,6 @@ impl fmt::Display for PublicHost {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_url_has_a_scheme_and_a_host_and_no_secret() {
-        for url in [
-            "https://sb.example.org",
-            "http://[::1]:8080",
-            "https://h/prefix/",
-        ] {
-            assert!(ApiUrl::parse(url).is_some(), "{url}");
-        }
-        for url in [
-            "",
-            "sb.example.org",
-            "ftp://h",
-            "https://",
-            "https:///x",
-            "https://u:p@h",
-            "https://h?x",
-            "https://h\n",
-        ] {
-            assert!(ApiUrl::parse(url).is_none(), "{url}");
-        }
-        let url = ApiUrl::parse("https://h/").expect("a URL");
-        assert_eq!(url.as_str(), "https://h");
-    }
 
     #[test]
     fn a_public_host_cannot_be_an_option_of_a_command() {

@@ -4,7 +4,7 @@ use std::{ops::RangeInclusive, path::PathBuf, sync::Arc, time::Duration};
 
 use toml::de::DeValue;
 
-use super::{ApiUrl, Condition, PortRanges, PublicHost, Rule, RuleName, Switchboard};
+use super::{Condition, PortRanges, PublicHost, Rule, RuleName, Switchboard};
 use crate::{
     config::{
         policy,
@@ -14,7 +14,12 @@ use crate::{
             or_off, own_listener, prefix, word,
         },
     },
-    provider::switchboard::{JobState, follow::FollowSettings, publish::AnnotationKey},
+    provider::switchboard::{
+        JobState,
+        client::{BaseUrl, UrlError},
+        follow::FollowSettings,
+        publish::AnnotationKey,
+    },
     table::{Departure, Origin, Policy},
 };
 
@@ -29,8 +34,6 @@ const STATES: &[(&str, JobState)] = &[
     ("terminating", JobState::Terminating),
 ];
 
-const URL: &str = "an http or https URL without user, query or fragment, such as \
-                   \"https://switchboard.example.org\"";
 const TOKEN_FILE: &str = "the path of a file with the token";
 const PORTS: &str = "a range of ports such as \"40000-49999\", or a list of them";
 const HOST: &str = "the host name or address that users connect to";
@@ -43,9 +46,9 @@ const SERVICE: &str = "1 to 64 characters";
 
 /// The section; none if it lacks what makes one.
 pub(in crate::config) fn read(mut section: Section<'_>, defaults: &Policy) -> Option<Switchboard> {
-    let url = required(&mut section, "url", URL, |value| {
-        of_text(value, ApiUrl::parse, URL)
-    });
+    let url = section
+        .required("url", &UrlError::Malformed.to_string())
+        .and_then(|entry| url(&entry));
     let token_file = required(&mut section, "token_file", TOKEN_FILE, absolute_path);
     let public_host = required(&mut section, "public_host", HOST, |value| {
         of_text(value, PublicHost::parse, HOST)
@@ -96,7 +99,9 @@ pub(in crate::config) fn read(mut section: Section<'_>, defaults: &Policy) -> Op
         on_retarget: Departure::Kill,
         ..defaults.clone()
     };
-    let policy = Arc::new(policy::read(&mut section, &base));
+    let policy = policy::read(&mut section, &base);
+    check_transparent(&policy, &mut section);
+    let policy = Arc::new(policy);
     section.finish();
     let (ports, ports_origin) = ports?;
     Some(Switchboard {
@@ -123,6 +128,26 @@ pub(in crate::config) fn read(mut section: Section<'_>, defaults: &Policy) -> Op
     })
 }
 
+/// The ports of jobs take clients of both families, and a client's address can only be that of a
+/// connection to a target of its family.
+fn check_transparent(policy: &Policy, section: &mut Section<'_>) {
+    let why = match policy.bind {
+        _ if !policy.transparent => return,
+        Some(bind) => {
+            format!("transparent connects from the client's address and bind from {bind}")
+        }
+        None if policy.accept_proxy.is_empty() => {
+            "transparent needs clients of the target's family, and ports of jobs take both"
+                .to_owned()
+        }
+        None => return,
+    };
+    match section.entry("transparent") {
+        Some(entry) => entry.contradicts(why),
+        None => section.contradicts("transparent", format!("{why} (true in [defaults])")),
+    }
+}
+
 fn required<T>(
     section: &mut Section<'_>,
     key: &'static str,
@@ -137,6 +162,22 @@ fn of_text<T>(value: &DeValue<'_>, parse: fn(&str) -> Option<T>, allowed: &str) 
         .as_str()
         .and_then(parse)
         .ok_or_else(|| Refusal::new(allowed))
+}
+
+fn url(entry: &Entry<'_>) -> Option<BaseUrl> {
+    let text = entry.value().as_str().ok_or(UrlError::Malformed);
+    match text.and_then(BaseUrl::parse) {
+        Ok(url) => Some(url),
+        // The value has a secret in it.
+        Err(error @ UrlError::UserInfo) => {
+            entry.contradicts(error.to_string());
+            None
+        }
+        Err(error) => {
+            entry.refuse(error.to_string());
+            None
+        }
+    }
 }
 
 fn annotation(value: &DeValue<'_>) -> Parsed<AnnotationKey> {

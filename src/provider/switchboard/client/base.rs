@@ -1,7 +1,7 @@
 //! Where the switchboard's API is.
 //!
-//! A URL with a user or a password in it is refused, so that there is none that a message could
-//! show.
+//! Read once, with the configuration: what is asked later is made of the parts. A URL with a user or a
+//! password in it is refused, so that there is none that a message could show.
 
 use std::fmt;
 
@@ -9,6 +9,8 @@ use http::{
     Uri,
     uri::{Authority, Scheme},
 };
+
+use crate::host_port::{HostPort, HostPortError};
 
 /// Where every route begins.
 const API: &str = "/api/v1";
@@ -18,28 +20,26 @@ const API: &str = "/api/v1";
 pub struct BaseUrl {
     scheme: Scheme,
     authority: Authority,
-    /// Ends with `/api/v1`.
+    host: HostPort,
+    /// What comes before [`API`], without a slash at its end.
     prefix: String,
 }
 
-/// Why a text is not the URL of a switchboard.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+/// Why a text is not the URL of a switchboard, as what would be allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
-    /// It is no absolute URL.
-    #[error("not a URL such as https://switchboard.example")]
+    /// It is no absolute URL, or one that is not about HTTP.
+    #[error("an http or https URL such as \"https://switchboard.example.org\"")]
     Malformed,
-    /// It is not about HTTP.
-    #[error("begins with {found:?}, which is neither \"http\" nor \"https\"")]
-    Scheme {
-        /// What it begins with.
-        found: String,
-    },
-    /// It has a user or a password.
+    /// It has a user or a password. Nobody is to be shown the URL.
     #[error("has a user or a password in it; the token belongs into token_file")]
     UserInfo,
-    /// It has a query.
-    #[error("has a query (\"?...\"), which is not part of where a server is")]
+    /// It has a query or a fragment.
+    #[error("a URL without a query (\"?…\") and a fragment (\"#…\")")]
     Query,
+    /// Its host or its port is none.
+    #[error("a URL with {0}")]
+    Authority(#[from] HostPortError),
 }
 
 impl BaseUrl {
@@ -50,38 +50,32 @@ impl BaseUrl {
     /// See [`UrlError`]; none shows the URL.
     pub fn parse(text: &str) -> Result<Self, UrlError> {
         // Before anything else, as a later complaint could show it.
-        let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+        let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
         let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
         if authority.contains('@') {
             return Err(UrlError::UserInfo);
         }
-        let parts = text
-            .parse::<Uri>()
-            .map_err(|_invalid| UrlError::Malformed)?
-            .into_parts();
-        let (Some(scheme), Some(authority)) = (parts.scheme, parts.authority) else {
-            return Err(UrlError::Malformed);
+        let scheme = match scheme {
+            "http" => Scheme::HTTP,
+            "https" => Scheme::HTTPS,
+            _ => return Err(UrlError::Malformed),
         };
-        if scheme != Scheme::HTTP && scheme != Scheme::HTTPS {
-            return Err(UrlError::Scheme {
-                found: scheme.as_str().to_owned(),
-            });
-        }
-        if text.contains('#') || authority.host().is_empty() {
-            return Err(UrlError::Malformed);
-        }
-        let path = parts.path_and_query;
-        if path.as_ref().is_some_and(|path| path.query().is_some()) {
+        let host = HostPort::parse(authority)?;
+        if rest.contains(['?', '#']) {
             return Err(UrlError::Query);
         }
-        let path = path.as_ref().map_or("", |path| path.path());
-        let path = path.trim_end_matches('/');
-        let prefix = path.strip_suffix(API).unwrap_or(path);
-        Ok(Self {
+        let path = rest[authority.len()..].trim_end_matches('/');
+        let base = Self {
             scheme,
-            authority,
-            prefix: format!("{prefix}{API}"),
-        })
+            authority: authority.parse().map_err(|_invalid| UrlError::Malformed)?,
+            host,
+            prefix: path.strip_suffix(API).unwrap_or(path).to_owned(),
+        };
+        // What comes of it with a route is what is asked for.
+        match base.uri("/jobs") {
+            Ok(uri) if uri.path() == format!("{}{API}/jobs", base.prefix) => Ok(base),
+            _ => Err(UrlError::Malformed),
+        }
     }
 
     /// Whether it is reached by TLS.
@@ -89,12 +83,17 @@ impl BaseUrl {
         self.scheme == Scheme::HTTPS
     }
 
+    /// Whether it is on this machine.
+    pub fn is_loopback(&self) -> bool {
+        self.host.is_loopback()
+    }
+
     /// The URI of `route`, which begins with `/` and is made of characters that need no escape.
     pub(super) fn uri(&self, route: &str) -> Result<Uri, http::Error> {
         Uri::builder()
             .scheme(self.scheme.clone())
             .authority(self.authority.clone())
-            .path_and_query(format!("{}{route}", self.prefix))
+            .path_and_query(format!("{}{API}{route}", self.prefix))
             .build()
     }
 }
@@ -125,16 +124,26 @@ mod tests {
 
     #[test]
     fn what_is_no_place_for_a_switchboard_is_refused() {
-        let scheme = UrlError::Scheme {
-            found: "ftp".to_owned(),
-        };
+        let host = UrlError::Authority(HostPortError::Host);
+        let port = UrlError::Authority(HostPortError::Port);
         let cases = [
             ("sb.example", UrlError::Malformed),
             ("/api", UrlError::Malformed),
             ("", UrlError::Malformed),
-            ("https://sb.example/#x", UrlError::Malformed),
-            ("ftp://sb.example", scheme),
+            ("ftp://sb.example", UrlError::Malformed),
+            ("https:sb.example", UrlError::Malformed),
+            ("https://sb.example/a b", UrlError::Malformed),
+            ("https://sb.example/\n", UrlError::Malformed),
+            ("https://sb.example/#x", UrlError::Query),
             ("https://sb.example/?a=b", UrlError::Query),
+            ("https://sb.example?a=b", UrlError::Query),
+            ("https://", host),
+            ("https:///x", host),
+            ("https://:443", host),
+            ("https://[::1", host),
+            ("https://a%zz", host),
+            ("https://sb.example:99999", port),
+            ("https://sb.example:", port),
         ];
         for (url, expected) in cases {
             assert_eq!(BaseUrl::parse(url), Err(expected), "{url}");

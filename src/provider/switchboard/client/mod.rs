@@ -70,9 +70,8 @@ const AGENT: &str = concat!("tml-proxy/", env!("CARGO_PKG_VERSION"));
 /// Where the switchboard is and how to be let in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientSettings {
-    /// `http://` or `https://`, a host, and a path if the API is below one; `/api/v1` is added
-    /// where it is missing.
-    pub url: String,
+    /// Where its API is.
+    pub url: BaseUrl,
     /// The file with the bearer token, read again after a 401 and on [`Client::renew_token`].
     pub token_file: PathBuf,
     /// PEM certificates to trust instead of the system's.
@@ -104,9 +103,6 @@ impl Default for Patience {
 /// Why there can be no client.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The URL is no place for a switchboard.
-    #[error("url: {0}")]
-    Url(#[from] UrlError),
     /// The file gives no token.
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -196,7 +192,7 @@ impl Client {
         patience: Patience,
         availability: Arc<Availability>,
     ) -> Result<Self, ClientError> {
-        let base = BaseUrl::parse(&settings.url)?;
+        let base = settings.url.clone();
         let token = Token::read(&settings.token_file)?;
         let connector = tls::connector(&base, settings.ca_file.as_deref(), patience.connect)?;
         Ok(Self(Arc::new(Inner {

@@ -1,0 +1,158 @@
+//! A host and perhaps a port, as URLs and arguments have them: the one place where they are read.
+//!
+//! What is read here can be resolved, connected to and asked for a certificate: no part of it is
+//! understood in another way later.
+
+use std::{fmt, net::Ipv6Addr};
+
+use rustls::pki_types::{IpAddr, ServerName};
+
+/// A host and perhaps a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPort {
+    /// As in a URL: an IPv6 address is in brackets.
+    host: String,
+    port: Option<u16>,
+}
+
+/// Why a text is no host with a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HostPortError {
+    /// The host is none.
+    #[error("a host: a name, an IPv4 address, or an IPv6 address in brackets")]
+    Host,
+    /// The port is none.
+    #[error("a port from 1 to 65535")]
+    Port,
+}
+
+impl HostPort {
+    /// Takes `HOST` and `HOST:PORT`.
+    ///
+    /// # Errors
+    ///
+    /// Which part is not allowed; what is said of it is what would be.
+    pub fn parse(text: &str) -> Result<Self, HostPortError> {
+        let end = text.find(']').map_or(0, |bracket| bracket + 1);
+        let (host, port) = match text[end..].split_once(':') {
+            Some((name, port)) => (&text[..end + name.len()], Some(port)),
+            None => (text, None),
+        };
+        if !is_host(host) {
+            return Err(HostPortError::Host);
+        }
+        let digits = |port: &&str| port.bytes().all(|byte| byte.is_ascii_digit());
+        let number = |port: &str| {
+            let port = Some(port).filter(digits)?.parse::<u16>().ok()?;
+            (port != 0).then_some(port)
+        };
+        Ok(Self {
+            host: host.to_owned(),
+            port: port
+                .map(|port| number(port).ok_or(HostPortError::Port))
+                .transpose()?,
+        })
+    }
+
+    /// The port, if it is said.
+    pub fn port(&self) -> Option<u16> {
+        self.port
+    }
+
+    /// Whether it is this machine's loopback.
+    pub fn is_loopback(&self) -> bool {
+        let bare = self.host.trim_start_matches('[').trim_end_matches(']');
+        let address = bare.parse::<std::net::IpAddr>();
+        address.map_or(bare.eq_ignore_ascii_case("localhost"), |ip| {
+            ip.is_loopback()
+        })
+    }
+}
+
+fn is_host(text: &str) -> bool {
+    match text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'))
+    {
+        Some(inside) => inside.parse::<Ipv6Addr>().is_ok(),
+        // An IPv6 address without brackets would take the port for a part of itself.
+        None => matches!(
+            ServerName::try_from(text),
+            Ok(ServerName::DnsName(_) | ServerName::IpAddress(IpAddr::V4(_)))
+        ),
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.host)?;
+        match self.port {
+            Some(port) => write!(f, ":{port}"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_a_name_or_an_address() {
+        for text in [
+            "h",
+            "sb.example.org",
+            "sb.example.org:443",
+            "a_b:1",
+            "192.0.2.1:65535",
+            "[::1]",
+            "[2001:db8::1]:22",
+        ] {
+            assert_eq!(HostPort::parse(text).expect(text).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_resolved_or_connected_to_is_refused_and_the_part_named() {
+        for (text, part) in [
+            ("", HostPortError::Host),
+            (":22", HostPortError::Host),
+            ("[::1", HostPortError::Host),
+            ("::1", HostPortError::Host),
+            ("::1]", HostPortError::Host),
+            ("[::1]x:22", HostPortError::Host),
+            ("[fe80::1%eth0]:22", HostPortError::Host),
+            ("[127.0.0.1]", HostPortError::Host),
+            ("a%zz", HostPortError::Host),
+            ("a b", HostPortError::Host),
+            ("-a", HostPortError::Host),
+            ("a..b", HostPortError::Host),
+            ("127.1", HostPortError::Host),
+            ("1.2.3.256", HostPortError::Host),
+            ("h/x", HostPortError::Host),
+            ("b\u{fc}cher.example", HostPortError::Host),
+            ("h:", HostPortError::Port),
+            ("h:0", HostPortError::Port),
+            ("h:99999", HostPortError::Port),
+            ("h:+1", HostPortError::Port),
+            ("h:22:22", HostPortError::Port),
+            ("[::1]:", HostPortError::Port),
+        ] {
+            assert_eq!(HostPort::parse(text), Err(part), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn loopback_is_no_beginning_of_a_name() {
+        for (text, expected) in [
+            ("localhost", true),
+            ("127.0.0.9:80", true),
+            ("[::1]:80", true),
+            ("localhost.example.org", false),
+            ("127.example.org", false),
+            ("192.0.2.1", false),
+        ] {
+            assert_eq!(HostPort::parse(text).expect(text).is_loopback(), expected);
+        }
+    }
+}
