@@ -7,9 +7,10 @@ mod harness;
 use std::{fs, net::SocketAddr, time::Duration};
 
 use harness::{
-    Peer, Proxy, Setup, Stream, Target, both_ways, config,
+    Peer, Proxy, Setup, Stream, Target, TempDir, both_ways, config,
     lab::{Lab, TARGET},
     mapping, process,
+    proxy::PROGRAM,
     require::{Need, require},
     wait_until,
 };
@@ -104,6 +105,41 @@ fn a_dead_port_of_this_machine_is_refused_even_if_it_is_the_one_to_call_from() {
     lab.proxy
         .sysctl("net.ipv4.ip_local_port_range", "32768 60999");
     proxy.settles();
+}
+
+/// Where any address can be bound, as with keepalived, binding says nothing about whose it is.
+#[test]
+fn a_loop_is_found_where_foreign_addresses_can_be_bound() {
+    if !available() {
+        return;
+    }
+    let lab = Lab::new();
+    lab.proxy.ip("route add local 192.0.2.0/24 dev lo");
+    lab.proxy.ip("-6 route add local 2001:db8::/64 dev lo");
+    for value in ["0", "1"] {
+        lab.proxy.sysctl("net.ipv4.ip_nonlocal_bind", value);
+        lab.proxy.sysctl("net.ipv6.ip_nonlocal_bind", value);
+        let dir = TempDir::new();
+        let check = |target: &str| {
+            let text = config([mapping("m", PORT, format!("{target}:{PORT}"), "")]);
+            let file = dir.write("proxy.toml", text);
+            let mut command = lab.proxy.command(PROGRAM);
+            process::output(command.args(["check", "--config"]).arg(file))
+        };
+        for own in [
+            "198.51.100.1",
+            "[fd9d:773b:e6f8:1::1]",
+            // A prefix that is routed here as a whole.
+            "192.0.2.77",
+            "[2001:db8::77]",
+        ] {
+            let said = String::from_utf8_lossy(&check(own).stderr).into_owned();
+            assert!(said.contains("connections would loop"), "{own}: {said}");
+        }
+        for other in ["198.51.100.2", "[fd9d:773b:e6f8:1::10]", "203.0.113.1"] {
+            assert_eq!(check(other).status.code(), Some(0), "{other}");
+        }
+    }
 }
 
 /// A session over the lab that has exchanged a few bytes.

@@ -11,7 +11,7 @@ use crate::{
     config::{Config, Switchboard, reserved},
     listen::{ListenError, ListenStep},
     provider::{
-        is_local,
+        LocalAddresses,
         switchboard::{JobId, Knowledge},
     },
     table::{
@@ -149,6 +149,7 @@ impl Forwarding {
         mut jobs: Vec<MappingSpec>,
         reserved: &[Reserved],
     ) -> Result<(Summary, Vec<MappingSpec>, Vec<NotOpened>), Failed> {
+        let own = LocalAddresses::default();
         let mut lost = Vec::new();
         loop {
             let specs: Vec<_> = file.iter().chain(&jobs).cloned().collect();
@@ -156,7 +157,7 @@ impl Forwarding {
             let around = Surroundings {
                 reserved,
                 departed: &departed,
-                is_local: &is_local,
+                is_local: &|ip| own.contains(ip),
             };
             let before = jobs.len();
             let why = match Table::build(&specs, &self.control.table(), &around) {

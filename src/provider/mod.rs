@@ -11,7 +11,7 @@ pub mod switchboard;
 
 use std::{path::PathBuf, sync::Arc};
 
-pub(crate) use local::is_local;
+pub(crate) use local::{AddressChanges, LocalAddresses};
 
 use crate::{
     config::{self, Config, ConfigErrors, Draft, LogFormat, LogLevel, Memory, Problem},
@@ -88,7 +88,8 @@ impl Source {
     ) -> Result<(Config, Table), ConfigErrors> {
         let mut draft = self.draft(content, memory);
         overrides.apply(&mut draft.config);
-        draft.build(previous, &is_local)
+        let own = LocalAddresses::default();
+        draft.build(previous, &|ip| own.contains(ip))
     }
 
     /// What there is to say where it could not be read.

@@ -13,7 +13,7 @@ use super::{
         proxy::PROGRAM,
         require::{Need, require},
     },
-    stage::{Stage, closes, opens},
+    stage::{Stage, closes, opens, refuses},
 };
 
 const PORT: u16 = 22014;
@@ -121,9 +121,31 @@ fn a_job_that_moves_keeps_its_port_and_loses_its_sessions() {
 #[test]
 fn an_address_of_this_machine_is_no_job() {
     let Some((lab, stage)) = staged() else { return };
+    // A prefix that is routed here as a whole.
+    lab.proxy
+        .ip("-6 route add local fd9d:773b:e6f8:2::/64 dev lo");
+    // As with keepalived: binding an address then says nothing about whose it is.
+    lab.proxy.sysctl("net.ipv6.ip_nonlocal_bind", "1");
     let proxy = stage.proxy_with(&lab.setup(), "");
-    let id = stage.ready(1, "fd9d:773b:e6f8:1::1");
-    super::stage::refuses(&proxy, &id, "own_address");
+    for (number, address) in [(1, "fd9d:773b:e6f8:1::1"), (2, "fd9d:773b:e6f8:2::77")] {
+        let id = stage.ready(number, address);
+        refuses(&proxy, &id, "own_address");
+    }
+    let other = stage.ready(3, &TARGET.to_string());
+    opens(&proxy, &other);
+}
+
+#[test]
+fn a_jobs_address_that_comes_to_be_this_machines_is_no_longer_led_to() {
+    const LATER: &str = "fd9d:773b:e6f8:1::99";
+    let Some((lab, stage)) = staged() else { return };
+    let proxy = stage.proxy_with(&lab.setup(), "");
+    let id = stage.ready(1, LATER);
+    let port = opens(&proxy, &id);
+    lab.proxy.ip(&format!("addr add {LATER}/64 dev back nodad"));
+    refuses(&proxy, &id, "own_address");
+    lab.proxy.ip(&format!("addr del {LATER}/64 dev back"));
+    assert_eq!(opens(&proxy, &id), port);
 }
 
 #[test]

@@ -25,6 +25,7 @@ use super::forwarding::NotOpened;
 use crate::{
     config::Switchboard,
     files::{self, Answer, Unanswered},
+    provider::AddressChanges,
     provider::switchboard::{
         Board, Endpoint, Exposure, JobId, JobState, Knowledge, Moment, Owner, boot,
         expose::{Facts, Reason, Refused, Verdict, Wish, judge},
@@ -163,6 +164,7 @@ impl Exposing {
         mut settings: watch::Receiver<Arc<Switchboard>>,
         proposals: mpsc::Sender<Proposal>,
     ) {
+        let mut addresses = AddressChanges::listen();
         loop {
             let known = Arc::clone(&knowledge.borrow_and_update());
             let wanted = Arc::clone(&settings.borrow_and_update());
@@ -180,6 +182,7 @@ impl Exposing {
                 changed = knowledge.changed() => if changed.is_err() { return },
                 changed = settings.changed() => if changed.is_err() { return },
                 () = sleep_until(again.into()) => {}
+                () = addresses.next() => self.own.forget_all(),
                 () = proposals.closed() => return,
             }
         }

@@ -7,26 +7,35 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::provider::is_local;
+use crate::provider::LocalAddresses;
 
-/// How long an answer of the kernel is good for: asking takes several system calls a job.
+/// How long an answer of the kernel is good for, where it does not tell that it has changed.
 const GOOD_FOR: Duration = Duration::from_secs(30);
 
 /// The kernel's answers.
 #[derive(Debug, Default)]
-pub(super) struct OwnAddresses(RefCell<HashMap<IpAddr, (bool, Instant)>>);
+pub(super) struct OwnAddresses {
+    kernel: LocalAddresses,
+    answers: RefCell<HashMap<IpAddr, (bool, Instant)>>,
+}
 
 impl OwnAddresses {
     /// Whether `ip` is ours.
     pub fn contains(&self, ip: IpAddr, now: Instant) -> bool {
-        let mut answers = self.0.borrow_mut();
-        let (own, _) = answers.entry(ip).or_insert_with(|| (is_local(ip), now));
+        let mut answers = self.answers.borrow_mut();
+        let ask = || (self.kernel.contains(ip), now);
+        let (own, _) = answers.entry(ip).or_insert_with(ask);
         *own
     }
 
     /// Lets go of answers that are too old.
     pub fn forget(&mut self, now: Instant) {
         let fresh = |at: &Instant| now.duration_since(*at) < GOOD_FOR;
-        self.0.get_mut().retain(|_, (_, at)| fresh(at));
+        self.answers.get_mut().retain(|_, (_, at)| fresh(at));
+    }
+
+    /// Lets go of every answer: the machine's addresses have changed.
+    pub fn forget_all(&mut self) {
+        self.answers.get_mut().clear();
     }
 }
