@@ -22,6 +22,7 @@ use harness::{
     mapping, ports, process,
     proxy::{PROGRAM, as_user, wrapped},
     require::{Need, is_root, require},
+    sandbox::{Lack, without},
     wait_until,
 };
 
@@ -111,6 +112,79 @@ fn a_privileged_port_names_the_capability_it_needs() {
         CANNOT_START,
         &["board-14", "81", "CAP_NET_BIND_SERVICE"],
     );
+}
+
+/// How to start a proxy in a kernel that lacks something.
+fn lacking(lack: Lack) -> Setup<'static> {
+    Setup {
+        lack: Some(lack),
+        ..Setup::default()
+    }
+}
+
+/// What a port of every address is without IPv6 in the kernel.
+#[test]
+fn without_ipv6_in_the_kernel_a_port_is_listened_on_with_ipv4_alone() {
+    let target = Target::bind();
+    let port = ports::free();
+    let text = config([mapping("m", port, target.addr(), "")]);
+    let proxy = Proxy::start_with(&lacking(Lack::Ipv6), &text);
+    let said = |line: &harness::Line| line.message().contains("this kernel has no IPv6");
+    assert_eq!(proxy.said(said).len(), 1);
+    let mut client = Peer::connect_to(([127, 0, 0, 1], port).into());
+    client.exchange(&mut target.accept(), b"hello");
+    drop(client);
+    proxy.settles();
+}
+
+#[test]
+fn an_ipv6_address_in_a_kernel_without_is_named_with_what_would_do() {
+    let port = ports::free();
+    let text = config([mapping(
+        "board-14",
+        format!("[::1]:{port}"),
+        "10.0.0.1:22",
+        "",
+    )]);
+    let output = without(Lack::Ipv6, || run_file(text));
+    let words = [
+        "board-14",
+        "this kernel has no IPv6: listen on an IPv4 address",
+    ];
+    says(&output, CANNOT_START, &words);
+}
+
+/// A sandbox may keep the question from the kernel; whatever came back then was taken for the limit.
+#[test]
+fn a_limit_on_files_that_may_not_be_asked_for_is_the_one_in_force() {
+    let target = Target::bind();
+    let text = config([mapping("m", ports::free(), target.addr(), "")]);
+    let usual = Proxy::start(&text);
+    let limit = usual.wait_for_line(0, "listening").number("descriptors");
+    drop(usual);
+    let text = config([mapping("m", ports::free(), target.addr(), "")]);
+    let proxy = Proxy::start_with(&lacking(Lack::Prlimit), &text);
+    let line = proxy.wait_for_line(0, "listening");
+    assert_eq!(line.number("descriptors"), limit);
+    proxy.settles();
+}
+
+#[test]
+fn a_kernel_that_does_not_tell_what_was_acknowledged_is_warned_of() {
+    let target = Target::bind();
+    let text = config([mapping("m", ports::free(), target.addr(), "")]);
+    let proxy = Proxy::start_with(&lacking(Lack::SockDiag), &text);
+    let warned = |line: &harness::Line| line.message().contains("(sock_diag)");
+    assert_eq!(proxy.said(warned).len(), 1);
+    let doctor = without(Lack::SockDiag, || {
+        let file = proxy.file();
+        run(&["doctor", "--no-targets", "--config", self::text(&file)])
+    });
+    let findings = String::from_utf8_lossy(&doctor.stdout);
+    assert!(findings.contains("warn  sock_diag: "), "{findings}");
+    let text = config([mapping("m", ports::free(), target.addr(), "")]);
+    let usual = Proxy::start(&text);
+    assert!(usual.said(warned).is_empty());
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! What the kernel allows the process, and how many sessions and pipes that makes.
 
-use std::{fs, sync::Once};
+use std::fs;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, setrlimit};
 
-use crate::{os_error::in_words, relay::SMALL_PIPE};
+use crate::{os_error::in_words, relay::SMALL_PIPE, telemetry::descriptor_limits};
 
 /// Descriptors set aside for everything that is neither session, listener nor pipe: standard
 /// streams, epoll instances, eventfds, admin connections, and room to accept and refuse.
@@ -46,25 +46,33 @@ pub struct Budget {
     pub pipe_memory: usize,
 }
 
-/// Raises the soft limit on open descriptors to the hard one and returns it.
+/// Raises the soft limit on open descriptors to the hard one and returns what is then in force.
 ///
 /// Without a limit the answer is `u64::MAX`.
 pub fn raise_descriptor_limit() -> u64 {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
+    /// The kernel's own, for a process that cannot learn its limit.
+    const USUAL: u64 = 1024;
+    let Some((soft, hard)) = descriptor_limits() else {
+        tracing::warn!(assumed = USUAL, "the limit on open files cannot be learnt");
+        return USUAL;
     };
-    // Raising a soft limit to the hard one needs no privilege, but a sandbox may not allow it; what
-    // is in force now is the truth then.
-    if limit.current != limit.maximum
-        && let Err(errno) = setrlimit(Resource::Nofile, raised)
-    {
-        static SAID: Once = Once::new();
-        let error = in_words(&errno.into());
-        SAID.call_once(|| tracing::warn!(error, "the limit on open files cannot be raised"));
+    if soft == hard {
+        return soft;
     }
-    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+    // It needs no privilege, but a sandbox may not allow it.
+    match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        Ok(()) => hard,
+        Err(errno) => {
+            let error = in_words(&errno.into());
+            tracing::warn!(
+                error,
+                soft,
+                hard,
+                "the limit on open files cannot be raised"
+            );
+            soft
+        }
+    }
 }
 
 /// Divides the descriptors: first listeners and a reserve, then pipes, the rest for sessions.

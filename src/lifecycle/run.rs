@@ -24,7 +24,7 @@ use super::{
     forwarding::{Forwarding, list},
     jobs::Jobs,
     loading::{self, Loading, Read, Reader},
-    setup::{sessions_wanted, take_budget, worker_count},
+    setup::{sessions_wanted, take_budget, warn_of_kernel, worker_count},
     signals::{Signals, outlive_file_size_limit},
     systemd, ticker,
     watchdog::Watchdog,
@@ -169,6 +169,7 @@ impl Running {
         signals: Signals,
         started: (time::Instant, SystemTime),
     ) -> Result<(), RunError> {
+        warn_of_kernel();
         let budget = take_budget(&config, routes);
         let shared = Arc::new(Shared {
             table: ArcSwap::from_pointee(Table::default()),

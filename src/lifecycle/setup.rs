@@ -8,8 +8,19 @@ use super::limits::{self, Budget, Wanted};
 use crate::{
     config::{AutoOr, Config},
     listen::bind_own,
+    session::AckProbe,
     table::ListenAddr,
 };
+
+/// Says what this kernel lacks and sessions will miss.
+pub(super) fn warn_of_kernel() {
+    if AckProbe::works() == Some(false) {
+        tracing::warn!(
+            "this kernel does not tell what a client has acknowledged (sock_diag): when one side resets, \
+             a slow other side may lose what was sent before"
+        );
+    }
+}
 
 /// Opens a listener that is no mapping, beside one of ours that it may overlap.
 pub(super) fn open_own(

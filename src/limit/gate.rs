@@ -1,7 +1,7 @@
 //! Who gets in: the limits of the process and of a mapping, applied to one arrival.
 
 use std::{
-    net::IpAddr,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering::Relaxed},
@@ -40,7 +40,7 @@ pub struct MappingGate {
 #[derive(Debug, Clone, Copy)]
 pub struct Arrival<'a> {
     /// Who it is.
-    pub client: IpAddr,
+    pub client: SocketAddr,
     /// The limits of the mapping it came to.
     pub limits: &'a SessionLimits,
     /// What is counted for that mapping; none if it has no limits.
@@ -263,7 +263,7 @@ mod tests {
             max_dialling: None,
         };
         Arrival {
-            client: text.parse().expect("an address"),
+            client: SocketAddr::new(text.parse().expect("an address"), 1),
             limits: &NO_LIMITS,
             gate: None,
             metered: false,

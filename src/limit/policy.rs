@@ -1,6 +1,6 @@
 //! What is allowed: plain values from the configuration.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use ipnet::IpNet;
 
@@ -54,12 +54,12 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The source an address belongs to; none if it is exempt. An IPv4-mapped address counts as
-    /// IPv4.
-    pub fn source(&self, client: IpAddr) -> Option<SourceNet> {
-        let client = client.to_canonical();
-        let exempt = self.exempt.iter().any(|net| net.contains(&client));
-        (!exempt).then(|| SourceNet::of(client, self.source_prefix_v4, self.source_prefix_v6))
+    /// The source a client belongs to; none if it is exempt. An IPv4-mapped address counts as IPv4.
+    pub fn source(&self, client: SocketAddr) -> Option<SourceNet> {
+        let address = client.ip().to_canonical();
+        let exempt = self.exempt.iter().any(|net| net.contains(&address));
+        let (v4, v6) = (self.source_prefix_v4, self.source_prefix_v6);
+        (!exempt).then(|| SourceNet::of_client(client, v4, v6))
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
     collections::{HashMap, hash_map::RandomState},
     fmt,
     hash::BuildHasher,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -31,6 +31,8 @@ const IDLE_AT_MOST: usize = 4096;
 pub struct SourceNet {
     bits: u128,
     len: u8,
+    /// The interface that a link-local address belongs to, 0 for any other.
+    interface: u32,
 }
 
 impl SourceNet {
@@ -44,6 +46,19 @@ impl SourceNet {
         Self {
             bits: bits & !host,
             len,
+            interface: 0,
+        }
+    }
+
+    /// The same for a client; a link-local address is a source by itself, and another one on another
+    /// interface: all of a network's hosts share one such prefix.
+    pub fn of_client(client: SocketAddr, prefix_v4: u8, prefix_v6: u8) -> Self {
+        match client {
+            SocketAddr::V6(client) if client.ip().is_unicast_link_local() => Self {
+                interface: client.scope_id(),
+                ..Self::of(IpAddr::V6(*client.ip()), prefix_v4, 128)
+            },
+            client => Self::of(client.ip(), prefix_v4, prefix_v6),
         }
     }
 }
@@ -53,6 +68,7 @@ impl fmt::Display for SourceNet {
         let v6 = Ipv6Addr::from_bits(self.bits);
         match v6.to_ipv4_mapped() {
             Some(v4) if self.len >= 96 => write!(f, "{v4}/{}", self.len - 96),
+            _ if self.interface != 0 => write!(f, "{v6}%{}/{}", self.interface, self.len),
             _ => write!(f, "{v6}/{}", self.len),
         }
     }
@@ -361,6 +377,17 @@ mod tests {
         assert_eq!(all.to_string(), "::/0");
         let all = SourceNet::of("192.0.2.1".parse().expect("an address"), 0, 0);
         assert_eq!(all.to_string(), "0.0.0.0/0");
+    }
+
+    #[test]
+    fn hosts_that_share_the_link_local_prefix_are_sources_of_their_own() {
+        let of = |text: &str| SourceNet::of_client(text.parse().expect("an address"), 24, 64);
+        assert_eq!(of("[fe80::1%2]:1"), of("[fe80::1%2]:9"));
+        assert_ne!(of("[fe80::1%2]:1"), of("[fe80::2%2]:1"));
+        assert_ne!(of("[fe80::1%2]:1"), of("[fe80::1%3]:1"));
+        assert_eq!(of("[fe80::1%2]:1").to_string(), "fe80::1%2/128");
+        assert_eq!(of("[2001:db8::1]:1"), of("[2001:db8::2]:1"));
+        assert_eq!(of("192.0.2.1:1"), of("192.0.2.2:1"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Taking one connection from a listening socket, and what to do when that fails.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::fd::{AsFd, OwnedFd},
     time::Duration,
 };
@@ -68,7 +68,7 @@ pub fn accept(listener: impl AsFd) -> Result<Accepted, AcceptError> {
         Ok((socket, Some(peer))) => match SocketAddr::try_from(peer) {
             Ok(client) => Ok(Accepted {
                 socket,
-                client: SocketAddr::new(client.ip().to_canonical(), client.port()),
+                client: canonical(client),
                 front: None,
             }),
             Err(errno) => Err(AcceptError::Retry(errno)),
@@ -76,6 +76,14 @@ pub fn accept(listener: impl AsFd) -> Result<Accepted, AcceptError> {
         // A connection without a peer address is one that has gone already.
         Ok((_, None)) => Err(AcceptError::Retry(Errno::NOTCONN)),
         Err(errno) => Err(classify(errno)),
+    }
+}
+
+/// An IPv4 address as such, and a link-local one with its interface.
+fn canonical(addr: SocketAddr) -> SocketAddr {
+    match addr.ip().to_canonical() {
+        ip @ IpAddr::V4(_) => SocketAddr::new(ip, addr.port()),
+        IpAddr::V6(_) => addr,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     os::fd::OwnedFd,
     sync::Once,
 };
@@ -245,6 +245,12 @@ fn socket_for(addr: &ListenAddr) -> Result<(OwnedFd, SocketAddr), Errno> {
         sockopt::set_ipv6_v6only(&socket, addr.host() != ListenHost::Any)?;
     }
     Ok((socket, bound))
+}
+
+/// Whether the kernel has IPv6.
+pub fn has_ipv6() -> bool {
+    let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+    !matches!(socket::open(&any), Err(Errno::AFNOSUPPORT))
 }
 
 /// Applies a changed policy to a socket that stays open.

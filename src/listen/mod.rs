@@ -11,6 +11,6 @@ mod reserve;
 mod set;
 
 pub use accept::{AcceptError, Accepted, Backoff, Front, accept, is_descriptor_shortage};
-pub use bind::{ListenError, ListenStep, bind, bind_own, check_transparent, try_bind};
+pub use bind::{ListenError, ListenStep, bind, bind_own, check_transparent, has_ipv6, try_bind};
 pub use reserve::Reserve;
 pub use set::{Change, Listeners, Opened};

@@ -4,7 +4,7 @@
 //! socket of this machine by its addresses, without holding it.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     os::fd::{BorrowedFd, OwnedFd},
     time::Duration,
 };
@@ -124,6 +124,16 @@ impl AckProbe {
         }
     }
 
+    /// Whether the kernel tells at all, asked about a listener made for that; nothing if there cannot
+    /// be one.
+    pub fn works() -> Option<bool> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).ok()?;
+        let local = listener.local_addr().ok()?;
+        let nobody = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        let answer = Self::default().ask(&question_about(local, nobody, 0));
+        Some(answer.is_ok_and(|answer| !answer.is_empty()))
+    }
+
     /// The kernel's answer; empty if it knows no such socket.
     fn ask(&mut self, question: &[u8]) -> io::Result<Vec<u8>> {
         let netlink = match &self.netlink {
@@ -198,11 +208,16 @@ fn question_about(local: SocketAddr, remote: SocketAddr, extensions: u8) -> [u8;
 mod tests {
     use std::{
         io::{Read, Write},
-        net::{TcpListener, TcpStream},
+        net::TcpStream,
         os::fd::AsFd,
     };
 
     use super::*;
+
+    #[test]
+    fn this_kernel_tells() {
+        assert_eq!(AckProbe::works(), Some(true));
+    }
 
     #[test]
     fn what_a_reader_took_is_acknowledged_and_what_does_not_fit_is_not() {

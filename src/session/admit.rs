@@ -1,6 +1,6 @@
 //! Whether an accepted client gets a session, decided before anything is spent on it.
 
-use std::{net::IpAddr, time::Instant};
+use std::{net::SocketAddr, time::Instant};
 
 use crate::{
     limit::{Arrival, Dialling, Gate, Seat},
@@ -15,7 +15,7 @@ use crate::{
 ///
 /// The reason for which the client is refused; it has been counted.
 pub fn admit(
-    client: IpAddr,
+    client: SocketAddr,
     route: &Route,
     gate: &Gate,
     process: &ProcessStats,
@@ -23,7 +23,7 @@ pub fn admit(
 ) -> Result<Option<(Seat, Dialling)>, EndReason> {
     let mapping = &route.mapping;
     let permitted = || {
-        if !mapping.policy.sources.permits(client) {
+        if !mapping.policy.sources.permits(client.ip()) {
             return Err(EndReason::Denied);
         }
         if process.sessions_open() >= gate.max_sessions() {

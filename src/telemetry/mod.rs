@@ -31,5 +31,5 @@ pub use reloads::{ReloadReport, Reloads};
 pub use sampler::Sampler;
 pub use stats::{ConnectFailure, MappingStats, ProcessStats};
 pub use tally::{Retired, Tally};
-pub use usage::Usage;
+pub use usage::{Usage, descriptor_limits};
 pub use writer::Records;

@@ -2,10 +2,8 @@
 
 use std::{fs, path::Path};
 
-use rustix::{
-    param::{clock_ticks_per_second, page_size},
-    process::{Resource, getrlimit},
-};
+use nix::sys::resource::{Resource, getrlimit};
+use rustix::param::{clock_ticks_per_second, page_size};
 
 /// What the process uses. A part that /proc does not tell is `None`.
 #[derive(Debug, Clone, Default)]
@@ -42,10 +40,31 @@ impl Usage {
                 .as_ref()
                 .and_then(|stat| Some(booted()? + stat.started_ticks as f64 / ticks())),
             descriptors: open_descriptors(),
-            descriptor_limit: getrlimit(Resource::Nofile).current,
+            descriptor_limit: descriptor_limits()
+                .map(|(soft, _)| soft)
+                .filter(|soft| *soft != u64::MAX),
             workers: workers(),
         }
     }
+}
+
+/// The soft and the hard limit on open descriptors, `u64::MAX` being none. A sandbox may keep the
+/// question from the kernel; /proc says it too.
+pub fn descriptor_limits() -> Option<(u64, u64)> {
+    let read = || limits_in(&fs::read_to_string("/proc/self/limits").ok()?);
+    getrlimit(Resource::RLIMIT_NOFILE).ok().or_else(read)
+}
+
+/// The same out of /proc/PID/limits (proc_pid_limits(5)).
+fn limits_in(text: &str) -> Option<(u64, u64)> {
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))?;
+    let mut limits = line.split_whitespace().map(|limit| match limit {
+        "unlimited" => Some(u64::MAX),
+        limit => limit.parse().ok(),
+    });
+    Some((limits.next()??, limits.next()??))
 }
 
 /// The fields wanted of /proc/PID/stat (proc_pid_stat(5)).
@@ -120,6 +139,15 @@ fn workers() -> Vec<(String, f64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_limit_is_the_same_wherever_it_is_read() {
+        let text = fs::read_to_string("/proc/self/limits").expect("proc(5) is mounted");
+        assert_eq!(limits_in(&text), descriptor_limits());
+        let line = "Limit  Soft  Hard  Units\nMax open files            1024   unlimited  files\n";
+        assert_eq!(limits_in(line), Some((1024, u64::MAX)));
+        assert_eq!(limits_in("Max open files  x\n"), None);
+    }
 
     #[test]
     fn a_name_with_parentheses_does_not_shift_the_fields() {

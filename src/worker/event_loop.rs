@@ -446,7 +446,7 @@ impl EventLoop {
     /// Gives a client its session, unless something keeps it out.
     fn begin(&mut self, id: SessionId, accepted: Accepted, route: Arc<Route>) {
         let shared = Arc::clone(&self.shared);
-        let client = accepted.client.ip();
+        let client = accepted.client;
         let counted = match admit(client, &route, &shared.gate, &shared.stats, self.now) {
             Ok(counted) => counted,
             Err(reason) => return self.refuse(id, &accepted, route, reason),

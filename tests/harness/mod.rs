@@ -18,6 +18,7 @@ pub mod ports;
 pub mod process;
 pub mod proxy;
 pub mod require;
+pub mod sandbox;
 pub mod scene;
 pub mod stream;
 pub mod temp;

@@ -12,8 +12,15 @@ use std::{
 use rustix::process::Signal;
 
 use super::{
-    Line, TempDir, lab::Netns, log::Log, metrics, metrics::Metrics, ports, process,
-    process::Running, wait_until,
+    Line, TempDir,
+    lab::Netns,
+    log::Log,
+    metrics,
+    metrics::Metrics,
+    ports, process,
+    process::Running,
+    sandbox::{Lack, without},
+    wait_until,
 };
 
 /// The program under test.
@@ -26,6 +33,8 @@ pub struct Setup<'a> {
     pub through: Vec<String>,
     /// The namespace to run in.
     pub netns: Option<&'a Netns>,
+    /// What its kernel lacks.
+    pub lack: Option<Lack>,
     /// Further environment.
     pub env: Vec<(&'static str, String)>,
     /// The admin address that the configuration begins with, where that, and the format of the log,
@@ -98,7 +107,10 @@ impl Proxy {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut running = Running::start(&mut command);
+        let mut running = match setup.lack {
+            None => Running::start(&mut command),
+            Some(lack) => without(lack, || Running::start(&mut command)),
+        };
         let log = Log::default();
         log.follow(running.child().stdout.take().expect("asked for"));
         log.follow(running.child().stderr.take().expect("asked for"));

@@ -48,8 +48,9 @@ pub(super) async fn metrics(
     State(sources): State<Arc<Sources>>,
     headers: HeaderMap,
 ) -> impl IntoResponse {
-    let accepted = headers.get(header::ACCEPT).map(|value| value.to_str());
-    let format = Format::accepted(accepted.and_then(Result::ok).unwrap_or_default());
+    let accepted = headers.get_all(header::ACCEPT).iter();
+    let accepted: Vec<_> = accepted.filter_map(|value| value.to_str().ok()).collect();
+    let format = Format::accepted(&accepted.join(","));
     let media_type = [(header::CONTENT_TYPE, format.media_type())];
     (media_type, metrics::text(&sources, format))
 }

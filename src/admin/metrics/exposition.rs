@@ -19,9 +19,26 @@ pub enum Format {
 }
 
 impl Format {
-    /// The format to answer a request in that accepts these types.
+    /// The format to answer a request in that accepts these types, as `Accept` lists them: OpenMetrics
+    /// where it is named and nothing else is wanted more.
     pub fn accepted(types: &str) -> Self {
-        match types.contains("application/openmetrics-text") {
+        let (mut open_metrics, mut text) = (0.0, None);
+        for range in types.split(',') {
+            let mut parts = range.split(';').map(str::trim);
+            let name = parts.next().unwrap_or_default();
+            let weight = parts
+                .filter_map(|part| part.split_once('='))
+                .find(|(key, _)| key.trim().eq_ignore_ascii_case("q"))
+                .map_or(Some(1.0), |(_, weight)| weight.trim().parse().ok());
+            // What is no weight wants nothing.
+            let weight: f32 = weight.filter(|q| (0.0..=1.0).contains(q)).unwrap_or(0.0);
+            if name.eq_ignore_ascii_case("application/openmetrics-text") {
+                open_metrics = weight.max(open_metrics);
+            } else if name.eq_ignore_ascii_case("text/plain") {
+                text = Some(weight.max(text.unwrap_or(0.0)));
+            }
+        }
+        match open_metrics > 0.0 && open_metrics >= text.unwrap_or(0.0) {
             true => Self::OpenMetrics,
             false => Self::Prometheus,
         }
@@ -203,6 +220,37 @@ mod tests {
         *,
     };
     use crate::telemetry::Histogram;
+
+    #[test]
+    fn what_is_not_wanted_is_not_answered() {
+        const OPEN: &str = "application/openmetrics-text";
+        for (types, expected) in [
+            ("", Format::Prometheus),
+            ("*/*", Format::Prometheus),
+            (OPEN, Format::OpenMetrics),
+            ("Application/OpenMetrics-Text;Q=0.3", Format::OpenMetrics),
+            (&format!("{OPEN};q=0"), Format::Prometheus),
+            (
+                &format!("{OPEN}; version=1.0.0; q=0.000, */*"),
+                Format::Prometheus,
+            ),
+            (&format!("{OPEN};q=x"), Format::Prometheus),
+            (
+                &format!("{OPEN};q=0.3,text/plain;q=0.5"),
+                Format::Prometheus,
+            ),
+            // As Prometheus asks.
+            (
+                &format!(
+                    "{OPEN};version=1.0.0;q=0.5,{OPEN};version=0.0.1;q=0.4,\
+                     text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+                ),
+                Format::OpenMetrics,
+            ),
+        ] {
+            assert_eq!(Format::accepted(types), expected, "{types}");
+        }
+    }
 
     fn page(format: Format) -> String {
         static BOUNDS: [Duration; 1] = [Duration::from_secs(1)];

@@ -5,13 +5,20 @@ use std::{
     fs,
     net::{IpAddr, UdpSocket},
     ops::RangeInclusive,
+    sync::Arc,
 };
 
 use super::report::Finding;
-use crate::table::Table;
+use crate::{
+    listen::has_ipv6,
+    provider::LocalAddresses,
+    session::AckProbe,
+    table::{ListenHost, Route, Table},
+};
 
 pub(super) fn examine(table: &Table) -> Vec<Finding> {
     let mut findings = vec![backlog(table), source_ports(table), clock()];
+    findings.extend(lacking(table));
     findings.extend(ways(table));
     findings.extend(sources(table));
     findings
@@ -109,6 +116,28 @@ fn in_ranges(ports: &[u16]) -> String {
     }
 }
 
+/// What this kernel lacks and the proxy would use.
+fn lacking(table: &Table) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if AckProbe::works() == Some(false) {
+        findings.push(Finding::poor(
+            "sock_diag",
+            "this kernel does not tell what a client has acknowledged: when one side resets, a slow \
+             other side may lose what was sent before",
+            "run on Linux itself with CONFIG_INET_DIAG, and let the unit use AF_NETLINK",
+        ));
+    }
+    let of_both = |route: &Arc<Route>| route.listen.host() == ListenHost::Any;
+    if !has_ipv6() && table.routes().any(of_both) {
+        findings.push(Finding::note(
+            "IPv6",
+            "this kernel has none: ports of every address are listened on with IPv4 alone",
+            "",
+        ));
+    }
+    findings
+}
+
 fn clock() -> Finding {
     let check = "clock";
     // systemd-timesyncd leaves this file at each success.
@@ -186,9 +215,8 @@ fn sources(table: &Table) -> Vec<Finding> {
         .filter(|policy| !policy.freebind)
         .filter_map(|policy| policy.bind)
         .collect();
-    let missing = wanted
-        .into_iter()
-        .filter(|ip| UdpSocket::bind((*ip, 0)).is_err());
+    let own = LocalAddresses::default();
+    let missing = wanted.into_iter().filter(|ip| !own.contains(*ip));
     missing
         .map(|ip| {
             Finding::bad(
