@@ -56,7 +56,7 @@ pub enum FileError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unanswered {
     /// It is not done yet.
-    #[error("the file system did not answer within {}", humantime::format_duration(*.0))]
+    #[error("the file system did not answer within {}", crate::units::duration(*.0))]
     Late(Duration),
     /// There is none to ask.
     #[error("the file system has not answered {0} earlier questions yet")]

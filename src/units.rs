@@ -1,4 +1,6 @@
-//! Numbers with units, short enough for a column.
+//! Numbers with units, short enough for a column, and durations as a configuration has them.
+
+use std::time::Duration;
 
 /// Bytes: `0`, `999`, `1.5K`, `12M`, in powers of 1024.
 pub fn bytes(count: u64) -> String {
@@ -41,9 +43,47 @@ pub fn duration_ms(millis: u64) -> String {
     }
 }
 
+/// A duration as it may stand in a configuration, to the nanosecond: `0s`, `1h 30m`, `31days`.
+///
+/// Days are the largest unit. [`humantime::format_duration`] goes on to months and years, which are
+/// fractions of days: to it 31 days are `1month 13h 26m 24s`.
+pub fn duration(duration: Duration) -> String {
+    const DAY: u64 = 86_400;
+    let days = duration.as_secs() / DAY;
+    let rest = duration - Duration::from_secs(days * DAY);
+    let plural = if days == 1 { "" } else { "s" };
+    let short = humantime::format_duration(rest);
+    match (days, rest.is_zero()) {
+        (0, _) => short.to_string(),
+        (_, true) => format!("{days}day{plural}"),
+        (_, false) => format!("{days}day{plural} {short}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn days_stay_days_where_a_duration_is_printed_back() {
+        for text in [
+            "0s",
+            "90s",
+            "1day",
+            "1h 30m",
+            "31days",
+            "365days 1ms",
+            "400days 23h 59m 59s",
+        ] {
+            let span = humantime::parse_duration(text).expect("valid");
+            let printed = duration(span);
+            assert_eq!(humantime::parse_duration(&printed), Ok(span), "{printed}");
+            if text != "90s" {
+                assert_eq!(printed, text);
+            }
+        }
+        assert_eq!(duration(Duration::from_secs(90)), "1m 30s");
+    }
 
     #[test]
     fn one_is_singular() {

@@ -248,7 +248,7 @@ fn what_is_not_text_is_reported_where_it_stands() {
 #[test]
 fn a_file_that_cannot_be_read_is_named_with_the_cause() {
     for (path, cause) in [
-        ("/", "Is a directory"),
+        ("/", "found a directory, allowed: a regular file"),
         ("/nonexistent/tml-proxy.toml", "No such file or directory"),
     ] {
         let output = check(Path::new(path), &[]);

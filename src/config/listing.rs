@@ -15,6 +15,7 @@ use super::{
 use crate::{
     limit::{Limits, Penalty, Rate, SessionLimits},
     table::{Departure, Keepalive, Policy},
+    units,
 };
 
 /// Settings by name.
@@ -339,7 +340,7 @@ fn departure(departure: Departure) -> Setting {
 }
 
 fn duration(duration: Duration) -> Setting {
-    text(humantime::format_duration(duration))
+    text(units::duration(duration))
 }
 
 fn size(bytes: usize) -> Setting {

@@ -18,7 +18,7 @@ use super::{
     address::{NOT_LINK_LOCAL, OWN_LISTEN, is_broadcast, is_link_local, own_listen},
     settings::AutoOr,
 };
-use crate::table::ListenAddr;
+use crate::{table::ListenAddr, units};
 
 /// A value, or what would have been allowed in its place.
 pub(crate) type Parsed<T> = Result<T, Refusal>;
@@ -61,8 +61,9 @@ impl fmt::Display for Refusal {
 /// ends it.
 pub(crate) const SOCKET_PATH_AT_MOST: usize = 107;
 
-/// The longest duration of any setting; keeps every deadline within reach of the clock.
-pub(super) const LONGEST: Duration = Duration::from_secs(31_557_600);
+/// The longest duration of any setting, the longest year; keeps every deadline within reach of the
+/// clock.
+pub(super) const LONGEST: Duration = Duration::from_secs(366 * 86_400);
 
 /// Every duration that makes sense as a timeout.
 pub(super) const ANY_DURATION: RangeInclusive<Duration> = Duration::from_millis(1)..=LONGEST;
@@ -114,8 +115,8 @@ pub(super) fn duration(
             .ok_or_else(|| {
                 Refusal::new(format!(
                     "a duration from {} to {}, such as \"90s\" or \"1h 30m\"",
-                    humantime::format_duration(*range.start()),
-                    humantime::format_duration(*range.end()),
+                    units::duration(*range.start()),
+                    units::duration(*range.end()),
                 ))
             })
     }

@@ -297,9 +297,7 @@ impl Running {
         while self.orders.try_recv().is_ok() {}
         let timeout = self.sources.config.load().process.shutdown_timeout;
         let open = self.sources.shared.stats.sessions_open();
-        let within = timeout.map_or("off".to_owned(), |timeout| {
-            humantime::format_duration(timeout).to_string()
-        });
+        let within = timeout.map_or("off".to_owned(), units::duration);
         tracing::info!(sessions = open, timeout = within, "stopping");
         let sessions = units::count(open.into(), "session");
         systemd::stopping(&format!("stopping, waiting for {sessions}"));

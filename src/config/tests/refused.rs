@@ -142,7 +142,7 @@ fn a_wrong_value_is_shown_with_what_is_allowed() {
     for (line, message) in [
         (
             "connect_timeout = \"off\"",
-            "found \"off\", allowed: a duration from 1ms to 1year",
+            "found \"off\", allowed: a duration from 1ms to 366days",
         ),
         (
             "new_sessions_per_second = true",
