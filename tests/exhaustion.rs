@@ -308,3 +308,62 @@ fn a_full_process_that_is_flooded_stays_within_its_memory() {
         FLOOD,
     );
 }
+
+/// A proxy that gets such an error from every so many calls of that name, and the streams of sessions
+/// that pass nevertheless.
+fn refused_now_and_then(call: &str, errno: &str, every: u32) {
+    const LENGTH: u64 = 300_000;
+    let inject = format!("inject={call}:error={errno}:when={every}+{every}");
+    let strace = ["strace", "-D", "-f", "-qqq", "-o", "/dev/null", "-e"];
+    let mut through: Vec<String> = strace.map(str::to_owned).into();
+    through.extend([format!("trace={call}"), "-e".to_owned(), inject]);
+    let setup = Setup {
+        through,
+        ..Setup::default()
+    };
+    for relay in ["copy", "splice"] {
+        let more = format!("relay = \"{relay}\"");
+        let scene = Scene::with(&setup, "[process]\nworkers = 1\n", &more);
+        let sessions: Vec<_> = (0..10)
+            .map(|number| {
+                let (client, server) = scene.pair();
+                (
+                    client,
+                    server,
+                    [Stream::new(number), Stream::new(100 + number)],
+                )
+            })
+            .collect();
+        both_ways(
+            sessions
+                .iter()
+                .map(|(client, server, streams)| (client, server, streams.clone())),
+            LENGTH,
+        );
+        for (client, ..) in &sessions {
+            scene.ends(client.addr(), "closed", LENGTH, LENGTH);
+        }
+        drop(sessions);
+        assert_eq!(scene.proxy.stop().code(), Some(0), "{call} {errno}");
+    }
+}
+
+/// Memory runs out for a moment, a security module says no: no byte is lost and no session left open.
+#[test]
+fn calls_that_this_machine_refuses_now_and_then_cost_time_and_no_byte() {
+    if !require(&[Need::Tool("strace")]) {
+        return;
+    }
+    thread::scope(|scope| {
+        for (call, errno, every) in [
+            ("sendto", "ENOMEM", 3),
+            ("recvfrom", "ENOBUFS", 4),
+            ("splice", "EIO", 3),
+            ("splice", "ENOMEM", 5),
+            ("shutdown", "EPERM", 2),
+            ("epoll_pwait", "ENOMEM", 5),
+        ] {
+            scope.spawn(move || refused_now_and_then(call, errno, every));
+        }
+    });
+}

@@ -167,6 +167,8 @@ fn a_host_that_vanishes_with_bytes_under_way_is_noticed() {
     let line = proxy.ended_session(client.addr());
     assert_eq!(line.text("reason"), "client_lost");
     assert_eq!(line.text("end"), "CD");
+    // What was not acknowledged was not delivered.
+    assert_eq!((line.number("bytes_up"), line.number("bytes_down")), (5, 5));
     proxy.settles();
 
     let lab = Lab::new();
@@ -177,6 +179,7 @@ fn a_host_that_vanishes_with_bytes_under_way_is_noticed() {
     let line = proxy.ended_session(client.addr());
     assert_eq!(line.text("reason"), "target_lost");
     assert_eq!(line.text("end"), "SD");
+    assert_eq!((line.number("bytes_up"), line.number("bytes_down")), (5, 5));
     proxy.settles();
 }
 

@@ -69,6 +69,8 @@ pub(super) enum Step {
     Again,
     /// It may not move more.
     Exhausted,
+    /// This machine refused a call for a reason that may pass.
+    Refused(Errno),
     /// The source has ended and everything was delivered.
     Delivered,
 }
@@ -84,6 +86,17 @@ pub(super) struct Broken {
 enum Moved {
     Some,
     Blocked,
+    Refused(Errno),
+}
+
+/// Whether an error speaks of this machine, not of the connection, which goes on: memory has run out, or
+/// somebody such as a security module said no. The kernel gives none of these out as the fate of a
+/// connection, so that it is safe to ask again.
+pub(super) fn may_pass(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::NOMEM | Errno::NOBUFS | Errno::IO | Errno::PERM
+    )
 }
 
 impl<P: Level> Direction<P> {
@@ -236,8 +249,10 @@ impl<P: Level> Direction<P> {
         let turn_ends = self.delivered.saturating_add_unsigned(turn as u64);
         let exhausted_at = self.delivered.saturating_add_unsigned(most as u64);
         loop {
-            if let Moved::Blocked = self.flush(sys, sink)? {
-                return Ok(Step::Blocked);
+            match self.flush(sys, sink)? {
+                Moved::Some => {}
+                Moved::Blocked => return Ok(Step::Blocked),
+                Moved::Refused(errno) => return Ok(Step::Refused(errno)),
             }
             if self.flow == Flow::Ending {
                 return Ok(Step::Delivered);
@@ -260,8 +275,10 @@ impl<P: Level> Direction<P> {
                     self.copy(sys, source, sink, &mut scratch[..room])?
                 }
             };
-            if let Moved::Blocked = moved {
-                return Ok(Step::Blocked);
+            match moved {
+                Moved::Some => {}
+                Moved::Blocked => return Ok(Step::Blocked),
+                Moved::Refused(errno) => return Ok(Step::Refused(errno)),
             }
         }
     }
@@ -296,6 +313,7 @@ impl<P: Level> Direction<P> {
                     sink.write_would_block();
                     return Ok(Moved::Blocked);
                 }
+                Err(errno) if may_pass(errno) => return Ok(Moved::Refused(errno)),
                 Err(errno) => return Err(Broken { side: to, errno }),
             }
             if matches!(&self.carrier, Carrier::Kept { bytes, start } if *start as usize == bytes.len())
@@ -327,11 +345,13 @@ impl<P: Level> Direction<P> {
             }
             Ok(n) => self.gauge(n, most),
             // Not a socket splice(2) can serve, or a filter forbids the call: nothing was moved,
-            // so copying can take over.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::BADF | Errno::PERM | Errno::OPNOTSUPP) => {
+            // so copying can take over. No connection ends with one of these.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::PERM) => {
                 self.mode = RelayMode::Copy;
                 self.become_scratch(sys);
             }
+            // Copying needs less, and says what there is to be said.
+            Err(errno) if may_pass(errno) => self.leave_to_recv(sys),
             Err(errno) => {
                 return Err(Broken {
                     side: self.from,
@@ -364,6 +384,7 @@ impl<P: Level> Direction<P> {
                 source.read_would_block();
                 return Ok(Moved::Blocked);
             }
+            Err(errno) if may_pass(errno) => return Ok(Moved::Refused(errno)),
             Err(errno) => {
                 return Err(Broken {
                     side: self.from,
@@ -381,6 +402,8 @@ impl<P: Level> Direction<P> {
                     Ok(0) => self.flow = Flow::Ending,
                     Ok(n) => read += n,
                     Err(Errno::AGAIN) => source.read_would_block(),
+                    // It is still readable, and the next read will tell.
+                    Err(errno) if may_pass(errno) => {}
                     Err(errno) => source_broke = Some(errno),
                 }
             }
@@ -392,25 +415,33 @@ impl<P: Level> Direction<P> {
             (true, Flow::Ending) => sys.send_last(to, bytes),
             (true, _) => sys.send(to, bytes),
         };
+        let mut refused = None;
         let sent = match sent {
             Ok(n) => n,
             Err(Errno::AGAIN) => 0,
+            Err(errno) if may_pass(errno) => {
+                refused = Some(errno);
+                0
+            }
             Err(errno) => return Err(Broken { side: to, errno }),
         };
         self.delivered += sent as i64;
         if sent < read {
-            sink.write_would_block();
+            if refused.is_none() {
+                sink.write_would_block();
+            }
             self.carrier = Carrier::Kept {
                 bytes: scratch[sent..read].into(),
                 start: 0,
             };
         }
-        match source_broke {
-            Some(errno) => Err(Broken {
+        match (source_broke, refused) {
+            (Some(errno), _) => Err(Broken {
                 side: self.from,
                 errno,
             }),
-            None => Ok(Moved::Some),
+            (None, Some(errno)) => Ok(Moved::Refused(errno)),
+            (None, None) => Ok(Moved::Some),
         }
     }
 }

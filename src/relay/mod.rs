@@ -25,7 +25,7 @@ mod model;
 
 use rustix::io::Errno;
 
-use direction::{Broken, Direction, Step};
+use direction::{Broken, Direction, Step, may_pass};
 pub use kernel::Kernel;
 pub use mode::RelayMode;
 pub use pipe::{Pipe, PipeBudget, PipePool, SMALL_PIPE};
@@ -60,6 +60,9 @@ pub enum Progress {
     Again,
     /// More is possible now; what a direction may move was spent.
     Exhausted,
+    /// This machine refused a call for a reason that may pass: no event will tell when. What was read is
+    /// kept.
+    Refused(Errno),
     /// One side broke and this one has been sent all there is: reset it as soon as its peer has
     /// acknowledged, so that neither bytes nor the fact of the break get lost.
     Settling(Side),
@@ -170,6 +173,11 @@ impl<P: Level> Relay<P> {
         self.down.calm();
     }
 
+    /// Whether the end of the other side's stream was passed on to this one.
+    pub fn has_ended_to(&self, side: Side) -> bool {
+        self.direction(side.other()).is_closed()
+    }
+
     /// Gives back every pipe because the session ends; what is still in them is lost.
     pub fn abandon(&mut self, sys: &mut impl Syscalls<Pipe = P>) {
         self.up.abandon(sys);
@@ -201,6 +209,9 @@ impl<P: Level> Relay<P> {
             // had sent before.
             if self.fault == known {
                 return match (up, down) {
+                    (Step::Refused(errno), _) | (_, Step::Refused(errno)) => {
+                        Progress::Refused(errno)
+                    }
                     (Step::Again, _) | (_, Step::Again) => Progress::Again,
                     (Step::Exhausted, _) | (_, Step::Exhausted) => Progress::Exhausted,
                     _ => Progress::Waiting,
@@ -217,7 +228,8 @@ impl<P: Level> Relay<P> {
                 self.direction(side).is_closed() && !self.direction(side.other()).is_over();
             if waits_for_other && self.readiness(side).hung_up() {
                 let errno = match sys.recv(side, scratch) {
-                    Err(errno) => errno,
+                    Err(errno) if !may_pass(errno) && errno != Errno::AGAIN => errno,
+                    Err(_) => continue,
                     // It was told before, to somebody who did not have to know.
                     Ok(_) => Errno::CONNRESET,
                 };
@@ -252,17 +264,26 @@ impl<P: Level> Relay<P> {
         if direction.is_over() {
             return Step::Delivered;
         }
-        let step = direction.advance(sys, source, sink, scratch, budget);
+        let source_broke = self.fault.is_some_and(|fault| fault.side == from);
+        let mut step = direction.advance(sys, source, sink, scratch, budget);
+        // A socket that is broken always has an answer. One that has not will get no edge that tells:
+        // an error was told of it, and nothing is to be hoped for.
+        if source_broke && matches!(step, Ok(Step::Blocked)) && !source.readable() {
+            direction.stop_reading();
+            step = direction.advance(sys, source, sink, scratch, budget);
+        }
         direction.return_empty_pipe(sys);
         match step {
-            Ok(step @ (Step::Blocked | Step::Again | Step::Exhausted)) => step,
+            Ok(step @ (Step::Blocked | Step::Again | Step::Exhausted | Step::Refused(_))) => step,
             Ok(Step::Delivered) => {
-                let source_broke = self.fault.is_some_and(|fault| fault.side == from);
                 // When the other direction is over too, closing the socket sends the same FIN.
                 if !source_broke
                     && !opposite.is_over()
                     && let Err(errno) = sys.shutdown(from.other())
                 {
+                    if may_pass(errno) {
+                        return Step::Refused(errno);
+                    }
                     let side = from.other();
                     self.break_side(Broken { side, errno }, sys);
                     return Step::Blocked;

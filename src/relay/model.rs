@@ -161,6 +161,10 @@ struct World {
     lent: usize,
     no_pipes: bool,
     calls_in_vain: usize,
+    /// Calls still to be refused for no fault of the connection.
+    refusals: usize,
+    /// What the next call fails with although its connection is whole.
+    lie: Option<Errno>,
     steps: u64,
 }
 
@@ -170,6 +174,20 @@ impl World {
             Side::Client => &mut self.client,
             Side::Target => &mut self.target,
         }
+    }
+
+    /// Fails as a machine does that is short of something, or has a security module.
+    fn refuse(&mut self) -> Result<()> {
+        const REASONS: [Errno; 4] = [Errno::NOMEM, Errno::NOBUFS, Errno::IO, Errno::PERM];
+        if let Some(errno) = self.lie.take() {
+            return Err(errno);
+        }
+        if self.refusals == 0 {
+            return Ok(());
+        }
+        self.steps += 1;
+        self.refusals -= 1;
+        Err(REASONS[self.refusals % REASONS.len()])
     }
 
     fn count<T>(&mut self, result: Result<T>) -> Result<T> {
@@ -185,6 +203,7 @@ impl Syscalls for World {
     type Pipe = ModelPipe;
 
     fn recv(&mut self, from: Side, buf: &mut [u8]) -> Result<usize> {
+        self.refuse()?;
         let socket = self.socket(from);
         let mut n = 0;
         while let Some(segment) = socket.queue.front_mut() {
@@ -204,6 +223,7 @@ impl Syscalls for World {
     }
 
     fn send(&mut self, to: Side, bytes: &[u8]) -> Result<usize> {
+        self.refuse()?;
         let socket = self.socket(to);
         let result = socket.writable().map(|room| {
             let n = room.min(bytes.len());
@@ -224,6 +244,7 @@ impl Syscalls for World {
 
     fn fill(&mut self, from: Side, pipe: &mut ModelPipe, most: usize) -> Result<usize> {
         assert!(pipe.slots.is_empty(), "filled a pipe that was not empty");
+        self.refuse()?;
         let socket = self.socket(from);
         let mut n = 0;
         while pipe.slots.len() < SLOTS && n < most {
@@ -250,6 +271,7 @@ impl Syscalls for World {
 
     fn drain(&mut self, pipe: &mut ModelPipe, to: Side) -> Result<usize> {
         assert!(!pipe.slots.is_empty(), "drained an empty pipe");
+        self.refuse()?;
         let socket = self.socket(to);
         let result = socket.writable().map(|room| {
             let mut n = 0;
@@ -281,6 +303,7 @@ impl Syscalls for World {
     }
 
     fn shutdown(&mut self, to: Side) -> Result<()> {
+        self.refuse()?;
         let socket = self.socket(to);
         if socket.end == Some(End::Reset) {
             return Err(Errno::NOTCONN);
@@ -304,6 +327,8 @@ enum Event {
     Read(Side, usize),
     Pipes(bool),
     Quiet,
+    /// The next so many calls are refused.
+    Refuse(usize),
     /// What each direction may move each time; 0 is nothing for now.
     Allow(usize),
 }
@@ -319,6 +344,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         1 => side.prop_map(|side| Event::End(side, End::Reset)),
         1 => any::<bool>().prop_map(Event::Pipes),
         1 => Just(Event::Quiet),
+        1 => (1..5usize).prop_map(Event::Refuse),
         1 => prop_oneof![Just(0), 1..5000usize, Just(usize::MAX)].prop_map(Event::Allow),
     ];
     prop::collection::vec(event, 0..30)
@@ -402,6 +428,7 @@ impl Run {
             Event::Pipes(some) => self.world.no_pipes = !some,
             Event::Allow(bytes) => self.allowed = bytes,
             Event::Quiet => self.relay.calm(),
+            Event::Refuse(calls) => self.world.refusals = calls,
         }
         self.advance();
     }
@@ -416,7 +443,7 @@ impl Run {
         for _ in 0..1_000_000 {
             if matches!(
                 self.progress,
-                Progress::Waiting | Progress::Again | Progress::Exhausted
+                Progress::Waiting | Progress::Again | Progress::Exhausted | Progress::Refused(_)
             ) {
                 let before = [Side::Client, Side::Target].map(|to| self.relay.delivered_to(to));
                 let budget = Budget {
@@ -436,6 +463,8 @@ impl Run {
             let goes_on = match self.progress {
                 Progress::Again => true,
                 Progress::Exhausted => self.allowed > 0,
+                // It is tried again after a while.
+                Progress::Refused(_) => true,
                 _ => false,
             };
             if !goes_on {
@@ -593,6 +622,52 @@ fn a_reset_without_an_end_before_it_never_becomes_an_end() {
     assert_eq!(run.progress, Progress::Settling(Side::Client));
     assert_eq!(run.world.client.received, run.world.target.sent);
     assert!(!run.world.client.fin_received);
+}
+
+/// Whatever an error says of a connection that is whole, nobody waits for it for ever, and it is no
+/// end.
+#[test]
+fn an_error_of_a_connection_that_is_whole_strands_nothing() {
+    for mode in [RelayMode::Auto, RelayMode::Copy, RelayMode::Splice] {
+        for errno in [Errno::HOSTUNREACH, Errno::ACCESS, Errno::PIPE, Errno::PROTO] {
+            for side in [Side::Client, Side::Target] {
+                let mut run = Run::new(mode);
+                run.happen(&Event::Send {
+                    side,
+                    segments: 3,
+                    len: 100,
+                    urgent: false,
+                });
+                run.world.lie = Some(errno);
+                run.happen(&Event::Send {
+                    side,
+                    segments: 3,
+                    len: 100,
+                    urgent: false,
+                });
+                assert!(run.relay.fault().is_some(), "{mode} {errno}");
+                assert!(
+                    matches!(run.progress, Progress::Settling(_) | Progress::Broken),
+                    "{mode} {errno}: {:?}",
+                    run.progress
+                );
+            }
+        }
+    }
+}
+
+/// SO_ERROR takes a reset as a failed call does: who connects and is told so has to pass it on.
+#[test]
+fn a_reset_that_was_told_while_connecting_is_no_end() {
+    for mode in [RelayMode::Auto, RelayMode::Copy, RelayMode::Splice] {
+        let mut run = Run::new(mode);
+        run.world.target.reset_told = true;
+        run.relay.report_fault(Side::Target, Errno::CONNRESET);
+        run.happen(&Event::End(Side::Target, End::Reset));
+        run.finish();
+        assert_eq!(run.progress, Progress::Settling(Side::Client));
+        assert!(!run.world.client.fin_received);
+    }
 }
 
 #[test]

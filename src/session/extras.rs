@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::silence::Silence;
+use super::{retry::Retry, silence::Silence};
 use crate::{
     limit::{Dialling, Lane, Seat},
     listen::Front,
@@ -27,6 +27,8 @@ pub struct Extras {
     pub front: Option<Box<Front>>,
     /// Whether both hosts answer, where `user_timeout` wants to know.
     pub(super) silence: Option<Box<Silence>>,
+    /// Since when this machine has refused to move its bytes.
+    pub(super) retry: Option<Box<Retry>>,
 }
 
 impl Extras {

@@ -13,6 +13,7 @@ mod filter;
 mod greeting;
 mod path;
 mod record;
+mod retry;
 mod silence;
 mod throttle;
 mod view;
@@ -32,12 +33,14 @@ pub use extras::Extras;
 pub use filter::SessionFilter;
 pub use greeting::{Greeting, Heard};
 pub use record::{SessionId, SessionLine, SessionRecord};
+use retry::Retry;
 use silence::{Finding, Silence};
 pub use view::{SessionView, Stage};
 
 use crate::{
     limit::Dialling,
     listen::{Accepted, Front},
+    os_error::in_words,
     proxy_protocol::{self, Endpoints, Value},
     relay::{Budget, Kernel, Pipe, PipePool, Progress, Readiness, Relay, RelayMode, Side},
     socket,
@@ -55,8 +58,8 @@ const CALM: Duration = Duration::from_secs(1);
 /// Bytes a session has to move in bulk before it is worth a change of worker.
 const LONG_BULK: u32 = 512 * 1024;
 
-/// How long the side that did not break may take to acknowledge what it was sent before the break
-/// is passed on regardless.
+/// How long the side that did not break may take to acknowledge any more of what it was sent before the
+/// break is passed on regardless.
 const SETTLE_AT_MOST: Duration = Duration::from_secs(60);
 
 /// How often to ask whether it has: at first, and at most.
@@ -95,7 +98,9 @@ enum Phase {
     /// One side broke; this one is reset once it has acknowledged what it was sent.
     Settling {
         side: Side,
+        /// When it last acknowledged something, and what was left then.
         since: Instant,
+        left: u32,
         pause: Duration,
     },
 }
@@ -388,6 +393,11 @@ impl Session {
             ];
             self.note_sent(sent, turn.now);
         }
+        if !matches!(progress, Progress::Refused(_))
+            && let Some(extras) = &mut self.extras
+        {
+            extras.retry = None;
+        }
         self.bulk = match self.relay.is_bulk() {
             true => {
                 let moved = u32::try_from(moved.0 + moved.1).unwrap_or(u32::MAX);
@@ -399,12 +409,14 @@ impl Session {
             Progress::Waiting => Verdict::Wait,
             Progress::Again => Verdict::Again,
             Progress::Exhausted => self.pause(turn.now),
+            Progress::Refused(errno) => self.retry(errno, turn.now),
             Progress::Closed => Verdict::End(EndReason::Closed),
             Progress::Broken => Verdict::End(self.fault_reason()),
             Progress::Settling(side) => {
                 self.phase = Phase::Settling {
                     side,
                     since: turn.now,
+                    left: u32::MAX,
                     pause: SETTLE_POLL.0,
                 };
                 self.active = turn.now;
@@ -415,12 +427,24 @@ impl Session {
 
     /// Ends the session if the side that did not break has acknowledged everything.
     fn settle(&mut self, turn: &mut Turn<'_>) -> Verdict {
-        let Phase::Settling { side, since, pause } = self.phase else {
+        let Phase::Settling {
+            side,
+            mut since,
+            mut left,
+            pause,
+        } = self.phase
+        else {
             return Verdict::Wait;
         };
         let longest = SETTLE_POLL.1;
         let settled = match turn.acks.unacknowledged(self.socket(side)) {
-            Some(bytes) => bytes == 0,
+            Some(bytes) => {
+                let stood_still = turn.now.duration_since(self.active) > SETTLE_AT_MOST / 2;
+                if bytes < left || stood_still {
+                    (since, left) = (turn.now, bytes);
+                }
+                bytes == 0
+            }
             // Not to be learnt on this kernel: a good while has to do.
             None => pause >= longest,
         };
@@ -431,6 +455,7 @@ impl Session {
         self.phase = Phase::Settling {
             side,
             since,
+            left,
             pause: (pause * 2).min(longest),
         };
         Verdict::Wait
@@ -474,9 +499,41 @@ impl Session {
         Verdict::Wait
     }
 
-    /// Until when bytes wait because of a limit of bandwidth.
+    /// Tries again after a while what this machine refused.
+    fn retry(&mut self, errno: Errno, now: Instant) -> Verdict {
+        let retry = &mut self.extras.get_or_insert_default().retry;
+        let hope = match retry {
+            Some(retry) => retry.go_on(now),
+            None => {
+                *retry = Some(Box::new(Retry::begin(now)));
+                true
+            }
+        };
+        if hope {
+            return Verdict::Wait;
+        }
+        tracing::warn!(
+            session = %self.id,
+            errno = in_words(&errno.into()),
+            "this machine refuses to move the bytes of a session"
+        );
+        Verdict::End(match self.relay.fault() {
+            Some(_) => self.fault_reason(),
+            None => EndReason::SystemError,
+        })
+    }
+
+    /// Until when bytes wait: because of a limit of bandwidth, or because this machine refused to move
+    /// them.
     pub fn paused_until(&self) -> Option<Instant> {
-        self.extras.as_ref()?.wake
+        let extras = self.extras.as_ref()?;
+        let retry = extras.retry.as_ref().map(|retry| retry.at());
+        [extras.wake, retry].into_iter().flatten().min()
+    }
+
+    /// For how long no byte has moved.
+    pub fn quiet(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.active)
     }
 
     /// Notes for `user_timeout` whether something was sent to the client and to the target.
@@ -548,7 +605,7 @@ impl Session {
         match (fault.side, fault.errno) {
             (Side::Client, Errno::CONNRESET | Errno::PIPE) => EndReason::ClientReset,
             (Side::Target, Errno::CONNRESET | Errno::PIPE) => EndReason::TargetReset,
-            (_, Errno::IO | Errno::BADF | Errno::INVAL | Errno::NOMEM) => EndReason::Internal,
+            (_, Errno::BADF | Errno::INVAL) => EndReason::Internal,
             (side, _) => lost(side),
         }
     }
@@ -702,18 +759,30 @@ impl Session {
 
     /// Closes both sockets and says how it went.
     ///
-    /// Any end but a clean one is passed on as a reset, so that nobody takes it for a whole answer.
-    pub fn end(mut self, reason: EndReason, pipes: &mut PipePool, now: Instant) -> SessionRecord {
+    /// Any end but a clean one is passed on as a reset, so that nobody takes it for a whole answer; what
+    /// was not acknowledged then is lost.
+    pub fn end(
+        mut self,
+        reason: EndReason,
+        pipes: &mut PipePool,
+        acks: &mut AckProbe,
+        now: Instant,
+    ) -> SessionRecord {
         self.relay.abandon(&mut Kernel {
             client: self.client.as_fd(),
             target: self.target.as_fd(),
             pipes,
         });
+        let mut lost = (0, 0);
         if reason != EndReason::Closed {
+            if self.is_connected() {
+                lost = self.unacknowledged(acks);
+            }
             socket::reset_on_close(&self.client);
             socket::reset_on_close(&self.target);
         }
         let stats = &self.route.mapping.stats;
+        stats.count_undelivered(lost);
         if let Some(cause) = dial::connect_failure(reason) {
             stats.count_connect_failure(cause);
         }
@@ -724,8 +793,8 @@ impl Session {
         let front = self.front().map(|front| front.peer);
         SessionRecord {
             id: self.id,
-            bytes_up,
-            bytes_down,
+            bytes_up: bytes_up - lost.0,
+            bytes_down: bytes_down - lost.1,
             bytes_spliced: self.relay.spliced(),
             duration,
             connect: self.connected.map(|at| at.duration_since(self.opened)),
@@ -735,6 +804,21 @@ impl Session {
             route: self.route,
             reason,
         }
+    }
+}
+
+impl Session {
+    /// Bytes counted as delivered to the target and to the client that were not acknowledged, as far as
+    /// the kernel tells.
+    fn unacknowledged(&self, acks: &mut AckProbe) -> (u64, u64) {
+        let (up, down) = self.delivered();
+        let mut of = |side: Side, most: u64| {
+            let waiting = acks.unacknowledged(self.socket(side)).unwrap_or(0);
+            // The end of a stream is acknowledged as a byte is, and comes last.
+            let end = u32::from(self.relay.has_ended_to(side));
+            u64::from(waiting.saturating_sub(end)).min(most)
+        };
+        (of(Side::Target, up), of(Side::Client, down))
     }
 }
 
@@ -756,3 +840,6 @@ fn pending_error(socket: &OwnedFd) -> Option<Errno> {
 
 /// The events a worker watches both sockets for.
 pub const INTEREST: EventFlags = Readiness::INTEREST;
+
+#[cfg(test)]
+mod tests;

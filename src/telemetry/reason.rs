@@ -66,13 +66,15 @@ pub enum EndReason {
     Killed,
     /// The proxy stops.
     Shutdown,
+    /// This machine refused to move its bytes for too long: no memory, or a security module.
+    SystemError,
     /// A fault of the proxy itself.
     Internal,
 }
 
 impl EndReason {
     /// Every reason there is, in the order of their numbers.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::Closed,
         Self::ClientReset,
         Self::TargetReset,
@@ -102,6 +104,7 @@ impl EndReason {
         Self::DrainDeadline,
         Self::Killed,
         Self::Shutdown,
+        Self::SystemError,
         Self::Internal,
     ];
 
@@ -164,6 +167,7 @@ impl EndReason {
             Self::DrainDeadline => ("KD", "drain_deadline"),
             Self::Killed => ("KD", "killed"),
             Self::Shutdown => ("KD", "shutdown"),
+            Self::SystemError => ("RD", "system_error"),
             Self::Internal => ("ID", "internal"),
         }
     }

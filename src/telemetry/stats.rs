@@ -73,6 +73,8 @@ pub struct MappingStats {
     connect_failures: [AtomicU64; ConnectFailure::ALL.len()],
     bytes_up: AtomicU64,
     bytes_down: AtomicU64,
+    undelivered_up: AtomicU64,
+    undelivered_down: AtomicU64,
     pauses: AtomicU64,
     /// From accepting a client to its target's answer.
     pub connect_latency: Histogram<{ CONNECT_BOUNDS.len() }>,
@@ -91,6 +93,8 @@ impl Default for MappingStats {
             connect_failures: Default::default(),
             bytes_up: AtomicU64::default(),
             bytes_down: AtomicU64::default(),
+            undelivered_up: AtomicU64::default(),
+            undelivered_down: AtomicU64::default(),
             pauses: AtomicU64::default(),
             connect_latency: Histogram::new(&CONNECT_BOUNDS),
             session_length: Histogram::new(&LENGTH_BOUNDS),
@@ -150,14 +154,34 @@ impl MappingStats {
         self.connect_failures[cause as usize].fetch_add(1, Relaxed);
     }
 
-    /// Counts bytes delivered to the target.
+    /// Counts bytes passed on to the target.
     pub fn add_up(&self, bytes: u64) {
         self.bytes_up.fetch_add(bytes, Relaxed);
     }
 
-    /// Counts bytes delivered to the client.
+    /// Counts bytes passed on to the client.
     pub fn add_down(&self, bytes: u64) {
         self.bytes_down.fetch_add(bytes, Relaxed);
+    }
+
+    /// Counts bytes that were passed on, to the target and to the client, and did not arrive.
+    pub fn count_undelivered(&self, (up, down): (u64, u64)) {
+        if (up, down) != (0, 0) {
+            self.undelivered_up.fetch_add(up, Relaxed);
+            self.undelivered_down.fetch_add(down, Relaxed);
+        }
+    }
+
+    /// Bytes passed on to the target and to the client that did not arrive.
+    pub fn undelivered(&self) -> (u64, u64) {
+        let bytes = [&self.undelivered_up, &self.undelivered_down];
+        bytes.map(|bytes| bytes.load(Relaxed)).into()
+    }
+
+    /// Bytes passed on to the target and to the client, whether they arrived or not.
+    pub fn passed_on(&self) -> (u64, u64) {
+        let bytes = [&self.bytes_up, &self.bytes_down];
+        bytes.map(|bytes| bytes.load(Relaxed)).into()
     }
 
     /// Counts a wait of a session for its limit of bandwidth.
@@ -198,12 +222,12 @@ impl MappingStats {
 
     /// Bytes delivered to the target.
     pub fn bytes_up(&self) -> u64 {
-        self.bytes_up.load(Relaxed)
+        self.passed_on().0.saturating_sub(self.undelivered().0)
     }
 
     /// Bytes delivered to the client.
     pub fn bytes_down(&self) -> u64 {
-        self.bytes_down.load(Relaxed)
+        self.passed_on().1.saturating_sub(self.undelivered().1)
     }
 }
 

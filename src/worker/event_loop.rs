@@ -20,6 +20,7 @@ use std::{
         atomic::Ordering::Relaxed,
         mpsc::{Receiver, TryRecvError},
     },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -74,6 +75,15 @@ const ACCEPT_LOG_EVERY: Duration = Duration::from_secs(5);
 /// Sessions closed by decree are closed one by one in this rhythm, so that their clients do not all
 /// come back in the same instant.
 const PACE: Duration = Duration::from_millis(1);
+
+/// How long until epoll is asked once more to report on a session, and for how long a session may go
+/// without.
+const WATCH_AGAIN: Duration = Duration::from_millis(50);
+/// See there.
+const WATCH_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits in a row that may fail, and the time between two of them.
+const FAILED_WAITS: (u32, Duration) = (1000, Duration::from_millis(10));
 
 /// A worker's state.
 pub(super) struct EventLoop {
@@ -132,6 +142,8 @@ struct Entry {
     session: Session,
     /// Whether it is in the queue of unfinished ones.
     queued: bool,
+    /// Whether epoll reports on its sockets.
+    watched: bool,
 }
 
 impl EventLoop {
@@ -183,6 +195,7 @@ impl EventLoop {
     /// Serves until told to stop and the last session has ended.
     pub(super) fn run(mut self) -> io::Result<()> {
         let mut events = Vec::with_capacity(EVENTS);
+        let mut failed = 0;
         while !(self.draining && self.sessions.len() + self.greetings.len() == 0) {
             events.clear();
             let began = Instant::now();
@@ -194,8 +207,16 @@ impl EventLoop {
                 timeout.as_ref(),
             );
             match waited {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno.into()),
+                Ok(_) | Err(Errno::INTR) => failed = 0,
+                Err(errno @ (Errno::BADF | Errno::INVAL | Errno::FAULT)) => {
+                    return Err(errno.into());
+                }
+                Err(errno) if failed == FAILED_WAITS.0 => return Err(errno.into()),
+                // Sessions are worth some patience with a machine that is short of something.
+                Err(_) => {
+                    failed += 1;
+                    thread::sleep(FAILED_WAITS.1);
+                }
             }
             self.now = Instant::now();
             self.took = false;
@@ -349,6 +370,12 @@ impl EventLoop {
             let Some(entry) = self.sessions.get_mut(key) else {
                 continue;
             };
+            if !entry.watched && !self.watch_session(key) {
+                continue;
+            }
+            let Some(entry) = self.sessions.get_mut(key) else {
+                continue;
+            };
             match entry.session.paused_until() {
                 None => {}
                 Some(at) if at > self.now => self.pauses.arm(slot, at),
@@ -361,9 +388,11 @@ impl EventLoop {
         let Some(entry) = self.sessions.remove(key) else {
             return;
         };
-        let record = entry.session.end(reason, &mut self.pipes, self.now);
+        let session = entry.session;
+        let record = session.end(reason, &mut self.pipes, &mut self.acks, self.now);
         let stats = &self.shared.stats;
-        let copied = record.bytes_up + record.bytes_down - record.bytes_spliced;
+        // What was spliced may not have arrived.
+        let copied = (record.bytes_up + record.bytes_down).saturating_sub(record.bytes_spliced);
         stats.spliced_bytes.fetch_add(record.bytes_spliced, Relaxed);
         stats.copied_bytes.fetch_add(copied, Relaxed);
         stats.session_ended();
@@ -471,15 +500,11 @@ impl EventLoop {
         let key = self.sessions.insert(Entry {
             session,
             queued: false,
+            watched: false,
         });
-        if let Err(errno) = self.watch_session(key) {
-            tracing::error!(
-                errno = in_words(&errno.into()),
-                "cannot watch a session's sockets"
-            );
-            return self.end(key, EndReason::NoResources);
+        if self.watch_session(key) {
+            self.arm(key);
         }
-        self.arm(key);
     }
 
     /// Turns a client away; dropping its socket closes it.
@@ -493,15 +518,46 @@ impl EventLoop {
         }
     }
 
+    /// Has epoll report on both sockets, now or later; whether there still is a session.
+    fn watch_session(&mut self, key: Key) -> bool {
+        let Some(errno) = self.register(key).err() else {
+            return true;
+        };
+        let now = self.now;
+        let Some(entry) = self.sessions.get_mut(key) else {
+            return false;
+        };
+        // Who came a moment ago may come again; what others began is not given up for a shortage.
+        let reason = match entry.session.is_connected() {
+            false => EndReason::NoResources,
+            true if entry.session.quiet(now) >= WATCH_PATIENCE => EndReason::SystemError,
+            true => {
+                self.pauses.arm(key.index(), now + WATCH_AGAIN);
+                return true;
+            }
+        };
+        tracing::error!(
+            errno = in_words(&errno.into()),
+            "cannot watch a session's sockets"
+        );
+        self.end(key, reason);
+        false
+    }
+
     /// Registers both sockets. Closing them undoes it.
-    fn watch_session(&mut self, key: Key) -> Result<(), Errno> {
+    fn register(&mut self, key: Key) -> Result<(), Errno> {
         let Some(entry) = self.sessions.get_mut(key) else {
             return Ok(());
         };
         for side in [Side::Client, Side::Target] {
             let data = EventData::new_u64(Token::Session(key, side).to_bits());
-            epoll::add(&self.epoll, entry.session.socket(side), data, INTEREST)?;
+            match epoll::add(&self.epoll, entry.session.socket(side), data, INTEREST) {
+                // The last attempt got as far as that.
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(errno) => return Err(errno),
+            }
         }
+        entry.watched = true;
         Ok(())
     }
 

@@ -1,8 +1,8 @@
 //! Sessions nobody uses end when their mapping says so, and not before.
 
-use std::io::ErrorKind::BrokenPipe;
+use std::{io::ErrorKind::BrokenPipe, net::SocketAddr};
 
-use super::harness::Scene;
+use super::harness::{Peer, Scene, Stream};
 
 #[test]
 fn an_idle_session_ends() {
@@ -61,5 +61,31 @@ fn a_quiet_session_stays_while_another_one_times_out() {
     let addr = client.addr();
     drop((client, server));
     scene.ends(addr, "closed", 15, 15);
+    scene.finish();
+}
+
+/// What is counted is what the reader's host has taken.
+#[test]
+fn bytes_that_a_cut_session_had_not_delivered_are_not_counted() {
+    const LENGTH: u64 = 60_000;
+    let scene = Scene::new("idle_timeout = \"1s\"");
+    let addr = SocketAddr::from(([127, 0, 0, 1], scene.port));
+    let mut client = Peer::connect_prepared(addr, |socket| {
+        socket.set_recv_buffer_size(4096).expect("any size will do");
+    });
+    let mut server = scene.target.accept();
+    server.send(&Stream::bytes(7, LENGTH as usize));
+    let line = scene.ended(client.addr(), "idle_timeout");
+    let got = client.receive_until_reset().len() as u64;
+    assert!(got < LENGTH, "its host has taken everything");
+    assert_eq!(
+        (line.number("bytes_up"), line.number("bytes_down")),
+        (0, got)
+    );
+    let down = [("direction", "down")];
+    let metrics = scene.proxy.metrics();
+    assert_eq!(metrics.sum("tml_proxy_bytes_total", &down), LENGTH);
+    let lost = metrics.sum("tml_proxy_undelivered_bytes_total", &down);
+    assert_eq!(lost, LENGTH - got);
     scene.finish();
 }

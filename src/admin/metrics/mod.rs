@@ -61,8 +61,17 @@ fn mappings(page: &mut Exposition, sources: &Sources) {
         ends(family, name, of, EndReason::is_refusal);
     });
     each(page.family(&series::BYTES), &|family, name, of| {
-        family.sample(&[name, "up"], of.stats.bytes_up());
-        family.sample(&[name, "down"], of.stats.bytes_down());
+        let (up, down) = of.stats.passed_on();
+        family.sample(&[name, "up"], up);
+        family.sample(&[name, "down"], down);
+    });
+    each(page.family(&series::UNDELIVERED), &|family, name, of| {
+        let (up, down) = of.stats.undelivered();
+        for (direction, bytes) in [("up", up), ("down", down)] {
+            if bytes > 0 {
+                family.sample(&[name, direction], bytes);
+            }
+        }
     });
     each(
         page.family(&series::BANDWIDTH_PAUSES),

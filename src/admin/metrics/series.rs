@@ -65,7 +65,9 @@ series! {
     REFUSALS = Counter "tml_proxy_refusals_total" ["mapping", "cause"]
         "Clients that got no session, by cause; they are in sessions_ended too";
     BYTES = Counter "tml_proxy_bytes_total" ["mapping", "direction"]
-        "Bytes delivered: up to the target, down to the client";
+        "Bytes passed on: up to the target, down to the client";
+    UNDELIVERED = Counter "tml_proxy_undelivered_bytes_total" ["mapping", "direction"]
+        "Bytes of those that were not acknowledged when their session was cut; appears with the first";
     BANDWIDTH_PAUSES = Counter "tml_proxy_bandwidth_pauses_total" ["mapping"]
         "Times a session had bytes to move and waited for its limit of bandwidth; appears with the first";
     CONNECT_FAILURES = Counter "tml_proxy_connect_failures_total" ["mapping", "cause"]
