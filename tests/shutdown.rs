@@ -269,6 +269,30 @@ fn the_watchdog_is_fed_while_all_is_well() {
 }
 
 #[test]
+fn the_watchdog_is_fed_while_a_stop_waits_for_a_session() {
+    let manager = Manager::new();
+    let setup = manager.setup(&[("WATCHDOG_USEC", "200000")]);
+    let scene = Scene::with(&setup, "", "");
+    let (mut client, mut server) = scene.pair();
+    client.exchange(&mut server, b"hello");
+    scene.proxy.signal(Signal::TERM);
+    let lines = manager.hears("STOPPING=1");
+    // Of shutdown_timeout and what closing takes.
+    assert!(
+        lines.contains(&"EXTEND_TIMEOUT_USEC=46000000".to_owned()),
+        "{lines:?}"
+    );
+    // The other workers have ended by then.
+    for _ in 0..5 {
+        manager.hears("WATCHDOG=1");
+        client.exchange(&mut server, b"on");
+    }
+    drop((client, server));
+    let mut proxy = scene.proxy;
+    assert_eq!(proxy.wait().code(), Some(0));
+}
+
+#[test]
 fn without_a_watchdog_nothing_is_fed() {
     let manager = Manager::new();
     let scene = Scene::with(&manager.setup(&[]), "", "");

@@ -7,7 +7,7 @@ mod harness;
 #[path = "systemd/machine.rs"]
 mod machine;
 
-use std::{fs, net::SocketAddr};
+use std::{fs, net::SocketAddr, thread, time::Duration};
 
 use harness::{
     Peer, Stream, Target, both_ways,
@@ -194,15 +194,22 @@ fn what_the_proxy_asks_of_the_kernel_is_not_refused_by_the_units_own_sandbox() {
     machine.succeed("usermod -aG adm stranger; runuser -u stranger -- tml-proxy status");
 
     // What a stricter sandbox refuses is told, and nothing else changes.
-    installed.restart_with("strict", "SystemCallFilter=~setpriority");
+    installed.restart_with("strict", "SystemCallFilter=~setpriority splice");
     let journal = machine.journal();
     assert!(
         journal.contains("process.bulk_nice has no effect"),
         "{journal}"
     );
     assert_eq!(bulk_nice(machine), ["0"]);
-    let (mut client, mut server) = installed.session(PORT);
-    client.exchange(&mut server, b"hello");
+    let (client, server) = installed.session(PORT);
+    both_ways(
+        [(&client, &server, [Stream::new(1), Stream::new(2)])],
+        5_000_000,
+    );
+    wait_until("the first refusal to be told", || {
+        let journal = machine.journal();
+        journal.matches("splice(2) is refused").count() == 1
+    });
 }
 
 /// The nice values of the threads for bulk, each once.
@@ -249,6 +256,22 @@ fn a_process_that_hangs_is_killed_and_started_again() {
     client.exchange(&mut server, b"hello again");
 
     // A stop waits for sessions as long as they may take, which a reload can change, and not longer.
+    drop((client, server));
+    installed.restart_with("impatient", "TimeoutStopSec=1s");
+    let (mut client, mut server) = installed.session(PORT);
+    machine.succeed("systemctl stop --no-block tml-proxy");
+    for _ in 0..30 {
+        client.exchange(&mut server, b"not yet");
+        thread::sleep(Duration::from_millis(100));
+    }
+    drop((client, server));
+    wait_until("the unit to be stopped", || {
+        let shown = machine.succeed("systemctl show -p ActiveState -p Result tml-proxy");
+        assert!(shown.contains("Result=success"), "{shown}");
+        shown.contains("ActiveState=inactive")
+    });
+    machine.succeed("systemctl start tml-proxy");
+    let (mut client, _server) = installed.session(PORT);
     machine.succeed(
         "sed -i 's/^shutdown_timeout = .*/shutdown_timeout = \"1ms\"/' /etc/tml-proxy/tml-proxy.toml\n\
          systemctl reload tml-proxy\n\

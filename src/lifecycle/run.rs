@@ -55,6 +55,9 @@ const LOG_GRACE: Duration = Duration::from_secs(1);
 /// all come back in the same instant.
 const CUT_SPREAD: Duration = Duration::from_secs(1);
 
+/// How much longer than a stop should take systemd is asked to wait.
+const LEEWAY: Duration = Duration::from_secs(10);
+
 /// How long sessions that are cut at the end may take to be closed.
 const CUT_GRACE: Duration = Duration::from_secs(5);
 
@@ -300,7 +303,9 @@ impl Running {
         let within = timeout.map_or("off".to_owned(), units::duration);
         tracing::info!(sessions = open, timeout = within, "stopping");
         let sessions = units::count(open.into(), "session");
-        systemd::stopping(&format!("stopping, waiting for {sessions}"));
+        let status = format!("stopping, waiting for {sessions}");
+        let within = timeout.map(|timeout| timeout.saturating_add(CUT_SPREAD + CUT_GRACE + LEEWAY));
+        systemd::stopping(&status, within);
         self.forwarding.control.drain().await;
         let mut workers = self.workers.len();
         let mut deadline = timeout.map(|timeout| Instant::now() + timeout);

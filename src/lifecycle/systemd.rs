@@ -34,9 +34,14 @@ pub(super) fn reloading() {
     }
 }
 
-/// Tells systemd that the process is stopping.
-pub(super) fn stopping(status: &str) {
-    notify(&[NotifyState::Stopping, NotifyState::Status(status)]);
+/// Tells systemd that the process is stopping, and has it wait as long as that may take, if it is
+/// known; otherwise `TimeoutStopSec=` decides.
+pub(super) fn stopping(status: &str, within: Option<Duration>) {
+    let extend = within.map(|within| format!("EXTEND_TIMEOUT_USEC={}", within.as_micros()));
+    let extend = extend.as_deref().map(NotifyState::Custom);
+    let state = [NotifyState::Stopping, NotifyState::Status(status)];
+    let state: Vec<_> = state.into_iter().chain(extend).collect();
+    notify(&state);
 }
 
 /// Tells systemd that the process is alive.

@@ -1,6 +1,6 @@
 //! The relay's system calls as the kernel serves them.
 
-use std::os::fd::BorrowedFd;
+use std::{os::fd::BorrowedFd, sync::Once};
 
 use rustix::{
     io::{self, retry_on_intr},
@@ -9,6 +9,7 @@ use rustix::{
 };
 
 use super::{Pipe, PipePool, Side, Syscalls};
+use crate::os_error::in_words;
 
 /// The two sockets of a session and the pool its pipes come from.
 #[derive(Debug)]
@@ -27,6 +28,15 @@ impl Kernel<'_> {
             Side::Client => self.client,
             Side::Target => self.target,
         }
+    }
+}
+
+/// Says once that a sandbox has no splice(2): all is copied then, which costs several times as much.
+fn tell_of_refusal(errno: &io::Errno) {
+    static SAID: Once = Once::new();
+    if matches!(*errno, io::Errno::PERM | io::Errno::NOSYS) {
+        let error = in_words(&(*errno).into());
+        SAID.call_once(|| tracing::warn!(error, "splice(2) is refused, bytes are copied"));
     }
 }
 
@@ -55,7 +65,8 @@ impl Syscalls for Kernel<'_> {
 
     fn fill(&mut self, from: Side, pipe: &mut Pipe, most: usize) -> io::Result<usize> {
         let len = pipe.size.min(most);
-        let n = retry_on_intr(|| splice(self.socket(from), None, &pipe.write, None, len, SPLICE))?;
+        let n = retry_on_intr(|| splice(self.socket(from), None, &pipe.write, None, len, SPLICE))
+            .inspect_err(tell_of_refusal)?;
         pipe.level += n;
         Ok(n)
     }

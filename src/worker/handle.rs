@@ -139,16 +139,20 @@ pub fn spawn(
         )?;
         let on_end = on_end.clone();
         let (thread, begun) = (Arc::clone(&handles[number].thread), begun.clone());
+        let beats = Arc::clone(&handles[number].beats);
         thread::Builder::new()
             .name(format!("worker-{}", handles[number].label()))
             .spawn(move || {
                 thread.get_or_init(gettid);
                 drop(begun);
                 // The loop is gone afterwards, so nobody sees what a panic left half done.
-                on_end(match catch_unwind(AssertUnwindSafe(|| event_loop.run())) {
+                let result = match catch_unwind(AssertUnwindSafe(|| event_loop.run())) {
                     Ok(result) => result.map_err(|error| in_words(&error)),
                     Err(_) => Err("it panicked".to_owned()),
-                });
+                };
+                // Nobody has to wait for it any more, while others may have sessions yet.
+                beats.store(u64::MAX, Relaxed);
+                on_end(result);
             })?;
     }
     drop(begun);

@@ -13,6 +13,8 @@ use std::{
     },
 };
 
+use rustix::fs::{FlockOperation, flock};
+
 use crate::harness::{
     TempDir,
     lab::Netns,
@@ -35,6 +37,7 @@ pub struct Machine {
     console: PathBuf,
     // Its files are in use inside.
     _dir: TempDir,
+    _turn: fs::File,
     name: String,
 }
 
@@ -44,6 +47,7 @@ impl Machine {
     pub fn boot() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let root = root();
+        let turn = turn();
         let dir = TempDir::new();
         let number = NEXT.fetch_add(1, Relaxed);
         let name = format!("tml-proxy-{}-{number}", std::process::id());
@@ -92,6 +96,7 @@ impl Machine {
             init,
             console,
             _dir: dir,
+            _turn: turn,
             name,
         };
         wait_until("the container to be up", || {
@@ -143,7 +148,8 @@ impl Machine {
     pub fn add_address(&self, addr: &str) {
         let init = self.init.to_string();
         let mut command = Command::new("nsenter");
-        command.args(["-t", &init, "-n", "ip", "addr", "add", addr, "dev", "lo"]);
+        command.args(["-t", &init, "-n", "ip", "addr", "add", addr]);
+        command.args(["dev", "lo", "nodad"]);
         process::succeed(&mut command);
     }
 
@@ -170,6 +176,14 @@ impl Drop for Machine {
         _ = self.nspawn.wait();
         _ = fs::remove_dir(format!("/run/systemd/nspawn/propagate/{}", self.name));
     }
+}
+
+/// Waits until no other container is there: all would be in one and the same control group.
+fn turn() -> fs::File {
+    let path = env::temp_dir().join("tml-proxy-test-systemd.lock");
+    let file = fs::File::create(path).expect("a name of its own");
+    flock(&file, FlockOperation::LockExclusive).expect("an open file");
+    file
 }
 
 fn comm(pid: u32) -> String {
