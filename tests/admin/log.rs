@@ -1,8 +1,12 @@
 //! The session log's options. Its lines field by field are in `config/session-log.md`.
 
+use std::process::Stdio;
+
+use tml_proxy::admin::api::model::{Event, Events};
+
 use crate::{
     desk::Desk,
-    harness::{Line, Peer},
+    harness::{Line, Peer, process::Running},
 };
 
 /// A line with the parts that differ from run to run replaced by what they are.
@@ -77,6 +81,37 @@ fn a_flood_of_refusals_gets_few_lines_and_is_counted() {
         lines() + withheld == 50
     });
     assert!(withheld > 0, "{withheld}");
+}
+
+/// Who did it is known by the socket, whatever they say.
+#[test]
+fn what_an_operator_does_is_logged_with_user_and_process() {
+    let desk = Desk::new("", "");
+    let (mut client, _server) = desk.scene.pair();
+    for (command, message) in [
+        (&["pause", "m"][..], "mapping set by an operator"),
+        (&["resume", "m"], "mapping set by an operator"),
+        (&["drain", "m"], "mapping set by an operator"),
+        (
+            &["kill", "--mapping", "m"],
+            "sessions killed by an operator",
+        ),
+        (&["reload"], "reload asked for by an operator"),
+        (&["log-level", "debug"], "log level set by an operator"),
+    ] {
+        let from = desk.scene.proxy.log().len();
+        let mut running = Running::start(desk.prepare(command).stdout(Stdio::null()));
+        assert_eq!(running.wait().code(), Some(0), "{command:?}");
+        let line = desk.scene.proxy.wait_for_line(from, message);
+        let user = u64::from(rustix::process::geteuid().as_raw());
+        assert_eq!(line.number("uid"), user, "{line}");
+        assert_eq!(line.number("pid"), u64::from(running.id()), "{line}");
+        let events: Events = desk.get("/api/v1/events");
+        let pid = running.id().to_string();
+        let said = |event: &Event| event.message == message && event.fields["pid"] == pid;
+        assert!(events.events.iter().any(said), "{events:?}");
+    }
+    client.expect_reset();
 }
 
 #[test]

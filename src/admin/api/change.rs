@@ -1,10 +1,10 @@
 //! What can be changed, on the unix socket only. Every change is an event and a line in the log, at
-//! the level `info`.
+//! the level `info`, with the user and the process that asked for it.
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{FromRequest, Request, State, rejection::JsonRejection},
 };
 
@@ -12,7 +12,7 @@ use tracing::Level;
 
 use super::{error::ApiError, model, read};
 use crate::{
-    admin::{Order, OrderError, Sources},
+    admin::{Order, OrderError, Sources, server::Peer},
     config::LogLevel,
     session::SessionFilter,
     table::{Hold, MappingName},
@@ -40,6 +40,7 @@ where
 
 pub(super) async fn kill(
     State(sources): State<Arc<Sources>>,
+    Extension(by): Extension<Peer>,
     Body(kill): Body<model::Kill>,
 ) -> Answer<model::Killed> {
     let filter = read::filter(
@@ -63,6 +64,8 @@ pub(super) async fn kill(
         mapping = filter.mapping.map(tracing::field::display),
         job = kill.job,
         source = filter.source.map(tracing::field::display),
+        uid = by.uid,
+        pid = by.pid,
         "sessions killed by an operator"
     );
     Ok(Json(model::Killed {
@@ -88,26 +91,34 @@ fn nobody_meant(sources: &Sources, filter: &SessionFilter) -> Result<(), ApiErro
 
 pub(super) async fn pause(
     State(sources): State<Arc<Sources>>,
+    Extension(by): Extension<Peer>,
     Body(body): Body<model::Hold>,
 ) -> Answer<model::Held> {
-    hold(&sources, body, Some(Hold::Paused)).await
+    hold(&sources, by, body, Some(Hold::Paused)).await
 }
 
 pub(super) async fn drain(
     State(sources): State<Arc<Sources>>,
+    Extension(by): Extension<Peer>,
     Body(body): Body<model::Hold>,
 ) -> Answer<model::Held> {
-    hold(&sources, body, Some(Hold::Drained)).await
+    hold(&sources, by, body, Some(Hold::Drained)).await
 }
 
 pub(super) async fn resume(
     State(sources): State<Arc<Sources>>,
+    Extension(by): Extension<Peer>,
     Body(body): Body<model::Hold>,
 ) -> Answer<model::Held> {
-    hold(&sources, body, None).await
+    hold(&sources, by, body, None).await
 }
 
-async fn hold(sources: &Sources, body: model::Hold, hold: Option<Hold>) -> Answer<model::Held> {
+async fn hold(
+    sources: &Sources,
+    by: Peer,
+    body: model::Hold,
+    hold: Option<Hold>,
+) -> Answer<model::Held> {
     let within = body.within.as_deref().map(duration).transpose()?;
     if within.is_some() && hold != Some(Hold::Drained) {
         return Err(ApiError::bad_request("only a drain has a time"));
@@ -125,6 +136,8 @@ async fn hold(sources: &Sources, body: model::Hold, hold: Option<Hold>) -> Answe
         mapping = %mapping,
         state,
         sessions_within = body.within,
+        uid = by.uid,
+        pid = by.pid,
         "mapping set by an operator"
     );
     Ok(Json(model::Held {
@@ -147,7 +160,16 @@ fn duration(text: &str) -> Result<Duration, ApiError> {
         })
 }
 
-pub(super) async fn reload(State(sources): State<Arc<Sources>>) -> Answer<model::Reloaded> {
+pub(super) async fn reload(
+    State(sources): State<Arc<Sources>>,
+    Extension(by): Extension<Peer>,
+) -> Answer<model::Reloaded> {
+    // What comes of it is said there.
+    tracing::info!(
+        uid = by.uid,
+        pid = by.pid,
+        "reload asked for by an operator"
+    );
     let summary = sources.order(|reply| Order::Reload { reply }).await?;
     Ok(Json(model::Reloaded {
         added: summary.added as u64,
@@ -160,11 +182,12 @@ pub(super) async fn reload(State(sources): State<Arc<Sources>>) -> Answer<model:
 
 pub(super) async fn log_level(
     State(sources): State<Arc<Sources>>,
+    Extension(by): Extension<Peer>,
     Body(body): Body<model::Level>,
 ) -> Answer<model::Level> {
     let level: LogLevel = (body.level.parse())
         .map_err(|unknown| ApiError::bad_request(format!("level {:?}: {unknown}", body.level)))?;
-    let say = || tracing::info!(%level, "log level set by an operator");
+    let say = || tracing::info!(%level, uid = by.uid, pid = by.pid, "log level set by an operator");
     // Under whichever level lets it through.
     let before = sources.log.level() >= Level::INFO;
     if before {
