@@ -79,6 +79,7 @@ process.splice                               true
 process.pipe_size                            1MiB
 process.pipes                                auto
 admin.listen                                 127.0.0.1:9422
+admin.hosts                                  []
 admin.socket                                 auto
 admin.socket_mode                            0660
 admin.socket_group                           off

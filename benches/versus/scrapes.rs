@@ -134,7 +134,7 @@ fn scrape(admin: SocketAddr) -> Result<Sample> {
     let started = Instant::now();
     let mut stream = TcpStream::connect(admin).context("the admin address")?;
     // What Prometheus asks for.
-    let request = "GET /metrics HTTP/1.1\r\nHost: proxy\r\nConnection: close\r\n\
+    let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
                    Accept: application/openmetrics-text; version=1.0.0\r\n\r\n";
     stream.write_all(request.as_bytes())?;
     let (mut piece, mut end, mut size) = (vec![0; 64 * 1024], Vec::new(), 0);

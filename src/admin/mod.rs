@@ -4,12 +4,15 @@
 //! reads the table and the counters, asks workers about sessions, and hands [`Order`]s to control;
 //! it never waits for the data path with anything in its hands, and the data path never for it.
 
+mod answers;
 pub mod api;
 mod health;
+mod host;
 mod lookup;
 mod metrics;
 mod orders;
 mod page;
+mod places;
 mod server;
 mod unix;
 pub mod words;
@@ -26,10 +29,10 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 pub use health::{Problem, Severity, problems};
-pub use lookup::serve as serve_lookup;
+pub use lookup::{CONNECTIONS as LOOKUP_CONNECTIONS, serve as serve_lookup};
 pub use metrics::series::{ALL as SERIES, Kind, Series};
 pub use orders::{Order, OrderError};
-pub use server::{AdminListener, serve};
+pub use server::{AdminListener, CONNECTIONS, serve};
 pub use unix::{NewSocket, SocketError, SocketFile, UnixAddr};
 
 use crate::{

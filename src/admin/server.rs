@@ -1,34 +1,59 @@
 //! Serving HTTP to few and possibly hostile clients.
 //!
-//! What one client can hold on to is bounded: a connection is one of a few, a request has to come
-//! in time and be small, an answer has to be ready and taken in time. Those on TCP and those on
-//! the unix socket have bounds of their own, so that nobody on the network keeps an operator out.
+//! What one client can hold on to is bounded: a connection is one of a few ([`Places`]), a request has
+//! to come in time and be small, an answer has to be ready and taken in time. Those on TCP and those
+//! on the unix socket have bounds of their own, so that nobody on the network keeps an operator out.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    os::fd::AsFd,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
-use axum::{Router, serve::Listener};
-use hyper::server::conn::http1;
+use axum::{Router, body::Body, extract::Request, serve::Listener};
+use hyper::{
+    body::{Body as _, Bytes, Frame, Incoming, SizeHint},
+    server::conn::http1,
+    service::{Service, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use socket2::SockRef;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, UnixListener},
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, UnixListener, UnixStream},
+    task::yield_now,
+    time::{Sleep, sleep, timeout},
 };
 
-use super::{Sources, api};
+use super::{
+    Sources, api,
+    places::{self, Held, Place, Places, Stage},
+};
 
 /// How long a request's head may take, from the end of the request before.
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long a client may take nothing of its answer.
+const TAKEN_WITHIN: Duration = Duration::from_secs(5);
+
+/// Bytes of an answer that the kernel keeps for a client, which by itself it makes megabytes. It
+/// doubles the number.
+const KEPT_BY_KERNEL: usize = 256 * 1024;
+
 /// What clients can hold on to.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
-    /// Connections at a time. More wait in the kernel's queue.
+    /// Connections at a time.
     pub connections: usize,
+    /// Of those, connections of one source.
+    pub per_source: usize,
     /// Bytes a request's head may have.
     pub head_bytes: usize,
     /// How long a connection may exist.
@@ -37,13 +62,48 @@ pub(super) struct Bounds {
     pub keep_alive: bool,
 }
 
-/// Those of the admin endpoint.
+/// Connections that each listener of the admin endpoint has at a time.
+pub const CONNECTIONS: usize = 32;
+
+/// Those of the admin endpoint. It is for few, who may all come through one gateway.
 const BOUNDS: Bounds = Bounds {
-    connections: 32,
+    connections: CONNECTIONS,
+    per_source: usize::MAX,
     head_bytes: 16 * 1024,
     within: Duration::from_secs(120),
     keep_alive: true,
 };
+
+/// Who is at the other end of a connection, as far as the kernel says.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Peer {
+    /// The address.
+    pub address: Option<IpAddr>,
+    /// The user.
+    pub uid: Option<u32>,
+    /// The process.
+    pub pid: Option<i32>,
+}
+
+impl Peer {
+    /// Of a connection over TCP.
+    pub fn at(address: SocketAddr) -> Self {
+        Self {
+            address: Some(address.ip()),
+            ..Self::default()
+        }
+    }
+
+    /// Of a connection to a unix socket.
+    fn of(stream: &UnixStream) -> Self {
+        let credentials = stream.peer_cred().ok();
+        Self {
+            address: None,
+            uid: credentials.map(|credentials| credentials.uid()),
+            pid: credentials.and_then(|credentials| credentials.pid()),
+        }
+    }
+}
 
 /// Where the admin endpoint listens.
 #[derive(Debug)]
@@ -59,41 +119,164 @@ pub async fn serve(listener: AdminListener, sources: Arc<Sources>) {
     match listener {
         AdminListener::Tcp(listener) => {
             let router = api::router(sources, api::Access::Read);
-            accept_all(listener, BOUNDS, |_: SocketAddr| router.clone()).await;
+            accept_all(listener, BOUNDS, &router, |_, client| Peer::at(*client)).await;
         }
         AdminListener::Unix(listener) => {
             let router = api::router(sources, api::Access::Write);
-            accept_all(listener, BOUNDS, |_| router.clone()).await;
+            accept_all(listener, BOUNDS, &router, |stream, _| Peer::of(stream)).await;
         }
     }
 }
 
-/// Serves every client what `router` says for its address.
-pub(super) async fn accept_all<L: Listener>(
+/// Serves every client what `router` says, which can ask who it is ([`Peer`]).
+pub(super) async fn accept_all<L: Listener<Io: AsFd>>(
     mut listener: L,
     bounds: Bounds,
-    router: impl Fn(L::Addr) -> Router,
+    router: &Router,
+    peer: impl Fn(&L::Io, &L::Addr) -> Peer,
 ) {
-    let places = Arc::new(Semaphore::new(bounds.connections));
-    // Nobody closes the semaphore.
-    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+    let places = Places::new(bounds.connections, bounds.per_source);
+    loop {
         // It pauses where something ran out and goes on after any other error.
-        let (stream, client) = listener.accept().await;
-        tokio::spawn(converse(stream, bounds, router(client), place));
+        let (stream, addr) = listener.accept().await;
+        let peer = peer(&stream, &addr);
+        let source = peer.address.map(places::source);
+        if let Some(held) = places.take(source).await {
+            tokio::spawn(converse(stream, bounds, router.clone(), peer, held));
+            // A request that is there already is read before the next client can take the place.
+            yield_now().await;
+        }
     }
 }
 
-async fn converse<S>(stream: S, bounds: Bounds, router: Router, _place: OwnedSemaphorePermit)
+async fn converse<S>(stream: S, bounds: Bounds, router: Router, peer: Peer, held: Held)
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + AsFd + Unpin + Send + 'static,
 {
-    let service = TowerToHyperService::new(router);
+    // Without it the kernel keeps more, and that is all.
+    let _ = SockRef::from(&stream).set_send_buffer_size(KEPT_BY_KERNEL);
+    let place = held.place();
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(|mut request: Request<Incoming>| {
+        place.waits_for(Stage::Answer);
+        request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(Arc::clone(place));
+        let answer = router.call(request);
+        async move {
+            let answer = answer.await;
+            place.waits_for(Stage::Client);
+            answer.map(|answer| {
+                answer.map(|body| Taken {
+                    body,
+                    place: Arc::clone(place),
+                })
+            })
+        }
+    });
+    let stream = Watched {
+        stream,
+        place: Arc::clone(place),
+        stuck: None,
+    };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WITHIN)
         .max_buf_size(bounds.head_bytes)
         .keep_alive(bounds.keep_alive)
         .serve_connection(TokioIo::new(stream), service);
-    // How a client's connection ends is its own affair.
-    let _ = timeout(bounds.within, connection).await;
+    tokio::select! {
+        // How a client's connection ends is its own affair.
+        _ = timeout(bounds.within, connection) => {}
+        () = held.ended() => {}
+    }
+}
+
+/// The body of an answer, which says when the connection has nothing more to take.
+struct Taken {
+    body: Body,
+    place: Arc<Place>,
+}
+
+impl hyper::body::Body for Taken {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        if self.body.is_end_stream() {
+            self.place.waits_for(Stage::Idle);
+        }
+    }
+}
+
+/// A client's connection, which fails when the client takes nothing for [`TAKEN_WITHIN`]. What
+/// nobody takes is not left to the kernel to be offered further.
+struct Watched<S: AsFd> {
+    stream: S,
+    place: Arc<Place>,
+    stuck: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S: AsFd> Drop for Watched<S> {
+    fn drop(&mut self) {
+        if self.place.is_cut() {
+            // Where it fails the kernel keeps what it has for a while, and that is all.
+            let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+}
+
+impl<S: AsFd + AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsFd + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let watched = &mut *self;
+        if let Poll::Ready(written) = Pin::new(&mut watched.stream).poll_write(cx, bytes) {
+            watched.stuck = None;
+            watched.place.moved();
+            return Poll::Ready(written);
+        }
+        let stuck = watched
+            .stuck
+            .get_or_insert_with(|| Box::pin(sleep(TAKEN_WITHIN)));
+        ready!(stuck.as_mut().poll(cx));
+        watched.place.waits_for(Stage::Client);
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }

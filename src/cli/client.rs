@@ -203,7 +203,7 @@ fn converse(
     let length = body.len();
     // In one piece: a server that answers before it has read all would reset the connection.
     let mut request = format!(
-        "{method} {path} HTTP/1.0\r\nHost: tml-proxy\r\n\
+        "{method} {path} HTTP/1.0\r\nHost: localhost\r\n\
          Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
     )
     .into_bytes();

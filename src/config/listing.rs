@@ -126,6 +126,7 @@ fn process(process: &Process) -> Settings {
 fn admin(admin: &Admin) -> Settings {
     Settings(vec![
         ("listen", off_or(admin.listen.map(text))),
+        ("hosts", Setting::List(admin.hosts.clone())),
         (
             "socket",
             match &admin.socket {

@@ -13,7 +13,7 @@ use super::{
     switchboard,
     values::{
         ANY_DURATION, LONGEST, Refusal, duration, file_mode, flag, group_name, integer, number,
-        or_auto, or_off, own_listener, pipe_size, prefix, socket_path, word,
+        or_auto, or_off, own_listener, own_name, pipe_size, prefix, socket_path, word,
     },
 };
 use crate::table::{MappingSpec, Policy};
@@ -100,6 +100,9 @@ fn admin(mut section: Section<'_>) -> Admin {
     {
         admin.listen = listen;
         admin.origin = entry.origin();
+    }
+    if let Some(hosts) = section.list("hosts", own_name) {
+        admin.hosts = hosts;
     }
     section.set("socket", &mut admin.socket, or_auto(or_off(socket_path)));
     section.set("socket_mode", &mut admin.socket_mode, file_mode);

@@ -70,6 +70,8 @@ pub struct Admin {
     pub listen: Option<ListenAddr>,
     /// Who said so.
     pub origin: Origin,
+    /// The names it may be asked by, beside its addresses: in small letters, without a port.
+    pub hosts: Vec<String>,
     /// The unix socket for those who may change things, if there is one; `Auto` is one in the
     /// directory that the service manager made for the process, if it did.
     pub socket: AutoOr<Option<PathBuf>>,
@@ -84,6 +86,7 @@ impl Default for Admin {
         Self {
             listen: Some(ListenAddr::new(ListenHost::V4(Ipv4Addr::LOCALHOST), 9422)),
             origin: Origin::BuiltIn,
+            hosts: Vec::new(),
             socket: AutoOr::Auto,
             socket_mode: 0o660,
             socket_group: None,

@@ -285,6 +285,20 @@ pub(super) fn group_name(value: &DeValue<'_>) -> Parsed<String> {
         .ok_or_else(|| Refusal::new("the name or the number of a group, as text"))
 }
 
+/// A name by which others know this machine, in small letters.
+pub(super) fn own_name(value: &DeValue<'_>) -> Parsed<String> {
+    let fit = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    let is_name = |text: &&str| {
+        (1..=253).contains(&text.len())
+            && text.chars().all(fit)
+            && !text.starts_with(['-', '.'])
+            && !text.ends_with('.')
+    };
+    let name = value.as_str().filter(is_name);
+    name.map(str::to_ascii_lowercase)
+        .ok_or_else(|| Refusal::new("a name without a port, such as \"proxy.example.org\""))
+}
+
 /// Addresses that share a prefix; an address alone is a prefix too.
 pub(super) fn prefix(value: &DeValue<'_>) -> Parsed<IpNet> {
     let net = value.as_str().and_then(|text| {

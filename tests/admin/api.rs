@@ -28,6 +28,26 @@ fn everything_can_be_read_everywhere_and_changed_on_the_socket_only() {
 }
 
 #[test]
+fn a_page_of_another_site_cannot_read_it_under_a_name_of_its_own() {
+    let desk = Desk::new("hosts = [\"proxy.example.org\"]\n", "");
+    let port = desk.scene.proxy.admin().port();
+    let ask = |host: &str| desk.ask_tcp_as(host, "GET", "/api/v1/sessions", "");
+    for host in [
+        "rebound.example.net".to_owned(),
+        format!("rebound.example.net:{port}"),
+    ] {
+        let answer = ask(&host);
+        assert_eq!(answer.status, 421, "{answer:?}");
+        assert!(answer.error().contains("admin.hosts"), "{answer:?}");
+    }
+    for host in ["127.0.0.1", "[::1]", "localhost", "Proxy.Example.org"] {
+        assert_eq!(ask(host).status, 200, "{host}");
+        assert_eq!(ask(&format!("{host}:{port}")).status, 200, "{host}");
+    }
+    desk.scene.finish();
+}
+
+#[test]
 fn a_live_session_is_shown_with_all_that_is_known_of_it() {
     let desk = Desk::new("", "");
     let (mut client, mut server) = desk.scene.pair();

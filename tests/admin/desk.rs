@@ -83,17 +83,23 @@ impl Desk {
         stream
             .set_read_timeout(Some(DEADLINE))
             .expect("an open socket");
-        exchange(stream, method, path, body)
+        exchange(stream, "a", method, path, body)
     }
 
     /// Asks over TCP.
     #[track_caller]
     pub fn ask_tcp(&self, method: &str, path: &str, body: &str) -> Answer {
+        self.ask_tcp_as("localhost", method, path, body)
+    }
+
+    /// Asks over TCP as a browser does that was led to the proxy by that name.
+    #[track_caller]
+    pub fn ask_tcp_as(&self, host: &str, method: &str, path: &str, body: &str) -> Answer {
         let stream = TcpStream::connect(self.scene.proxy.admin()).expect("the admin address");
         stream
             .set_read_timeout(Some(DEADLINE))
             .expect("an open socket");
-        exchange(stream, method, path, body)
+        exchange(stream, host, method, path, body)
     }
 
     /// Reads a document.
@@ -125,10 +131,16 @@ impl Desk {
 }
 
 #[track_caller]
-fn exchange(mut stream: impl Read + Write, method: &str, path: &str, body: &str) -> Answer {
+fn exchange(
+    mut stream: impl Read + Write,
+    host: &str,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> Answer {
     let length = body.len();
     let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: proxy\r\nConnection: close\r\n\
+        "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\
          Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
     );
     stream

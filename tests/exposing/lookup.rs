@@ -1,19 +1,20 @@
 //! The listener that anybody may ask.
 
 use std::{
-    io::{BufRead, BufReader, Read},
-    net::SocketAddr,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpStream},
     os::unix::{fs::PermissionsExt, process::ExitStatusExt},
     process::{Child, Command, Output, Stdio},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 
 use super::{
     board::{Generation, Kind, Switchboard},
     harness::{
-        Proxy, TempDir, config, metrics, ports,
+        DEADLINE, Proxy, TempDir, config, metrics, ports,
         process::{output, succeed},
         proxy::PROGRAM,
         wait_until,
@@ -82,6 +83,77 @@ fn who_asks_too_often_has_to_wait() {
         .collect();
     assert!(answers[0].contains(" 200 "));
     assert!(answers.iter().any(|status| status.contains(" 429 ")));
+}
+
+/// Connects from an address of the loopback network.
+fn connect_from(source: [u8; 4], lookup: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    let source = SocketAddr::from((source, 0));
+    socket.bind(&source.into()).expect("an own address");
+    socket.connect(&lookup.into()).expect("connects");
+    let stream = TcpStream::from(socket);
+    stream
+        .set_read_timeout(Some(DEADLINE))
+        .expect("an open socket");
+    stream
+}
+
+/// The status line of an answer to whoever asks from there.
+fn ask_from(source: [u8; 4], lookup: SocketAddr, path: &str) -> String {
+    let mut stream = connect_from(source, lookup);
+    let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("it is read");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer.lines().next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn silent_connections_of_one_address_or_of_many_keep_nobody_from_asking() {
+    let stage = Stage::new(10);
+    let (proxy, lookup) = started(&stage);
+    let id = stage.ready(1, "fdb0:7e57::1");
+    opens(&proxy, &id);
+    let path = format!("/api/v1/endpoints?job={id}");
+    let silent: Vec<TcpStream> = (0..600u16)
+        .map(|number| {
+            // The first half is one address, the second many.
+            let [high, low] = number.saturating_sub(300).to_be_bytes();
+            let mut stream = connect_from([127, 1, high, low], lookup);
+            // It may be ended already for one that came later.
+            let _ = stream.write_all(if number % 2 == 0 { b"GET /api" } else { b"" });
+            stream
+        })
+        .collect();
+    for last in 1..=10 {
+        let status = ask_from([127, 2, 0, last], lookup, &path);
+        assert!(status.contains(" 200 "), "{status:?}");
+        // From their address, too.
+        let status = ask_from([127, 1, 0, 0], lookup, &path);
+        assert!(status.contains(" 200 "), "{status:?}");
+    }
+    drop(silent);
+}
+
+#[test]
+fn questions_from_nine_thousand_addresses_keep_nobody_from_asking() {
+    let stage = Stage::new(10);
+    let (proxy, lookup) = started(&stage);
+    let id = stage.ready(1, "fdb0:7e57::1");
+    opens(&proxy, &id);
+    let path = format!("/api/v1/endpoints?job={id}");
+    std::thread::scope(|scope| {
+        for part in 0..4u8 {
+            scope.spawn(move || {
+                for number in 0..2250u16 {
+                    let [high, low] = number.to_be_bytes();
+                    ask_from([127, 3 + part, high, low], lookup, "/api/v1/endpoints");
+                }
+            });
+        }
+    });
+    let status = ask_from([127, 2, 0, 1], lookup, &path);
+    assert!(status.contains(" 200 "), "{status:?}");
 }
 
 #[test]

@@ -49,7 +49,7 @@ impl Scraper {
 
     /// Scrapes.
     pub fn scrape(&mut self) -> Metrics {
-        let request = "GET /metrics HTTP/1.1\r\nHost: proxy\r\n\r\n";
+        let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
         let stream = self.0.get_mut();
         stream.write_all(request.as_bytes()).expect("admin reads");
         let mut length = 0;

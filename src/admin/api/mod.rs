@@ -25,7 +25,11 @@ use tokio::time::timeout;
 
 use error::ApiError;
 
-use super::{Sources, page};
+use super::{
+    Sources,
+    answers::{self, Answers},
+    host, page,
+};
 
 /// Bytes a request's body may have.
 const BODY_BYTES: usize = 16 * 1024;
@@ -53,30 +57,32 @@ pub struct Operation {
     pub summary: &'static str,
     /// What one has to be allowed to do.
     pub access: Access,
+    /// Whether those who ask for the same at a time share an answer, which may be long or costly.
+    shared: bool,
     handler: fn() -> MethodRouter<Arc<Sources>>,
 }
 
 /// Every operation there is.
 pub const OPERATIONS: &[Operation] = &[
-    read("/", "The status page, for people", || get(page::serve)),
+    shared("/", "The status page, for people", || get(page::serve)),
     read("/livez", "Whether the process answers", || get(read::livez)),
     read("/readyz", "Whether it takes new sessions", || {
         get(read::readyz)
     }),
-    read("/metrics", "Every series, for Prometheus", || {
+    shared("/metrics", "Every series, for Prometheus", || {
         get(read::metrics)
     }),
-    read("/api/v1/status", "How the proxy does as a whole", || {
+    shared("/api/v1/status", "How the proxy does as a whole", || {
         get(read::status)
     }),
-    read("/api/v1/mappings", "Every mapping in force", || {
+    shared("/api/v1/mappings", "Every mapping in force", || {
         get(read::mappings)
     }),
-    read("/api/v1/sessions", "Live sessions", || get(read::sessions)),
-    read("/api/v1/config", "The configuration in force", || {
+    shared("/api/v1/sessions", "Live sessions", || get(read::sessions)),
+    shared("/api/v1/config", "The configuration in force", || {
         get(read::config)
     }),
-    read(
+    shared(
         "/api/v1/endpoints",
         "Where jobs of the switchboard can be reached",
         || get(read::endpoints),
@@ -129,7 +135,19 @@ const fn read(
         path,
         summary,
         access: Access::Read,
+        shared: false,
         handler,
+    }
+}
+
+const fn shared(
+    path: &'static str,
+    summary: &'static str,
+    handler: fn() -> MethodRouter<Arc<Sources>>,
+) -> Operation {
+    Operation {
+        shared: true,
+        ..read(path, summary, handler)
     }
 }
 
@@ -144,23 +162,33 @@ const fn write(
         path,
         summary,
         access: Access::Write,
+        shared: false,
         handler,
     }
 }
 
 /// The operations that `access` allows; the others answer that they are not.
 pub(super) fn router(sources: Arc<Sources>, access: Access) -> Router {
+    let answers = Arc::new(Answers::default());
     let mut router = Router::new();
     for operation in OPERATIONS {
-        let handler = match (operation.access, access) {
+        let mut handler = match (operation.access, access) {
             (Access::Write, Access::Read) => axum::routing::any(read_only),
             _ => (operation.handler)(),
         };
+        if operation.shared {
+            let answers = Arc::clone(&answers);
+            handler = handler.layer(middleware::from_fn_with_state(answers, answers::shared));
+        }
         router = router.route(operation.path, handler);
     }
-    let router = router
+    let mut router = router
         .fallback(async || ApiError::not_found("there is nothing at this path"))
-        .with_state(sources);
+        .with_state(Arc::clone(&sources));
+    // No browser can be led to the unix socket.
+    if access == Access::Read {
+        router = router.layer(middleware::from_fn_with_state(sources, host::check));
+    }
     within_time_and_guarded(router)
 }
 

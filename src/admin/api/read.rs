@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Query, State, rejection::QueryRejection},
     http::{HeaderMap, StatusCode, header},
     response::IntoResponse,
@@ -16,6 +16,7 @@ use crate::{
     admin::{
         Sources,
         metrics::{self, Format},
+        places::{Place, Stage},
     },
     config::{Document, Switchboard},
     provider::switchboard::JobId,
@@ -195,13 +196,16 @@ pub(super) struct EventQuery {
 
 pub(super) async fn events(
     State(sources): State<Arc<Sources>>,
+    Extension(place): Extension<Arc<Place>>,
     query: Result<Query<EventQuery>, QueryRejection>,
 ) -> Answer<model::Events> {
     let Query(query) = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
     let wait = Duration::from_secs(query.wait.min(LONGEST_WAIT));
     if !wait.is_zero() {
+        place.waits_for(Stage::Idle);
         // No event is an answer too.
         let _ = timeout(wait, sources.events.wait_after(query.after)).await;
+        place.waits_for(Stage::Answer);
     }
     let events = sources.events.after(query.after);
     Ok(Json(model::Events {

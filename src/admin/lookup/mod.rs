@@ -1,13 +1,12 @@
 //! The lookup listener: the endpoints of jobs for whoever knows their ids, and nothing else.
 //!
 //! It is meant to be open to everybody, so it has bounds of its own: a connection serves one short
-//! request in a short time, and no source may ask often. There is no list, and internal addresses
-//! are not told.
+//! request in a short time, a source has few of them at a time and may not ask often. There is no
+//! list, and internal addresses are not told.
 
 mod rate;
 
 use std::{
-    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -24,14 +23,19 @@ use tokio::net::TcpListener;
 use super::{
     Sources,
     api::{error::ApiError, model, view},
-    server::{self, Bounds},
+    places,
+    server::{self, Bounds, Peer},
 };
 use crate::provider::switchboard::JobId;
 use rate::Rate;
 
-/// What one connection may cost.
+/// Connections at a time.
+pub const CONNECTIONS: usize = 128;
+
+/// What connections may cost.
 const BOUNDS: Bounds = Bounds {
-    connections: 256,
+    connections: CONNECTIONS,
+    per_source: 8,
     head_bytes: 8 * 1024,
     within: Duration::from_secs(10),
     keep_alive: false,
@@ -55,8 +59,7 @@ pub async fn serve(listener: TcpListener, sources: Arc<Sources>) {
         .fallback(async || ApiError::not_found("there is nothing at this path"))
         .with_state(desk);
     let router = super::api::within_time_and_guarded(router);
-    let with_peer = |peer: SocketAddr| router.clone().layer(Extension(peer.ip()));
-    server::accept_all(listener, BOUNDS, with_peer).await;
+    server::accept_all(listener, BOUNDS, &router, |_, client| Peer::at(*client)).await;
 }
 
 #[derive(Debug, Deserialize)]
@@ -92,15 +95,15 @@ impl Question {
 
 async fn endpoints(
     State(desk): State<Desk>,
-    Extension(peer): Extension<IpAddr>,
+    Extension(peer): Extension<Peer>,
     query: Result<Query<Question>, QueryRejection>,
 ) -> Result<Json<model::Endpoints>, ApiError> {
-    let allowed = {
+    let allowed = |source| {
         // Counting cannot panic.
         let mut rate = desk.rate.lock().unwrap_or_else(PoisonError::into_inner);
-        rate.allow(peer, Instant::now())
+        rate.allow(source, Instant::now())
     };
-    if !allowed {
+    if !peer.address.map(places::source).is_none_or(allowed) {
         let busy = "too many questions, ask again in a moment";
         return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, busy));
     }

@@ -1,10 +1,10 @@
 //! How often each source may ask, in bounded memory.
 
-use std::{
-    collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
-    time::{Duration, Instant},
-};
+use std::{num::NonZeroUsize, time::Instant};
+
+use lru::LruCache;
+
+use crate::limit::SourceNet;
 
 /// Questions at once.
 const BURST: f64 = 20.0;
@@ -13,28 +13,27 @@ const BURST: f64 = 20.0;
 const PER_SECOND: f64 = 5.0;
 
 /// Sources remembered.
-const SOURCES: usize = 8192;
+const SOURCES: NonZeroUsize = NonZeroUsize::new(8192).expect("not 0");
 
 /// What each source has left.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Rate {
-    sources: HashMap<IpAddr, (f64, Instant)>,
+    sources: LruCache<SourceNet, (f64, Instant)>,
+}
+
+impl Default for Rate {
+    fn default() -> Self {
+        Self {
+            sources: LruCache::new(SOURCES),
+        }
+    }
 }
 
 impl Rate {
-    /// Whether `source` may ask now. An IPv6 source is its network of 64 bits. When there are more
-    /// sources than are remembered, new ones are turned away until some have been quiet.
-    pub fn allow(&mut self, source: IpAddr, now: Instant) -> bool {
-        let source = network(source);
-        if !self.sources.contains_key(&source) && self.sources.len() >= SOURCES {
-            let full_again = Duration::from_secs_f64(BURST / PER_SECOND);
-            self.sources
-                .retain(|_, (_, last)| now.duration_since(*last) < full_again);
-            if self.sources.len() >= SOURCES {
-                return false;
-            }
-        }
-        let (left, last) = self.sources.entry(source).or_insert((BURST, now));
+    /// Whether `source` may ask now. When there are more sources than are remembered, the one is
+    /// forgotten that has not asked for longest: a new one may always ask.
+    pub fn allow(&mut self, source: SourceNet, now: Instant) -> bool {
+        let (left, last) = self.sources.get_or_insert_mut(source, || (BURST, now));
         let earned = now.duration_since(*last).as_secs_f64() * PER_SECOND;
         *left = (*left + earned).min(BURST);
         *last = now;
@@ -46,47 +45,53 @@ impl Rate {
     }
 }
 
-fn network(source: IpAddr) -> IpAddr {
-    match source.to_canonical() {
-        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from(u128::from(ip) >> 64 << 64)),
-        ipv4 => ipv4,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::{
+        net::{IpAddr, Ipv6Addr},
+        time::Duration,
+    };
+
+    use super::{super::super::places::source, *};
+
+    fn ipv4(number: u32) -> SourceNet {
+        source(IpAddr::from(number.to_be_bytes()))
+    }
 
     #[test]
     fn a_source_that_asks_too_often_waits_and_others_do_not() {
         let mut rate = Rate::default();
         let now = Instant::now();
-        let one = IpAddr::from([192, 0, 2, 1]);
-        let allowed = (0..100).filter(|_| rate.allow(one, now)).count();
+        let allowed = (0..100).filter(|_| rate.allow(ipv4(1), now)).count();
         assert_eq!(allowed, BURST as usize);
-        assert!(rate.allow(IpAddr::from([192, 0, 2, 2]), now));
-        assert!(rate.allow(one, now + Duration::from_secs(1)));
+        assert!(rate.allow(ipv4(2), now));
+        assert!(rate.allow(ipv4(1), now + Duration::from_secs(1)));
     }
 
     #[test]
     fn a_network_of_64_bits_is_one_source() {
         let mut rate = Rate::default();
         let now = Instant::now();
-        let from = |last: u16| IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, last));
+        let from = |last: u16| {
+            source(IpAddr::from(Ipv6Addr::new(
+                0x2001, 0xdb8, 0, 1, 0, 0, 0, last,
+            )))
+        };
         let allowed = (0..100).filter(|last| rate.allow(from(*last), now)).count();
         assert_eq!(allowed, BURST as usize);
     }
 
     #[test]
-    fn memory_is_bounded_and_comes_free_again() {
+    fn more_sources_than_are_remembered_keep_nobody_from_asking() {
         let mut rate = Rate::default();
         let now = Instant::now();
-        for number in 0..u32::try_from(SOURCES).expect("few") {
-            assert!(rate.allow(IpAddr::from(number.to_be_bytes()), now));
+        let often = ipv4(u32::MAX);
+        while rate.allow(often, now) {}
+        for number in 0..9000 {
+            assert!(rate.allow(ipv4(number), now));
+            // Whoever goes on asking is not forgotten.
+            assert!(!rate.allow(often, now));
         }
-        let late = IpAddr::from([192, 0, 2, 1]);
-        assert!(!rate.allow(late, now));
-        assert_eq!(rate.sources.len(), SOURCES);
-        assert!(rate.allow(late, now + Duration::from_secs(60)));
+        assert_eq!(rate.sources.len(), SOURCES.get());
     }
 }

@@ -18,7 +18,7 @@ fn every_setting_of_the_process_can_be_set() {
     let config = config(
         "[process]\nworkers = 2\nbulk_nice = 0\nshutdown_timeout = \"off\"\n\
              splice = false\npipe_size = \"64KiB\"\npipes = 7\n\
-             [admin]\nlisten = \"[::1]:9\"\n\
+             [admin]\nlisten = \"[::1]:9\"\nhosts = [\"Proxy.example.org\", \"10.0.0.1\"]\n\
              socket = \"/run/s\"\nsocket_mode = \"0600\"\nsocket_group = \"adm\"\n\
              [log]\nformat = \"json\"\nlevel = \"trace\"\nsessions = false\n\
              session_openings = true\nsession_every = \"1h\"\nrefusals_per_second = \"off\"\n\
@@ -46,6 +46,7 @@ fn every_setting_of_the_process_can_be_set() {
     let listen = config.admin.listen.map(|addr| addr.to_string());
     assert_eq!(listen.as_deref(), Some("[::1]:9"));
     assert_eq!(config.admin.origin.to_string(), "f:10:10");
+    assert_eq!(config.admin.hosts, ["proxy.example.org", "10.0.0.1"]);
     let socket = AutoOr::Value(Some("/run/s".into()));
     assert_eq!(config.admin.socket, socket);
     assert_eq!(config.admin.socket_mode, 0o600);

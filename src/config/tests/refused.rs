@@ -313,6 +313,14 @@ fn a_path_that_no_file_can_have_is_refused() {
 }
 
 #[test]
+fn a_name_of_the_admin_address_has_no_port() {
+    for name in ["", "a:1", "[::1]", "a b", "-a", "a.", "*"] {
+        let text = problems(&format!("[admin]\nhosts = [\"{name}\"]"));
+        assert!(text.contains("a name without a port"), "{text}");
+    }
+}
+
+#[test]
 fn a_group_that_cannot_be_is_refused() {
     for group in ["", "a:b", "a b", "4294967295", "99999999999"] {
         let text = problems(&format!("[admin]\nsocket_group = \"{group}\""));
