@@ -95,6 +95,8 @@ impl fmt::Display for HostPort {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -139,6 +141,22 @@ mod tests {
             ("[::1]:", HostPortError::Port),
         ] {
             assert_eq!(HostPort::parse(text), Err(part), "{text:?}");
+        }
+    }
+
+    proptest! {
+        /// Nobody behind this has another opinion.
+        #[test]
+        fn what_is_read_here_is_read_everywhere(
+            text in "(\\[[0-9a-f:.%]{0,12}\\]?|[-a-z0-9_.%@]{0,12})(:[0-9]{0,6})?"
+        ) {
+            if let Ok(read) = HostPort::parse(&text) {
+                prop_assert_eq!(HostPort::parse(&read.to_string()), Ok(read.clone()));
+                let authority: http::uri::Authority = text.parse().expect("a URL's");
+                prop_assert_eq!(authority.port_u16(), read.port());
+                let host = authority.host().trim_matches(['[', ']']);
+                prop_assert!(ServerName::try_from(host).is_ok());
+            }
         }
     }
 

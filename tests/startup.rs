@@ -125,7 +125,7 @@ fn lacking(lack: Lack) -> Setup<'static> {
 /// What a port of every address is without IPv6 in the kernel.
 #[test]
 fn without_ipv6_in_the_kernel_a_port_is_listened_on_with_ipv4_alone() {
-    let target = Target::bind();
+    let target = Target::bind_to(([127, 0, 0, 1], 0).into());
     let port = ports::free();
     let text = config([mapping("m", port, target.addr(), "")]);
     let proxy = Proxy::start_with(&lacking(Lack::Ipv6), &text);

@@ -263,3 +263,78 @@ pub(super) fn adjust(socket: &OwnedFd, policy: &Policy) -> Result<(), Errno> {
 fn backlog(policy: &Policy) -> i32 {
     i32::try_from(policy.backlog).unwrap_or(i32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{net::IpAddr, path::Path};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config;
+
+    /// Addresses of every kind there is, most of them special.
+    fn addresses() -> impl Strategy<Value = IpAddr> {
+        let v4 = prop_oneof![
+            any::<u32>(),
+            (
+                any::<u32>(),
+                prop::sample::select(&[0_u32, 127, 169, 224, 240, 255][..])
+            )
+                .prop_map(|(bits, first)| bits >> 8 | first << 24),
+            Just(u32::MAX),
+        ];
+        let v6 = prop_oneof![
+            any::<u128>(),
+            (
+                any::<u128>(),
+                prop::sample::select(&[0xfe80_u128, 0xfebf, 0xfec0, 0xff02, 0xfd00][..])
+            )
+                .prop_map(|(bits, first)| bits >> 16 | first << 112),
+            any::<u32>().prop_map(u128::from),
+            any::<u32>().prop_map(|v4| 0xffff << 32 | u128::from(v4)),
+        ];
+        prop_oneof![
+            v4.prop_map(|bits| IpAddr::from(bits.to_be_bytes())),
+            v6.prop_map(|bits| IpAddr::from(bits.to_be_bytes())),
+        ]
+    }
+
+    fn policy(ip: IpAddr) -> Option<Policy> {
+        let target = if ip.is_ipv4() {
+            "127.0.0.1:9"
+        } else {
+            "[::1]:9"
+        };
+        let text = format!(
+            "version = 1\n[[mapping]]\nname = \"m\"\nlisten = 1\ntarget = \"{target}\"\nbind = \"{ip}\""
+        );
+        let config = config::parse(&text, Path::new("f")).ok()?;
+        Some((*config.mappings[0].policy).clone())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+
+        /// Whether this machine has them is another question, which freebind does not ask.
+        #[test]
+        fn addresses_that_a_configuration_may_have_can_be_bound(ip in addresses()) {
+            let bound = |socket: OwnedFd, to: SocketAddr| {
+                socket::set_freebind(&socket, &to).expect("an option of every socket");
+                bind_to(&socket, &to)
+            };
+            let written = SocketAddr::new(ip, 1 << 15).to_string();
+            if let Ok(addr) = config::own_listen(&written) {
+                let (socket, to) = socket_for(&addr).expect("both families");
+                let done = bound(socket, to);
+                prop_assert!(matches!(done, Ok(()) | Err(Errno::ADDRINUSE)), "listen {ip}: {done:?}");
+            }
+            if let Some(source) = policy(ip).and_then(|policy| policy.bind) {
+                let to = SocketAddr::new(source, 0);
+                let socket = socket::open(&to).expect("both families");
+                let done = bound(socket, to);
+                prop_assert!(done.is_ok(), "bind {ip}: {done:?}");
+            }
+        }
+    }
+}
