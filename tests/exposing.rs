@@ -13,6 +13,10 @@ mod peers;
 #[path = "exposing/stage.rs"]
 mod stage;
 
+#[path = "exposing/account.rs"]
+mod account;
+#[path = "exposing/boards.rs"]
+mod boards;
 #[path = "exposing/doctor.rs"]
 mod doctor;
 #[path = "exposing/file.rs"]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Sources;
 use crate::{
     config::AutoOr,
-    provider::switchboard::{Contact, expose::Reason},
+    provider::switchboard::{Contact, expose::Reason, read::Rights},
     telemetry::{HISTORY_STEP, Totals, Usage},
     units::{self, duration_ms},
 };
@@ -138,6 +138,24 @@ fn switchboard(sources: &Sources, add: &mut impl FnMut(Severity, String)) {
             format!("Some answers of the switchboard are of no use ({why}): {known}."),
         ),
         Contact::Starting | Contact::Following => {}
+    }
+    let held = board.stats.held();
+    if held > 0 {
+        add(
+            Severity::Error,
+            format!(
+                "Jobs missing from the listing, too many at once to be believed: {held}. They stay \
+                 open until another listing says the same. Is the database as it should be?"
+            ),
+        );
+    }
+    if board.stats.rights() == Rights::Some {
+        add(
+            Severity::Note,
+            "The account of the switchboard's token may not read all jobs: only those it may read \
+             are exposed, and what it may no longer read stays open until it ends."
+                .to_owned(),
+        );
     }
     if let Some(why) = &exposure.not_kept {
         add(

@@ -2,7 +2,7 @@
 //!
 //! Names are those of the file and in its order; whatever is off is called `off`.
 
-use std::{fmt, num::NonZeroU32, time::Duration};
+use std::{collections::BTreeMap, fmt, num::NonZeroU32, time::Duration};
 
 use serde::{Serialize, Serializer};
 
@@ -38,6 +38,8 @@ pub enum Setting {
     Table(Settings),
     /// Any number of such tables.
     Tables(Vec<Settings>),
+    /// Values by names that the user chose.
+    Named(BTreeMap<String, String>),
 }
 
 impl Settings {
@@ -77,6 +79,14 @@ impl fmt::Display for Setting {
             Self::Text(text) => f.write_str(text),
             Self::List(items) => write!(f, "[{}]", items.join(", ")),
             Self::Table(settings) => write!(f, "{{ {settings} }}"),
+            Self::Named(values) if values.is_empty() => f.write_str("{}"),
+            Self::Named(values) => {
+                let values = values
+                    .iter()
+                    .map(|(name, value)| format!("{name:?} = {value}"));
+                let values: Vec<_> = values.collect();
+                write!(f, "{{ {} }}", values.join(", "))
+            }
             Self::Tables(tables) => {
                 let tables: Vec<_> = tables.iter().map(|one| format!("{{ {one} }}")).collect();
                 write!(f, "[{}]", tables.join(", "))
@@ -234,6 +244,14 @@ fn switchboard(own: &Switchboard) -> Settings {
         (
             "targets",
             Setting::Table(Settings(vec![("allow", list(&own.allow))])),
+        ),
+        (
+            "addresses",
+            Setting::Named(
+                (own.addresses.iter())
+                    .map(|(host, address)| (host.clone(), address.to_string()))
+                    .collect(),
+            ),
         ),
         ("cooldown", duration_or_off(own.cooldown)),
         ("max_per_job", Setting::Number(own.max_per_job.into())),

@@ -144,6 +144,26 @@ impl<'a> Section<'a> {
         self.entry(key)?.list(read)
     }
 
+    /// Everything that stands in the table, for one whose keys are the user's own.
+    pub fn entries(self) -> impl Iterator<Item = (&'a str, Entry<'a>)> {
+        let Self {
+            report,
+            path,
+            table,
+            ..
+        } = self;
+        table.iter().map(move |(key, value)| {
+            let name: &str = key.get_ref().as_ref();
+            let entry = Entry {
+                report,
+                path: path.key(name),
+                span: value.span(),
+                value: value.get_ref(),
+            };
+            (name, entry)
+        })
+    }
+
     /// Every key that nobody asked for is a problem.
     pub fn finish(self) {
         for (key, _) in self.table {

@@ -108,6 +108,42 @@ mod switchboard {
     }
 
     #[test]
+    fn a_time_for_a_host_to_be_gone_that_no_two_readings_can_tell_is_refused() {
+        let text = refused(&format!("{LEAST}host_gone = \"5s\"\n{RULE}"));
+        assert!(text.contains("switchboard.host_gone"), "{text}");
+        assert!(text.contains("at least \"15s\""), "{text}");
+        for keys in [
+            "host_gone = \"15s\"\n",
+            "host_gone = \"5s\"\npoll = \"1s\"\n",
+        ] {
+            config(&format!("{LEAST}{keys}{RULE}"));
+        }
+    }
+
+    #[test]
+    fn the_address_of_a_board_must_be_one_that_jobs_may_have() {
+        let table = |line: &str| format!("{LEAST}{RULE}[switchboard.addresses]\n{line}\n");
+        let own = config(&table("\"board 14\" = \"fd00::14\"")).switchboard;
+        let own = own.expect("it is there");
+        assert_eq!(
+            own.addresses["board 14"],
+            "fd00::14".parse::<std::net::IpAddr>().expect("one")
+        );
+        for (line, words) in [
+            (
+                "b = \"2001:db8::1\"",
+                "2001:db8::1 is in no prefix of switchboard.targets.allow",
+            ),
+            ("b = \"board\"", "the IP address of the jobs on this host"),
+            ("b = 14", "switchboard.addresses.b"),
+            ("\"\" = \"fd00::1\"", "name or id"),
+        ] {
+            let text = refused(&table(line));
+            assert!(text.contains(words), "{text}");
+        }
+    }
+
+    #[test]
     fn every_setting_can_be_set() {
         let keys = "ca_file = \"/ca\"\nstates = [\"ready\", \"terminating\"]\ncooldown = \"off\"\n\
             max_per_job = 2\nmax_total = 50\nhost_gone = \"5m\"\nrefresh = \"30s\"\npoll = \"1s\"\n\

@@ -28,6 +28,7 @@ fn follow_settings(switchboard: &Switchboard) -> FollowSettings {
     FollowSettings {
         refresh: switchboard.refresh,
         poll: switchboard.poll,
+        needs_hosts: switchboard.host_gone.is_some() || !switchboard.addresses.is_empty(),
         ..FollowSettings::default()
     }
 }

@@ -139,7 +139,8 @@ impl Jobs {
     }
 
     fn start(&mut self, wanted: Arc<Switchboard>, exposing: Exposing, sources: &Arc<Sources>) {
-        let (knowledge, known) = watch::channel(Arc::default());
+        let remembered = Knowledge::remembering(exposing.remembered());
+        let (knowledge, known) = watch::channel(Arc::new(remembered));
         let following =
             following::spawn(&wanted, knowledge.clone(), Arc::clone(&sources.switchboard));
         let (settings, set) = watch::channel(wanted);

@@ -29,6 +29,11 @@ fn a_switchboard_that_answers_and_a_token_that_lasts_are_good() {
     assert_eq!(finding(&stage, "switchboard").0, "good");
     assert_eq!(finding(&stage, "switchboard token").0, "good");
     assert_eq!(finding(&stage, "switchboard.state_dir").0, "note");
+    assert_eq!(finding(&stage, "switchboard account").0, "good");
+    stage.board.set_admin(false);
+    let (grade, words) = finding(&stage, "switchboard account");
+    assert_eq!(grade, "poor");
+    assert!(words.contains("may not read all jobs"), "{words}");
     stage.board.token_expires("2000-01-01T00:00:00Z");
     assert_eq!(finding(&stage, "switchboard token").0, "bad");
 }

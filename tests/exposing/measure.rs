@@ -187,6 +187,56 @@ fn from_a_change_to_an_open_port() {
     }
 }
 
+#[test]
+#[ignore = "a measurement"]
+fn a_thousand_jobs_on_a_few_more_hosts_idle_over_http1() {
+    let stage = Stage::with(Switchboard::start(), 4000);
+    for host in 0..JOBS + 4 {
+        stage.board.add_host(host);
+    }
+    for number in 0..JOBS {
+        stage.ready_on(host(number), number, &format!("fdb0:7e57::1:{number:x}"));
+    }
+    let section = stage
+        .section("")
+        .replace("poll = \"200ms\"", "poll = \"5s\"")
+        .replace("refresh = \"1s\"", "refresh = \"10m\"");
+    let proxy = Proxy::start(&super::harness::config([section]));
+    wait_until("all jobs to be open", || {
+        status(&proxy)["endpoints"] == JOBS
+    });
+    thread::sleep(Duration::from_secs(20));
+    let asked = requests(&proxy);
+    const IDLE: Duration = Duration::from_secs(30);
+    cpu_over(&proxy, "idle", || thread::sleep(IDLE));
+    for ((what, before), (_, after)) in asked.into_iter().zip(requests(&proxy)) {
+        let rate = (after - before) as f64 / IDLE.as_secs_f64();
+        println!("requests, {what}: {rate:.2} a second");
+    }
+    let known = (0..20).map(|number| {
+        let at = Instant::now();
+        let id = stage.ready_on(
+            JOBS + number % 4,
+            JOBS + number,
+            &format!("fdb0:7e57::2:{number:x}"),
+        );
+        let took = until_open(&proxy, &id, at);
+        stage.finalize(&id);
+        took
+    });
+    report("new job on a free host -> port open", known.collect());
+    let known = (0..20).map(|number| {
+        let old = super::board::job_id(number);
+        let at = Instant::now();
+        stage.finalize(&old);
+        wait_until("its end", || {
+            super::stage::endpoints(&proxy, &old).is_empty()
+        });
+        at.elapsed()
+    });
+    report("job that ended -> port closed", known.collect());
+}
+
 fn until_open(proxy: &Proxy, id: &str, since: Instant) -> Duration {
     loop {
         let found = super::stage::endpoints(proxy, id);

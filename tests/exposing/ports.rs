@@ -123,7 +123,7 @@ fn a_rule_with_a_condition_counts_for_those_who_announce_it() {
 #[test]
 fn a_host_that_is_gone_for_too_long_takes_its_jobs_along_and_back() {
     let stage = Stage::new(10);
-    let proxy = stage.proxy("host_gone = \"200ms\"");
+    let proxy = stage.proxy("host_gone = \"600ms\"");
     let id = stage.ready(1, "fdb0:7e57::1");
     let port = opens(&proxy, &id);
     stage.board.set_live(1, false);

@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use super::{
+    board::{Fault, Route},
     harness::{Proxy, process::listening_inodes, wait_until},
     stage::{Stage, closes, endpoints, opens, status},
 };
@@ -66,6 +67,39 @@ fn a_restart_opens_nothing_for_a_job_that_has_ended_meanwhile() {
         [format!("{next}/ssh")],
         "the old one was never open"
     );
+}
+
+#[test]
+fn a_port_of_a_job_that_ended_meanwhile_stays_closed_however_long_the_listing_takes() {
+    let stage = Stage::new(10);
+    let proxy = stage.proxy("");
+    let ended = stage.ready(1, "fdb0:7e57::1");
+    let lives = stage.ready(2, "fdb0:7e57::2");
+    let port = opens(&proxy, &lives);
+    opens(&proxy, &ended);
+    killed(proxy);
+    stage.finalize(&ended);
+    // Its row is the last of all, and the first walk takes longer than any start waits.
+    stage.board.change_quietly(&ended, |job| {
+        job["queued_at"] = json!("2025-01-01T00:00:00Z");
+    });
+    stage.board.set_history(20_000);
+    let slow = Fault::Slow(Duration::from_millis(100));
+    stage.board.misbehave(Route::Listing, slow);
+    let proxy = stage.proxy("");
+    assert_eq!(opens(&proxy, &lives), port);
+    let new = stage.ready(3, "fdb0:7e57::1");
+    opens(&proxy, &new);
+    assert!(
+        status(&proxy)["complete"].is_null(),
+        "the first walk is still under way"
+    );
+    wait_until("a complete listing", || {
+        !status(&proxy)["complete"].is_null()
+    });
+    let opened = proxy.said(|line| line.message() == "job exposed");
+    let owners: Vec<_> = opened.iter().map(|line| line.text("owner")).collect();
+    assert_eq!(owners, [format!("{lives}/ssh"), format!("{new}/ssh")]);
 }
 
 #[test]

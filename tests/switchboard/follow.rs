@@ -170,6 +170,116 @@ fn a_long_history_costs_one_page_a_look() {
 }
 
 #[test]
+fn a_long_history_is_read_once_and_new_jobs_are_found_meanwhile() {
+    const HISTORY: u32 = 20_000;
+    let board = Switchboard::start();
+    board.set_history(HISTORY);
+    let running = board.add_job_quietly(1, "ready");
+    let how = FollowSettings {
+        refresh: Duration::from_millis(300),
+        poll: Duration::from_millis(100),
+        ..BY_WATCHES
+    };
+    // As over a network: the first walk takes far longer than a look.
+    board.misbehave(Route::Listing, Fault::Slow(Duration::from_millis(10)));
+    let follower = Follower::start(&board, how);
+    follower.wait_for_job(&running);
+    let new = board.add_job_quietly(2, "ready");
+    follower.wait_for_job(&new);
+    assert_eq!(
+        follower.knowledge().complete,
+        None,
+        "the first walk is still under way"
+    );
+    follower.wait_for_complete();
+    let (walks, polls) = (follower.stats.walks(), follower.stats.polls());
+    let asked = board.requests(&Route::Listing);
+    assert!(asked >= 100);
+    wait_until("more walks", || follower.stats.walks() >= walks + 5);
+    let asked = board.requests(&Route::Listing) - asked;
+    let polls = usize::try_from(follower.stats.polls() - polls).expect("few");
+    assert!(
+        asked <= polls + 20,
+        "{asked} requests, {polls} of them looks"
+    );
+    // What changes is found as ever.
+    board.put(&running, "finalized");
+    follower.wait_for_end(&running);
+    let late = board.add_job_quietly(3, "queued");
+    follower.wait_for_job(&late);
+    assert!(follower.knows(&new));
+}
+
+#[test]
+fn a_walk_that_breaks_off_goes_on_where_it_was() {
+    let board = Switchboard::start();
+    board.set_history(10_000);
+    board.misbehave(Route::Listing, Fault::Slow(Duration::from_millis(10)));
+    let follower = Follower::start(&board, BY_ASKING);
+    wait_until("a part of the listing", || {
+        board.requests(&Route::Listing) >= 20
+    });
+    board.misbehave(Route::Listing, Fault::Status(500));
+    wait_until("the break", || {
+        follower.stats.failed(Request::Jobs, FailureKind::Server) >= 1
+    });
+    let (asked, failed) = (
+        board.requests(&Route::Listing),
+        follower.stats.failed(Request::Jobs, FailureKind::Server),
+    );
+    let failed = usize::try_from(failed).expect("few");
+    board.behave();
+    follower.wait_for_complete();
+    let polls = usize::try_from(follower.stats.polls()).expect("few");
+    let rest = board.requests(&Route::Listing) - asked;
+    assert!(
+        rest < 50 + polls,
+        "{rest} pages after {asked}, {failed} of them failed"
+    );
+}
+
+#[test]
+fn an_account_that_gets_its_rights_back_finds_old_jobs_below_a_long_history() {
+    let board = Switchboard::start();
+    let old = board.add_job_quietly(1, "ready");
+    for number in 2..1500 {
+        let id = board.add_job_quietly(number, "finalized");
+        board.grant(&id);
+    }
+    board.set_admin(false);
+    let follower = Follower::start(&board, BY_ASKING);
+    follower.wait_for_complete();
+    wait_until("more walks", || follower.stats.walks() >= 3);
+    assert!(!follower.knows(&old));
+    board.set_admin(true);
+    follower.wait_for_job(&old);
+}
+
+#[test]
+fn hosts_that_the_account_may_not_read_are_no_trouble_unless_they_are_needed() {
+    for needs_hosts in [false, true] {
+        let board = Switchboard::start();
+        board.add_host(1);
+        board.misbehave(Route::Hosts, Fault::Status(403));
+        let id = board.add_job(1, 1, "ready");
+        let how = FollowSettings {
+            needs_hosts,
+            ..BY_ASKING
+        };
+        let follower = Follower::start(&board, how);
+        follower.wait_for_job(&id);
+        wait_until("the hosts to be asked for twice", || {
+            follower
+                .stats
+                .failed(Request::Hosts, FailureKind::Forbidden)
+                >= 2
+        });
+        let open = follower.stats.episodes_open(FailureKind::Forbidden);
+        assert_eq!(open, u64::from(needs_hosts));
+    }
+}
+
+#[test]
 fn jobs_that_came_by_the_hundred_between_two_looks_are_all_found() {
     let board = Switchboard::start();
     board.add_job_quietly(1, "ready");
@@ -263,7 +373,6 @@ fn what_was_known_before_a_start_stays_through_an_outage() {
     board.stop();
     board.change_quietly(&ends, |job| job["state"] = json!("finalized"));
     let follower = Follower::knowing(&board, BY_ASKING, PATIENCE, before);
-    use tml_proxy::provider::switchboard::{client::FailureKind, stats::Request};
     wait_until("some tries", || {
         follower.stats.failed(Request::Jobs, FailureKind::Connect) >= 2
             && follower.stats.failed(Request::Job, FailureKind::Connect) >= 2

@@ -31,6 +31,7 @@ pub const BY_WATCHES: FollowSettings = FollowSettings {
     poll: NEVER,
     max_watches: 64,
     concurrency: 8,
+    needs_hosts: false,
 };
 
 /// How hard a test follows that wants everything looked at again and again.
@@ -39,6 +40,7 @@ pub const BY_ASKING: FollowSettings = FollowSettings {
     poll: Duration::from_millis(50),
     max_watches: 64,
     concurrency: 8,
+    needs_hosts: false,
 };
 
 /// The patience of a test.

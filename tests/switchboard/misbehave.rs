@@ -1,7 +1,11 @@
 //! A switchboard that misbehaves takes nothing away.
 
+use std::time::Duration;
+
 use serde_json::json;
-use tml_proxy::provider::switchboard::{JobState, client::FailureKind, stats::Request};
+use tml_proxy::provider::switchboard::{
+    JobState, client::FailureKind, follow::FollowSettings, read::Rights, stats::Request,
+};
 
 use crate::{
     board::{Fault, Generation, Kind, Route, Switchboard},
@@ -177,6 +181,43 @@ fn a_job_listed_but_forbidden_is_not_known() {
 
 #[test]
 fn an_account_that_lost_its_rights_takes_no_job_away() {
+    for generation in [Generation::Third, Generation::Fourth] {
+        let board = Switchboard::of(Kind {
+            generation,
+            ..Kind::default()
+        });
+        // A job of its own that has ended, which it may list whatever other rights it has.
+        let own = board.add_job_quietly(1, "finalized");
+        board.grant(&own);
+        let ids = [2, 3, 4].map(|number| board.add_job_quietly(number, "ready"));
+        let follower = Follower::start(&board, BY_ASKING);
+        for id in &ids {
+            follower.wait_for_job(id);
+        }
+        wait_until("its rights to be known", || {
+            follower.stats.rights() == Rights::All
+        });
+        board.set_admin(false);
+        wait_until("their loss to be noticed", || {
+            follower.stats.rights() == Rights::Some
+        });
+        let walks = follower.stats.walks();
+        wait_until("more complete listings", || {
+            follower.stats.walks() >= walks + 5
+        });
+        assert!(ids.iter().all(|id| follower.knows(id)));
+        // One of them ends meanwhile, and another comes.
+        board.put(&ids[0], "finalized");
+        let new = board.add_job_quietly(5, "ready");
+        board.set_admin(true);
+        follower.wait_for_end(&ids[0]);
+        follower.wait_for_job(&new);
+        assert!(follower.knows(&ids[1]) && follower.knows(&ids[2]));
+    }
+}
+
+#[test]
+fn an_account_that_is_refused_every_job_and_lists_none_takes_none_away() {
     let board = Switchboard::of(Kind {
         generation: Generation::Fourth,
         ..Kind::default()
@@ -191,6 +232,66 @@ fn an_account_that_lost_its_rights_takes_no_job_away() {
         follower.stats.walks() >= walks + 5
     });
     assert!(follower.knows(&id));
+}
+
+#[test]
+fn many_jobs_that_disappear_at_once_are_kept_until_a_second_listing_says_so() {
+    let board = Switchboard::start();
+    let ids: Vec<_> = (1..=9)
+        .map(|number| board.add_job_quietly(number, "ready"))
+        .collect();
+    let how = FollowSettings {
+        refresh: Duration::from_secs(1),
+        ..BY_ASKING
+    };
+    let follower = Follower::start(&board, how);
+    for id in &ids {
+        follower.wait_for_job(id);
+    }
+    let (gone, stays) = ids.split_at(6);
+    gone.iter().for_each(|id| board.forget(id));
+    wait_until("the alarm", || follower.stats.held() == 6);
+    assert!(ids.iter().all(|id| follower.knows(id)));
+    for id in gone {
+        follower.wait_for_end(id);
+    }
+    wait_until("the end of the alarm", || follower.stats.held() == 0);
+    assert!(stays.iter().all(|id| follower.knows(id)));
+}
+
+#[test]
+fn many_jobs_that_disappear_and_come_back_were_never_gone() {
+    let board = Switchboard::start();
+    let ids: Vec<_> = (1..=9)
+        .map(|number| board.add_job_quietly(number, "ready"))
+        .collect();
+    let how = FollowSettings {
+        refresh: Duration::from_secs(1),
+        ..BY_ASKING
+    };
+    let follower = Follower::start(&board, how);
+    for id in &ids {
+        follower.wait_for_job(id);
+    }
+    board.misbehave(Route::Detail, Fault::Status(404));
+    board.misbehave(Route::Listing, Fault::Nothing);
+    wait_until("the alarm", || follower.stats.held() == 9);
+    board.behave();
+    wait_until("the end of the alarm", || follower.stats.held() == 0);
+    assert!(ids.iter().all(|id| follower.knows(id)));
+}
+
+#[test]
+fn a_job_that_was_taken_for_gone_and_is_listed_again_is_known_again() {
+    let board = Switchboard::start();
+    let id = board.add_job_quietly(1, "ready");
+    let body = board.job(&id);
+    let follower = Follower::start(&board, BY_ASKING);
+    follower.wait_for_job(&id);
+    board.forget(&id);
+    follower.wait_for_end(&id);
+    board.add_captured(body.to_string().as_bytes());
+    follower.wait_for_job(&id);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use serde_json::json;
 use tml_proxy::provider::switchboard::{Knowledge, follow::FollowSettings, watch::Purpose};
 
 use crate::{
-    board::{Kind, Switchboard, job_id},
+    board::{Kind, Route, Switchboard, job_id},
     follower::{BY_WATCHES, Follower, NEVER, PATIENCE},
     harness::wait_until,
 };
@@ -90,6 +90,7 @@ fn jobs_without_a_place_for_a_watch_are_asked_about() {
         refresh: NEVER,
         max_watches: 20,
         concurrency: 8,
+        needs_hosts: false,
     };
     let follower = Follower::knowing(&board, how, PATIENT, Knowledge::default());
     wait_until("every place to be taken", || {
@@ -112,6 +113,57 @@ fn jobs_without_a_place_for_a_watch_are_asked_about() {
             changed.count() >= 80
         },
     );
+}
+
+#[test]
+fn with_more_jobs_and_hosts_than_watches_nothing_is_opened_and_little_read_again_and_again() {
+    const JOBS: u32 = 150;
+    const WATCHES: usize = 32;
+    let board = Switchboard::start();
+    for host in 0..JOBS + 4 {
+        board.add_host(host);
+    }
+    for job in 0..JOBS {
+        let id = board.add_job(job, job, "ready");
+        board.change_quietly(&id, |job| job["job_ip_address"] = json!("fd00::1"));
+    }
+    let how = FollowSettings {
+        poll: Duration::from_millis(500),
+        max_watches: WATCHES,
+        ..BY_WATCHES
+    };
+    let follower = Follower::knowing(&board, how, PATIENT, Knowledge::default());
+    let stats = &follower.stats;
+    let watches = |purpose| stats.watches_open(purpose);
+    wait_until("every job", || {
+        follower.knowledge().jobs.len() == JOBS as usize
+    });
+    // Hosts that could get a job, and of the jobs as many as there is room for.
+    wait_until("the watches to settle", || {
+        watches(Purpose::Host) == 4 && watches(Purpose::Job) == WATCHES as u64 - 4
+    });
+    let asked = |route: &[Route]| -> usize { route.iter().map(|at| board.requests(at)).sum() };
+    let opened = || asked(&[Route::JobWatch, Route::HostWatch]);
+    let (watched, read, polls) = (opened(), asked(&[Route::Detail]), stats.polls());
+    wait_until("many looks", || stats.polls() >= polls + 20);
+    assert!(
+        opened() - watched <= 2,
+        "{} watches opened",
+        opened() - watched
+    );
+    let read = asked(&[Route::Detail]) - read;
+    assert!(read <= 8 * 20, "{read} jobs read in at most 10 s");
+    // A job comes to a free host: its watch says so, whoever looks how seldom.
+    let new = board.add_job(1000, JOBS, "assigned");
+    follower.wait_for_job(&new);
+    wait_until("the watch of a job that starts", || {
+        board.watches(&new) == 1
+    });
+    // A job without a watch ends.
+    let unwatched = (0..JOBS).map(job_id).find(|id| board.watches(id) == 0);
+    let unwatched = unwatched.expect("more jobs than watches");
+    board.put(&unwatched, "finalized");
+    follower.wait_for_end(&unwatched);
 }
 
 #[test]

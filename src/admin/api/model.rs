@@ -230,6 +230,11 @@ documents! {
         endpoints: u64,
         /// Endpoints from before the start that nobody has confirmed since.
         unconfirmed: u64,
+        /// Which jobs the account of the token may read: `all`, `some`, or `unknown`.
+        rights: String,
+        /// Jobs that are missing from a listing, too many at once to be believed before another says
+        /// the same.
+        held_back: u64,
         /// What is not exposed, by reason.
         not_exposed: BTreeMap<String, u64>,
         /// The ports there are to allocate.

@@ -176,6 +176,8 @@ pub(in crate::admin) fn switchboard(sources: &Sources) -> Option<model::Switchbo
         jobs: exposure.jobs as u64,
         endpoints: exposure.open() as u64,
         unconfirmed: exposure.unconfirmed as u64,
+        rights: stats.rights().word().to_owned(),
+        held_back: stats.held(),
         not_exposed: not_exposed.collect(),
         ports: model::Ports {
             used: ports.used as u64,

@@ -132,6 +132,10 @@ series! {
         "Time since anything was last heard of the switchboard; appears with the first time";
     SWITCHBOARD_AGE = Gauge "tml_proxy_switchboard_knowledge_age_seconds" []
         "Time since all jobs were last heard of; appears with the first time";
+    SWITCHBOARD_RIGHTS = Gauge "tml_proxy_switchboard_rights" ["jobs"]
+        "1 for the jobs that the account of the token may read: all, some or unknown";
+    SWITCHBOARD_HELD_BACK = Gauge "tml_proxy_switchboard_jobs_held_back" []
+        "Jobs missing from a listing, too many at once to be believed before another says the same";
     SWITCHBOARD_REQUESTS = Counter "tml_proxy_switchboard_requests_total" ["request", "result"]
         "Requests to the switchboard, by what was asked for and what came of it";
     SWITCHBOARD_FAILING = Gauge "tml_proxy_switchboard_failing" ["result"]

@@ -8,6 +8,7 @@ use super::{
 use crate::provider::switchboard::{
     client::FailureKind,
     expose::{Closing, Reason},
+    read::Rights,
     stats::{Request, WatchEnd},
     watch::Purpose,
 };
@@ -84,6 +85,12 @@ fn following(page: &mut Exposition, sources: &Sources) {
         page.family(&series::SWITCHBOARD_AGE)
             .sample(&[], age.as_secs_f64());
     }
+    let mut family = page.family(&series::SWITCHBOARD_RIGHTS);
+    for rights in Rights::ALL {
+        family.sample(&[rights.word()], stats.rights() == rights);
+    }
+    page.family(&series::SWITCHBOARD_HELD_BACK)
+        .sample(&[], stats.held());
     let mut family = page.family(&series::SWITCHBOARD_REQUESTS);
     for request in Request::ALL {
         family.sample(&[request.word(), "success"], stats.succeeded(request));

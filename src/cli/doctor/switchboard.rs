@@ -9,7 +9,10 @@ use std::{
 use super::{PATIENCE, report::Finding};
 use crate::{
     config::Switchboard,
-    provider::switchboard::client::{Client, Failure, Fault, Patience},
+    provider::switchboard::{
+        client::{Client, Failure, Fault, Patience},
+        read::Rights,
+    },
     units::duration_ms,
 };
 
@@ -57,7 +60,29 @@ async fn ask(client: &Client, switchboard: &Switchboard) -> Vec<Finding> {
             return vec![Finding::bad(check, format!("{url}: {failure}"), advice)];
         }
     };
-    vec![listing, expiry(client.token_expiry().await)]
+    vec![
+        listing,
+        rights(client.rights().await),
+        expiry(client.token_expiry().await),
+    ]
+}
+
+fn rights(found: Result<Rights, Failure>) -> Finding {
+    let check = "switchboard account";
+    match found {
+        Ok(Rights::All) => Finding::good(check, "it may read all jobs"),
+        Ok(Rights::Some) => Finding::poor(
+            check,
+            "it may not read all jobs: jobs of others are not exposed, unless it was allowed each",
+            "make the token's user a member of the group \"admins\" of the switchboard",
+        ),
+        Ok(Rights::Unknown) => Finding::note(check, "the switchboard does not say what it may", ""),
+        Err(failure) => Finding::note(
+            check,
+            format!("what it may read is not to be had: {failure}"),
+            "",
+        ),
+    }
 }
 
 fn expiry(found: Result<Option<SystemTime>, Failure>) -> Finding {

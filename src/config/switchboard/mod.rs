@@ -9,7 +9,7 @@ mod ports;
 mod read;
 mod rule;
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 
@@ -48,6 +48,8 @@ pub struct Switchboard {
     pub public_host: PublicHost,
     /// Prefixes of which one must contain a job's address.
     pub allow: Vec<IpNet>,
+    /// Where the jobs on a host are, by its name or id, if they do not say so themselves.
+    pub addresses: BTreeMap<String, IpAddr>,
     /// How long a port is given to nobody else after its job.
     pub cooldown: Duration,
     /// Ports a job may have.

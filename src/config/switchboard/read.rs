@@ -1,6 +1,9 @@
 //! [switchboard] as a file has it.
 
-use std::{ops::RangeInclusive, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, net::IpAddr, ops::RangeInclusive, path::PathBuf, sync::Arc,
+    time::Duration,
+};
 
 use toml::de::DeValue;
 
@@ -42,6 +45,9 @@ const RULE_NAME: &str = "1 to 32 lower-case letters, digits and hyphens";
 const ALLOW: &str = "{ allow = [\"fd00::/8\"] } with the prefixes that jobs' addresses are in";
 const ANNOTATION: &str = "the key of an annotation: 1 to 128 characters of ASCII without spaces, such \
                           as \"proxy-endpoint\"";
+const HOST_ADDRESS: &str = "the IP address of the jobs on this host, such as \"fd00::14\"";
+const HOST_KEY: &str = "a host's name or id of 1 to 256 characters as the key";
+const HOST_NAME_AT_MOST: usize = 256;
 const SERVICE: &str = "1 to 64 characters";
 
 /// The section; none if it lacks what makes one.
@@ -70,6 +76,9 @@ pub(in crate::config) fn read(mut section: Section<'_>, defaults: &Policy) -> Op
         }
         Some(states)
     });
+    let addresses = section
+        .entry("addresses")
+        .and_then(|entry| addresses(entry, &allow));
     let mut cooldown = Duration::from_secs(600);
     section.set("cooldown", &mut cooldown, |value| {
         or_off(duration(ANY_DURATION))(value).map(Option::unwrap_or_default)
@@ -84,6 +93,19 @@ pub(in crate::config) fn read(mut section: Section<'_>, defaults: &Policy) -> Op
     section.set("refresh", &mut refresh, duration(PERIOD));
     let mut poll = FollowSettings::POLL;
     section.set("poll", &mut poll, duration(PERIOD));
+    let interval = FollowSettings::host_interval_of(poll);
+    if host_gone.is_some_and(|allowed| allowed < interval)
+        && let Some(entry) = section.entry("host_gone")
+    {
+        let (poll, least) = (
+            humantime::format_duration(poll),
+            humantime::format_duration(interval),
+        );
+        entry.contradicts(format!(
+            "hosts are looked at every {least}, three times poll ({poll}): allowed is \"keep\" or at \
+             least \"{least}\""
+        ));
+    }
     let mut state_dir = PathBuf::from("/var/lib/tml-proxy");
     section.set("state_dir", &mut state_dir, absolute_path);
     let mut publish = None;
@@ -114,6 +136,7 @@ pub(in crate::config) fn read(mut section: Section<'_>, defaults: &Policy) -> Op
         ports_origin,
         public_host: public_host?,
         allow: allow?,
+        addresses: addresses.unwrap_or_default(),
         cooldown,
         max_per_job,
         max_total,
@@ -238,6 +261,34 @@ fn targets(section: &mut Section<'_>) -> Option<Vec<ipnet::IpNet>> {
         entry.refuse("at least one prefix: what a switchboard says is not taken on trust");
     }
     Some(allow)
+}
+
+fn addresses(
+    entry: Entry<'_>,
+    allow: &Option<Vec<ipnet::IpNet>>,
+) -> Option<BTreeMap<String, IpAddr>> {
+    let mut addresses = BTreeMap::new();
+    for (host, entry) in entry.into_section()?.entries() {
+        if !(1..=HOST_NAME_AT_MOST).contains(&host.len()) {
+            entry.refuse(HOST_KEY);
+            continue;
+        }
+        let Some(address) =
+            entry.read(|value| of_text(value, |text| text.parse::<IpAddr>().ok(), HOST_ADDRESS))
+        else {
+            continue;
+        };
+        let allowed = |net: &ipnet::IpNet| net.contains(&address);
+        if let Some(allow) = allow
+            && !allow.iter().any(allowed)
+        {
+            entry.contradicts(format!(
+                "{address} is in no prefix of switchboard.targets.allow"
+            ));
+        }
+        addresses.insert(host.to_owned(), address);
+    }
+    Some(addresses)
 }
 
 fn rules(entry: &Entry<'_>) -> Option<Vec<Rule>> {

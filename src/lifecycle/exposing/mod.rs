@@ -7,7 +7,6 @@
 
 mod annotations;
 mod episodes;
-mod hosts;
 mod own;
 
 use std::{
@@ -28,7 +27,7 @@ use crate::{
     provider::AddressChanges,
     provider::switchboard::{
         Board, Endpoint, Exposure, JobId, JobState, Knowledge, Moment, Owner, boot,
-        expose::{Facts, Reason, Refused, Verdict, Wish, judge},
+        expose::{Basis, Facts, Reason, Refused, Verdict, Wish, judge},
         ports::{Ports, Terms, Wanted},
         state::{Found, Kept, Record, StateDir, StateError},
     },
@@ -36,12 +35,17 @@ use crate::{
 };
 use annotations::Annotations;
 use episodes::Episodes;
-use hosts::Hosts;
 use own::OwnAddresses;
 
 /// How long a start waits for the switchboard before it falls back on what was kept: what is kept
 /// may be out of date, and an address somebody else's.
 const ASK_FIRST: Duration = Duration::from_secs(2);
+
+/// A switchboard of which nothing was heard for so long does not answer.
+const SILENT: Duration = Duration::from_secs(5);
+
+/// Until it is looked at again whether the switchboard still answers.
+const LISTEN_AGAIN: Duration = Duration::from_millis(250);
 
 /// Until something that failed is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -73,6 +77,27 @@ type Plan = BTreeMap<Owner, (u16, std::net::SocketAddr)>;
 /// A record on its way to the disk.
 type Writing = (Arc<Record>, Answer<Result<(), StateError>>);
 
+/// How far what was kept is trusted where the switchboard has not said anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trust {
+    /// Not at all: it is asked first.
+    Nothing,
+    /// Where it was asked in vain: it answers, and the rest will be heard.
+    AskedInVain,
+    /// Everything: nobody answers.
+    All,
+}
+
+impl Trust {
+    fn suffices(self, basis: Basis) -> bool {
+        match basis {
+            Basis::Job | Basis::Listed => true,
+            Basis::InVain => self != Self::Nothing,
+            Basis::Kept => self == Self::All,
+        }
+    }
+}
+
 /// Everything the task remembers.
 #[derive(Debug)]
 pub(super) struct Exposing {
@@ -95,7 +120,6 @@ pub(super) struct Exposing {
     not_opened: BTreeSet<Owner>,
     /// Whether control has to be told again, whatever it was told last.
     stale: bool,
-    hosts: Hosts,
     own: OwnAddresses,
     episodes: Episodes,
     annotations: Annotations,
@@ -147,7 +171,6 @@ impl Exposing {
             opened: false,
             not_opened: BTreeSet::new(),
             stale: false,
-            hosts: Hosts::default(),
             own: OwnAddresses::default(),
             episodes: Episodes::default(),
             annotations: Annotations::default(),
@@ -198,20 +221,18 @@ impl Exposing {
         let started = Instant::now();
         let settings = Arc::clone(&self.settings);
         let now = Moment::now();
-        self.hosts.follow(knowledge, now);
         self.own.forget(started);
         let verdict = judge(&Facts {
             knowledge,
             before: &self.kept,
             settings: &settings,
-            is_gone: &|job| self.hosts.is_gone(job, settings.host_gone, now),
             is_own: &|ip| self.own.contains(ip, started),
         });
-        let trusting = started >= self.trusting_from;
+        let trust = self.trust(started);
         self.opened = false;
         for _ in 0..TRIES {
             self.allocate(&verdict, knowledge.complete.is_some());
-            let plan = self.plan(&verdict, trusting);
+            let plan = self.plan(&verdict, trust);
             let durable = self.durable(&plan);
             if durable.len() < plan.len() && durable != self.proposed {
                 self.propose(&durable, knowledge, proposals).await?;
@@ -229,8 +250,22 @@ impl Exposing {
         if self.opened {
             self.board.reachable.observe(started.elapsed());
         }
-        self.publish(knowledge, &verdict, trusting);
-        Some(self.next(&verdict, trusting, now))
+        self.publish(knowledge, &verdict, trust);
+        Some(self.next(&verdict, trust, now))
+    }
+
+    /// The jobs that ports are kept for.
+    pub fn remembered(&self) -> impl Iterator<Item = JobId> {
+        self.kept.keys().map(|owner| owner.job.clone())
+    }
+
+    fn trust(&self, now: Instant) -> Trust {
+        let silent = |age| age >= SILENT;
+        match self.board.availability.heard_ago().is_none_or(silent) {
+            _ if now < self.trusting_from => Trust::Nothing,
+            true => Trust::All,
+            false => Trust::AskedInVain,
+        }
     }
 
     fn terms(settings: &Switchboard) -> Terms<'_> {
@@ -276,8 +311,8 @@ impl Exposing {
     }
 
     /// What is to be open, as far as it may be already.
-    fn plan(&self, verdict: &Verdict, trusting: bool) -> Plan {
-        let may = |wish: &&Wish| wish.confirmed || trusting;
+    fn plan(&self, verdict: &Verdict, trust: Trust) -> Plan {
+        let may = |wish: &&Wish| trust.suffices(wish.basis);
         let wanted = verdict.wanted.iter().filter(may);
         wanted
             .filter_map(|wish| {
@@ -397,14 +432,14 @@ impl Exposing {
     }
 
     /// Tells everybody who looks, and the log what is new.
-    fn publish(&mut self, knowledge: &Knowledge, verdict: &Verdict, trusting: bool) {
+    fn publish(&mut self, knowledge: &Knowledge, verdict: &Verdict, trust: Trust) {
         let endpoint = |wish: &Wish| {
             let port = self.ports.port(&wish.owner);
             let closed = match port {
                 None => Some(Reason::NoPort),
                 Some(_) if self.not_opened.contains(&wish.owner) => Some(Reason::NotOpened),
                 Some(_) if self.proposed.contains_key(&wish.owner) => None,
-                Some(_) if !wish.confirmed && !trusting => Some(Reason::NotConfirmed),
+                Some(_) if !trust.suffices(wish.basis) => Some(Reason::NotConfirmed),
                 Some(_) => Some(Reason::NotKept),
             };
             Endpoint {
@@ -417,7 +452,8 @@ impl Exposing {
         };
         let mut endpoints: Vec<_> = verdict.wanted.iter().map(endpoint).collect();
         endpoints.sort_unstable_by(|one, other| one.owner.cmp(&other.owner));
-        let unconfirmed = verdict.wanted.iter().filter(|wish| !wish.confirmed).count();
+        let unconfirmed = |wish: &&Wish| !wish.basis.is_confirmed();
+        let unconfirmed = verdict.wanted.iter().filter(unconfirmed).count();
         let exposure = Exposure {
             host: self.settings.public_host.as_str().into(),
             endpoints,
@@ -442,7 +478,7 @@ impl Exposing {
     }
 
     /// When something may change by itself.
-    fn next(&self, verdict: &Verdict, trusting: bool, now: Moment) -> Instant {
+    fn next(&self, verdict: &Verdict, trust: Trust, now: Moment) -> Instant {
         let clock = Instant::now();
         let from = |moment: Moment| clock + moment.since(now);
         let mut due = vec![clock + Duration::from_secs(60)];
@@ -454,11 +490,10 @@ impl Exposing {
         if self.not_kept.is_some() || !self.not_opened.is_empty() {
             due.push(clock + AGAIN);
         }
-        if !trusting && verdict.wanted.iter().any(|wish| !wish.confirmed) {
-            due.push(self.trusting_from);
+        let waits = |wish: &Wish| !trust.suffices(wish.basis);
+        if verdict.wanted.iter().any(waits) {
+            due.push(self.trusting_from.max(clock + LISTEN_AGAIN));
         }
-        let gone = self.hosts.next(self.settings.host_gone, now);
-        due.extend(gone.map(|at| from(at) + Duration::from_millis(1)));
         due.into_iter().min().unwrap_or(clock)
     }
 }

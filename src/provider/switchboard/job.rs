@@ -4,7 +4,15 @@
 //! Everything in them comes from outside and has been checked for form only: an address may be
 //! anybody's, a name anything that fits the type.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use super::read::HostId;
 
 /// A job's id: a UUID in its canonical lower-case form.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -88,6 +96,10 @@ pub struct Job {
     pub address: Option<IpAddr>,
     /// What it announces, bounded in number.
     pub services: Vec<Service>,
+    /// The host it is on.
+    pub host: Option<HostId>,
+    /// What that host is called; `None` where nobody knows.
+    pub host_name: Option<Arc<str>>,
     /// Whether its host was last said to be alive; `None` where nobody knows.
     pub host_live: Option<bool>,
 }
@@ -98,7 +110,30 @@ pub struct Knowledge {
     /// By id. A job is here from the first valid answer about it to the first valid answer that
     /// says, or a complete listing that shows, that it has ended.
     pub jobs: BTreeMap<JobId, Arc<Job>>,
-    /// When a complete listing was last had; `None` until the first one. Until then an absent job
-    /// means nothing and nothing may be removed for it.
+    /// Jobs that are remembered from before a start and about which no valid answer has come yet.
+    pub remembered: BTreeMap<JobId, Remembered>,
+    /// Jobs whose hosts are said not to be alive, and for how long that was said again and again.
+    pub silent: BTreeMap<JobId, Duration>,
+    /// When a complete listing was last had; `None` until the first one.
     pub complete: Option<SystemTime>,
+}
+
+/// What is known of a job that is remembered from before a start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Remembered {
+    /// It was asked about, and the answer said nothing about it.
+    pub asked: bool,
+    /// Its state, as a listing has it since.
+    pub listed: Option<JobState>,
+}
+
+impl Knowledge {
+    /// Nothing but that there were these jobs.
+    pub fn remembering(jobs: impl IntoIterator<Item = JobId>) -> Self {
+        let remembered = jobs.into_iter().map(|job| (job, Remembered::default()));
+        Self {
+            remembered: remembered.collect(),
+            ..Self::default()
+        }
+    }
 }

@@ -23,6 +23,6 @@ pub mod stats;
 pub mod watch;
 
 pub use board::{Board, Contact, Endpoint, Exposure};
-pub use job::{Job, JobId, JobState, Knowledge, Service};
+pub use job::{Job, JobId, JobState, Knowledge, Remembered, Service};
 pub use moment::{Moment, boot};
 pub use owner::Owner;

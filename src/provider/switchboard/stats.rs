@@ -4,7 +4,7 @@ use std::{
     array,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant, SystemTime},
 };
@@ -12,6 +12,7 @@ use std::{
 use super::{
     client::{Failure, FailureKind},
     finished::Finished,
+    read::Rights,
     watch::Purpose,
 };
 use crate::telemetry::{Distribution, Histogram};
@@ -49,16 +50,19 @@ pub enum Request {
     Watch,
     /// To change an annotation.
     Annotate,
+    /// What the account may do.
+    Account,
 }
 
 impl Request {
     /// Every request there is, in the order of their numbers.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Jobs,
         Self::Job,
         Self::Hosts,
         Self::Watch,
         Self::Annotate,
+        Self::Account,
     ];
 
     /// The request as a label.
@@ -69,6 +73,7 @@ impl Request {
             Self::Hosts => "hosts",
             Self::Watch => "watch",
             Self::Annotate => "annotate",
+            Self::Account => "account",
         }
     }
 }
@@ -116,6 +121,8 @@ pub struct FollowStats {
     jobs_over_limit: AtomicU64,
     rows_unreadable: AtomicU64,
     left_out: AtomicU64,
+    rights: AtomicU8,
+    held: AtomicU64,
     complete: Mutex<Option<Instant>>,
     /// Jobs that have ended lately.
     pub finished: Finished,
@@ -139,6 +146,8 @@ impl Default for FollowStats {
             jobs_over_limit: AtomicU64::new(0),
             rows_unreadable: AtomicU64::new(0),
             left_out: AtomicU64::new(0),
+            rights: AtomicU8::new(Rights::Unknown as u8),
+            held: AtomicU64::new(0),
             complete: Mutex::new(None),
             finished: Finished::default(),
             new_job_latency: Histogram::new(&LATENCY_BOUNDS),
@@ -227,6 +236,18 @@ impl FollowStats {
         complete.map(|at| at.elapsed())
     }
 
+    /// Which jobs the account may read, as it was said last.
+    pub fn rights(&self) -> Rights {
+        let number = self.rights.load(Relaxed);
+        let found = Rights::ALL.into_iter().find(|one| *one as u8 == number);
+        found.unwrap_or_default()
+    }
+
+    /// Jobs that are missing from a listing, too many at once to be believed.
+    pub fn held(&self) -> u64 {
+        self.held.load(Relaxed)
+    }
+
     /// From a new job's first row in a listing to its being published.
     pub fn new_job_latency(&self) -> Latency {
         self.new_job_latency.read()
@@ -243,6 +264,14 @@ impl FollowStats {
             Err(failure) => failure.kind() as usize,
         };
         self.requests[request as usize][place].fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn set_rights(&self, rights: Rights) {
+        self.rights.store(rights as u8, Relaxed);
+    }
+
+    pub(super) fn set_held(&self, jobs: usize) {
+        self.held.store(jobs as u64, Relaxed);
     }
 
     pub(super) fn episode_began(&self, kind: FailureKind) {

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 
 use super::{
     fault::{Fault, Route},
-    state::{Content, Generation, State, summary},
+    state::{Content, Generation, State},
 };
 
 /// A body that is sent as it comes.
@@ -50,6 +50,7 @@ pub async fn answer(state: Arc<State>, request: Request<Incoming>) -> Answer {
         (&Method::GET, ["jobs", _, "watch"]) => Route::JobWatch,
         (&Method::GET, ["hosts"]) => Route::Hosts,
         (&Method::GET, ["users", "me", "tokens"]) => Route::Tokens,
+        (&Method::GET, ["users", "me"]) => Route::Account,
         (&Method::GET, ["hosts", _, "watch"]) => Route::HostWatch,
         _ => return status(404),
     };
@@ -80,6 +81,7 @@ pub async fn answer(state: Arc<State>, request: Request<Incoming>) -> Answer {
             answer.headers_mut().insert(LOCATION, to);
             return Ok(answer);
         }
+        Some(Fault::Slow(time)) => tokio::time::sleep(*time).await,
         Some(Fault::Hang) => state.behaves.notified().await,
         Some(Fault::Slam) => return Err(io::ErrorKind::ConnectionAborted.into()),
         Some(Fault::Huge | Fault::Endless) => return large(fault == Some(Fault::Huge)),
@@ -94,6 +96,9 @@ pub async fn answer(state: Arc<State>, request: Request<Incoming>) -> Answer {
         }
         Route::Job(_) | Route::Detail => {
             let content = state.lock();
+            if !content.may_read(id) {
+                return status(403);
+            }
             // Who may read all jobs gets 500 for one that is not there.
             let Some(job) = content.jobs.get(id) else {
                 return status(500);
@@ -108,6 +113,23 @@ pub async fn answer(state: Arc<State>, request: Request<Incoming>) -> Answer {
             }
             Ok(answer)
         }
+        Route::Account => {
+            let mut groups = vec![json!({
+                "group_id": "00000000-0000-0000-0000-000000000004", "name": "everyone",
+                "source": "transitive", "source_ref": "",
+            })];
+            if state.lock().is_admin {
+                groups.push(json!({
+                    "group_id": "00000000-0000-0000-0000-000000000001", "name": "admins",
+                    "source": "manual", "source_ref": "",
+                }));
+            }
+            let account = json!({
+                "user_id": "5e5e0000-0000-4000-8000-00000000000c", "name": "svc-port-proxy",
+                "groups": groups, "emails": [], "locked": false,
+            });
+            whole(account.to_string())
+        }
         Route::Tokens => {
             let expires = state.lock().token_expires.clone();
             whole(json!([{ "current": true, "expires_at": expires }]).to_string())
@@ -119,7 +141,13 @@ pub async fn answer(state: Arc<State>, request: Request<Incoming>) -> Answer {
                 false => whole(json!(hosts).to_string()),
             }
         }
-        Route::JobWatch | Route::HostWatch => watch(&mut state.lock(), id),
+        Route::JobWatch | Route::HostWatch => {
+            let mut content = state.lock();
+            match content.may_read(id) {
+                true => watch(&mut content, id),
+                false => status(403),
+            }
+        }
         Route::Patch => {
             let id = id.to_owned();
             let version = request.headers().get(IF_MATCH).cloned();
@@ -165,17 +193,13 @@ fn listing(
             .and_then(|id| id.strip_suffix("%22%7D"));
         id.expect("a cursor as it was given").to_owned()
     });
-    let mut rows = content.listed();
-    if fault == Some(&Fault::Nothing) {
-        rows.clear();
-    }
-    if let Some(after) = after {
-        let place = rows.iter().position(|row| row["job_id"] == after.as_str());
-        rows.drain(..place.map_or(0, |place| place + 1));
-    }
+    // One more than is asked for shows that there is more.
+    let mut rows = match fault {
+        Some(Fault::Nothing) => Vec::new(),
+        _ => content.rows_after(after.as_deref(), limit + 1),
+    };
     let more = rows.len() > limit;
     rows.truncate(limit);
-    let mut rows: Vec<_> = rows.into_iter().map(summary).collect();
     let last = rows
         .last()
         .map(|row| row["job_id"].as_str().expect("an id").to_owned());

@@ -1,5 +1,7 @@
 //! How a switchboard can misbehave.
 
+use std::time::Duration;
+
 /// Where it does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Route {
@@ -10,6 +12,8 @@ pub enum Route {
     Job(String),
     Hosts,
     Tokens,
+    /// What the account may do.
+    Account,
     JobWatch,
     HostWatch,
     Patch,
@@ -22,6 +26,8 @@ pub enum Fault {
     Status(u16),
     /// A redirection to a place.
     Redirect(String),
+    /// The right answer, after this time.
+    Slow(Duration),
     /// No answer, until it behaves again.
     Hang,
     /// Half the body and then the end of the connection.

@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     sync::{
         Mutex, MutexGuard,
@@ -40,6 +40,11 @@ pub struct State {
 pub struct Content {
     pub token: String,
     pub token_expires: String,
+    /// Whether the account of the token may read all jobs, or only these.
+    pub is_admin: bool,
+    pub granted: BTreeSet<String>,
+    /// So many jobs that have ended, before every other.
+    pub history: u32,
     /// In the shape of a detailed answer.
     pub jobs: BTreeMap<String, Value>,
     pub hosts: BTreeMap<String, Value>,
@@ -57,6 +62,9 @@ impl State {
             content: Mutex::new(Content {
                 token: token.to_owned(),
                 token_expires: "2126-01-01T00:00:00Z".to_owned(),
+                is_admin: true,
+                granted: BTreeSet::new(),
+                history: 0,
                 jobs: BTreeMap::new(),
                 hosts: BTreeMap::new(),
                 watches: Vec::new(),
@@ -147,10 +155,45 @@ impl Content {
         self.watches.iter().filter(|(about, _)| about == id).count()
     }
 
-    /// The jobs of a listing, in its order.
+    /// Whether the account may read a job.
+    pub fn may_read(&self, id: &str) -> bool {
+        self.is_admin || self.granted.contains(id)
+    }
+
+    /// Up to `limit` rows of a listing from the one after `after` on, the newest first.
+    pub fn rows_after(&self, after: Option<&str>, limit: usize) -> Vec<Value> {
+        let is_recent = |job: &&Value| {
+            job["queued_at"]
+                .as_str()
+                .is_some_and(|at| at >= "2026-01-02")
+        };
+        let (recent, old): (Vec<_>, Vec<_>) = self.listed().into_iter().partition(is_recent);
+        let has_past = self.generation == Generation::Third && self.is_admin;
+        let history = if has_past { self.history } else { 0 };
+        let place = |jobs: &[&Value]| {
+            let found = jobs
+                .iter()
+                .position(|job| after.is_some() && job["job_id"].as_str() == after);
+            found.map(|place| place + 1)
+        };
+        let past = after.and_then(|id| id.strip_prefix(PAST)?.parse::<u32>().ok());
+        let (from_recent, from_past, from_old) = match (place(&recent), past, place(&old)) {
+            (Some(place), _, _) => (place, 0, 0),
+            (None, Some(number), _) => (recent.len(), history - number, 0),
+            (None, None, Some(place)) => (recent.len(), history, place),
+            (None, None, None) => (0, 0, 0),
+        };
+        let past = (from_past..history).map(|place| past_job(history - 1 - place));
+        let recent = recent[from_recent..].iter().map(|job| summary(job));
+        let old = old[from_old..].iter().map(|job| summary(job));
+        recent.chain(past).chain(old).take(limit).collect()
+    }
+
+    /// The jobs of a listing, in its order, but for the history.
     pub fn listed(&self) -> Vec<&Value> {
         let all = self.generation == Generation::Third;
-        let listed = |job: &&Value| all || job["state"] != "finalized";
+        let may_read = |job: &Value| self.may_read(job["job_id"].as_str().expect("an id"));
+        let listed = |job: &&Value| (all || job["state"] != "finalized") && may_read(job);
         let mut jobs: Vec<_> = self.jobs.values().filter(listed).collect();
         let age = |job: &&Value| {
             let text = |field: &str| job[field].as_str().expect("text").to_owned();
@@ -159,6 +202,27 @@ impl Content {
         jobs.sort_by_cached_key(age);
         jobs
     }
+}
+
+/// How the ids of the history begin.
+const PAST: &str = "0a570000-0000-7000-8000-";
+
+/// A job of the history as a listing has it.
+fn past_job(number: u32) -> Value {
+    let (minutes, seconds) = (number / 60, number % 60);
+    let at = format!(
+        "2026-01-{:02}T{:02}:{:02}:{seconds:02}Z",
+        2 + minutes / 60 / 24,
+        minutes / 60 % 24,
+        minutes % 60
+    );
+    json!({
+        "job_id": format!("{PAST}{number:012}"), "label": null, "state": "finalized",
+        "queued_at": at, "started_at": at, "terminated_at": at,
+        "dispatched_on_host_id": null, "termination_reason": "workload_exited",
+        "task_exit_status": "success", "owner_id": null,
+        "image": { "type": "image", "manifest_digest": "sha256:ab" },
+    })
 }
 
 /// A job as a listing has it.

@@ -32,7 +32,7 @@ use tokio::{sync::watch, time::timeout};
 
 use super::{
     job::JobId,
-    read::{self, Annotated, Cursor, Detail, Hosts, Page},
+    read::{self, Annotated, Cursor, Detail, Hosts, Page, Rights},
 };
 use crate::files::{self, Unanswered};
 
@@ -266,6 +266,16 @@ impl Client {
     pub async fn hosts(&self) -> Result<Hosts, Failure> {
         let (_, body) = self.read(Question::get("/hosts"), LISTING_AT_MOST).await?;
         read::hosts(&body)
+    }
+
+    /// Which jobs the account of the token may read.
+    ///
+    /// # Errors
+    ///
+    /// See [`Failure`].
+    pub async fn rights(&self) -> Result<Rights, Failure> {
+        let (_, body) = self.read(Question::get("/users/me"), JOB_AT_MOST).await?;
+        read::rights(&body)
     }
 
     /// Until when the token is good; `None` where the switchboard does not say.

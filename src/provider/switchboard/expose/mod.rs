@@ -18,19 +18,17 @@ use std::{
 pub use closing::Closing;
 pub use reason::Reason;
 
-use super::{Job, JobId, JobState, Knowledge, Owner, state::Kept};
+use super::{Job, JobId, JobState, Knowledge, Owner, Remembered, state::Kept};
 use crate::config::{RuleName, Switchboard};
 
 /// Everything the decision depends on.
 pub struct Facts<'a> {
     /// What is known of the jobs.
     pub knowledge: &'a Knowledge,
-    /// What was exposed before: it stands for jobs of which nothing is known yet.
+    /// What was exposed before: it stands for remembered jobs of which nothing is known yet.
     pub before: &'a BTreeMap<Owner, Kept>,
     /// What the operator wants.
     pub settings: &'a Switchboard,
-    /// Whether a job's host has been gone for longer than the operator allows.
-    pub is_gone: &'a dyn Fn(&JobId) -> bool,
     /// Whether an address is this machine's own.
     pub is_own: &'a dyn Fn(IpAddr) -> bool,
 }
@@ -51,8 +49,28 @@ pub struct Wish {
     pub owner: Owner,
     /// Where its sessions go.
     pub target: SocketAddr,
-    /// Whether the switchboard says so, or only what was kept from before.
-    pub confirmed: bool,
+    /// What says so.
+    pub basis: Basis,
+}
+
+/// What says that something may be exposed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Basis {
+    /// The job.
+    Job,
+    /// What was kept from before a start, and a listing that has the job in a fit state since.
+    Listed,
+    /// What was kept from before a start, and nothing since: the job was asked about in vain.
+    InVain,
+    /// What was kept from before a start; the job was not asked about yet.
+    Kept,
+}
+
+impl Basis {
+    /// Whether the switchboard has said all there is to say since the start.
+    pub fn is_confirmed(self) -> bool {
+        self == Self::Job
+    }
 }
 
 /// Something that may not be exposed.
@@ -74,28 +92,37 @@ pub fn judge(facts: &Facts<'_>) -> Verdict {
     let holders = holders(facts, &remembered);
     let mut verdict = Verdict::default();
     for job in facts.knowledge.jobs.values() {
-        match fit_job(job, facts, &holders) {
+        let address = address_of(job, facts.settings);
+        match fit_job(job, address, facts, &holders) {
             Ok(address) => wish(job, address, facts.settings, &mut verdict),
             Err(reason) => verdict.refused.push(Refused {
                 job: job.id.clone(),
                 rule: None,
                 reason,
-                address: job.address,
+                address,
             }),
         }
     }
-    for (owner, address) in remembered {
+    for (owner, address, remembered) in remembered {
         let rule = facts
             .settings
             .expose
             .iter()
             .find(|rule| rule.name == owner.rule);
-        let fit = fit_address(address, facts, &holders);
+        let listed = remembered.listed;
+        let fit = match listed.is_some_and(|state| !facts.settings.states.contains(&state)) {
+            true => Err(Reason::State),
+            false => fit_address(address, facts, &holders),
+        };
         match (rule, fit) {
             (Some(rule), Ok(())) => verdict.wanted.push(Wish {
                 owner: owner.clone(),
                 target: SocketAddr::new(address, rule.port),
-                confirmed: false,
+                basis: match (listed, remembered.asked) {
+                    (Some(_), _) => Basis::Listed,
+                    (None, true) => Basis::InVain,
+                    (None, false) => Basis::Kept,
+                },
             }),
             (Some(_), Err(reason)) => verdict.refused.push(Refused {
                 job: owner.job.clone(),
@@ -110,31 +137,38 @@ pub fn judge(facts: &Facts<'_>) -> Verdict {
     verdict
 }
 
-/// What was exposed of jobs that have not been heard of since, as long as that means nothing.
-fn remembered<'a>(facts: &Facts<'a>) -> Vec<(&'a Owner, IpAddr)> {
-    if facts.knowledge.complete.is_some() {
-        return Vec::new();
-    }
-    let unheard = |owner: &Owner| !facts.knowledge.jobs.contains_key(&owner.job);
+/// What was exposed of jobs that are remembered and have not been heard of since.
+fn remembered<'a>(facts: &Facts<'a>) -> Vec<(&'a Owner, IpAddr, Remembered)> {
     let before = facts.before.iter();
     before
-        .filter(|(owner, _)| unheard(owner))
-        .map(|(owner, kept)| (owner, kept.address))
+        .filter_map(|(owner, kept)| {
+            let remembered = facts.knowledge.remembered.get(&owner.job)?;
+            Some((owner, kept.address, *remembered))
+        })
         .collect()
+}
+
+/// Where a job is: what it says itself goes before what the operator says of its host.
+fn address_of(job: &Job, settings: &Switchboard) -> Option<IpAddr> {
+    job.address.or_else(|| {
+        let of = |host: &str| settings.addresses.get(host).copied();
+        let by_name = job.host_name.as_deref().and_then(of);
+        by_name.or_else(|| of(job.host.as_ref()?.as_str()))
+    })
 }
 
 /// Which job each address belongs to; `None` where more than one says so.
 fn holders<'a>(
     facts: &Facts<'a>,
-    remembered: &[(&'a Owner, IpAddr)],
+    remembered: &[(&'a Owner, IpAddr, Remembered)],
 ) -> HashMap<IpAddr, Option<&'a JobId>> {
     let known = facts.knowledge.jobs.values();
     let known = known
         .filter(|job| job.state != JobState::Finalized)
-        .filter_map(|job| Some((&job.id, job.address?)));
+        .filter_map(|job| Some((&job.id, address_of(job, facts.settings)?)));
     let kept = remembered
         .iter()
-        .map(|(owner, address)| (&owner.job, *address));
+        .map(|(owner, address, _)| (&owner.job, *address));
     let mut holders = HashMap::new();
     for (job, address) in known.chain(kept) {
         holders
@@ -148,15 +182,21 @@ fn holders<'a>(
 /// The address to expose a job at.
 fn fit_job(
     job: &Job,
+    address: Option<IpAddr>,
     facts: &Facts<'_>,
     holders: &HashMap<IpAddr, Option<&JobId>>,
 ) -> Result<IpAddr, Reason> {
     if !facts.settings.states.contains(&job.state) {
         return Err(Reason::State);
     }
-    let address = job.address.ok_or(Reason::NoAddress)?;
+    let address = address.ok_or(Reason::NoAddress)?;
     fit_address(address, facts, holders)?;
-    if (facts.is_gone)(&job.id) {
+    let silent = facts.knowledge.silent.get(&job.id);
+    let allowed = facts.settings.host_gone;
+    if silent
+        .zip(allowed)
+        .is_some_and(|(silent, allowed)| *silent >= allowed)
+    {
         return Err(Reason::HostGone);
     }
     Ok(address)
@@ -197,7 +237,7 @@ fn wish(job: &Job, address: IpAddr, settings: &Switchboard, verdict: &mut Verdic
                 rule: rule.name.clone(),
             },
             target: SocketAddr::new(address, rule.port),
-            confirmed: true,
+            basis: Basis::Job,
         });
     }
     if count == 0 {

@@ -21,6 +21,8 @@ fn job(number: usize, address: &str) -> Job {
         state: JobState::Ready,
         address: Some(address.parse().expect("an address")),
         services: Vec::new(),
+        host: None,
+        host_name: None,
         host_live: Some(true),
     }
 }
@@ -32,6 +34,7 @@ fn knowledge(jobs: impl IntoIterator<Item = Job>) -> Knowledge {
             .map(|job| (job.id.clone(), Arc::new(job)))
             .collect(),
         complete: Some(SystemTime::UNIX_EPOCH),
+        ..Knowledge::default()
     }
 }
 
@@ -40,7 +43,6 @@ fn judged(settings: &Switchboard, knowledge: &Knowledge) -> Verdict {
         knowledge,
         before: &BTreeMap::new(),
         settings,
-        is_gone: &|_| false,
         is_own: &|ip| ip == IpAddr::from([10, 0, 0, 1]),
     })
 }
@@ -142,8 +144,9 @@ fn what_was_exposed_before_stands_until_the_jobs_are_known() {
         (owner(2), kept("fd00::2")),
         (owner(3), kept("2001:db8::3")),
     ]);
+    let remembered = [1, 2, 3].map(|number| (owner(number).job, Remembered::default()));
     let mut known = Knowledge {
-        complete: None,
+        remembered: remembered.into(),
         ..knowledge([job(4, "fd00::2")])
     };
     let judged = |known: &Knowledge| {
@@ -151,7 +154,6 @@ fn what_was_exposed_before_stands_until_the_jobs_are_known() {
             knowledge: known,
             before: &before,
             settings: &settings,
-            is_gone: &|_| false,
             is_own: &|_| false,
         })
     };
@@ -162,8 +164,26 @@ fn what_was_exposed_before_stands_until_the_jobs_are_known() {
         .map(|wish| wish.owner.clone())
         .collect();
     assert_eq!(wanted, [owner(1)], "the others' addresses are not fit");
-    assert!(!verdict.wanted[0].confirmed);
-    known.complete = Some(SystemTime::UNIX_EPOCH);
+    assert_eq!(verdict.wanted[0].basis, Basis::Kept);
+    let first = known
+        .remembered
+        .get_mut(&owner(1).job)
+        .expect("it is there");
+    first.asked = true;
+    assert_eq!(judged(&known).wanted[0].basis, Basis::InVain);
+    let first = known
+        .remembered
+        .get_mut(&owner(1).job)
+        .expect("it is there");
+    first.listed = Some(JobState::Ready);
+    assert_eq!(judged(&known).wanted[0].basis, Basis::Listed);
+    let first = known
+        .remembered
+        .get_mut(&owner(1).job)
+        .expect("it is there");
+    first.listed = Some(JobState::Terminating);
+    assert!(judged(&known).wanted.is_empty());
+    known.remembered.clear();
     let verdict = judged(&known);
     let wanted: Vec<_> = verdict
         .wanted
@@ -221,14 +241,43 @@ fn names_with_anything_in_them_are_compared_and_nothing_else() {
 #[test]
 fn a_job_whose_host_is_gone_too_long_is_not_exposed() {
     let settings = settings("host_gone = \"5m\"", SSH);
-    let verdict = judge(&Facts {
-        knowledge: &knowledge([job(1, "fd00::1")]),
-        before: &BTreeMap::new(),
-        settings: &settings,
-        is_gone: &|_| true,
-        is_own: &|_| false,
-    });
-    assert_eq!(verdict.refused[0].reason, Reason::HostGone);
+    let mut known = knowledge([job(1, "fd00::1")]);
+    let id = job(1, "fd00::1").id;
+    for (seconds, gone) in [(299, false), (300, true)] {
+        let silent = std::time::Duration::from_secs(seconds);
+        known.silent.insert(id.clone(), silent);
+        let verdict = judged(&settings, &known);
+        let refused = verdict.refused.first().map(|refused| refused.reason);
+        assert_eq!(refused, gone.then_some(Reason::HostGone));
+    }
+}
+
+#[test]
+fn a_job_on_a_board_that_says_no_address_is_where_the_operator_says_its_board_is() {
+    let board = "40000000-0000-4000-8000-000000000001";
+    let tables =
+        format!("[switchboard.addresses]\n\"lab-1\" = \"fd00::11\"\n\"{board}\" = \"fd00::12\"\n");
+    let rules = format!("{SSH}{tables}");
+    let settings = settings("", &rules);
+    let on = |name: Option<&str>, address: Option<&str>| Job {
+        address: address.map(|address| address.parse().expect("an address")),
+        host: crate::provider::switchboard::read::HostId::parse(board),
+        host_name: name.map(Into::into),
+        ..job(1, "fd00::1")
+    };
+    for (job, expected) in [
+        (on(Some("lab-1"), None), Ok("[fd00::11]:22")),
+        (on(Some("lab-2"), None), Ok("[fd00::12]:22")),
+        (on(Some("lab-1"), Some("fd00::5")), Ok("[fd00::5]:22")),
+        (job(1, "2001:db8::1"), Err(Reason::NotAllowed)),
+    ] {
+        let verdict = judged(&settings, &knowledge([job]));
+        let found = match verdict.wanted.first() {
+            Some(wish) => Ok(wish.target.to_string()),
+            None => Err(verdict.refused[0].reason),
+        };
+        assert_eq!(found, expected.map(str::to_owned));
+    }
 }
 
 #[test]

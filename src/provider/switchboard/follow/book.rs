@@ -1,21 +1,26 @@
 //! What is known of the jobs, and what an answer does to it. No I/O.
 //!
-//! A job is forgotten when a valid answer says that it is finalized, or when a complete listing
-//! that began after the job was known does not have it and a question about the job itself, asked
-//! because of that, does not say otherwise. Nothing else ends a job: not an error, not an answer
-//! that cannot be read, not part of a listing.
+//! A job is forgotten when a valid answer or a row of a listing says that it is finalized; when it
+//! is missing from a complete listing of all jobs, had by an account that was seen to have the right
+//! to all of them, and a question about the job itself, asked because of that, does not say
+//! otherwise, or it is missing from the next such listing as well; and when it is missing from any
+//! complete listing and the answer about itself is 404. Nothing else ends a job: not an error, not a
+//! refusal, not an answer that cannot be read, not part of a listing.
+//!
+//! Many jobs that are missing all at once are held back until the next such listing. Whatever was
+//! concluded, a job that a later listing has as active is followed again.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
-use super::recent::Recent;
+use super::{recent::Recent, silent::Silent};
 use crate::provider::switchboard::{
     client::{Failure, FailureKind},
-    job::{Job, JobId, JobState, Knowledge},
-    read::{Detail, HostId, Hosts, Row},
+    job::{Job, JobId, JobState, Knowledge, Remembered},
+    read::{Detail, HostId, Hosts, Position, Row},
 };
 
 /// How many jobs are followed. More is no testbed but a mistake, and memory is not endless.
@@ -29,6 +34,9 @@ const RECENT: usize = 4096;
 /// must not push out what is new.
 pub(super) const TOP_ROWS: usize = RECENT / 4;
 
+/// Jobs that may be missing from one listing without anybody wondering; of more, a third.
+const MISSING_AT_MOST: usize = 5;
+
 /// A point in the order in which things became known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Moment(u64);
@@ -40,6 +48,11 @@ pub(super) struct Book {
     /// Ended or never to be followed; a late answer about one revives nothing.
     ended: Recent,
     hosts: Hosts,
+    silent: Silent,
+    /// Jobs on each host that has any.
+    in_use: HashMap<HostId, usize>,
+    /// Hosts that came into that or left it.
+    turned: Vec<HostId>,
     complete: Option<SystemTime>,
     now: Moment,
     changed: bool,
@@ -52,15 +65,22 @@ struct Entry {
     first_seen: Instant,
     /// What the last valid answer about it said.
     known: Option<Arc<Job>>,
-    host: Option<HostId>,
+    /// It is from before the start, and there was no such answer yet.
+    remembered: Option<Remembered>,
+    /// Where it stands in the listing, if it was seen there.
+    position: Option<Position>,
     absent: Option<Absence>,
 }
 
 /// A complete listing did not have the job.
 #[derive(Debug, Clone, Copy)]
 struct Absence {
-    /// It had no job at all, as one who lost all rights would see it.
-    listing_was_empty: bool,
+    /// The account was seen to have the right to all jobs.
+    of_all: bool,
+    /// It was one of too many.
+    held: bool,
+    /// It was asked about since.
+    asked: bool,
 }
 
 /// What a row of a listing means.
@@ -95,6 +115,30 @@ pub(super) enum Verdict {
     Doubtful,
 }
 
+/// A complete listing, or all of one above a place.
+#[derive(Debug)]
+pub(super) struct Listed<'a> {
+    /// When it began.
+    pub(super) began: Moment,
+    /// The jobs in it.
+    pub(super) present: &'a HashSet<JobId>,
+    /// Where it was left, if not at its end.
+    pub(super) down_to: Option<&'a Position>,
+    /// Whether the account was seen to have the right to all jobs meanwhile.
+    pub(super) of_all: bool,
+}
+
+/// What is missing from a listing.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Missing {
+    /// They have ended.
+    pub(super) ended: Vec<JobId>,
+    /// They are to be asked about.
+    pub(super) doubtful: Vec<JobId>,
+    /// So many of the latter are too many to be believed at once.
+    pub(super) held: usize,
+}
+
 impl Book {
     /// With what was known before.
     pub(super) fn new(before: &Knowledge) -> Self {
@@ -102,12 +146,18 @@ impl Book {
             jobs: BTreeMap::new(),
             ended: Recent::new(RECENT),
             hosts: Hosts::default(),
+            silent: Silent::default(),
+            in_use: HashMap::new(),
+            turned: Vec::new(),
             complete: before.complete,
             now: Moment(0),
             changed: false,
         };
         for (id, job) in &before.jobs {
-            book.add(id, Some(Arc::clone(job)));
+            book.add(id, Some(Arc::clone(job)), None);
+        }
+        for id in before.remembered.keys() {
+            book.add(id, None, Some(Remembered::default()));
         }
         book
     }
@@ -127,42 +177,81 @@ impl Book {
         self.jobs.len()
     }
 
+    /// Where the lowest of some jobs stands in the listing.
+    pub(super) fn lowest(&self, of: impl Fn(&JobId) -> bool) -> Option<&Position> {
+        let those = self.jobs.iter().filter(|(id, _)| of(id));
+        those.filter_map(|(_, entry)| entry.position.as_ref()).min()
+    }
+
     /// The jobs on `host`.
     pub(super) fn on_host(&self, host: &HostId) -> impl Iterator<Item = &JobId> {
-        let on_host =
-            move |(id, entry): (_, &Entry)| (entry.host.as_ref() == Some(host)).then_some(id);
+        let on_host = move |(id, entry): (_, &Entry)| {
+            let known = entry.known.as_ref()?;
+            (known.host.as_ref() == Some(host)).then_some(id)
+        };
         self.jobs.iter().filter_map(on_host)
     }
 
-    /// Takes in a row of a listing, which is one of the newest if `at_top`.
-    pub(super) fn row(&mut self, row: &Row, at_top: bool) -> Seen {
+    /// Whether there is a job on `host`.
+    pub(super) fn is_in_use(&self, host: &HostId) -> bool {
+        self.in_use.contains_key(host)
+    }
+
+    /// Hosts of which that may have changed since the last call.
+    pub(super) fn turned(&mut self) -> Vec<HostId> {
+        std::mem::take(&mut self.turned)
+    }
+
+    /// Jobs that a listing did not have, but too many at once.
+    pub(super) fn held(&self) -> usize {
+        let held = |entry: &&Entry| entry.absent.is_some_and(|absent| absent.held);
+        self.jobs.values().filter(held).count()
+    }
+
+    /// Takes in a row of a listing that began at `began`; it is one of the newest if `at_top`.
+    pub(super) fn row(&mut self, row: &Row, began: Moment, at_top: bool) -> Seen {
         if row.state == Some(JobState::Finalized) {
             return match self.jobs.contains_key(&row.id) {
                 true => {
                     self.end(&row.id);
                     Seen::Ended
                 }
-                false if self.ended.contains(&row.id) => Seen::Known,
+                false if self.ended.since(&row.id).is_some() => Seen::Known,
                 false => {
                     if at_top {
-                        self.ended.insert(row.id.clone());
+                        self.ended.insert(row.id.clone(), self.now);
                     }
                     Seen::Past
                 }
             };
         }
-        if let Some(entry) = self.jobs.get(&row.id) {
+        if let Some(entry) = self.jobs.get_mut(&row.id) {
+            if row.position.is_some() {
+                entry.position.clone_from(&row.position);
+            }
+            entry.absent = None;
+            if let Some(remembered) = &mut entry.remembered
+                && remembered.listed != row.state
+            {
+                remembered.listed = row.state;
+                self.changed = true;
+            }
             let known = entry.known.as_ref().map(|job| job.state);
             return match (known, row.state) {
                 (Some(known), Some(found)) if known != found => Seen::Moved,
                 _ => Seen::Known,
             };
         }
-        match self.ended.contains(&row.id) {
-            true => Seen::Known,
-            false if self.jobs.len() >= JOBS_AT_MOST => Seen::OverLimit,
-            false => {
-                self.add(&row.id, None);
+        match self.ended.since(&row.id) {
+            // The row may be older than that.
+            Some(since) if since > began => Seen::Known,
+            _ if self.jobs.len() >= JOBS_AT_MOST => Seen::OverLimit,
+            _ => {
+                self.ended.remove(&row.id);
+                self.add(&row.id, None, None);
+                if let Some(entry) = self.jobs.get_mut(&row.id) {
+                    entry.position.clone_from(&row.position);
+                }
                 Seen::New
             }
         }
@@ -182,11 +271,10 @@ impl Book {
             return Verdict::Ended;
         }
         entry.absent = None;
-        entry.host.clone_from(&detail.host);
-        let job = Job {
-            host_live: live(&self.hosts, entry),
-            ..detail.job.clone()
-        };
+        self.changed |= entry.remembered.take().is_some();
+        let mut job = detail.job.clone();
+        describe_host(&mut job, &self.hosts);
+        let host = job.host.clone();
         let verdict = match &entry.known {
             None => Verdict::Appeared {
                 first_seen: entry.first_seen,
@@ -194,61 +282,75 @@ impl Book {
             Some(known) if **known != job => Verdict::Changed,
             Some(_) => return Verdict::Same,
         };
-        entry.known = Some(Arc::new(job));
+        let before = entry.known.replace(Arc::new(job));
         self.changed = true;
+        self.moved(before.and_then(|job| job.host.clone()), host);
         verdict
     }
 
     fn no_answer(&mut self, id: &JobId, kind: FailureKind) -> Verdict {
-        let absence = self.jobs.get(id).and_then(|entry| entry.absent);
-        match (kind, absence) {
-            // Says nothing about the job.
-            (
-                FailureKind::Connect
-                | FailureKind::Timeout
-                | FailureKind::Cut
-                | FailureKind::Unauthorized
-                | FailureKind::Outdated
-                | FailureKind::Status,
-                _,
-            ) => Verdict::Same,
-            // Nobody may see anything: that is about the account, not about the job.
-            (FailureKind::Forbidden, Some(absence)) if absence.listing_was_empty => Verdict::Same,
-            // No job that can be read, and none in the listing.
-            (_, Some(_)) => {
-                self.end(id);
-                Verdict::Ended
+        let Some(entry) = self.jobs.get_mut(id) else {
+            return Verdict::Same;
+        };
+        if let Some(remembered) = &mut entry.remembered
+            && !remembered.asked
+        {
+            remembered.asked = true;
+            self.changed = true;
+        }
+        if let Some(absent) = &mut entry.absent {
+            absent.asked = true;
+        }
+        match (kind, entry.absent) {
+            // Who may read all jobs is never refused one: it is about the account, and so was the
+            // listing.
+            (FailureKind::Forbidden | FailureKind::Unauthorized, _) => {
+                entry.absent = None;
+                Verdict::Same
             }
             // An admin gets 500 for a job that does not exist, and for any other trouble.
             (FailureKind::NotFound | FailureKind::Server, None) => Verdict::Doubtful,
-            (FailureKind::Forbidden | FailureKind::TooLarge | FailureKind::Invalid, None) => {
-                Verdict::Same
+            (_, Some(Absence { held: true, .. })) => Verdict::Same,
+            (FailureKind::NotFound, Some(_))
+            | (FailureKind::Server, Some(Absence { of_all: true, .. })) => {
+                self.end(id);
+                Verdict::Ended
             }
+            // Says nothing about the job.
+            _ => Verdict::Same,
         }
     }
 
-    /// Takes in a complete listing that began at `began` and had `present` in it, and says which
-    /// jobs have ended and which are to be asked about because they were not in it.
-    pub(super) fn listed(
-        &mut self,
-        began: Moment,
-        present: &HashSet<JobId>,
-    ) -> (Vec<JobId>, Vec<JobId>) {
-        let absence = Absence {
-            listing_was_empty: present.is_empty(),
-        };
+    /// Takes in a complete listing, and says which jobs have ended and which are to be asked about
+    /// because they were not in it.
+    pub(super) fn listed(&mut self, listed: &Listed<'_>) -> Missing {
+        let all = self.jobs.len();
         let (mut ended, mut doubtful) = (Vec::new(), Vec::new());
         for (id, entry) in &mut self.jobs {
-            if present.contains(id) {
+            let reached = listed
+                .down_to
+                .is_none_or(|place| entry.position.as_ref().is_some_and(|own| own > place));
+            if listed.present.contains(id) {
                 entry.absent = None;
-            } else if entry.since > began {
-                // Came after the walk had passed the place where it would have been.
-            } else if entry.absent.is_some() && !absence.listing_was_empty {
+            } else if entry.since > listed.began || !reached {
+                // Came after the walk had passed the place where it would have been, or is where
+                // the walk did not come.
+            } else if listed.of_all && entry.absent.is_some_and(|one| one.of_all && one.asked) {
                 // Asked about since, without an answer: twice missing is gone.
                 ended.push(id.clone());
             } else {
-                entry.absent = Some(absence);
                 doubtful.push(id.clone());
+            }
+        }
+        let many = doubtful.len() > MISSING_AT_MOST && doubtful.len() * 3 > all;
+        let absence = Absence {
+            of_all: listed.of_all,
+            held: listed.of_all && many,
+            asked: false,
+        };
+        for id in &doubtful {
+            if let Some(entry) = self.jobs.get_mut(id) {
+                entry.absent = Some(absence);
             }
         }
         for id in &ended {
@@ -256,61 +358,111 @@ impl Book {
         }
         self.complete = Some(SystemTime::now());
         self.changed = true;
-        (ended, doubtful)
+        Missing {
+            held: if absence.held { doubtful.len() } else { 0 },
+            ended,
+            doubtful,
+        }
     }
 
-    /// Takes in the hosts.
-    pub(super) fn hosts(&mut self, hosts: Hosts) {
+    /// Takes in the hosts, read at `now`; readings are at most `apart` from one another.
+    pub(super) fn hosts(&mut self, hosts: Hosts, now: Instant, apart: Duration) {
+        self.changed |= self.silent.read(&hosts, now, apart);
         self.hosts = hosts;
         for entry in self.jobs.values_mut() {
-            let live = live(&self.hosts, entry);
-            if let Some(job) = &mut entry.known
-                && entry.host.is_some()
-                && job.host_live != live
-            {
-                Arc::make_mut(job).host_live = live;
+            let Some(known) = &mut entry.known else {
+                continue;
+            };
+            let mut job = Job::clone(known);
+            describe_host(&mut job, &self.hosts);
+            if **known != job {
+                *known = Arc::new(job);
                 self.changed = true;
             }
         }
     }
 
-    /// Everything known, if that is not what it was at the last call.
-    pub(super) fn news(&mut self) -> Option<Knowledge> {
-        let knowledge = || Knowledge {
-            jobs: self
-                .jobs
-                .iter()
-                .filter_map(|(id, entry)| Some((id.clone(), Arc::clone(entry.known.as_ref()?))))
-                .collect(),
-            complete: self.complete,
-        };
-        let news = self.changed.then(knowledge);
-        self.changed = false;
-        news
+    /// Notes that the hosts could not be had.
+    pub(super) fn no_hosts(&mut self) {
+        self.silent.failed();
     }
 
-    fn add(&mut self, id: &JobId, known: Option<Arc<Job>>) {
+    /// Everything known, if that is not what it was at the last call.
+    pub(super) fn news(&mut self) -> Option<Knowledge> {
+        if !std::mem::take(&mut self.changed) {
+            return None;
+        }
+        let mut news = Knowledge {
+            complete: self.complete,
+            ..Knowledge::default()
+        };
+        for (id, entry) in &self.jobs {
+            if let Some(remembered) = entry.remembered {
+                news.remembered.insert(id.clone(), remembered);
+            }
+            let Some(job) = &entry.known else { continue };
+            let silent = job.host.as_ref().and_then(|host| self.silent.of(host));
+            news.silent
+                .extend(silent.map(|silent| (id.clone(), silent)));
+            news.jobs.insert(id.clone(), Arc::clone(job));
+        }
+        Some(news)
+    }
+
+    fn add(&mut self, id: &JobId, known: Option<Arc<Job>>, remembered: Option<Remembered>) {
         self.now.0 += 1;
+        let host = known.as_ref().and_then(|job| job.host.clone());
         let entry = Entry {
             since: self.now,
             first_seen: Instant::now(),
             known,
-            host: None,
+            remembered,
+            position: None,
             absent: None,
         };
         self.jobs.insert(id.clone(), entry);
+        self.moved(None, host);
     }
 
     fn end(&mut self, id: &JobId) {
-        if let Some(entry) = self.jobs.remove(id) {
-            self.changed |= entry.known.is_some();
-            self.ended.insert(id.clone());
+        let Some(entry) = self.jobs.remove(id) else {
+            return;
+        };
+        self.now.0 += 1;
+        self.changed |= entry.known.is_some() || entry.remembered.is_some();
+        self.ended.insert(id.clone(), self.now);
+        self.moved(entry.known.and_then(|job| job.host.clone()), None);
+    }
+
+    /// Counts a job that was on one host and is on another.
+    fn moved(&mut self, from: Option<HostId>, to: Option<HostId>) {
+        if from == to {
+            return;
+        }
+        if let Some(from) = from
+            && let Some(count) = self.in_use.get_mut(&from)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.in_use.remove(&from);
+                self.turned.push(from);
+            }
+        }
+        if let Some(to) = to {
+            let count = self.in_use.entry(to.clone()).or_default();
+            *count += 1;
+            if *count == 1 {
+                self.turned.push(to);
+            }
         }
     }
 }
 
-fn live(hosts: &Hosts, entry: &Entry) -> Option<bool> {
-    hosts.live(entry.host.as_ref()?)
+/// Completes a job by what is known of its host.
+fn describe_host(job: &mut Job, hosts: &Hosts) {
+    let Some(host) = &job.host else { return };
+    job.host_live = hosts.live(host);
+    job.host_name = hosts.name(host).cloned();
 }
 
 #[cfg(test)]

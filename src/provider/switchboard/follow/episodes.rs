@@ -7,7 +7,7 @@
 //! has none.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -40,6 +40,10 @@ pub(super) enum Subject {
 pub(super) struct Episodes {
     stats: Arc<FollowStats>,
     availability: Arc<Availability>,
+    /// Whether hosts are needed.
+    needs_hosts: bool,
+    /// What is refused and not needed.
+    without: HashSet<Request>,
     /// How each subject that fails last failed.
     failing: HashMap<(Request, Subject), FailureKind>,
     /// How many subjects fail in a way.
@@ -65,10 +69,16 @@ impl Drop for Episodes {
 }
 
 impl Episodes {
-    pub(super) fn new(stats: Arc<FollowStats>, availability: Arc<Availability>) -> Self {
+    pub(super) fn new(
+        stats: Arc<FollowStats>,
+        availability: Arc<Availability>,
+        needs_hosts: bool,
+    ) -> Self {
         Self {
             stats,
             availability,
+            needs_hosts,
+            without: HashSet::new(),
             failing: HashMap::new(),
             counts: HashMap::new(),
         }
@@ -83,6 +93,15 @@ impl Episodes {
     ) {
         let before = self.failing.get(&(request, subject.clone())).copied();
         let failure = answer.as_ref().err();
+        let failure = failure.filter(|failure| self.is_trouble(request, failure.kind()));
+        if let (Err(refusal), None) = (answer, failure)
+            && self.without.insert(request)
+        {
+            info!(
+                request = request.word(),
+                "going without, as the switchboard refuses it: {refusal}"
+            );
+        }
         let now = failure.map(Failure::kind);
         if before == now {
             if let Some(failure) = failure {
@@ -99,6 +118,16 @@ impl Episodes {
         if let Some(kind) = before {
             self.end(request, kind);
         }
+    }
+
+    /// Whether to fail so is trouble: what is refused and not needed is none.
+    pub(super) fn is_trouble(&self, request: Request, kind: FailureKind) -> bool {
+        let needed = match request {
+            Request::Hosts => self.needs_hosts,
+            Request::Watch | Request::Account => false,
+            Request::Jobs | Request::Job | Request::Annotate => true,
+        };
+        needed || !matches!(kind, FailureKind::Forbidden | FailureKind::NotFound)
     }
 
     /// Notes that there is no `subject` any more, which ends whatever failed about it.
@@ -146,7 +175,7 @@ impl Episodes {
             cause = failure.cause(),
             about,
             "the switchboard does not answer as it should: {failure}; {}",
-            advice(request, failure)
+            advice(failure)
         );
     }
 
@@ -175,21 +204,20 @@ impl Episodes {
 fn may_be_first_sign(request: Request, kind: FailureKind) -> bool {
     match request {
         Request::Watch => kind.fault() == Fault::Network,
-        Request::Job | Request::Hosts => matches!(kind, FailureKind::Server | FailureKind::Cut),
+        Request::Job | Request::Hosts | Request::Account => {
+            matches!(kind, FailureKind::Server | FailureKind::Cut)
+        }
         Request::Jobs | Request::Annotate => false,
     }
 }
 
 /// What comes of a failure, and what would help.
-fn advice(request: Request, failure: &Failure) -> &'static str {
-    match (request, failure.kind(), failure.kind().fault()) {
-        (Request::Watch, FailureKind::Forbidden | FailureKind::NotFound, _) => {
-            "asking now and then instead of watching"
-        }
-        (_, FailureKind::Unauthorized, _) => {
+fn advice(failure: &Failure) -> &'static str {
+    match (failure.kind(), failure.kind().fault()) {
+        (FailureKind::Unauthorized, _) => {
             "what is known stays as it is; put a valid token into token_file"
         }
-        (_, _, Fault::Account) => {
+        (_, Fault::Account) => {
             "what is known stays as it is; give the account of the token the right to read all jobs"
         }
         _ => "what is known stays as it is; trying again",
@@ -208,7 +236,7 @@ mod tests {
     #[test]
     fn many_failures_of_a_kind_are_one_episode_until_the_last_is_over() {
         let stats = Arc::new(FollowStats::default());
-        let mut episodes = Episodes::new(Arc::clone(&stats), Arc::default());
+        let mut episodes = Episodes::new(Arc::clone(&stats), Arc::default(), false);
         let count = || {
             let kind = FailureKind::Forbidden;
             (stats.episodes(kind), stats.episodes_open(kind))
@@ -232,7 +260,7 @@ mod tests {
     #[test]
     fn another_cause_is_another_episode() {
         let stats = Arc::new(FollowStats::default());
-        let mut episodes = Episodes::new(Arc::clone(&stats), Arc::default());
+        let mut episodes = Episodes::new(Arc::clone(&stats), Arc::default(), false);
         for failure in [Failure::Unauthorized, Failure::Forbidden] {
             episodes.note::<()>(Request::Jobs, Subject::Only, &Err(failure));
         }

@@ -1,39 +1,45 @@
 //! The ids that were seen last.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
+use super::book::Moment;
 use crate::provider::switchboard::job::JobId;
 
-/// A set of ids that forgets the oldest.
+/// Ids, each since a moment, of which the oldest are forgotten.
 #[derive(Debug)]
 pub(super) struct Recent {
     at_most: usize,
-    ids: HashSet<JobId>,
-    order: VecDeque<JobId>,
+    since: HashMap<JobId, Moment>,
+    order: VecDeque<(JobId, Moment)>,
 }
 
 impl Recent {
     pub(super) fn new(at_most: usize) -> Self {
         Self {
             at_most,
-            ids: HashSet::new(),
+            since: HashMap::new(),
             order: VecDeque::new(),
         }
     }
 
-    pub(super) fn insert(&mut self, id: JobId) {
-        if !self.ids.insert(id.clone()) {
-            return;
-        }
-        self.order.push_back(id);
-        if self.order.len() > self.at_most
-            && let Some(oldest) = self.order.pop_front()
+    pub(super) fn insert(&mut self, id: JobId, now: Moment) {
+        self.since.insert(id.clone(), now);
+        self.order.push_back((id, now));
+        while self.order.len() > self.at_most
+            && let Some((oldest, then)) = self.order.pop_front()
         {
-            self.ids.remove(&oldest);
+            if self.since.get(&oldest) == Some(&then) {
+                self.since.remove(&oldest);
+            }
         }
     }
 
-    pub(super) fn contains(&self, id: &JobId) -> bool {
-        self.ids.contains(id)
+    /// Since when it is there, if it is.
+    pub(super) fn since(&self, id: &JobId) -> Option<Moment> {
+        self.since.get(id).copied()
+    }
+
+    pub(super) fn remove(&mut self, id: &JobId) {
+        self.since.remove(id);
     }
 }

@@ -17,7 +17,12 @@ pub struct FollowSettings {
     pub max_watches: usize,
     /// The most jobs that are read at once.
     pub concurrency: usize,
+    /// Whether what the switchboard says of its hosts is needed, so that not to hear it is trouble.
+    pub needs_hosts: bool,
 }
+
+/// Looks at the top to one look at the hosts: a host counts as alive for 30 s.
+const LOOKS_PER_HOSTS: u32 = 3;
 
 impl FollowSettings {
     /// The built-in `refresh`.
@@ -28,6 +33,16 @@ impl FollowSettings {
     pub const MAX_WATCHES: usize = 256;
     /// The built-in `concurrency`.
     pub const CONCURRENCY: usize = 8;
+
+    /// The longest time between two looks at the hosts.
+    pub fn host_interval(&self) -> Duration {
+        Self::host_interval_of(self.poll)
+    }
+
+    /// The same for a `poll`.
+    pub fn host_interval_of(poll: Duration) -> Duration {
+        poll.saturating_mul(LOOKS_PER_HOSTS)
+    }
 }
 
 impl Default for FollowSettings {
@@ -37,6 +52,7 @@ impl Default for FollowSettings {
             poll: Self::POLL,
             max_watches: Self::MAX_WATCHES,
             concurrency: Self::CONCURRENCY,
+            needs_hosts: false,
         }
     }
 }

@@ -1,8 +1,9 @@
 //! What is done all the time for one job, or one host, that is followed.
 //!
 //! A job has a watch, where one is to be had, and is read whenever the watch says so, now and then
-//! besides, and often where it has no watch. Where watches are few, they are for jobs that are on
-//! their way to an address; the end of the others shows on their hosts. A host has a watch only.
+//! besides, and more often where it has no watch. Where watches are few, they are for jobs that are
+//! on their way to an address and for hosts that may get one; that another has ended shows in the
+//! listing. A host has a watch only.
 //! Each failure makes the next try wait; none ends the work.
 
 use std::{
@@ -27,7 +28,7 @@ use crate::provider::switchboard::{
     job::{Job, JobId, JobState},
     read::HostId,
     stats::{FollowStats, Request, WatchEnd},
-    watch::{Lanes, Purpose, Sign, Watch, Watched},
+    watch::{Lanes, Need, Purpose, Sign, Watch, Watched},
 };
 
 /// The longest wait between two tries of what fails for lack of an answer.
@@ -36,15 +37,16 @@ pub(super) const TRY_AGAIN: Duration = Duration::from_secs(30);
 /// Two readings of one job are at least this far apart, whatever its watch says.
 const SPACING: Duration = Duration::from_millis(100);
 
-/// Jobs without a watch that are read in a second, all taken together.
-const UNWATCHED_READS: u32 = 50;
+/// Jobs without a watch that are read in a second, all taken together: those whose state is looked
+/// up in the listing, and others.
+const LISTED_READS: u32 = 8;
+const UNLISTED_READS: u32 = 20;
+
+/// For how long something may happen to a job that is ready and says no address.
+const SETTLES: Duration = Duration::from_secs(60);
 
 /// A watch that lasted as long as this has worked.
 const LASTED: Duration = Duration::from_secs(10);
-
-/// How long to wait for somebody's place before asking again: a place that was given up may have
-/// gone to another who asked.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The longest pause between a watch that ended as watches do and the next.
 const REOPEN: Duration = Duration::from_secs(1);
@@ -61,24 +63,57 @@ pub(super) struct Shared {
     /// Watches being opened at once.
     pub(super) opening: Semaphore,
     pub(super) events: mpsc::Sender<Event>,
+    /// Looks at the listing go down to every job without a watch.
+    pub(super) looked_down: AtomicBool,
 }
 
 /// Says that something is to be looked at again.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Signal {
     raised: Notify,
     /// When it was raised first since it was last heeded.
     since: Mutex<Option<Instant>>,
     watched: AtomicBool,
-    /// Nothing is expected to happen to it soon.
-    settled: latest::Sender<bool>,
+    /// How much a watch is needed; of a job that was never read nobody knows.
+    need: latest::Sender<Option<Need>>,
 }
 
 impl Signal {
-    async fn settled(&self) {
-        let mut settled = self.settled.subscribe();
-        // Fails only without a sender, which is here.
-        let _ = settled.wait_for(|settled| *settled).await;
+    fn new(need: Option<Need>) -> Self {
+        Self {
+            raised: Notify::new(),
+            since: Mutex::default(),
+            watched: AtomicBool::new(false),
+            need: latest::Sender::new(need),
+        }
+    }
+
+    /// For a job.
+    pub(super) fn of_job() -> Self {
+        Self::new(None)
+    }
+
+    /// For a host that has a job, or has none.
+    pub(super) fn of_host(in_use: bool) -> Self {
+        Self::new(Some(host_need(in_use)))
+    }
+
+    /// Notes whether a host has a job.
+    pub(super) fn set_in_use(&self, in_use: bool) {
+        self.set_need(host_need(in_use));
+    }
+
+    /// Whether its watch is open.
+    pub(super) fn is_watched(&self) -> bool {
+        self.watched.load(Relaxed)
+    }
+
+    fn set_need(&self, need: Need) {
+        self.need.send_if_modified(|known| {
+            let differs = *known != Some(need);
+            *known = Some(need);
+            differs
+        });
     }
 
     pub(super) fn raise(&self) {
@@ -107,8 +142,17 @@ impl Shared {
     fn unwatched(&self) -> Duration {
         let jobs = self.stats.jobs_active();
         let unwatched = jobs.saturating_sub(self.stats.watches_open(Purpose::Job));
-        let fair = Duration::from_secs(unwatched) / UNWATCHED_READS;
+        let reads = match self.looked_down.load(Relaxed) {
+            true => LISTED_READS,
+            false => UNLISTED_READS,
+        };
+        let fair = Duration::from_secs(unwatched) / reads;
         self.settings.poll.max(fair)
+    }
+
+    /// Notes whether looks at the listing go down to every job without a watch.
+    pub(super) fn set_looked_down(&self, looked_down: bool) {
+        self.looked_down.store(looked_down, Relaxed);
     }
 }
 
@@ -119,8 +163,7 @@ pub(super) async fn job(shared: Arc<Shared>, id: JobId, signal: Arc<Signal>) {
 }
 
 /// Follows one host until dropped.
-pub(super) async fn host(shared: Arc<Shared>, id: HostId) {
-    let signal = Signal::default();
+pub(super) async fn host(shared: Arc<Shared>, id: HostId, signal: Arc<Signal>) {
     let watching = watch(&shared, Watched::Host(id.clone()), Purpose::Host, &signal);
     let telling = async {
         loop {
@@ -133,6 +176,7 @@ pub(super) async fn host(shared: Arc<Shared>, id: HostId) {
 
 async fn read(shared: &Shared, id: &JobId, signal: &Signal) {
     let mut backoff = shared.backoff();
+    let mut ready_since = None;
     loop {
         let (answer, noticed, started) = {
             // Fails only if closed, which nobody does.
@@ -141,15 +185,26 @@ async fn read(shared: &Shared, id: &JobId, signal: &Signal) {
             (shared.client.job(id).await, noticed, started)
         };
         shared.stats.count(Request::Job, &answer);
-        if let Ok(detail) = &answer {
-            signal.settled.send_replace(is_settled(&detail.job));
-        }
         let wait = match &answer {
-            Ok(_) => {
+            Ok(detail) => {
                 backoff.reset();
-                match signal.watched.load(Relaxed) {
+                let again = match signal.is_watched() {
                     true => jittered(shared.settings.refresh),
                     false => jittered(shared.unwatched()),
+                };
+                match settles_in(&detail.job, &mut ready_since) {
+                    None => {
+                        signal.set_need(Need::ChangingJob);
+                        again
+                    }
+                    Some(Duration::ZERO) => {
+                        signal.set_need(Need::SettledJob);
+                        again
+                    }
+                    Some(left) => {
+                        signal.set_need(Need::ChangingJob);
+                        again.min(left)
+                    }
                 }
             }
             Err(_) => backoff.failed(),
@@ -176,19 +231,10 @@ async fn read(shared: &Shared, id: &JobId, signal: &Signal) {
 async fn watch(shared: &Shared, what: Watched, purpose: Purpose, signal: &Signal) {
     shared.client.answered().await;
     let mut backoff = shared.backoff();
+    let mut need = signal.need.subscribe();
     loop {
-        let Some(place) = shared.lanes.take(purpose) else {
-            let wait = jittered(shared.settings.poll * 2);
-            if *signal.settled.borrow() {
-                sleep(wait).await;
-            } else {
-                tokio::select! {
-                    () = shared.lanes.want(wait.min(ASK_AGAIN)) => {}
-                    () = signal.settled() => {}
-                }
-            }
-            continue;
-        };
+        let place = shared.lanes.place(&mut need).await;
+        let tenant = place.tenant();
         let opened = {
             let _turn = shared.opening.acquire().await;
             Watch::open(&shared.client, &what, place).await
@@ -216,15 +262,14 @@ async fn watch(shared: &Shared, what: Watched, purpose: Purpose, signal: &Signal
             signal.watched.store(true, Relaxed);
             tokio::select! {
                 end = attend(shared, &mut watch, signal) => Some(end),
-                () = async { signal.settled().await; shared.lanes.wanted().await } => None,
+                () = shared.lanes.keep(&tenant, &mut need) => None,
             }
         };
         drop(watch);
         signal.watched.store(false, Relaxed);
         signal.raise();
         let Some(end) = end else {
-            // Somebody else is about to take the place.
-            sleep(jittered(shared.settings.poll * 2)).await;
+            // Somebody needs the place more.
             continue;
         };
         let lasted = since.elapsed() >= LASTED;
@@ -261,12 +306,24 @@ async fn attend(shared: &Shared, watch: &mut Watch, signal: &Signal) -> Result<(
     }
 }
 
-/// Whether nothing is expected to happen to `job` soon: it waits for a host, or is all there.
-fn is_settled(job: &Job) -> bool {
+/// When nothing is expected to happen to `job` any more: it waits for a host, or is all there.
+/// `ready_since` is for the next question about the same job.
+fn settles_in(job: &Job, ready_since: &mut Option<Instant>) -> Option<Duration> {
     match job.state {
-        JobState::Queued | JobState::Terminating | JobState::Finalized => true,
-        JobState::Ready => job.address.is_some(),
-        JobState::Assigned | JobState::Initializing | JobState::Unknown => false,
+        JobState::Queued | JobState::Terminating | JobState::Finalized => Some(Duration::ZERO),
+        JobState::Ready if job.address.is_some() => Some(Duration::ZERO),
+        JobState::Ready => {
+            let since = ready_since.get_or_insert_with(Instant::now);
+            Some(SETTLES.saturating_sub(since.elapsed()))
+        }
+        JobState::Assigned | JobState::Initializing | JobState::Unknown => None,
+    }
+}
+
+fn host_need(in_use: bool) -> Need {
+    match in_use {
+        true => Need::HostInUse,
+        false => Need::FreeHost,
     }
 }
 

@@ -1,19 +1,21 @@
 //! One way through the listing, page by page.
 //!
 //! A walk to the end that read every row is complete, and only then what it did not meet is missing
-//! from the listing. A look at the top ends where nothing is new.
+//! from the listing. Where the end is a long way off, a walk ends where an earlier one began: what is
+//! below was seen by that one, and has ended or is followed by itself. A look at the top ends where
+//! nothing is new, or below the last job that nothing else keeps an eye on.
 
 use std::{collections::HashSet, time::Instant};
 
 use crate::provider::switchboard::{
     client::{Failure, FailureKind},
     job::JobId,
-    read::{Cursor, Page},
+    read::{Cursor, Page, Position},
 };
 
 use super::book::Moment;
 
-/// Rows of a page of a walk to the end: the most there are.
+/// Rows of a page of a walk: the most there are.
 const WHOLE_PAGE: u16 = 200;
 
 /// Rows of a page of a look at the top.
@@ -28,7 +30,7 @@ const PAGES_AT_MOST: usize = 10_000;
 /// How far to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Extent {
-    /// To the end.
+    /// To the end, or to where that is known.
     Whole,
     /// Until nothing is new.
     Top,
@@ -41,10 +43,18 @@ pub(super) struct Walk {
     /// Before the first request: what became known later need not be in the listing.
     pub(super) began: Moment,
     pub(super) started: Instant,
+    /// Whether the account had the right to all jobs when it began.
+    pub(super) of_all: bool,
+    /// Where to end, if not at the end.
+    down_to: Option<Position>,
     limit: u16,
     cursor: Option<Cursor>,
     cursors: HashSet<Cursor>,
     present: HashSet<JobId>,
+    /// Where its first page ended.
+    first_page: Option<Position>,
+    /// It has met the end of the listing.
+    whole: bool,
     pages: usize,
     lost: usize,
 }
@@ -59,18 +69,24 @@ pub(super) enum Step {
 }
 
 impl Walk {
-    pub(super) fn new(extent: Extent, began: Moment) -> Self {
+    /// One that ends at `down_to` at the latest; a look at the top goes on to there even if nothing
+    /// is new.
+    pub(super) fn new(extent: Extent, began: Moment, down_to: Option<Position>) -> Self {
         Self {
             extent,
             began,
             started: Instant::now(),
-            limit: match extent {
-                Extent::Whole => WHOLE_PAGE,
-                Extent::Top => TOP_PAGE,
+            of_all: false,
+            limit: match (extent, &down_to) {
+                (Extent::Top, None) => TOP_PAGE,
+                (Extent::Top, Some(_)) | (Extent::Whole, _) => WHOLE_PAGE,
             },
+            down_to,
             cursor: None,
             cursors: HashSet::new(),
             present: HashSet::new(),
+            first_page: None,
+            whole: false,
             pages: 0,
             lost: 0,
         }
@@ -87,13 +103,27 @@ impl Walk {
     ///
     /// [`Failure::Invalid`] if the listing has no end.
     pub(super) fn page(mut self, page: Page, any_new: bool) -> Result<Step, Failure> {
+        let last = page.rows.last().and_then(|row| row.position.clone());
+        if self.pages == 0 {
+            self.first_page.clone_from(&last);
+        }
         self.pages += 1;
         self.lost += page.lost;
+        let below = |place: &Position| last.as_ref().is_some_and(|last| last <= place);
+        let is_there = self.down_to.as_ref().is_some_and(below);
         self.present.extend(page.rows.into_iter().map(|row| row.id));
         let Some(next) = page.next else {
+            self.whole = true;
             return Ok(Step::Done(self));
         };
-        if self.extent == Extent::Top && (!any_new || self.pages >= TOP_PAGES_AT_MOST) {
+        let enough = match self.extent {
+            Extent::Whole => is_there,
+            Extent::Top => {
+                let rest = self.down_to.is_some() && !is_there;
+                !(any_new || rest) || self.pages >= TOP_PAGES_AT_MOST
+            }
+        };
+        if enough {
             return Ok(Step::Done(self));
         }
         if self.pages >= PAGES_AT_MOST {
@@ -110,19 +140,47 @@ impl Walk {
     }
 
     /// The same place with smaller pages, if a page was too large and there are any smaller.
-    pub(super) fn smaller(mut self, failure: &Failure) -> Option<Self> {
-        self.limit /= 2;
-        (failure.kind() == FailureKind::TooLarge && self.limit > 0).then_some(self)
+    pub(super) fn smaller(mut self, failure: &Failure) -> Result<Self, Box<Self>> {
+        if failure.kind() == FailureKind::TooLarge && self.limit > 1 {
+            self.limit /= 2;
+            return Ok(self);
+        }
+        Err(Box::new(self))
     }
 
-    /// The jobs it met, if that are all there are.
+    /// The jobs it met, if it left none out.
     pub(super) fn complete(&self) -> Option<&HashSet<JobId>> {
         (self.extent == Extent::Whole && self.lost == 0).then_some(&self.present)
+    }
+
+    /// Where it ended, if not at the end.
+    pub(super) fn down_to(&self) -> Option<&Position> {
+        self.down_to.as_ref().filter(|_| !self.whole)
+    }
+
+    /// Where a later walk may end: a page below its beginning, as a row may show up late.
+    pub(super) fn first_page(&self) -> Option<&Position> {
+        self.first_page.as_ref()
+    }
+
+    /// Whether it goes on where nothing is new.
+    pub(super) fn looks_down(&self) -> bool {
+        self.down_to.is_some()
+    }
+
+    /// Whether it came as far as it was to.
+    pub(super) fn is_there(&self) -> bool {
+        self.whole || self.down_to.is_none() || self.pages < TOP_PAGES_AT_MOST
     }
 
     /// Rows that it met so far.
     pub(super) fn rows(&self) -> usize {
         self.present.len()
+    }
+
+    /// Pages that it read so far.
+    pub(super) fn pages(&self) -> usize {
+        self.pages
     }
 
     /// Rows that do not say whose they are.

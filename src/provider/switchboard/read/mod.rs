@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, time::SystemTime};
 use http::HeaderValue;
 use serde_json::value::RawValue;
 
-use self::raw::{RawAnnotated, RawDetail, RawPage, RawSummary};
+use self::raw::{RawAccount, RawAnnotated, RawDetail, RawPage, RawSummary};
 use super::{
     client::Failure,
     job::{Job, JobId, JobState, Service},
@@ -31,6 +31,53 @@ pub const SERVICES_AT_MOST: usize = 64;
 /// The longest name or protocol of a service that is kept, in bytes. Names have at most 16 where
 /// the switchboard checks them.
 pub const SERVICE_TEXT_AT_MOST: usize = 64;
+
+/// The group whose members may read every job; every switchboard is made with it.
+const ADMINS: &str = "00000000-0000-0000-0000-000000000001";
+
+/// Which jobs the account of a token may read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rights {
+    /// The switchboard has not said.
+    #[default]
+    Unknown,
+    /// Those of its own, of its groups, or granted one by one.
+    Some,
+    /// All jobs: it is one of the administrators.
+    All,
+}
+
+impl Rights {
+    /// Every value there is, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Unknown, Self::Some, Self::All];
+
+    /// The rights as a label.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Some => "some",
+            Self::All => "all",
+        }
+    }
+}
+
+/// A place in the listing, which is sorted by it, newest first. A new job gets one above all there
+/// are.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    queued: SystemTime,
+    id: JobId,
+}
+
+impl Position {
+    /// Where the job `id` that was queued at `queued` stands.
+    pub fn parse(queued: &str, id: &JobId) -> Option<Self> {
+        Some(Self {
+            queued: humantime::parse_rfc3339(queued).ok()?,
+            id: id.clone(),
+        })
+    }
+}
 
 /// A page of the listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,15 +98,15 @@ pub struct Row {
     pub id: JobId,
     /// Where that job is in its life; `None` if the row is unreadable but for the id.
     pub state: Option<JobState>,
+    /// Where it stands; `None` if the row does not say when it was queued.
+    pub position: Option<Position>,
 }
 
 /// A job in detail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Detail {
-    /// The job; nothing is known here of its host's health.
+    /// The job; nothing is known here of its host's name and health.
     pub job: Job,
-    /// The host it is on.
-    pub host: Option<HostId>,
     /// Things in it that were left out: services too many, too long or without a name, an address
     /// that is none.
     pub left_out: usize,
@@ -100,14 +147,23 @@ pub fn page(body: &[u8]) -> Result<Page, Failure> {
 
 fn row(text: &RawValue) -> Option<Row> {
     match serde_json::from_str::<RawSummary>(text.get()) {
-        Ok(raw) => Some(Row {
-            id: JobId::parse(&raw.job_id)?,
-            state: Some(state(&raw.state)),
-        }),
+        Ok(raw) => {
+            let id = JobId::parse(&raw.job_id)?;
+            let queued = raw.queued_at.as_ref().and_then(|at| at.as_str());
+            Some(Row {
+                position: queued.and_then(|at| Position::parse(at, &id)),
+                id,
+                state: Some(state(&raw.state)),
+            })
+        }
         Err(_) => {
             let id = serde_json::from_str::<raw::RawId>(text.get()).ok()?.job_id;
             let id = JobId::parse(&id)?;
-            Some(Row { id, state: None })
+            Some(Row {
+                id,
+                state: None,
+                position: None,
+            })
         }
     }
 }
@@ -132,9 +188,10 @@ pub fn detail(id: &JobId, body: &[u8]) -> Result<Detail, Failure> {
             state: state(&raw.state),
             address: address.and_then(Result::ok),
             services,
+            host: raw.dispatched_on_host_id.as_deref().and_then(HostId::parse),
+            host_name: None,
             host_live: None,
         },
-        host: raw.dispatched_on_host_id.as_deref().and_then(HostId::parse),
     })
 }
 
@@ -175,6 +232,20 @@ pub(super) fn annotations(
 pub fn hosts(body: &[u8]) -> Result<Hosts, Failure> {
     let rows: Vec<&RawValue> = parse("a list of hosts", body)?;
     Ok(Hosts::of_rows(&rows))
+}
+
+/// Reads the account of the caller for what it may read.
+///
+/// # Errors
+///
+/// [`Failure::Invalid`].
+pub fn rights(body: &[u8]) -> Result<Rights, Failure> {
+    let account: RawAccount = parse("an account with its groups", body)?;
+    let is_admin = account.groups.iter().any(|group| group.group_id == ADMINS);
+    Ok(match is_admin {
+        true => Rights::All,
+        false => Rights::Some,
+    })
 }
 
 /// Reads the caller's tokens for when the one that was used expires.

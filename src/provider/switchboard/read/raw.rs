@@ -18,6 +18,8 @@ pub(super) struct RawPage<'a> {
 pub(super) struct RawSummary {
     pub(super) job_id: String,
     pub(super) state: String,
+    /// Of any shape: it spoils no row.
+    pub(super) queued_at: Option<serde_json::Value>,
 }
 
 /// What is left of a row that is otherwise unreadable.
@@ -56,6 +58,19 @@ pub(super) struct RawAnnotated {
 pub(super) struct RawHost {
     pub(super) host_id: String,
     pub(super) live: Option<bool>,
+    pub(super) name: Option<String>,
+}
+
+/// `GET /users/me`.
+#[derive(Deserialize)]
+pub(super) struct RawAccount {
+    pub(super) groups: Vec<RawGroup>,
+}
+
+/// A group of it.
+#[derive(Deserialize)]
+pub(super) struct RawGroup {
+    pub(super) group_id: String,
 }
 
 /// A row of `GET /users/me/tokens`.

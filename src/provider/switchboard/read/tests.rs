@@ -79,7 +79,7 @@ fn every_captured_job_is_read_in_full() {
             value["job_ip_address"].as_str(),
             "{path:?}"
         );
-        let host = read.host.map(|host| host.to_string());
+        let host = read.job.host.map(|host| host.to_string());
         assert_eq!(
             host.as_deref(),
             value["dispatched_on_host_id"].as_str(),
@@ -180,7 +180,7 @@ fn what_a_job_wrote_wrongly_is_left_out() {
     let read = detail(&id(5), body.as_bytes()).expect("a job");
     assert_eq!(read.job.state, JobState::Unknown);
     assert_eq!(read.job.address, None);
-    assert_eq!(read.host, None);
+    assert_eq!(read.job.host, None);
     assert_eq!(read.left_out, 3);
     assert_eq!(&*read.job.services[0].name, "a\0\u{202e}b");
 }

@@ -4,20 +4,18 @@
 //! common servers allow at once, so that a thousand watches fit on ten. Watches have lanes of their
 //! own because a stream that never ends takes a place from requests that somebody waits for.
 //!
-//! Where there are too few places, who needs one can ask those who could do without for theirs.
+//! Where there are too few places, who needs one most has it: a watch is told to leave for one that
+//! is needed more, and never for one that is needed as much.
 
 use std::{
+    collections::BTreeMap,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::Duration,
 };
 
-use tokio::{
-    sync::{Mutex as Turn, Notify, Semaphore},
-    time::timeout,
-};
+use tokio::sync::{Mutex as Turn, Notify, oneshot, watch as latest};
 
 use super::super::client::{Client, Connections};
 
@@ -33,16 +31,51 @@ pub enum Purpose {
     Job,
 }
 
+/// Who needs a watch, the most in need first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Need {
+    /// A job that something is expected to happen to.
+    ChangingJob,
+    /// A host without a job: the next may come any time.
+    FreeHost,
+    /// A job that may go on as it is for long.
+    SettledJob,
+    /// A host with a job: until that ends, there is no other.
+    HostInUse,
+}
+
+impl Need {
+    fn purpose(self) -> Purpose {
+        match self {
+            Self::ChangingJob | Self::SettledJob => Purpose::Job,
+            Self::FreeHost | Self::HostInUse => Purpose::Host,
+        }
+    }
+
+    /// Whether its watch can be taken away.
+    fn yields(self) -> bool {
+        self >= Self::SettledJob
+    }
+}
+
 /// All lanes.
 #[derive(Debug)]
 pub struct Lanes {
     client: Client,
     at_most: usize,
-    lanes: Mutex<Vec<Arc<Lane>>>,
-    /// A permit for each who needs a place, to be taken by one who could do without.
-    wanted: Semaphore,
-    /// Wakes one who waits for a place, for each given back.
-    freed: Notify,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    lanes: Vec<Arc<Lane>>,
+    /// Who waits for a place, in the order in which they get one.
+    waiting: BTreeMap<(Need, u64), oneshot::Sender<Place>>,
+    /// Who has one and was not told to leave.
+    held: BTreeMap<(Need, u64), Arc<Notify>>,
+    /// How many were told to leave and have not yet.
+    leaving: usize,
+    numbers: u64,
 }
 
 /// One connection, opened when first used.
@@ -58,22 +91,31 @@ struct Lane {
     opening: Turn<()>,
 }
 
-/// Somebody's need of a place; what nobody has heeded is withdrawn when it is dropped.
-struct Need<'a>(&'a Semaphore);
-
-impl Drop for Need<'_> {
-    fn drop(&mut self) {
-        if let Ok(need) = self.0.try_acquire() {
-            need.forget();
-        }
-    }
-}
-
 /// A place for one watch, given back when dropped.
 #[derive(Debug)]
 pub struct Place {
     lane: Arc<Lane>,
     lanes: Weak<Lanes>,
+    tenant: Tenant,
+}
+
+/// Who has a place.
+#[derive(Debug, Clone)]
+pub struct Tenant {
+    number: u64,
+    leave: Arc<Notify>,
+}
+
+/// Somebody who waits, until dropped.
+struct Waiting<'a> {
+    lanes: &'a Lanes,
+    key: (Need, u64),
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.lanes.lock().waiting.remove(&self.key);
+    }
 }
 
 impl Lanes {
@@ -82,64 +124,189 @@ impl Lanes {
         Arc::new(Self {
             client,
             at_most,
-            lanes: Mutex::default(),
-            wanted: Semaphore::new(0),
-            freed: Notify::new(),
+            state: Mutex::default(),
         })
     }
 
-    /// A place, if there is one left.
-    pub fn take(self: &Arc<Self>, purpose: Purpose) -> Option<Place> {
-        let multiplexed = self.client.is_multiplexed();
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_purpose = || lanes.iter().filter(|lane| lane.purpose == purpose);
-        let found = of_purpose()
-            .find(|lane| lane.has_room(multiplexed))
-            .cloned();
-        let limit = match purpose {
-            Purpose::Host => self.at_most.div_ceil(2),
-            Purpose::Job => self.at_most,
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a place, for as long as `need` says something.
+    pub async fn place(self: &Arc<Self>, need: &mut latest::Receiver<Option<Need>>) -> Place {
+        loop {
+            let now = *need.borrow_and_update();
+            let Some(now) = now else {
+                self.changed(need).await;
+                continue;
+            };
+            let (sender, place) = oneshot::channel();
+            let key = self.change(|state| {
+                let key = (now, state.number());
+                state.waiting.insert(key, sender);
+                key
+            });
+            let _waiting = Waiting { lanes: self, key };
+            tokio::select! {
+                Ok(place) = place => return place,
+                () = self.changed(need) => {}
+            }
+        }
+    }
+
+    /// Keeps the place of `tenant` for whatever `need` says, until somebody needs it more.
+    pub async fn keep(
+        self: &Arc<Self>,
+        tenant: &Tenant,
+        need: &mut latest::Receiver<Option<Need>>,
+    ) {
+        loop {
+            if let Some(now) = *need.borrow_and_update() {
+                self.change(|state| {
+                    if let Some(leave) = state.release(tenant.number) {
+                        state.held.insert((now, tenant.number), leave);
+                    }
+                });
+            }
+            tokio::select! {
+                () = tenant.leave.notified() => return,
+                () = self.changed(need) => {}
+            }
+        }
+    }
+
+    async fn changed(&self, need: &mut latest::Receiver<Option<Need>>) {
+        if need.changed().await.is_err() {
+            // Nobody is left who could say anything.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Changes something, and gives places to those who can have one then.
+    fn change<T>(self: &Arc<Self>, change: impl FnOnce(&mut State) -> T) -> T {
+        let (result, given) = {
+            let mut state = self.lock();
+            let result = change(&mut state);
+            (result, self.give(&mut state))
         };
-        let used = of_purpose().count();
+        for (to, place) in given {
+            // Who does not wait any more gives it back.
+            drop(to.send(place));
+        }
+        result
+    }
+
+    fn give(self: &Arc<Self>, state: &mut State) -> Vec<(oneshot::Sender<Place>, Place)> {
+        let mut given = Vec::new();
+        for need in [
+            Need::ChangingJob,
+            Need::FreeHost,
+            Need::SettledJob,
+            Need::HostInUse,
+        ] {
+            while let Some(key) = state.first_waiting(need) {
+                let Some(lane) = self.lane(state, need.purpose()) else {
+                    break;
+                };
+                let Some(to) = state.waiting.remove(&key) else {
+                    break;
+                };
+                let tenant = Tenant {
+                    number: key.1,
+                    leave: Arc::default(),
+                };
+                state.held.insert(key, Arc::clone(&tenant.leave));
+                let lanes = Arc::downgrade(self);
+                given.push((
+                    to,
+                    Place {
+                        lane,
+                        lanes,
+                        tenant,
+                    },
+                ));
+            }
+            self.make_room(state, need);
+        }
+        given
+    }
+
+    /// A lane with room for one more, which is taken.
+    fn lane(&self, state: &mut State, purpose: Purpose) -> Option<Arc<Lane>> {
+        let multiplexed = self.client.is_multiplexed();
+        let mut of_purpose = state.lanes.iter().filter(|lane| lane.purpose == purpose);
+        let found = of_purpose.find(|lane| lane.has_room(multiplexed)).cloned();
         let lane = match found {
             Some(lane) => lane,
-            None if lanes.len() < self.at_most && used < limit => {
+            None if state.lanes.len() < self.at_most && !self.is_full(state, purpose) => {
                 let lane = Arc::new(Lane::new(&self.client, purpose));
-                lanes.push(Arc::clone(&lane));
+                state.lanes.push(Arc::clone(&lane));
                 lane
             }
             None => return None,
         };
         lane.taken.fetch_add(1, Relaxed);
-        Some(Place {
-            lane,
-            lanes: Arc::downgrade(self),
-        })
+        Some(lane)
     }
 
-    /// Asks for somebody's place, and waits until one is given back or `at_most` has passed.
-    pub async fn want(&self, at_most: Duration) {
-        self.wanted.add_permits(1);
-        let _need = Need(&self.wanted);
-        // Whether there is one now, taking it shows.
-        let _ = timeout(at_most, self.freed.notified()).await;
+    /// Whether a purpose has all the lanes that it may have.
+    fn is_full(&self, state: &State, purpose: Purpose) -> bool {
+        let limit = match purpose {
+            Purpose::Host => self.at_most.div_ceil(2),
+            Purpose::Job => self.at_most,
+        };
+        let lanes = state.lanes.iter();
+        lanes.filter(|lane| lane.purpose == purpose).count() >= limit
     }
 
-    /// Waits until this one of those who could do without a place is asked for it.
-    pub async fn wanted(&self) {
-        // Fails only if closed, which nobody does.
-        if let Ok(need) = self.wanted.acquire().await {
-            need.forget();
+    /// Tells those to leave who need their places less than those who wait with `need`.
+    fn make_room(&self, state: &mut State, need: Need) {
+        let waiting = state.waiting.range((need, 0)..=(need, u64::MAX)).count();
+        let full = self.is_full(state, need.purpose());
+        while state.leaving < waiting {
+            let Some(entry) = state.held.last_entry() else {
+                return;
+            };
+            let (least, _) = *entry.key();
+            let helps = !full || least.purpose() == need.purpose();
+            if least <= need || !least.yields() || !helps {
+                return;
+            }
+            entry.remove().notify_one();
+            state.leaving += 1;
         }
     }
 
     /// Lanes with a watch on them.
     pub fn used(&self) -> usize {
-        let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        lanes
-            .iter()
-            .filter(|lane| lane.taken.load(Relaxed) > 0)
-            .count()
+        let state = self.lock();
+        let used = |lane: &&Arc<Lane>| lane.taken.load(Relaxed) > 0;
+        state.lanes.iter().filter(used).count()
+    }
+}
+
+impl State {
+    fn number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    fn first_waiting(&self, need: Need) -> Option<(Need, u64)> {
+        let mut those = self.waiting.range((need, 0)..=(need, u64::MAX));
+        those.next().map(|(key, _)| *key)
+    }
+
+    /// Takes a tenant that was not told to leave off the list.
+    fn release(&mut self, number: u64) -> Option<Arc<Notify>> {
+        let needs = [
+            Need::ChangingJob,
+            Need::FreeHost,
+            Need::SettledJob,
+            Need::HostInUse,
+        ];
+        needs
+            .into_iter()
+            .find_map(|need| self.held.remove(&(need, number)))
     }
 }
 
@@ -164,6 +331,11 @@ impl Lane {
 }
 
 impl Place {
+    /// Who has it.
+    pub fn tenant(&self) -> Tenant {
+        self.tenant.clone()
+    }
+
     /// The connection to use, for the one who opens a watch on it next.
     pub(super) async fn turn(&self) -> (tokio::sync::MutexGuard<'_, ()>, &Connections) {
         (self.lane.opening.lock().await, &self.lane.connections)
@@ -180,15 +352,17 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let last = self.lane.taken.fetch_sub(1, Relaxed) == 1;
         let Some(lanes) = self.lanes.upgrade() else {
             return;
         };
-        if last {
-            // An empty lane is forgotten, and its connection closed.
-            let mut all = lanes.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-            all.retain(|lane| lane.taken.load(Relaxed) > 0);
-        }
-        lanes.freed.notify_one();
+        lanes.change(|state| {
+            if state.release(self.tenant.number).is_none() {
+                state.leaving = state.leaving.saturating_sub(1);
+            }
+            if self.lane.taken.fetch_sub(1, Relaxed) == 1 {
+                // An empty lane is forgotten, and its connection closed.
+                state.lanes.retain(|lane| lane.taken.load(Relaxed) > 0);
+            }
+        });
     }
 }

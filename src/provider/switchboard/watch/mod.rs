@@ -17,7 +17,7 @@ use super::{
     read::HostId,
 };
 
-pub use self::lanes::{Lanes, Place, Purpose};
+pub use self::lanes::{Lanes, Need, Place, Purpose, Tenant};
 
 /// What can be watched.
 #[derive(Debug, Clone, PartialEq, Eq)]

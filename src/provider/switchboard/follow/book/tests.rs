@@ -10,6 +10,7 @@ fn row(number: u32, state: JobState) -> Row {
     Row {
         id: id(number),
         state: Some(state),
+        position: None,
     }
 }
 
@@ -20,9 +21,10 @@ fn detail(number: u32, state: JobState) -> Result<Detail, Failure> {
             state,
             address: Some("fd00::5".parse().expect("an address")),
             services: Vec::new(),
+            host: HostId::parse("40000000-0000-4000-8000-000000000001"),
+            host_name: None,
             host_live: None,
         },
-        host: HostId::parse("40000000-0000-4000-8000-000000000001"),
         left_out: 0,
     })
 }
@@ -31,12 +33,40 @@ fn detail(number: u32, state: JobState) -> Result<Detail, Failure> {
 fn book(jobs: u32) -> Book {
     let mut book = Book::new(&Knowledge::default());
     for number in 1..=jobs {
-        assert_eq!(book.row(&row(number, JobState::Ready), true), Seen::New);
+        assert_eq!(seen(&mut book, number, JobState::Ready), Seen::New);
         let verdict = book.job(&id(number), &detail(number, JobState::Ready));
         assert!(matches!(verdict, Verdict::Appeared { .. }));
     }
     book.news();
     book
+}
+
+/// What a row of a listing that begins now means.
+fn seen(book: &mut Book, number: u32, state: JobState) -> Seen {
+    let now = book.now();
+    book.row(&row(number, state), now, true)
+}
+
+/// A listing that began at `began`, had by an account with the right to all jobs or without.
+fn listed_since(
+    book: &mut Book,
+    began: Moment,
+    jobs: &[u32],
+    of_all: bool,
+) -> (Vec<JobId>, Vec<JobId>) {
+    let missing = book.listed(&Listed {
+        began,
+        present: &present(jobs),
+        down_to: None,
+        of_all,
+    });
+    (missing.ended, missing.doubtful)
+}
+
+/// One that begins now, of all jobs.
+fn listed(book: &mut Book, jobs: &[u32]) -> (Vec<JobId>, Vec<JobId>) {
+    let now = book.now();
+    listed_since(book, now, jobs, true)
 }
 
 fn known(book: &mut Book) -> Vec<JobId> {
@@ -79,14 +109,16 @@ fn no_failure_alone_ends_a_job() {
 }
 
 #[test]
-fn a_finalized_job_is_gone_at_once_and_for_ever() {
+fn a_finalized_job_is_gone_at_once_and_late_answers_do_not_bring_it_back() {
     let mut book = book(2);
     let verdict = book.job(&id(1), &detail(1, JobState::Finalized));
     assert_eq!(verdict, Verdict::Ended);
-    assert_eq!(book.row(&row(2, JobState::Finalized), true), Seen::Ended);
+    let began = book.now();
+    assert_eq!(seen(&mut book, 2, JobState::Finalized), Seen::Ended);
     assert!(book.news().expect("news").jobs.is_empty());
     // Answers that were under way.
-    assert_eq!(book.row(&row(1, JobState::Ready), true), Seen::Known);
+    let late = row(2, JobState::Ready);
+    assert_eq!(book.row(&late, began, true), Seen::Known);
     assert_eq!(book.job(&id(1), &detail(1, JobState::Ready)), Verdict::Same);
     assert!(book.news().is_none());
 }
@@ -94,8 +126,7 @@ fn a_finalized_job_is_gone_at_once_and_for_ever() {
 #[test]
 fn a_job_missing_from_a_complete_listing_is_asked_about_first() {
     let mut book = book(2);
-    let now = book.now();
-    assert_eq!(book.listed(now, &present(&[2])), (vec![], vec![id(1)]));
+    assert_eq!(listed(&mut book, &[2]), (vec![], vec![id(1)]));
     assert_eq!(known(&mut book), [id(1), id(2)]);
     let gone = Err(Failure::Server { status: 500 });
     assert_eq!(book.job(&id(1), &gone), Verdict::Ended);
@@ -106,8 +137,7 @@ fn a_job_missing_from_a_complete_listing_is_asked_about_first() {
 fn a_job_that_answers_is_there_whatever_a_listing_says() {
     let mut book = book(2);
     for _ in 0..3 {
-        let now = book.now();
-        assert_eq!(book.listed(now, &present(&[2])), (vec![], vec![id(1)]));
+        assert_eq!(listed(&mut book, &[2]), (vec![], vec![id(1)]));
         book.job(&id(1), &detail(1, JobState::Ready));
     }
     assert_eq!(known(&mut book), [id(1), id(2)]);
@@ -116,36 +146,119 @@ fn a_job_that_answers_is_there_whatever_a_listing_says() {
 #[test]
 fn a_job_twice_missing_is_gone_although_nobody_answered() {
     let mut book = book(2);
-    let now = book.now();
-    book.listed(now, &present(&[2]));
+    listed(&mut book, &[2]);
     book.job(&id(1), &Err(Failure::Cut("x".into())));
     assert_eq!(known(&mut book), [id(1), id(2)]);
-    assert_eq!(book.listed(now, &present(&[2])), (vec![id(1)], vec![]));
+    assert_eq!(listed(&mut book, &[2]), (vec![id(1)], vec![]));
     assert_eq!(known(&mut book), [id(2)]);
 }
 
 #[test]
-fn an_account_without_rights_sees_nothing_and_ends_nothing() {
-    let mut book = book(2);
-    for _ in 0..3 {
+fn an_account_without_rights_ends_nothing_whatever_it_is_told() {
+    let mut book = book(3);
+    for jobs in [&[][..], &[3], &[], &[3]] {
         let now = book.now();
-        let (ended, doubtful) = book.listed(now, &present(&[]));
-        assert_eq!((ended.len(), doubtful.len()), (0, 2));
+        let (ended, _) = listed_since(&mut book, now, jobs, false);
+        assert_eq!(ended.len(), 0);
         for number in [1, 2] {
-            assert_eq!(
-                book.job(&id(number), &Err(Failure::Forbidden)),
-                Verdict::Same
-            );
+            for failure in [
+                Failure::Forbidden,
+                Failure::Unauthorized,
+                Failure::Server { status: 500 },
+            ] {
+                let verdict = book.job(&id(number), &Err(failure));
+                assert!(matches!(verdict, Verdict::Same | Verdict::Doubtful));
+            }
         }
+    }
+    assert_eq!(known(&mut book).len(), 3);
+    let now = book.now();
+    listed_since(&mut book, now, &[3], false);
+    assert_eq!(
+        book.job(&id(1), &Err(Failure::NotFound)),
+        Verdict::Ended,
+        "that is about the job"
+    );
+}
+
+#[test]
+fn a_refusal_ends_no_job_that_is_missing_from_a_listing() {
+    let mut book = book(2);
+    listed(&mut book, &[2]);
+    for failure in [Failure::Forbidden, Failure::Unauthorized] {
+        assert_eq!(book.job(&id(1), &Err(failure)), Verdict::Same);
     }
     assert_eq!(known(&mut book).len(), 2);
 }
 
 #[test]
+fn a_job_that_a_listing_has_again_is_followed_again_whatever_was_concluded() {
+    let mut book = book(2);
+    listed(&mut book, &[2]);
+    book.job(&id(1), &Err(Failure::NotFound));
+    assert_eq!(known(&mut book), [id(2)]);
+    assert_eq!(seen(&mut book, 1, JobState::Ready), Seen::New);
+    book.job(&id(1), &detail(1, JobState::Ready));
+    assert_eq!(known(&mut book), [id(1), id(2)]);
+}
+
+#[test]
+fn many_jobs_that_are_missing_at_once_are_held_back_until_another_listing() {
+    let mut book = book(12);
+    let rest = [1, 2, 3, 4, 5, 6];
+    let (ended, asked) = listed(&mut book, &rest);
+    assert_eq!((ended.len(), asked.len(), book.held()), (0, 6, 6));
+    for number in 7..=12 {
+        let gone = Err(Failure::NotFound);
+        assert_eq!(book.job(&id(number), &gone), Verdict::Same);
+    }
+    assert_eq!(known(&mut book).len(), 12);
+    // One of them turns out to be there.
+    assert_eq!(book.job(&id(7), &detail(7, JobState::Ready)), Verdict::Same);
+    assert_eq!(book.held(), 5);
+    let (ended, asked) = listed(&mut book, &[1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!((ended.len(), asked.len(), book.held()), (5, 0, 0));
+    assert_eq!(known(&mut book).len(), 7);
+}
+
+#[test]
+fn few_jobs_that_are_missing_are_not_held_back() {
+    let mut book = book(5);
+    listed(&mut book, &[]);
+    assert_eq!(book.held(), 0);
+    let mut book = self::book(100);
+    let rest: Vec<_> = (1..=70).collect();
+    listed(&mut book, &rest);
+    assert_eq!(book.held(), 0);
+}
+
+#[test]
+fn a_walk_that_ends_early_says_nothing_of_what_is_below() {
+    let at = |number: u32| Position::parse(&format!("2026-11-24T00:00:{number:02}Z"), &id(number));
+    let mut book = book(0);
+    for number in 1..=4 {
+        let now = book.now();
+        let row = Row {
+            position: at(number),
+            ..row(number, JobState::Ready)
+        };
+        book.row(&row, now, true);
+        book.job(&id(number), &detail(number, JobState::Ready));
+    }
+    let missing = book.listed(&Listed {
+        began: book.now(),
+        present: &present(&[4]),
+        down_to: at(2).as_ref(),
+        of_all: true,
+    });
+    assert_eq!(missing.doubtful, [id(3)]);
+    assert_eq!(book.lowest(|job| *job != id(1)), at(2).as_ref());
+}
+
+#[test]
 fn the_last_job_to_end_is_gone_from_an_empty_listing() {
     let mut book = book(1);
-    let now = book.now();
-    book.listed(now, &present(&[]));
+    listed(&mut book, &[]);
     assert_eq!(
         book.job(&id(1), &detail(1, JobState::Finalized)),
         Verdict::Ended
@@ -156,9 +269,9 @@ fn the_last_job_to_end_is_gone_from_an_empty_listing() {
 fn a_job_that_came_during_a_walk_is_not_missed_by_it() {
     let mut book = book(1);
     let began = book.now();
-    book.row(&row(2, JobState::Queued), true);
+    seen(&mut book, 2, JobState::Queued);
     book.job(&id(2), &detail(2, JobState::Queued));
-    assert_eq!(book.listed(began, &present(&[1])), (vec![], vec![]));
+    assert_eq!(listed_since(&mut book, began, &[1], true), (vec![], vec![]));
 }
 
 #[test]
@@ -171,8 +284,7 @@ fn what_was_known_before_a_start_stays_until_an_answer() {
     let mut book = Book::new(&before);
     assert!(book.news().is_none());
     assert_eq!(known(&mut book).len(), 3);
-    let now = book.now();
-    let (_, doubtful) = book.listed(now, &present(&[1, 2]));
+    let (_, doubtful) = listed(&mut book, &[1, 2]);
     assert_eq!(doubtful, [id(3)]);
 }
 
@@ -182,7 +294,8 @@ fn a_dead_host_shows_on_its_jobs() {
     let host = "40000000-0000-4000-8000-000000000001";
     for live in [true, false] {
         let body = format!(r#"[{{"host_id":"{host}","live":{live}}}]"#);
-        book.hosts(crate::provider::switchboard::read::hosts(body.as_bytes()).expect("hosts"));
+        let hosts = crate::provider::switchboard::read::hosts(body.as_bytes()).expect("hosts");
+        book.hosts(hosts, Instant::now(), Duration::from_secs(15));
         assert_eq!(
             book.news().expect("news").jobs[&id(1)].host_live,
             Some(live)
@@ -192,13 +305,46 @@ fn a_dead_host_shows_on_its_jobs() {
     assert_eq!(book.job(&id(1), &detail(1, JobState::Ready)), Verdict::Same);
 }
 
+#[test]
+fn a_remembered_job_is_listed_asked_about_and_ended_like_any_other() {
+    let remembered = |book: &mut Book| {
+        book.changed = true;
+        book.news().expect("news").remembered
+    };
+    let mut book = Book::new(&Knowledge::remembering([1, 2, 3].map(id)));
+    assert_eq!(remembered(&mut book).len(), 3);
+    book.job(&id(1), &Err(Failure::Forbidden));
+    assert!(book.news().expect("news").remembered[&id(1)].asked);
+    seen(&mut book, 1, JobState::Ready);
+    let listed = book.news().expect("news").remembered[&id(1)].listed;
+    assert_eq!(listed, Some(JobState::Ready));
+    assert_eq!(seen(&mut book, 2, JobState::Finalized), Seen::Ended);
+    book.job(&id(3), &detail(3, JobState::Ready));
+    let news = book.news().expect("news");
+    assert_eq!(news.remembered.into_keys().collect::<Vec<_>>(), [id(1)]);
+    assert_eq!(news.jobs.into_keys().collect::<Vec<_>>(), [id(3)]);
+}
+
+#[test]
+fn a_host_is_in_use_as_long_as_a_job_is_on_it() {
+    let host = HostId::parse("40000000-0000-4000-8000-000000000001").expect("an id");
+    let mut book = book(2);
+    assert!(book.is_in_use(&host));
+    assert_eq!(book.turned(), std::slice::from_ref(&host));
+    seen(&mut book, 1, JobState::Finalized);
+    assert!(book.is_in_use(&host) && book.turned().is_empty());
+    seen(&mut book, 2, JobState::Finalized);
+    assert!(!book.is_in_use(&host));
+    assert_eq!(book.turned(), [host]);
+}
+
 /// Something that happens to a book.
 #[derive(Debug, Clone)]
 enum Step {
     Row(u32, JobState),
     Good(u32, JobState),
     Bad(u32, usize),
-    Listed(Vec<u32>),
+    Listed(Vec<u32>, bool),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -212,52 +358,84 @@ fn step() -> impl Strategy<Value = Step> {
         (job.clone(), states.clone()).prop_map(|(job, state)| Step::Row(job, state)),
         (job.clone(), states).prop_map(|(job, state)| Step::Good(job, state)),
         (job.clone(), 0..8usize).prop_map(|(job, failure)| Step::Bad(job, failure)),
-        proptest::collection::vec(job, 0..6).prop_map(Step::Listed),
+        (proptest::collection::vec(job, 0..6), any::<bool>())
+            .prop_map(|(jobs, of_all)| Step::Listed(jobs, of_all)),
     ]
 }
 
 proptest! {
-    /// Whatever comes in whatever order: a known job only goes by a valid answer that it is
-    /// finalized, or after a complete listing without it; and none comes back.
+    /// Whatever comes in whatever order: a known job only goes by an answer that it is finalized,
+    /// after a complete listing of all jobs without it, or by 404 after any; and it only comes back
+    /// by a row that is newer than that.
     #[test]
     fn only_proof_removes_a_job(steps in proptest::collection::vec(step(), 0..60)) {
         let mut book = book(5);
-        let (mut proven, mut missing) = (HashSet::new(), HashSet::new());
+        let mut here: HashSet<_> = (1..6).map(id).collect();
+        let (mut of_all, mut of_some) = (HashSet::new(), HashSet::new());
         for step in steps {
+            let mut may_end = HashSet::new();
+            let mut may_come = HashSet::new();
             match step {
                 Step::Row(job, state) => {
-                    book.row(&row(job, state), true);
-                    if state == JobState::Finalized {
-                        proven.insert(id(job));
-                    }
+                    seen(&mut book, job, state);
+                    match state {
+                        JobState::Finalized => may_end.insert(id(job)),
+                        _ => may_come.insert(id(job)),
+                    };
+                    of_all.remove(&id(job));
+                    of_some.remove(&id(job));
                 }
                 Step::Good(job, state) => {
+                    let was_followed = book.ids().any(|known| *known == id(job));
                     book.job(&id(job), &detail(job, state));
-                    missing.remove(&id(job));
-                    if state == JobState::Finalized {
-                        proven.insert(id(job));
-                    }
+                    of_all.remove(&id(job));
+                    of_some.remove(&id(job));
+                    match state {
+                        JobState::Finalized => may_end.insert(id(job)),
+                        _ if was_followed => may_come.insert(id(job)),
+                        _ => false,
+                    };
                 }
                 Step::Bad(job, failure) => {
-                    book.job(&id(job), &Err(failures()[failure].clone()));
+                    let failure = failures()[failure].clone();
+                    let proven = match failure.kind() {
+                        FailureKind::NotFound => of_some.contains(&id(job)),
+                        FailureKind::Server => of_all.contains(&id(job)),
+                        _ => false,
+                    };
+                    if matches!(failure.kind(), FailureKind::Forbidden | FailureKind::Unauthorized) {
+                        of_all.remove(&id(job));
+                        of_some.remove(&id(job));
+                    }
+                    book.job(&id(job), &Err(failure));
+                    if proven {
+                        may_end.insert(id(job));
+                    }
                 }
-                Step::Listed(jobs) => {
-                    let (now, present) = (book.now(), present(&jobs));
-                    missing.extend((1..6).map(id).filter(|job| !present.contains(job)));
-                    missing.retain(|job| !present.contains(job));
-                    book.listed(now, &present);
+                Step::Listed(jobs, all) => {
+                    let present = present(&jobs);
+                    let missing: HashSet<_> =
+                        (1..6).map(id).filter(|job| !present.contains(job)).collect();
+                    if all {
+                        may_end.extend(missing.intersection(&of_all).cloned());
+                    }
+                    of_some.clone_from(&missing);
+                    match all {
+                        true => of_all.clone_from(&missing),
+                        false => of_all.clear(),
+                    }
+                    let now = book.now();
+                    listed_since(&mut book, now, &jobs, all);
                 }
             }
             let known: HashSet<_> = known(&mut book).into_iter().collect();
-            for job in (1..6).map(id) {
-                match known.contains(&job) {
-                    true => prop_assert!(!proven.contains(&job)),
-                    false => {
-                        prop_assert!(proven.contains(&job) || missing.contains(&job));
-                        proven.insert(job);
-                    }
-                }
+            for gone in here.difference(&known) {
+                prop_assert!(may_end.contains(gone));
             }
+            for come in known.difference(&here) {
+                prop_assert!(may_come.contains(come));
+            }
+            here = known;
         }
     }
 }

@@ -1,0 +1,69 @@
+//! Hosts that report no address, and hosts that stop reporting.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{
+    board::{Fault, Route},
+    harness::{Proxy, config, wait_until},
+    stage::{Stage, endpoints, opens, refuses},
+};
+
+#[test]
+fn a_board_that_reports_no_address_is_exposed_where_the_table_says() {
+    let stage = Stage::new(10);
+    stage.board.add_host(2);
+    let rules = |address: &str| {
+        format!(
+            "[[switchboard.expose]]\nname = \"ssh\"\nport = 22\n\
+             [switchboard.addresses]\n\"lab-1\" = \"{address}\"\n"
+        )
+    };
+    let proxy = Proxy::start(&config([stage.section_with("", &rules("fdb0:7e57::14"))]));
+    let id = stage.board.add_job(1, 1, "ready");
+    let port = opens(&proxy, &id);
+    assert_eq!(endpoints(&proxy, &id)[0]["target"], "[fdb0:7e57::14]:22");
+    let elsewhere = stage.board.add_job(2, 2, "ready");
+    refuses(&proxy, &elsewhere, "no_address");
+    // The table is read again with the rest of the file.
+    proxy.reload(&config([stage.section_with("", &rules("fdb0:7e57::15"))]));
+    wait_until("the new address", || {
+        endpoints(&proxy, &id)[0]["target"] == "[fdb0:7e57::15]:22"
+    });
+    // What the job says itself goes before it.
+    stage
+        .board
+        .change(&id, |job| job["job_ip_address"] = json!("fdb0:7e57::1"));
+    wait_until("the job's own address", || {
+        endpoints(&proxy, &id)[0]["target"] == "[fdb0:7e57::1]:22"
+    });
+    assert_eq!(opens(&proxy, &id), port);
+}
+
+#[test]
+fn a_host_that_looks_dead_around_an_outage_keeps_its_jobs() {
+    let stage = Stage::new(10);
+    let proxy = stage.proxy("host_gone = \"2s\"");
+    let id = stage.ready(1, "fdb0:7e57::1");
+    let port = opens(&proxy, &id);
+    let seen = |what: &str, count: usize| {
+        let asked = stage.board.requests(&Route::Hosts);
+        wait_until(what, || {
+            stage.board.requests(&Route::Hosts) >= asked + count
+        });
+    };
+    stage.board.set_live(1, false);
+    seen("a reading that calls it dead", 2);
+    stage.board.misbehave(Route::Hosts, Fault::Status(500));
+    let since = std::time::Instant::now();
+    wait_until("an outage of more than host_gone", || {
+        since.elapsed() > Duration::from_secs(3)
+    });
+    stage.board.set_live(1, true);
+    stage.board.behave();
+    seen("readings that call it alive", 2);
+    assert_eq!(endpoints(&proxy, &id)[0]["port"], port);
+    let closed = proxy.said(|line| line.message() == "job no longer exposed");
+    assert!(closed.is_empty(), "{closed:?}");
+}
