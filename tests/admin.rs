@@ -4,6 +4,10 @@ mod harness;
 
 #[path = "admin/api.rs"]
 mod api;
+#[path = "admin/awaited.rs"]
+mod awaited;
+#[path = "admin/busy.rs"]
+mod busy;
 #[path = "admin/commands.rs"]
 mod commands;
 #[path = "admin/desk.rs"]

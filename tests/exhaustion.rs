@@ -117,6 +117,8 @@ fn without_a_source_port_left_clients_are_reset_and_sessions_go_on() {
         let line = proxy.ended_session(client.addr());
         assert_eq!(line.text("reason"), "connect_failed");
         assert_eq!(line.text("end"), "RC");
+        let error = "no local port is left towards the target: Cannot assign requested address";
+        assert_eq!(line.text("error"), error);
     }
     for (client, server) in &mut pairs {
         client.exchange(server, b"not affected");

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use harness::{Peer, Scene, Setup, Stream, Target, both_ways, mapping};
+use harness::{Peer, Scene, Setup, Stream, Target, both_ways, mapping, ports};
 
 const RELAYS: [&str; 3] = ["auto", "copy", "splice"];
 
@@ -309,6 +309,107 @@ fn a_reload_between_connection_and_header_counts() {
     let mut server = elsewhere.accept();
     front.exchange(&mut server, b"hello");
     drop((front, server));
+    scene.finish();
+}
+
+/// Connections that have said nothing yet, and half of what they have to.
+fn awaited(scene: &Scene) -> [Peer; 2] {
+    let silent = Peer::connect(scene.port);
+    let mut half = Peer::connect(scene.port);
+    half.send(b"PROXY TCP4 203.0.113.9 ");
+    scene
+        .proxy
+        .wait_until("tml_proxy_sessions_open", &[("mapping", "m")], 2);
+    [silent, half]
+}
+
+#[track_caller]
+fn all_end(scene: &Scene, fronts: [Peer; 2], reason: &str) {
+    for mut front in fronts {
+        front.expect_reset();
+        scene.ends(front.addr(), reason, 0, 0);
+    }
+    assert!(!scene.target.is_called(Duration::ZERO));
+}
+
+/// Whatever becomes of its sessions: these have none yet.
+#[test]
+fn a_connection_whose_header_is_awaited_ends_with_its_mapping() {
+    for policy in ["\"keep\"", "\"kill\"", "{ drain = \"10m\" }"] {
+        let scene = trusting(&format!(
+            "on_remove = {policy}\nproxy_header_timeout = \"60s\""
+        ));
+        let fronts = awaited(&scene);
+        let other = mapping("n", ports::free(), scene.target.addr(), "");
+        scene.proxy.reload(&format!("version = 1\n{other}"));
+        all_end(&scene, fronts, "mapping_removed");
+        scene.finish();
+    }
+}
+
+#[test]
+fn a_connection_whose_header_is_awaited_does_not_go_to_the_next_mapping_of_its_port() {
+    let scene = trusting("proxy_header_timeout = \"60s\"");
+    let fronts = awaited(&scene);
+    // It trusts nobody, so that a header would be for its target.
+    let elsewhere = Target::bind();
+    let new = mapping("n", scene.port, elsewhere.addr(), "");
+    scene.proxy.reload(&format!("version = 1\n{new}"));
+    all_end(&scene, fronts, "mapping_removed");
+    assert!(!elsewhere.is_called(Duration::ZERO));
+    scene.finish();
+}
+
+#[test]
+fn a_connection_whose_header_is_awaited_ends_where_sessions_of_the_old_target_do() {
+    let more = "accept_proxy = [\"127.0.0.1\"]\non_retarget = \"kill\"";
+    let scene = Scene::new(more);
+    let fronts = awaited(&scene);
+    let elsewhere = Target::bind();
+    let new = mapping("m", scene.port, elsewhere.addr(), more);
+    scene.proxy.reload(&format!("version = 1\n{new}"));
+    all_end(&scene, fronts, "mapping_retargeted");
+    assert!(!elsewhere.is_called(Duration::ZERO));
+    let metrics = scene.proxy.metrics();
+    let sum = |name| metrics.sum(name, &[("mapping", "m")]);
+    assert_eq!(sum("tml_proxy_sessions_ended_total"), 2);
+    assert_eq!(sum("tml_proxy_sessions_opened_total"), 2);
+    scene.finish();
+}
+
+#[test]
+fn a_front_that_is_not_trusted_any_more_is_an_ordinary_client() {
+    let scene = trusting("proxy_header_timeout = \"60s\"");
+    let [silent, mut half] = awaited(&scene);
+    drop(silent);
+    scene
+        .proxy
+        .wait_until("tml_proxy_sessions_open", &[("mapping", "m")], 1);
+    scene.proxy.reload(&scene.config(""));
+    half.send(b"and so on");
+    let mut server = scene.target.accept();
+    server.expect(b"PROXY TCP4 203.0.113.9 and so on");
+    let addr = half.addr();
+    drop((half, server));
+    assert!(!scene.ended(addr, "closed").has("front"));
+    scene.finish();
+}
+
+/// Its header is there when the mapping goes, so it is one of those that are served a last time.
+#[test]
+fn a_connection_in_the_queue_of_a_removed_mapping_is_served_if_its_header_is_there() {
+    let scene = trusting("");
+    let other = mapping("n", ports::free(), scene.target.addr(), "");
+    for _ in 0..20 {
+        let mut front = Peer::connect(scene.port);
+        front.send(line("203.0.113.9", 50622).as_bytes());
+        front.send(b"hello");
+        scene.proxy.reload(&format!("version = 1\n{other}"));
+        scene.target.accept().expect(b"hello");
+        drop(front);
+        let both = scene.config("accept_proxy = [\"127.0.0.1\"]") + &other;
+        scene.proxy.reload(&both);
+    }
     scene.finish();
 }
 

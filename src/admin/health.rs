@@ -10,6 +10,7 @@ use crate::{
     provider::switchboard::{Contact, expose::Reason, read::Rights},
     telemetry::{HISTORY_STEP, Totals, Usage},
     units::{self, duration_ms},
+    worker::ClosedListener,
 };
 
 /// "Lately" in what follows.
@@ -58,6 +59,7 @@ pub fn problems(sources: &Sources) -> Vec<Problem> {
         );
     }
     let shared = &sources.shared;
+    closed_listeners(&shared.closed.load(), &mut add);
     let (open, limit) = (shared.stats.sessions_open(), shared.gate.max_sessions());
     if open >= limit {
         let raise = match sources.config.load().max_sessions {
@@ -110,6 +112,21 @@ pub fn problems(sources: &Sources) -> Vec<Problem> {
     }
     found.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
     found
+}
+
+/// Listeners that were lost.
+fn closed_listeners(closed: &[ClosedListener], add: &mut impl FnMut(Severity, String)) {
+    if let Some(first) = closed.first() {
+        let count = units::count(closed.len() as u64, "listener");
+        add(
+            Severity::Error,
+            format!(
+                "Lost and not open again yet: {count}, of which {} ({}). They are tried again by \
+                 themselves, and by a reload.",
+                first.addr, first.why
+            ),
+        );
+    }
 }
 
 /// What is wrong with the switchboard and its jobs.
@@ -225,7 +242,9 @@ impl Lately {
         if self.accept_pauses > 0 {
             add(
                 Severity::Error,
-                "Descriptors or memory ran out in the last minute; listeners paused.".to_owned(),
+                "Listeners paused in the last minute because accepting failed: descriptors or \
+                 memory ran out, or something forbids it; the log says what."
+                    .to_owned(),
             );
         }
         if self.connect_failures > 0 {

@@ -2,13 +2,13 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    convert::Infallible,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{sync::mpsc, time::timeout};
 
+use super::lost::Lost;
 use crate::{
     listen::{Change, ListenError, Listeners, check_transparent},
     table::{
@@ -16,22 +16,28 @@ use crate::{
         Table,
     },
     telemetry::EndReason,
-    worker::{Command, Lane, SessionChange, SessionChanges, Shared, WorkerHandle},
+    worker::{
+        Command, Lane, LostListener, Roster, SessionChange, SessionChanges, SessionOrder, Shared,
+        WorkerHandle,
+    },
 };
 
-/// How long to wait for workers; what they are asked for takes one turn of their loop.
+/// How long to wait for removed listeners to be closed: what is asked of workers takes them a few
+/// turns of their loop. One that is busy closes them when it gets to it.
 const WAIT_AT_MOST: Duration = Duration::from_secs(1);
 
 /// The control plane's grip on the data path.
 #[derive(Debug)]
 pub struct Control {
     shared: Arc<Shared>,
-    workers: Vec<WorkerHandle>,
+    roster: Roster,
     /// How many of them accept; they are the first.
     front: usize,
     listeners: Listeners,
     /// Every listener that is open.
     placed: HashMap<ListenAddr, Placed>,
+    /// Listeners that were lost.
+    lost: Lost,
     next_worker: usize,
 }
 
@@ -45,15 +51,16 @@ struct Placed {
 }
 
 impl Control {
-    /// Control over `workers`, with nothing forwarded yet.
-    pub fn new(shared: Arc<Shared>, workers: Vec<WorkerHandle>) -> Self {
+    /// Control over the workers of a roster, with nothing forwarded yet.
+    pub fn new(shared: Arc<Shared>, roster: Roster) -> Self {
         let accepts = |worker: &&WorkerHandle| worker.lane() == Lane::Front;
         Self {
             shared,
-            front: workers.iter().filter(accepts).count(),
-            workers,
+            front: roster.workers().iter().filter(accepts).count(),
+            roster,
             listeners: Listeners::default(),
             placed: HashMap::new(),
+            lost: Lost::default(),
             next_worker: 0,
         }
     }
@@ -104,8 +111,70 @@ impl Control {
             self.listeners.adjust(&change.new);
         }
         self.place(opened, &touched).await;
-        self.tell_sessions(session_changes(&diff)).await;
+        // Also if none of them has to do anything: a connection may not be a session yet.
+        if !diff.removed.is_empty() || !diff.changed.is_empty() {
+            self.tell_sessions(session_changes(&diff));
+        }
+        // What this change did not concern does not make it fail.
+        self.reopen(self.lost.all_closed().into_iter().map(|lost| lost.addr))
+            .await;
         Ok(diff.summary())
+    }
+
+    /// Closes a listener that a worker had to give up, unless that has happened already.
+    pub fn lose(&mut self, lost: LostListener) {
+        let LostListener { addr, socket, why } = lost;
+        if !self.listeners.is(&addr, &socket) {
+            return;
+        }
+        self.listeners.remove(&addr);
+        self.placed.remove(&addr);
+        let again_in_ms = self.lost.closed(addr, why.clone(), Instant::now());
+        let again_in_ms = again_in_ms.as_millis() as u64;
+        tracing::error!(listen = %addr, error = why, again_in_ms, "listener lost; it is closed and will be opened again");
+        self.show_closed();
+    }
+
+    /// When listeners that were lost are to be opened again.
+    pub fn reopens_at(&self) -> Option<Instant> {
+        self.lost.next()
+    }
+
+    /// Opens those again that are due.
+    pub async fn reopen_due(&mut self) {
+        let due = self.lost.due(Instant::now());
+        self.reopen(due.into_iter()).await;
+    }
+
+    /// Opens lost listeners again, as far as they are wanted and can be.
+    async fn reopen(&mut self, addrs: impl Iterator<Item = ListenAddr>) {
+        let table = self.table();
+        let holds = self.shared.holds.load_full();
+        let wanted = |addr: &ListenAddr| {
+            let route = table.route(addr)?;
+            let drained = holds.get(&route.mapping.name) == Some(&Hold::Drained);
+            (!drained).then_some(route)
+        };
+        self.lost.retain(|addr| wanted(addr).is_some());
+        let missing = addrs.filter(|addr| !self.listeners.contains(addr));
+        for addr in missing.collect::<Vec<_>>() {
+            let Some(route) = wanted(&addr) else { continue };
+            match self.listeners.prepare([route], &[]) {
+                Ok(opened) => self.place(opened, std::slice::from_ref(route)).await,
+                Err(errors) => {
+                    let why: Vec<String> = errors.iter().map(ToString::to_string).collect();
+                    let error = why.join("; ");
+                    let pause = self.lost.closed(addr, error.clone(), Instant::now());
+                    let again_in_ms = pause.as_millis() as u64;
+                    tracing::warn!(listen = %addr, error, again_in_ms, "a lost listener cannot be opened again yet");
+                }
+            }
+        }
+        self.show_closed();
+    }
+
+    fn show_closed(&self) {
+        self.shared.closed.store(Arc::new(self.lost.all_closed()));
     }
 
     /// Keeps what the mappings counted that `new` has not, and the mappings as long as they have
@@ -162,17 +231,18 @@ impl Control {
             .prepare(self.missing(&touched, &holds), &[])?;
         self.shared.holds.store(Arc::new(holds));
         self.place(opened, &touched).await;
+        self.reopen(std::iter::empty()).await;
         Ok(())
     }
 
     /// Has the live sessions of a mapping end within a time, or lifts what was said of that before.
-    pub async fn drain_sessions(&self, mapping: &MappingName, within: Option<Duration>) {
+    pub fn drain_sessions(&self, mapping: &MappingName, within: Option<Duration>) {
         let drain = SessionChange::Drain(within);
         let routes = self.routes_of(mapping);
         let changes = routes
             .iter()
             .map(|route| (route.listen, (mapping.clone(), drain.clone())));
-        self.tell_sessions(changes.collect()).await;
+        self.tell_sessions(changes.collect());
     }
 
     fn routes_of(&self, mapping: &MappingName) -> Vec<Arc<Route>> {
@@ -206,7 +276,8 @@ impl Control {
                     let held = hold.is_some();
                     if placed.held != held {
                         placed.held = held;
-                        self.workers[placed.worker].send(Command::Hold(route.listen, held));
+                        let worker = &self.roster.workers()[placed.worker];
+                        worker.send(Command::Hold(route.listen, held));
                     }
                 }
             }
@@ -218,7 +289,10 @@ impl Control {
             self.next_worker += 1;
             let held = hold(&opened.route).is_some();
             self.placed.insert(addr, Placed { worker, held });
-            self.workers[worker].send(Command::Listen {
+            if self.lost.opened(&addr, Instant::now()) {
+                tracing::info!(listen = %addr, "lost listener opened again");
+            }
+            self.roster.workers()[worker].send(Command::Listen {
                 addr,
                 socket: opened.socket,
                 held,
@@ -229,42 +303,23 @@ impl Control {
     /// Stops accepting for routes; what waits in their queues is served first. Returns when all the
     /// sockets are closed: the next change may want the ports again.
     async fn close(&mut self, routes: &[Arc<Route>]) {
-        let (holding, closed) = mpsc::channel(1);
+        let (holding, mut closed) = mpsc::channel(1);
         for route in routes {
             self.listeners.remove(&route.listen);
             if let Some(placed) = self.placed.remove(&route.listen) {
                 let command = Command::Unlisten(Arc::clone(route), holding.clone());
-                self.workers[placed.worker].send(command);
+                self.roster.workers()[placed.worker].send(command);
             }
         }
         drop(holding);
-        wait_for(closed, "removed listeners are not closed yet").await;
-    }
-
-    async fn tell_sessions(&self, changes: SessionChanges) {
-        if changes.is_empty() {
-            return;
-        }
-        let changes = Arc::new(changes);
-        self.hold_sessions().await;
-        for worker in &self.workers {
-            worker.send(Command::Apply(Arc::clone(&changes)));
-            worker.send(Command::Move);
+        // Nothing is ever sent: what comes is the end of the last worker that holds the sender.
+        if timeout(WAIT_AT_MOST, closed.recv()).await.is_err() {
+            tracing::warn!("a worker is busy: removed listeners are not closed yet");
         }
     }
 
-    /// Has every session stay with its worker, so that a command to all of them reaches each once.
-    async fn hold_sessions(&self) {
-        let (holding, stayed) = mpsc::channel(1);
-        for worker in &self.workers {
-            worker.send(Command::Stay(holding.clone()));
-        }
-        drop(holding);
-        wait_for(
-            stayed,
-            "sessions may move between workers and miss a change",
-        )
-        .await;
+    fn tell_sessions(&self, changes: SessionChanges) {
+        self.roster.order(&SessionOrder::Apply(Arc::new(changes)));
     }
 
     /// How many listeners are open.
@@ -273,44 +328,33 @@ impl Control {
     }
 
     /// Stops accepting and lets the workers end with their last session.
-    pub async fn drain(&mut self) {
-        self.hold_sessions().await;
-        for worker in &self.workers {
-            worker.send(Command::Drain);
-        }
+    pub fn drain(&mut self) {
+        self.roster.order(&SessionOrder::Drain);
         // The workers hold the sockets until they have served what waits in the queues.
         self.listeners = Listeners::default();
     }
 
     /// Ends every session, spread over a time.
     pub fn cut(&self, spread: Duration) {
-        for worker in &self.workers {
-            worker.send(Command::Cut(EndReason::Shutdown, spread));
-        }
+        self.roster
+            .order(&SessionOrder::Cut(EndReason::Shutdown, spread));
     }
 
     /// Asks every worker to show that it goes round.
     pub fn beat(&self) {
-        for worker in &self.workers {
+        for worker in self.roster.workers() {
             worker.send(Command::Beat);
         }
     }
 
     /// How often the slowest worker has shown it.
     pub fn beats(&self) -> u64 {
-        self.workers
+        self.roster
+            .workers()
             .iter()
             .map(WorkerHandle::beats)
             .min()
             .unwrap_or(0)
-    }
-}
-
-/// Waits until all workers have let go of the sender; nothing is ever sent. The rest of the control
-/// plane goes on meanwhile.
-async fn wait_for(mut done: mpsc::Receiver<Infallible>, otherwise: &str) {
-    if timeout(WAIT_AT_MOST, done.recv()).await.is_err() {
-        tracing::warn!("a worker is busy: {otherwise}");
     }
 }
 

@@ -13,6 +13,7 @@ mod forwarding;
 mod jobs;
 mod limits;
 mod loading;
+mod lost;
 mod run;
 mod setup;
 mod signals;

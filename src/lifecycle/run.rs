@@ -42,7 +42,7 @@ use crate::{
         Events, History, LogControl, LogQueue, ProcessStats, Records, Reloads, Sampler, log,
     },
     units,
-    worker::{self, Roster, Shared, WorkerHandle},
+    worker::{self, LostListener, Roster, Shared, WorkerHandle},
 };
 
 /// Ended sessions that may wait to be logged.
@@ -160,6 +160,7 @@ struct Running {
     orders: mpsc::Receiver<Order>,
     ended: mpsc::UnboundedReceiver<Result<(), String>>,
     workers: Vec<WorkerHandle>,
+    lost: mpsc::UnboundedReceiver<LostListener>,
     /// Sessions the descriptors are enough for.
     sessions_fit: u32,
 }
@@ -174,7 +175,10 @@ impl Running {
     ) -> Result<(), RunError> {
         warn_of_kernel();
         let budget = take_budget(&config, routes);
+        let (lose, lost) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
+            lost: lose,
+            closed: ArcSwap::default(),
             table: ArcSwap::from_pointee(Table::default()),
             stats: ProcessStats::default(),
             pipes: Arc::new(PipeBudget::new(
@@ -213,7 +217,8 @@ impl Running {
             let error = in_words(&errno.into());
             tracing::warn!(error, "process.bulk_nice has no effect");
         }
-        let mut forwarding = Forwarding::new(Control::new(Arc::clone(&shared), handles.clone()));
+        let roster = Roster::new(handles.clone());
+        let mut forwarding = Forwarding::new(Control::new(Arc::clone(&shared), roster.clone()));
         let summary = forwarding.load(&config).await;
         let summary = summary.map_err(RunError::Start)?;
         let board = Arc::new(Board::default());
@@ -227,7 +232,7 @@ impl Running {
         let (order, orders) = mpsc::channel(ORDERS);
         let sources = Arc::new(Sources {
             shared: Arc::clone(&shared),
-            workers: Roster::new(handles.clone()),
+            workers: roster,
             config: ArcSwap::from_pointee(config.clone()),
             reloads: Reloads::started(forwarding.control.listeners(), started.0.elapsed()),
             events,
@@ -265,6 +270,7 @@ impl Running {
             orders,
             ended,
             workers: handles,
+            lost,
             sessions_fit: budget.fit,
         };
         let result = running.serve(signals).await;
@@ -285,6 +291,14 @@ impl Running {
                 read = self.loading.done() => self.reload(read).await,
                 Some(order) = self.orders.recv() => self.carry_out(order).await,
                 Some(proposal) = self.proposed.recv() => self.expose(proposal).await,
+                Some(lost) = self.lost.recv() => {
+                    self.forwarding.control.lose(lost);
+                    self.count_listeners();
+                }
+                () = until(self.forwarding.control.reopens_at().map(Instant::from_std)) => {
+                    self.forwarding.control.reopen_due().await;
+                    self.count_listeners();
+                }
                 () = signals.stop.recv() => break,
                 () = watchdog.tick() => watchdog.check(&self.forwarding.control),
                 Some(result) = self.ended.recv() => {
@@ -306,7 +320,7 @@ impl Running {
         let status = format!("stopping, waiting for {sessions}");
         let within = timeout.map(|timeout| timeout.saturating_add(CUT_SPREAD + CUT_GRACE + LEEWAY));
         systemd::stopping(&status, within);
-        self.forwarding.control.drain().await;
+        self.forwarding.control.drain();
         let mut workers = self.workers.len();
         let mut deadline = timeout.map(|timeout| Instant::now() + timeout);
         let mut cut = false;
@@ -334,14 +348,18 @@ impl Running {
         Ok(())
     }
 
-    async fn expose(&mut self, proposal: Proposal) {
-        let started = time::Instant::now();
-        let forwarding = &mut self.forwarding;
-        let failed = forwarding.expose(proposal.specs, proposal.knowledge).await;
-        let took_us = started.elapsed().as_micros() as u64;
-        tracing::debug!(took_us, "mappings of jobs applied");
+    fn count_listeners(&self) {
         let listeners = self.forwarding.control.listeners();
         self.sources.reloads.set_listeners(listeners);
+    }
+
+    async fn expose(&mut self, proposal: Proposal) {
+        let started = time::Instant::now();
+        let failed = self.forwarding.expose(proposal.specs, proposal.knowledge);
+        let failed = failed.await;
+        let took_us = started.elapsed().as_micros() as u64;
+        tracing::debug!(took_us, "mappings of jobs applied");
+        self.count_listeners();
         // Whoever asked may have been ended.
         let _ = proposal.reply.send(failed);
     }
@@ -376,10 +394,8 @@ impl Running {
         held.map_err(|errors| OrderError::Refused(list(&errors)))?;
         self.forwarding
             .control
-            .drain_sessions(mapping, sessions_within)
-            .await;
-        let listeners = self.forwarding.control.listeners();
-        self.sources.reloads.set_listeners(listeners);
+            .drain_sessions(mapping, sessions_within);
+        self.count_listeners();
         Ok(())
     }
 
@@ -405,8 +421,7 @@ impl Running {
         match &outcome {
             Ok(_) => {
                 self.sources.reloads.succeeded(took);
-                let listeners = self.forwarding.control.listeners();
-                self.sources.reloads.set_listeners(listeners);
+                self.count_listeners();
                 tracing::debug!(took_us = took.as_micros() as u64, "reload took");
                 systemd::ready(&self.status());
             }

@@ -91,6 +91,12 @@ impl Listeners {
         }
     }
 
+    /// Whether that is the socket of an address.
+    pub fn is(&self, addr: &ListenAddr, socket: &Arc<OwnedFd>) -> bool {
+        let open = self.open.get(addr);
+        open.is_some_and(|open| Arc::ptr_eq(open, socket))
+    }
+
     /// Whether the socket of an address is open.
     pub fn contains(&self, addr: &ListenAddr) -> bool {
         self.open.contains_key(addr)

@@ -7,6 +7,7 @@ use rustix::{
     net::{bind, connect},
 };
 
+use super::error::{SessionError, Step};
 use crate::{
     socket,
     table::Route,
@@ -14,31 +15,37 @@ use crate::{
 };
 
 /// Opens a socket and starts connecting it. The outcome shows as writability.
-pub(super) fn start(route: &Route, client: SocketAddr) -> Result<OwnedFd, Errno> {
+pub(super) fn start(route: &Route, client: SocketAddr) -> Result<OwnedFd, SessionError> {
+    let socket = socket::open(&route.target).map_err(SessionError::during(Step::Open))?;
+    prepare(&socket, route, client).map_err(SessionError::during(Step::Bind))?;
+    match connect(&socket, &route.target) {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
+        Err(errno) => Err(SessionError::during(Step::Connect)(errno)),
+    }
+}
+
+/// Sets the socket's options and the address it calls from.
+fn prepare(socket: &OwnedFd, route: &Route, client: SocketAddr) -> Result<(), Errno> {
     let policy = &route.mapping.policy;
-    let socket = socket::open(&route.target)?;
-    socket::set_stream_options(&socket)?;
+    socket::set_stream_options(socket)?;
     if let Some(source) = policy.bind {
         let source = SocketAddr::new(source, 0);
         if policy.freebind {
-            socket::set_freebind(&socket, &source)?;
+            socket::set_freebind(socket, &source)?;
         }
-        bind(&socket, &source)?;
+        bind(socket, &source)?;
     }
     if policy.transparent {
-        socket::set_transparent(&socket)?;
+        socket::set_transparent(socket)?;
         // The client's own port, unless another connection has it or it is a privileged one.
-        match bind(&socket, &client) {
+        match bind(socket, &client) {
             Err(Errno::ADDRINUSE | Errno::ACCESS) => {
-                bind(&socket, &SocketAddr::new(client.ip(), 0))?
+                bind(socket, &SocketAddr::new(client.ip(), 0))?
             }
             bound => bound?,
         }
     }
-    match connect(&socket, &route.target) {
-        Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
-        Err(errno) => Err(errno),
-    }
+    Ok(())
 }
 
 /// What it means that connecting failed.

@@ -1,9 +1,11 @@
 //! Which sessions somebody means.
 
+use std::net::SocketAddr;
+
 use ipnet::IpNet;
 
-use super::{Session, SessionId};
-use crate::table::MappingName;
+use super::SessionId;
+use crate::table::{MappingName, Route};
 
 /// Sessions that satisfy every condition given; without any, all of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,12 +26,12 @@ impl SessionFilter {
         *self == Self::default()
     }
 
-    /// Whether it means this session.
-    pub fn means(&self, session: &Session) -> bool {
-        let mapping = &session.route().mapping.name;
-        self.id.is_none_or(|id| id == session.id())
+    /// Whether it means the session with that number, on that route, of that client.
+    pub fn means(&self, session: SessionId, route: &Route, client: SocketAddr) -> bool {
+        let mapping = &route.mapping.name;
+        self.id.is_none_or(|id| id == session)
             && (self.mapping.as_ref()).is_none_or(|name| name == mapping)
             && (self.prefix.as_ref()).is_none_or(|prefix| mapping.as_str().starts_with(prefix))
-            && (self.source.as_ref()).is_none_or(|net| net.contains(&session.client().ip()))
+            && (self.source.as_ref()).is_none_or(|net| net.contains(&client.ip()))
     }
 }

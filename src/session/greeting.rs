@@ -11,7 +11,7 @@ use rustix::{
     net::{RecvFlags, recv},
 };
 
-use super::SessionId;
+use super::{SessionId, SessionView, Stage};
 use crate::{
     listen::Accepted,
     proxy_protocol::{Header, LONGEST, Parsed, parse},
@@ -26,6 +26,23 @@ pub struct Greeting {
     route: Arc<Route>,
     accepted: Accepted,
     since: Instant,
+    /// When control wants it gone, and why.
+    leave: Option<(Instant, EndReason)>,
+    /// Until when its session may go on while an operator drains its mapping.
+    drained: Option<Instant>,
+}
+
+/// What remains of a connection whose header is not awaited any more.
+#[derive(Debug)]
+pub struct Greeted {
+    /// Its number.
+    pub id: SessionId,
+    /// The connection, which knows its client if the header said so.
+    pub accepted: Accepted,
+    /// Where it came in.
+    pub route: Arc<Route>,
+    /// Until when its session may go on while an operator drains its mapping.
+    pub drained: Option<Instant>,
 }
 
 /// How far a greeting is.
@@ -76,6 +93,8 @@ impl Greeting {
             route,
             accepted,
             since: now,
+            leave: None,
+            drained: None,
         })
     }
 
@@ -84,9 +103,81 @@ impl Greeting {
         &self.accepted
     }
 
+    /// Its number.
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// Where it came in.
+    pub fn route(&self) -> &Arc<Route> {
+        &self.route
+    }
+
+    /// The connection as it is now.
+    pub fn view(&self, now: Instant) -> SessionView {
+        let waiting = now.duration_since(self.since);
+        SessionView {
+            id: self.id,
+            route: Arc::clone(&self.route),
+            client: self.accepted.client,
+            front: None,
+            source: None,
+            bytes_up: 0,
+            bytes_down: 0,
+            age: waiting,
+            connect: None,
+            quiet: waiting,
+            stage: Stage::AwaitingHeader,
+            splices: false,
+        }
+    }
+
     /// When it has waited for long enough.
     pub fn deadline(&self) -> Instant {
-        self.since + self.route.mapping.policy.proxy_header_timeout
+        self.ends().0
+    }
+
+    /// When it ends unless its header comes before, and why.
+    pub fn ends(&self) -> (Instant, EndReason) {
+        let timeout = self.since + self.route.mapping.policy.proxy_header_timeout;
+        let drained = self.drained.map(|at| (at, EndReason::DrainDeadline));
+        let waited = (timeout, EndReason::ProxyHeaderTimeout);
+        let ends = [self.leave, drained, Some(waited)].into_iter().flatten();
+        ends.min_by_key(|(at, _)| *at).unwrap_or(waited)
+    }
+
+    /// Gives it all the time for its header once more.
+    pub fn wait_anew(&mut self, now: Instant) {
+        self.since = now;
+    }
+
+    /// Whether it has to go whatever comes.
+    pub fn is_leaving(&self) -> bool {
+        self.leave.is_some()
+    }
+
+    /// Has it end at `at`, unless it is to go already; whether that is news.
+    pub fn leave_by(&mut self, at: Instant, reason: EndReason) -> bool {
+        let news = self.leave.is_none();
+        self.leave.get_or_insert((at, reason));
+        news
+    }
+
+    /// Has it and its session end at `until`, or go on, as an operator's latest word on its mapping
+    /// wants.
+    pub fn drain_by(&mut self, until: Option<Instant>) {
+        self.drained = until;
+    }
+
+    /// Puts it under what its mapping is now.
+    pub fn adopt(&mut self, current: &Arc<Route>) {
+        let (old, new) = (&self.route.mapping.stats, &current.mapping.stats);
+        if !Arc::ptr_eq(old, new) {
+            // There is room for it: it was let in already.
+            new.try_reserve(None);
+            old.give_back();
+        }
+        self.route = Arc::clone(current);
     }
 
     /// Takes the header if it is there. `scratch` is working space of at least
@@ -124,13 +215,18 @@ impl Greeting {
         retry_on_intr(|| recv(&self.accepted.socket, &mut *into, flags)).map(|(taken, _)| taken)
     }
 
-    /// Counts it out of its mapping again: it becomes a session, or is refused for `reason`.
-    pub fn end(self, reason: Option<EndReason>) -> (SessionId, Accepted, Arc<Route>) {
+    /// Counts it out of its mapping again: it becomes a session, or ends for `reason`.
+    pub fn end(self, reason: Option<EndReason>) -> Greeted {
         let stats = &self.route.mapping.stats;
         stats.give_back();
         if let Some(reason) = reason {
             stats.refuse(reason);
         }
-        (self.id, self.accepted, self.route)
+        Greeted {
+            id: self.id,
+            accepted: self.accepted,
+            route: self.route,
+            drained: self.drained,
+        }
     }
 }

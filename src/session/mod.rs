@@ -8,6 +8,7 @@
 mod acks;
 mod admit;
 mod dial;
+mod error;
 mod extras;
 mod filter;
 mod greeting;
@@ -29,9 +30,11 @@ use rustix::{event::epoll::EventFlags, io::Errno, net::getsockname, net::sockopt
 
 pub use acks::{AckProbe, Standing, Unknown};
 pub use admit::admit;
+pub use error::SessionError;
+use error::Step;
 pub use extras::Extras;
 pub use filter::SessionFilter;
-pub use greeting::{Greeting, Heard};
+pub use greeting::{Greeted, Greeting, Heard};
 pub use record::{SessionId, SessionLine, SessionRecord};
 use retry::Retry;
 use silence::{Finding, Silence};
@@ -157,10 +160,10 @@ impl Session {
         now: Instant,
         splice: bool,
         mut extras: Option<Box<Extras>>,
-    ) -> Result<Self, (Errno, Accepted)> {
+    ) -> Result<Self, (SessionError, Accepted)> {
         let target = match dial::start(&route, accepted.client) {
             Ok(target) => target,
-            Err(errno) => return Err((errno, accepted)),
+            Err(error) => return Err((error, accepted)),
         };
         let mode = match splice {
             true => route.mapping.policy.relay,
@@ -309,7 +312,10 @@ impl Session {
             Some(errno @ (Errno::CONNRESET | Errno::PIPE)) => {
                 self.relay.report_fault(Side::Target, errno);
             }
-            Some(errno) => return Verdict::End(dial::failed(errno)),
+            Some(errno) => {
+                self.relay.report_fault(Side::Target, errno);
+                return Verdict::End(dial::failed(errno));
+            }
             None if !events.intersects(EventFlags::OUT) => return Verdict::Wait,
             None => {}
         }
@@ -710,9 +716,14 @@ impl Session {
         }
     }
 
-    /// Has the session end at `at` because an operator wants it to; whether that is news.
+    /// Has the session end at `at` because an operator wants it to; whether that is news. It is none
+    /// if the session is to end before.
     pub fn kill(&mut self, at: Instant) -> bool {
-        let news = !matches!(self.leave, Some((_, EndReason::Killed)));
+        let news = match self.leave {
+            Some((_, EndReason::Killed)) => false,
+            Some((earlier, _)) => at < earlier,
+            None => true,
+        };
         if news {
             self.leave_by(at, EndReason::Killed);
         }
@@ -783,8 +794,16 @@ impl Session {
         }
         let stats = &self.route.mapping.stats;
         stats.count_undelivered(lost);
-        if let Some(cause) = dial::connect_failure(reason) {
-            stats.count_connect_failure(cause);
+        let connecting = dial::connect_failure(reason);
+        let step = if connecting.is_some() {
+            Step::Connect
+        } else {
+            Step::Relay
+        };
+        let error = self.relay.fault().filter(|_| says_more(reason));
+        let error = error.map(|fault| SessionError::during(step)(fault.errno));
+        if let Some(cause) = connecting {
+            stats.count_connect_failure(cause, error.map(|error| error.to_string()));
         }
         stats.close(reason);
         let duration = now.duration_since(self.opened);
@@ -803,6 +822,7 @@ impl Session {
             source: self.source,
             route: self.route,
             reason,
+            error,
         }
     }
 }
@@ -828,6 +848,18 @@ fn lost(side: Side) -> EndReason {
         Side::Client => EndReason::ClientLost,
         Side::Target => EndReason::TargetLost,
     }
+}
+
+/// Whether an error says more than the reason for which a session ended.
+fn says_more(reason: EndReason) -> bool {
+    dial::connect_failure(reason).is_some()
+        || matches!(
+            reason,
+            EndReason::ClientLost
+                | EndReason::TargetLost
+                | EndReason::SystemError
+                | EndReason::Internal
+        )
 }
 
 /// Takes the error a socket has waiting, as getsockopt(2) `SO_ERROR` does.

@@ -2,7 +2,7 @@
 
 use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
-use super::{SessionView, dial};
+use super::{SessionError, SessionView, dial};
 use crate::{
     listen::Accepted,
     table::Route,
@@ -44,6 +44,8 @@ pub struct SessionRecord {
     pub connect: Option<Duration>,
     /// Why it ended.
     pub reason: EndReason,
+    /// What the kernel said, where that says more than the reason.
+    pub error: Option<SessionError>,
 }
 
 impl SessionRecord {
@@ -66,6 +68,7 @@ impl SessionRecord {
             duration: Duration::ZERO,
             connect: None,
             reason,
+            error: None,
         }
     }
 
@@ -74,15 +77,18 @@ impl SessionRecord {
         id: SessionId,
         accepted: &Accepted,
         route: Arc<Route>,
-        errno: rustix::io::Errno,
+        error: SessionError,
     ) -> Self {
-        let reason = dial::failed(errno);
+        let reason = dial::failed(error.errno);
         let stats = &route.mapping.stats;
         if let Some(cause) = dial::connect_failure(reason) {
-            stats.count_connect_failure(cause);
+            stats.count_connect_failure(cause, Some(error.to_string()));
         }
         stats.close(reason);
-        Self::refused(id, accepted, route, reason)
+        Self {
+            error: Some(error),
+            ..Self::refused(id, accepted, route, reason)
+        }
     }
 }
 
@@ -137,6 +143,7 @@ impl SessionLine {
                     .millis("duration_ms", end.duration);
                 end.connect
                     .map(|connect| line.millis("connect_ms", connect));
+                end.error.map(|error| line.field("error", error));
                 line.field("end", end.reason.code())
                     .field("reason", end.reason.word());
             }

@@ -37,6 +37,8 @@ pub struct SessionView {
 /// How far a session is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
+    /// The trusted front that brought it has not said yet whose it is.
+    AwaitingHeader,
     /// The target has not answered yet.
     Connecting,
     /// Bytes may flow both ways.
@@ -53,6 +55,7 @@ impl Stage {
     /// The stage in one word.
     pub const fn word(self) -> &'static str {
         match self {
+            Self::AwaitingHeader => "awaiting_header",
             Self::Connecting => "connecting",
             Self::Open => "open",
             Self::HalfClosed => "half_closed",

@@ -70,11 +70,13 @@ pub enum EndReason {
     SystemError,
     /// A fault of the proxy itself.
     Internal,
+    /// It goes on in a mapping of another name. Only counted: no session ends for it.
+    Renamed,
 }
 
 impl EndReason {
     /// Every reason there is, in the order of their numbers.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::Closed,
         Self::ClientReset,
         Self::TargetReset,
@@ -106,6 +108,7 @@ impl EndReason {
         Self::Shutdown,
         Self::SystemError,
         Self::Internal,
+        Self::Renamed,
     ];
 
     /// The reason in one word, as metrics and the log carry it.
@@ -169,6 +172,7 @@ impl EndReason {
             Self::Shutdown => ("KD", "shutdown"),
             Self::SystemError => ("RD", "system_error"),
             Self::Internal => ("ID", "internal"),
+            Self::Renamed => ("--", "renamed"),
         }
     }
 }

@@ -1,9 +1,14 @@
 //! The counters of one mapping: plain atomics, written on the data path, read by a scrape.
 
 use std::{
-    sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
+
+use arc_swap::ArcSwapOption;
 
 use super::{EndReason, Histogram, PathStats, Retired};
 
@@ -71,6 +76,7 @@ pub struct MappingStats {
     opened: AtomicU64,
     ended: [AtomicU64; EndReason::ALL.len()],
     connect_failures: [AtomicU64; ConnectFailure::ALL.len()],
+    connect_error: ArcSwapOption<String>,
     bytes_up: AtomicU64,
     bytes_down: AtomicU64,
     undelivered_up: AtomicU64,
@@ -91,6 +97,7 @@ impl Default for MappingStats {
             opened: AtomicU64::default(),
             ended: Default::default(),
             connect_failures: Default::default(),
+            connect_error: ArcSwapOption::default(),
             bytes_up: AtomicU64::default(),
             bytes_down: AtomicU64::default(),
             undelivered_up: AtomicU64::default(),
@@ -134,24 +141,39 @@ impl MappingStats {
         self.count_end(reason);
     }
 
-    /// Counts a session that was refused before it was opened.
+    /// Counts a client that got no session. One that was kept out by no rule or limit, but ended
+    /// before its session could begin, counts as a session that did.
     pub fn refuse(&self, reason: EndReason) {
+        if !reason.is_refusal() {
+            self.opened.fetch_add(1, Relaxed);
+        }
         self.count_end(reason);
     }
 
-    /// Moves an open session from these counters to another mapping's.
+    /// Moves an open session from these counters to another mapping's. It ends here and is opened
+    /// there, so that for each what was opened and has not ended is what is open.
     pub fn hand_over(&self, heir: &Self) {
+        heir.opened.fetch_add(1, Relaxed);
         heir.open.fetch_add(1, Relaxed);
-        self.open.fetch_sub(1, Relaxed);
+        self.close(EndReason::Renamed);
     }
 
     fn count_end(&self, reason: EndReason) {
         self.ended[reason as usize].fetch_add(1, Relaxed);
     }
 
-    /// Counts a failed connection to the target.
-    pub fn count_connect_failure(&self, cause: ConnectFailure) {
+    /// Counts a failed connection to the target, with the error if there was one.
+    pub fn count_connect_failure(&self, cause: ConnectFailure, error: Option<String>) {
         self.connect_failures[cause as usize].fetch_add(1, Relaxed);
+        if let Some(error) = error {
+            self.connect_error.store(Some(Arc::new(error)));
+        }
+    }
+
+    /// What the kernel last said when a connection to the target failed.
+    pub fn connect_error(&self) -> Option<String> {
+        let error = self.connect_error.load();
+        error.as_ref().map(|error| error.to_string())
     }
 
     /// Counts bytes passed on to the target.

@@ -21,7 +21,9 @@ pub struct Tally {
 impl Tally {
     /// Adds what one mapping has counted.
     pub fn add(&mut self, stats: &MappingStats) {
-        self.opened += stats.opened();
+        // A session that went on in another mapping was opened there once more.
+        let opened = stats.opened();
+        self.opened += opened.saturating_sub(stats.ended(EndReason::Renamed));
         self.bytes_up += stats.bytes_up();
         self.bytes_down += stats.bytes_down();
         self.connect_failures += stats.connect_failures_in_all();
@@ -96,6 +98,24 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_session_of_a_renamed_mapping_is_counted_once_and_ends_no_more_often_than_it_was_opened() {
+        let (old, new) = (MappingStats::default(), MappingStats::default());
+        assert!(old.try_open(None) && old.try_open(None));
+        old.hand_over(&new);
+        new.close(EndReason::Closed);
+        let mut tally = Tally::default();
+        for stats in [&old, &new] {
+            let ended: u64 = EndReason::ALL
+                .map(|reason| stats.ended(reason))
+                .iter()
+                .sum();
+            assert_eq!(stats.opened() - ended, u64::from(stats.open()));
+            tally.add(stats);
+        }
+        assert_eq!(tally.opened, 2);
+    }
 
     #[test]
     fn what_a_mapping_counted_stays_when_it_and_its_sessions_are_gone() {

@@ -5,21 +5,20 @@
 //! that a keystroke waits for one turn at most, its partner all of them, so that each look is worth
 //! more.
 
+mod closing;
 mod greet;
 mod lanes;
+mod orders;
 mod reported;
 mod shortage;
 mod survey;
 
 use std::{
     collections::{HashMap, VecDeque},
+    convert::Infallible,
     io,
     os::fd::OwnedFd,
-    sync::{
-        Arc,
-        atomic::Ordering::Relaxed,
-        mpsc::{Receiver, TryRecvError},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed, mpsc::Receiver},
     thread,
     time::{Duration, Instant},
 };
@@ -35,7 +34,8 @@ use rustix::{
 use reported::{Reported, Wait};
 
 use super::{
-    Command, Lane, SessionChange, SessionChanges, Shared, WorkerHandle,
+    Command, Lane, LostListener, OrderNumber, SessionChange, SessionChanges, SessionOrder, Shared,
+    WorkerHandle,
     slots::{Key, Slots},
     timers::Timers,
     token::Token,
@@ -50,9 +50,11 @@ use crate::{
         Verdict, admit,
     },
     socket,
-    table::{Departure, ListenAddr, Route},
+    table::{Departure, ListenAddr, Route, Table},
     telemetry::EndReason,
 };
+use closing::Closing;
+use greet::Awaited;
 
 /// Bytes after which a direction's turn is over. A pipe is emptied all the same.
 const TURN_BYTES: usize = 256 * 1024;
@@ -65,6 +67,15 @@ const EVENTS: usize = 256;
 
 /// Connections accepted from one listener before others get their turn.
 const ACCEPTS: usize = 16;
+
+/// Connections in a row that cannot be accepted before a listener is left alone for a moment.
+const KEEPS_FAILING: usize = ACCEPTS;
+
+/// Such failures before a listener is given up: a dozen pauses, some seconds.
+const LOST_AFTER: usize = KEEPS_FAILING + 12;
+
+/// At most one event in this time for sessions that this machine could open no connection for.
+const UNDIALLED_EVERY: Duration = Duration::from_secs(5);
 
 /// Sessions a worker may have more than the least busy one before it passes new ones on.
 const IMBALANCE: usize = 8;
@@ -100,7 +111,7 @@ pub(super) struct EventLoop {
     /// Sessions that have had their turn and can go on.
     unfinished: VecDeque<Key>,
     /// Connections whose header is awaited, and until when.
-    greetings: Slots<Greeting>,
+    greetings: Slots<Awaited>,
     greeting_timers: Timers,
     /// Sessions that wait for a limit of bandwidth. They come and go often, and would leave an entry
     /// among the deadlines each time.
@@ -115,9 +126,14 @@ pub(super) struct EventLoop {
     /// Whether a session came from the partner of whose sockets no wait could tell yet.
     took: bool,
     draining: bool,
-    /// Whether sessions and connections stay where they are.
-    stay: bool,
+    /// Queues of listeners that are being closed.
+    closing: VecDeque<Closing>,
+    /// The last order that was carried out.
+    carried_out: OrderNumber,
+    /// Orders that something may arrive without.
+    orders: VecDeque<(OrderNumber, SessionOrder)>,
     accept_logged: Option<Instant>,
+    undialled_said: Option<Instant>,
     reserve: Reserve,
     /// The slot at which the next sample of the ways to the targets begins.
     sampled_up_to: usize,
@@ -134,6 +150,8 @@ struct Listener {
     addr: ListenAddr,
     socket: Arc<OwnedFd>,
     backoff: Backoff,
+    /// Connections that could not be accepted since the last that could.
+    failures: usize,
     /// Whether control wants its clients to wait.
     held: bool,
 }
@@ -144,6 +162,8 @@ struct Entry {
     queued: bool,
     /// Whether epoll reports on its sockets.
     watched: bool,
+    /// The last order it had had when it came.
+    seen: OrderNumber,
 }
 
 impl EventLoop {
@@ -185,8 +205,11 @@ impl EventLoop {
             reported: Reported::new(Instant::now()),
             took: false,
             draining: false,
-            stay: false,
+            closing: VecDeque::new(),
+            carried_out: OrderNumber::default(),
+            orders: VecDeque::new(),
             accept_logged: None,
+            undialled_said: None,
             reserve: Reserve::set_aside(),
             sampled_up_to: 0,
         })
@@ -196,7 +219,7 @@ impl EventLoop {
     pub(super) fn run(mut self) -> io::Result<()> {
         let mut events = Vec::with_capacity(EVENTS);
         let mut failed = 0;
-        while !(self.draining && self.sessions.len() + self.greetings.len() == 0) {
+        while !self.is_done() {
             events.clear();
             let began = Instant::now();
             let patience = self.patience(began);
@@ -242,14 +265,21 @@ impl EventLoop {
             }
             self.on_time();
             self.go_on();
+            self.serve_closing();
             self.workers[self.number].publish_sessions(self.sessions.len());
         }
         Ok(())
     }
 
+    /// Whether its last session has ended and none can arrive.
+    fn is_done(&self) -> bool {
+        let served = self.sessions.len() + self.greetings.len() + self.closing.len();
+        self.draining && served == 0 && self.orders.is_empty()
+    }
+
     /// How long epoll may wait; `None` is for ever.
     fn patience(&self, now: Instant) -> Option<Duration> {
-        if !self.unfinished.is_empty() {
+        if !self.unfinished.is_empty() || !self.closing.is_empty() {
             return Some(Duration::ZERO);
         }
         let next = [
@@ -390,6 +420,7 @@ impl EventLoop {
         };
         let session = entry.session;
         let record = session.end(reason, &mut self.pipes, &mut self.acks, self.now);
+        self.report_undialled(&record);
         let stats = &self.shared.stats;
         // What was spliced may not have arrived.
         let copied = (record.bytes_up + record.bytes_down).saturating_sub(record.bytes_spliced);
@@ -397,6 +428,21 @@ impl EventLoop {
         stats.copied_bytes.fetch_add(copied, Relaxed);
         stats.session_ended();
         self.shared.record(SessionLine::Ended(record));
+    }
+
+    /// Makes an event of it if this machine could not open a connection.
+    fn report_undialled(&mut self, record: &SessionRecord) {
+        let lately = |last: Instant| self.now.duration_since(last) < UNDIALLED_EVERY;
+        if record.reason != EndReason::ConnectFailed || self.undialled_said.is_some_and(lately) {
+            return;
+        }
+        self.undialled_said = Some(self.now);
+        tracing::warn!(
+            mapping = %record.route.mapping.name,
+            target = %record.route.target,
+            error = record.error.map(tracing::field::display),
+            "this machine could not open a connection to a target"
+        );
     }
 
     // --- connections
@@ -414,20 +460,25 @@ impl EventLoop {
             match accept(&*listener.socket) {
                 Ok(accepted) => {
                     listener.backoff.reset();
+                    listener.failures = 0;
                     self.reserve.refill();
                     self.place(accepted, route);
                 }
                 Err(AcceptError::Empty) => return,
                 Err(AcceptError::Retry(errno)) => {
+                    listener.failures += 1;
+                    let failures = listener.failures;
                     self.shared.stats.accept_retries.fetch_add(1, Relaxed);
                     tracing::debug!(listen = %listener.addr, errno = in_words(&errno.into()), "connection lost before it was accepted");
+                    match failures {
+                        ..KEEPS_FAILING => {}
+                        KEEPS_FAILING..LOST_AFTER => return self.leave_alone(key, errno),
+                        _ => return self.lose_listener(key, in_words(&errno.into())),
+                    }
                 }
                 Err(AcceptError::Pause(errno)) => return self.run_short(key, &route, errno),
                 Err(AcceptError::Fatal(errno)) => {
-                    self.shared.stats.accept_failures.fetch_add(1, Relaxed);
-                    tracing::error!(listen = %listener.addr, errno = in_words(&errno.into()), "listener failed and is closed");
-                    self.remove_listener(key);
-                    return;
+                    return self.lose_listener(key, in_words(&errno.into()));
                 }
             }
         }
@@ -441,9 +492,9 @@ impl EventLoop {
                 events
             };
             let data = EventData::new_u64(Token::Listener(key).to_bits());
-            // The socket is registered and stays open as long as the entry; nothing can fail but
-            // the kernel's memory, and then the next pause or reload tries again.
-            let _ = epoll::modify(&self.epoll, &*listener.socket, data, events);
+            if let Err(errno) = epoll::modify(&self.epoll, &*listener.socket, data, events) {
+                self.lose_listener(key, in_words(&errno.into()));
+            }
         }
     }
 
@@ -457,23 +508,47 @@ impl EventLoop {
             .filter(|(number, worker)| *number != self.number && worker.lane() == Lane::Front)
             .min_by_key(|(_, worker)| worker.sessions());
         match lightest {
-            Some((_, worker)) if !self.stay && worker.sessions() + IMBALANCE < own => {
-                worker.send(Command::Adopt(accepted, route));
+            Some((_, worker)) if !self.draining && worker.sessions() + IMBALANCE < own => {
+                worker.send(Command::Adopt(accepted, route, self.carried_out));
             }
-            _ => self.open(accepted, route),
+            _ => self.open(accepted, route, self.carried_out),
         }
     }
 
-    fn open(&mut self, accepted: Accepted, route: Arc<Route>) {
+    /// Serves a connection that has been on its way from a listener for a while: under what its
+    /// mapping is now, or if that is gone like its last sessions.
+    fn open_late(&mut self, accepted: Accepted, route: Arc<Route>, seen: OrderNumber) {
+        let table = self.shared.table.load_full();
+        match orders::current_route(&table, &route) {
+            Some(current) => self.open(accepted, Arc::clone(current), seen),
+            None if route.mapping.policy.on_remove == Departure::Kill => {
+                let id = SessionId(self.shared.next_session.fetch_add(1, Relaxed));
+                let reason = EndReason::MappingRemoved;
+                route.mapping.stats.refuse(reason);
+                self.refuse(id, &accepted, route, reason);
+            }
+            None => self.open(accepted, route, seen),
+        }
+    }
+
+    /// Serves a connection that has had that order and those before.
+    fn open(&mut self, accepted: Accepted, route: Arc<Route>, seen: OrderNumber) {
         let id = SessionId(self.shared.next_session.fetch_add(1, Relaxed));
         match Greeting::is_due(&accepted, &route) {
-            false => self.begin(id, accepted, route),
-            true => self.greet(id, accepted, route),
+            false => self.begin(id, accepted, route, seen, None),
+            true => self.greet(id, accepted, route, seen),
         }
     }
 
     /// Gives a client its session, unless something keeps it out.
-    fn begin(&mut self, id: SessionId, accepted: Accepted, route: Arc<Route>) {
+    fn begin(
+        &mut self,
+        id: SessionId,
+        accepted: Accepted,
+        route: Arc<Route>,
+        seen: OrderNumber,
+        drained: Option<Instant>,
+    ) {
         let shared = Arc::clone(&self.shared);
         let client = accepted.client;
         let counted = match admit(client, &route, &shared.gate, &shared.stats, self.now) {
@@ -482,29 +557,33 @@ impl EventLoop {
         };
         let extras = counted.map(|(seat, dialling)| Extras::counted(seat, dialling));
         let (route_of, splice) = (Arc::clone(&route), shared.splice.load(Relaxed));
-        let session = match Session::dial(id, accepted, route_of, self.now, splice, extras) {
+        let mut session = match Session::dial(id, accepted, route_of, self.now, splice, extras) {
             Ok(session) => session,
-            Err((errno, accepted)) => {
+            Err((error, accepted)) => {
                 socket::reset_on_close(&accepted.socket);
-                let record = SessionRecord::undialled(id, &accepted, route, errno);
+                let record = SessionRecord::undialled(id, &accepted, route, error);
+                self.report_undialled(&record);
                 shared.record(SessionLine::Ended(record));
                 return;
             }
         };
         shared.stats.session_opened();
-        self.serve(session);
+        session.drain_by(drained);
+        self.serve(session, seen);
     }
 
-    /// Looks after a session from now on.
-    fn serve(&mut self, session: Session) {
+    /// Looks after a session from now on, which has had that order and those before.
+    fn serve(&mut self, session: Session, seen: OrderNumber) {
         let key = self.sessions.insert(Entry {
             session,
             queued: false,
             watched: false,
+            seen,
         });
         if self.watch_session(key) {
             self.arm(key);
         }
+        self.catch_up_session(key, seen);
     }
 
     /// Turns a client away; dropping its socket closes it.
@@ -566,33 +645,27 @@ impl EventLoop {
     fn obey(&mut self) {
         // Resets the eventfd's counter; an empty one has been reset already.
         let _ = rustix::io::read(&*self.wake, &mut [0; 8]);
-        loop {
-            match self.commands.try_recv() {
-                Ok(command) => self.execute(command),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,
-            }
+        let confirmed = self.confirmed_by_all();
+        while let Ok(command) = self.commands.try_recv() {
+            self.execute(command);
         }
+        self.forget_orders(confirmed);
     }
 
     fn execute(&mut self, command: Command) {
         match command {
             Command::Listen { addr, socket, held } => self.listen(addr, socket, held),
             Command::Hold(addr, held) => self.hold(addr, held),
-            Command::Unlisten(route, _closed) => self.unlisten(&route),
-            Command::Apply(changes) => self.apply(&changes),
-            Command::Adopt(accepted, route) => self.open(accepted, route),
-            Command::Take(session) => self.take(*session),
-            Command::Stay(_held) => self.stay = true,
-            Command::Move => self.stay = self.draining,
-            Command::Drain => self.drain(),
-            Command::Cut(reason, spread) => self.cut(reason, spread),
+            Command::Unlisten(route, closed) => self.unlisten(route, closed),
+            Command::Order(number, order) => self.carry_out(number, order),
+            Command::Adopt(accepted, route, seen) => self.open_late(accepted, route, seen),
+            Command::Take(session, seen) => self.take(*session, seen),
             // Whoever asked may have gone; the answer is then nobody's.
             Command::Survey {
                 from,
                 filter,
                 reply,
             } => _ = reply.send(self.survey(from, &filter)),
-            Command::Kill { filter, reply } => _ = reply.send(self.kill(&filter)),
             Command::SamplePaths(reply) => _ = reply.send(self.sample_paths()),
             Command::Beat => self.workers[self.number].beat(),
         }
@@ -603,6 +676,7 @@ impl EventLoop {
             addr,
             socket: Arc::clone(&socket),
             backoff: Backoff::default(),
+            failures: 0,
             held,
         });
         self.listening.insert(addr, key);
@@ -612,9 +686,7 @@ impl EventLoop {
             false => EventFlags::IN,
         };
         if let Err(errno) = epoll::add(&self.epoll, &*socket, data, events) {
-            self.shared.stats.accept_failures.fetch_add(1, Relaxed);
-            tracing::error!(listen = %addr, errno = in_words(&errno.into()), "cannot watch a listener; it accepts nothing");
-            self.remove_listener(key);
+            self.lose_listener(key, in_words(&errno.into()));
         }
     }
 
@@ -629,16 +701,26 @@ impl EventLoop {
     }
 
     /// Serves what waits in the listener's queue, then lets go of it.
-    fn unlisten(&mut self, route: &Arc<Route>) {
+    fn unlisten(&mut self, route: Arc<Route>, closed: tokio::sync::mpsc::Sender<Infallible>) {
         let Some(&key) = self.listening.get(&route.listen) else {
             return;
         };
-        if let Some(listener) = self.remove_listener(key)
-            && route.mapping.policy.on_remove != Departure::Kill
-        {
-            while let Ok(accepted) = accept(&*listener.socket) {
-                self.open(accepted, Arc::clone(route));
-            }
+        match route.mapping.policy.on_remove {
+            Departure::Kill => _ = self.remove_listener(key),
+            Departure::Keep | Departure::Drain(_) => self.close_listener(key, route, Some(closed)),
+        }
+    }
+
+    /// Gives up a listener that cannot be served; control opens another in its place.
+    fn lose_listener(&mut self, key: Key, why: String) {
+        if let Some(listener) = self.remove_listener(key) {
+            self.shared.stats.accept_failures.fetch_add(1, Relaxed);
+            // Without control the process is about to end.
+            let _ = self.shared.lost.send(LostListener {
+                addr: listener.addr,
+                socket: listener.socket,
+                why,
+            });
         }
     }
 
@@ -651,81 +733,14 @@ impl EventLoop {
         Some(listener)
     }
 
-    fn apply(&mut self, changes: &SessionChanges) {
-        let mut leaving = 0;
-        for key in self.sessions.keys() {
-            let Some(entry) = self.sessions.get_mut(key) else {
-                continue;
-            };
-            let route = entry.session.route();
-            let Some((mapping, change)) = changes.get(&route.listen) else {
-                continue;
-            };
-            if *mapping != route.mapping.name {
-                continue;
-            }
-            match change {
-                SessionChange::Adopt(route) => entry.session.adopt(route),
-                SessionChange::Drain(within) => {
-                    let until = within.map(|within| self.now + within + PACE * leaving);
-                    leaving += 1;
-                    entry.session.drain_by(until);
-                }
-                SessionChange::Leave {
-                    within,
-                    reason,
-                    successor,
-                } => {
-                    if successor
-                        .as_ref()
-                        .is_some_and(|new| Arc::ptr_eq(new, route))
-                    {
-                        // It came when the change was in force already.
-                        continue;
-                    }
-                    let at = self.now + *within + PACE * leaving;
-                    leaving += 1;
-                    entry.session.leave_by(at, *reason);
-                    if let Some(successor) = successor {
-                        entry.session.adopt(successor);
-                    }
-                }
-            }
-            if let Some(at) = entry.session.deadline() {
-                self.timers.arm(key.index(), at);
-            }
-            if let Some(at) = entry.session.paused_until() {
-                self.pauses.arm(key.index(), at);
-            }
-        }
-    }
-
     fn drain(&mut self) {
         self.draining = true;
-        self.stay = true;
         let table = self.shared.table.load_full();
         for key in self.listeners.keys() {
-            let Some(listener) = self.remove_listener(key) else {
-                continue;
-            };
-            let Some(route) = table.route(&listener.addr) else {
-                continue;
-            };
-            while let Ok(accepted) = accept(&*listener.socket) {
-                self.open(accepted, Arc::clone(route));
-            }
-        }
-    }
-
-    fn cut(&mut self, reason: EndReason, spread: Duration) {
-        self.end_greetings(reason);
-        let keys = self.sessions.keys();
-        let pace = PACE.min(spread / u32::try_from(keys.len().max(1)).unwrap_or(u32::MAX));
-        for (place, key) in (0..).zip(keys) {
-            if let Some(entry) = self.sessions.get_mut(key) {
-                let at = self.now + pace * place;
-                entry.session.leave_by(at, reason);
-                self.timers.arm(key.index(), at);
+            let addr = self.listeners.get_mut(key).map(|listener| listener.addr);
+            match addr.and_then(|addr| table.route(&addr)) {
+                Some(route) => self.close_listener(key, Arc::clone(route), None),
+                None => _ = self.remove_listener(key),
             }
         }
     }

@@ -6,7 +6,10 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{
+            AtomicU32, AtomicU64, AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+        },
         mpsc,
     },
     thread,
@@ -19,7 +22,7 @@ use rustix::{
     thread::gettid,
 };
 
-use super::{Command, Shared, event_loop::EventLoop};
+use super::{Command, OrderNumber, Shared, event_loop::EventLoop};
 use crate::os_error::in_words;
 
 /// Which of a pair a worker is.
@@ -42,6 +45,7 @@ pub struct WorkerHandle {
     beats: Arc<AtomicU64>,
     /// Its thread, once that has begun.
     thread: Arc<OnceLock<Pid>>,
+    confirmed: Arc<AtomicU32>,
 }
 
 impl WorkerHandle {
@@ -61,6 +65,11 @@ impl WorkerHandle {
     /// Puts a command into the worker's queue. A worker that has ended ignores it.
     pub fn send(&self, command: Command) {
         let _ = self.commands.send(command);
+        self.wake();
+    }
+
+    /// Has the worker look at its queue.
+    pub(super) fn wake(&self) {
         // An eventfd refuses only when its counter is full, and then the worker wakes anyway.
         let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
     }
@@ -70,8 +79,23 @@ impl WorkerHandle {
         self.beats.load(Relaxed)
     }
 
+    #[cfg(test)]
+    pub(super) fn eventfd(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.wake)
+    }
+
     pub(super) fn beat(&self) {
         self.beats.fetch_add(1, Relaxed);
+    }
+
+    /// The last order the worker has carried out. What it had sent before then is in the queues.
+    pub(super) fn confirmed(&self) -> OrderNumber {
+        OrderNumber(self.confirmed.load(SeqCst))
+    }
+
+    pub(super) fn confirm(&self, OrderNumber(number): OrderNumber) {
+        // Of two workers that confirm at once, one has to see what the other did.
+        self.confirmed.store(number, SeqCst);
     }
 
     /// Sessions the worker has.
@@ -99,17 +123,10 @@ pub fn set_bulk_nice(workers: &[WorkerHandle], bulk_nice: u8) -> Result<(), Errn
         .try_for_each(|thread| setpriority_process(Some(*thread), bulk_nice.into()))
 }
 
-/// Starts `count` pairs of workers, the front ones first. `on_end` is called on each one's thread as
-/// the last thing it does, with the error or the panic that ended it.
-///
-/// # Errors
-///
-/// What the kernel refused: a thread, an epoll instance or an eventfd.
-pub fn spawn(
+/// The ways to reach `count` pairs of workers, the front ones first, and their queues.
+pub(super) fn prepare(
     count: usize,
-    shared: &Arc<Shared>,
-    on_end: impl Fn(Result<(), String>) + Clone + Send + 'static,
-) -> std::io::Result<Vec<WorkerHandle>> {
+) -> std::io::Result<(Vec<WorkerHandle>, Vec<mpsc::Receiver<Command>>)> {
     let mut handles = Vec::with_capacity(2 * count);
     let mut queues = Vec::with_capacity(2 * count);
     for lane in [Lane::Front, Lane::Bulk] {
@@ -123,11 +140,27 @@ pub fn spawn(
                 wake: Arc::new(wake),
                 sessions: Arc::default(),
                 beats: Arc::default(),
+                confirmed: Arc::default(),
                 thread: Arc::default(),
             });
             queues.push(queue);
         }
     }
+    Ok((handles, queues))
+}
+
+/// Starts `count` pairs of workers, the front ones first. `on_end` is called on each one's thread as
+/// the last thing it does, with the error or the panic that ended it.
+///
+/// # Errors
+///
+/// What the kernel refused: a thread, an epoll instance or an eventfd.
+pub fn spawn(
+    count: usize,
+    shared: &Arc<Shared>,
+    on_end: impl Fn(Result<(), String>) + Clone + Send + 'static,
+) -> std::io::Result<Vec<WorkerHandle>> {
+    let (handles, queues) = prepare(count)?;
     let (begun, all_begun) = mpsc::channel::<Infallible>();
     for (number, queue) in queues.into_iter().enumerate() {
         let event_loop = EventLoop::new(
@@ -139,7 +172,7 @@ pub fn spawn(
         )?;
         let on_end = on_end.clone();
         let (thread, begun) = (Arc::clone(&handles[number].thread), begun.clone());
-        let beats = Arc::clone(&handles[number].beats);
+        let all = handles.clone();
         thread::Builder::new()
             .name(format!("worker-{}", handles[number].label()))
             .spawn(move || {
@@ -151,7 +184,9 @@ pub fn spawn(
                     Err(_) => Err("it panicked".to_owned()),
                 };
                 // Nobody has to wait for it any more, while others may have sessions yet.
-                beats.store(u64::MAX, Relaxed);
+                all[number].beats.store(u64::MAX, Relaxed);
+                all[number].confirm(OrderNumber::ALL);
+                all.iter().for_each(WorkerHandle::wake);
                 on_end(result);
             })?;
     }

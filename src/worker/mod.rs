@@ -9,10 +9,11 @@
 //! takes over those that move bulk for more than a moment, and gives them back when they are quiet.
 //! So the front worker is asleep nearly always, and the scheduler runs it at once when a keystroke
 //! comes; a thread that bulk keeps busy would have to wait for its turn on the processor, for
-//! milliseconds. While control changes sessions, none moves ([`Command::Stay`]).
+//! milliseconds. What control wants of sessions reaches those that move as well ([`orders`]).
 
 mod event_loop;
 mod handle;
+mod orders;
 mod roster;
 mod slots;
 mod timers;
@@ -33,6 +34,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
 pub use handle::{Lane, WorkerHandle, set_bulk_nice, spawn};
+pub use orders::{Kill, OrderNumber, SessionOrder};
 pub use roster::Roster;
 
 use crate::{
@@ -43,6 +45,26 @@ use crate::{
     table::{Departure, Holds, ListenAddr, Mapping, MappingName, Route, Table},
     telemetry::{EndReason, LogQueue, PathInfo, ProcessStats, Sampler, Tally},
 };
+
+/// A listening socket a worker had to give up.
+#[derive(Debug)]
+pub struct LostListener {
+    /// Its address.
+    pub addr: ListenAddr,
+    /// The socket.
+    pub socket: Arc<OwnedFd>,
+    /// What was wrong with it.
+    pub why: String,
+}
+
+/// A public address that should be listened on and is not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClosedListener {
+    /// The address.
+    pub addr: ListenAddr,
+    /// What was wrong with its socket, or why no other can be opened.
+    pub why: String,
+}
 
 /// What the workers of a process share.
 #[derive(Debug)]
@@ -55,6 +77,10 @@ pub struct Shared {
     pub pipes: Arc<PipeBudget>,
     /// The mappings an operator holds. Only control acts on it.
     pub holds: ArcSwap<Holds>,
+    /// Where control hears of listeners that were lost.
+    pub lost: mpsc::UnboundedSender<LostListener>,
+    /// Listeners that were lost and are to be opened again, in the order of their addresses.
+    pub closed: ArcSwap<Vec<ClosedListener>>,
     /// Mappings that are no longer in the table. Those without sessions leave with the next change.
     pub departed: ArcSwap<Vec<Arc<Mapping>>>,
     /// Where the lines of the session log go.
@@ -108,21 +134,13 @@ pub enum Command {
     /// Stop accepting for this route; what waits in its queue is still served, unless its sessions
     /// would be closed at once. The sender is dropped when the socket is.
     Unlisten(Arc<Route>, mpsc::Sender<Infallible>),
-    /// Act on the live sessions of routes that changed.
-    Apply(Arc<SessionChanges>),
-    /// Take over a connection another worker accepted.
-    Adopt(Accepted, Arc<Route>),
-    /// Take over a session of the partner.
-    Take(Box<Session>),
-    /// Keep every session and connection from now on. The sender is dropped when that is so: what
-    /// was on its way then is in the queue of whom it goes to.
-    Stay(mpsc::Sender<Infallible>),
-    /// Sessions and connections may move again.
-    Move,
-    /// Stop accepting; end when the last session has.
-    Drain,
-    /// End every session, spread over this time.
-    Cut(EndReason, Duration),
+    /// Carry out an order on every session.
+    Order(OrderNumber, SessionOrder),
+    /// Take over a connection another worker accepted, which had carried out that order and those
+    /// before.
+    Adopt(Accepted, Arc<Route>, OrderNumber),
+    /// Take over a session of the partner, which has had that order and those before.
+    Take(Box<Session>, OrderNumber),
     /// Tell of live sessions.
     Survey {
         /// Where to begin: 0, or where the last page left off.
@@ -131,13 +149,6 @@ pub enum Command {
         filter: SessionFilter,
         /// Who asks.
         reply: oneshot::Sender<SurveyPage>,
-    },
-    /// End sessions at an operator's word, and say how many.
-    Kill {
-        /// Which ones.
-        filter: SessionFilter,
-        /// Who asks.
-        reply: oneshot::Sender<usize>,
     },
     /// Look at the way to the target of a few sessions, others each time.
     SamplePaths(oneshot::Sender<Vec<PathSample>>),

@@ -1,33 +1,62 @@
-//! All workers as one, for questions about live sessions.
+//! All workers as one, for orders and questions about live sessions.
 //!
 //! Each worker owns its sessions, so a question goes to all of them and the answers are put
 //! together. A session that moves between workers while they are asked may be missed or met twice.
+//! Orders have numbers, so that they are not.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use tokio::sync::oneshot;
 
-use super::{Command, PathSample, WorkerHandle};
-use crate::session::{SessionFilter, SessionView};
+use super::{Command, Kill, OrderNumber, PathSample, SessionOrder, WorkerHandle};
+use crate::session::{SessionFilter, SessionId, SessionView};
 
 /// Every worker of the process.
 #[derive(Debug, Clone)]
-pub struct Roster(Vec<WorkerHandle>);
+pub struct Roster {
+    workers: Arc<[WorkerHandle]>,
+    /// The number of the last order.
+    ordered: Arc<Mutex<OrderNumber>>,
+}
 
 impl Roster {
     /// These workers.
     pub fn new(workers: Vec<WorkerHandle>) -> Self {
-        Self(workers)
+        Self {
+            workers: workers.into(),
+            ordered: Arc::default(),
+        }
+    }
+
+    /// Each worker for itself.
+    pub fn workers(&self) -> &[WorkerHandle] {
+        &self.workers
+    }
+
+    /// Has every worker carry out an order. Whoever is busy does so when it gets to it.
+    pub fn order(&self, order: &SessionOrder) {
+        // Held while they are told, so that all hear of orders in one sequence.
+        let mut last = self.ordered.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = last.next();
+        for worker in &*self.workers {
+            worker.send(Command::Order(*last, order.clone()));
+        }
     }
 
     /// The label and the number of sessions of each worker.
     pub fn session_counts(&self) -> impl Iterator<Item = (String, usize)> {
-        self.0
+        self.workers
             .iter()
             .map(|worker| (worker.label(), worker.sessions()))
     }
 
-    /// Hands every session meant to `each`. Those of a worker that has ended are gone with it.
+    /// Hands every session meant to `each`, once. Those of a worker that has ended are gone with it.
     pub async fn survey(&self, filter: &SessionFilter, mut each: impl FnMut(SessionView)) {
-        for worker in &self.0 {
+        let mut met: HashSet<SessionId> = HashSet::new();
+        for worker in &*self.workers {
             let mut next = Some(0);
             while let Some(from) = next {
                 let (reply, answer) = oneshot::channel();
@@ -37,22 +66,21 @@ impl Roster {
                     reply,
                 });
                 let Ok(page) = answer.await else { break };
-                page.sessions.into_iter().for_each(&mut each);
+                let sessions = page.sessions.into_iter();
+                sessions
+                    .filter(|session| met.insert(session.id))
+                    .for_each(&mut each);
                 next = page.next;
             }
         }
     }
 
-    /// Has the sessions meant end; returns how many there are.
+    /// Has the sessions meant end; returns how many there are, once all have been told.
     pub async fn kill(&self, filter: &SessionFilter) -> usize {
-        let ask = |reply| Command::Kill {
-            filter: filter.clone(),
-            reply,
-        };
-        let killed: usize = self.ask(ask).await.into_iter().sum();
-        // A session on its way between two workers was with neither; by now it has arrived.
-        let late: usize = self.ask(ask).await.into_iter().sum();
-        killed + late
+        let (kill, told) = Kill::new(filter.clone());
+        self.order(&SessionOrder::Kill(Arc::new(kill)));
+        // The answer comes when nobody holds the order any more.
+        told.await.unwrap_or_default()
     }
 
     /// Looks at the way to the target of a few sessions of each worker.
@@ -63,8 +91,8 @@ impl Roster {
 
     /// Asks all workers at once; one that has ended gives no answer.
     async fn ask<T>(&self, command: impl Fn(oneshot::Sender<T>) -> Command) -> Vec<T> {
-        let mut waiting = Vec::with_capacity(self.0.len());
-        for worker in &self.0 {
+        let mut waiting = Vec::with_capacity(self.workers.len());
+        for worker in &*self.workers {
             let (reply, answer) = oneshot::channel();
             worker.send(command(reply));
             waiting.push(answer);

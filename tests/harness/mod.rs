@@ -20,6 +20,7 @@ pub mod proxy;
 pub mod require;
 pub mod sandbox;
 pub mod scene;
+pub mod strace;
 pub mod stream;
 pub mod temp;
 pub mod wait;

@@ -143,6 +143,8 @@ documents! {
         ended: BTreeMap<String, u64>,
         /// Connections to the target that failed, by cause.
         connect_failures: BTreeMap<String, u64>,
+        /// What the kernel last said when a connection to the target failed.
+        connect_error: Option<String>,
         /// Mean time a target took to answer.
         connect_mean_ms: Option<f64>,
         /// The network towards the target as sampled on live sessions.
@@ -193,7 +195,8 @@ documents! {
         target: String,
         /// The local address towards the target, as the target's own log has it.
         source: Option<String>,
-        /// `connecting`, `open`, `half_closed`, `leaving` or `ending`.
+        /// `awaiting_header` of a trusted front, `connecting`, `open`, `half_closed`, `leaving` or
+        /// `ending`.
         stage: String,
         /// Bytes delivered to the target.
         bytes_up: u64,

@@ -72,10 +72,19 @@ pub(in crate::admin) fn status(sources: &Sources) -> model::Status {
     }
 }
 
+/// Closed listeners that are named; of the others only the number is told.
+const CLOSED_NAMED: usize = 10;
+
 pub(super) fn ready(sources: &Sources) -> model::Ready {
     let mut reasons = Vec::new();
     if sources.is_stopping() {
         reasons.push("the proxy is stopping".to_owned());
+    }
+    let closed = sources.shared.closed.load();
+    let named = closed.iter().take(CLOSED_NAMED);
+    reasons.extend(named.map(|lost| format!("listener {} is closed: {}", lost.addr, lost.why)));
+    if let Some(more @ 1..) = closed.len().checked_sub(CLOSED_NAMED) {
+        reasons.push(format!("closed listeners besides: {more}"));
     }
     model::Ready {
         ready: reasons.is_empty(),
@@ -130,6 +139,7 @@ fn mapping(mapping: &Mapping, pairs: &[(ListenAddr, SocketAddr)], state: &str) -
         connect_failures: occurred(
             &ConnectFailure::ALL.map(|cause| (cause.word(), stats.connect_failures(cause))),
         ),
+        connect_error: stats.connect_error(),
         connect_mean_ms: (latency.count > 0).then(|| latency.sum / latency.count as f64 * 1e3),
         path: stats
             .path

@@ -22,7 +22,7 @@ pub(super) fn write(page: &mut Exposition, sources: &Sources) {
         family.sample(&[cause], count.load(Relaxed));
     }
     reloads(page, sources);
-    let whole: [(&'static Series, u64); 14] = [
+    let whole: [(&'static Series, u64); 15] = [
         (
             &series::MAPPINGS,
             shared.table.load().mappings().len() as u64,
@@ -46,6 +46,7 @@ pub(super) fn write(page: &mut Exposition, sources: &Sources) {
         (&series::LOG_DROPPED, shared.log.dropped()),
         (&series::LOG_SAMPLED, shared.refusals.withheld()),
         (&series::LISTENERS, sources.reloads.read().listeners as u64),
+        (&series::LISTENERS_CLOSED, shared.closed.load().len() as u64),
     ];
     for (series, value) in whole {
         page.family(series).sample(&[], value);

@@ -89,7 +89,7 @@ series! {
     BUILD_INFO = Gauge "tml_proxy_build_info" ["version"]
         "The version that runs";
     ACCEPT_ERRORS = Counter "tml_proxy_accept_errors_total" ["cause"]
-        "Errors of accept(2): retry for lost connections, pause for want of resources, fatal for lost listeners";
+        "Errors of accept(2): retry for lost connections, pause for want of resources or after many in a row, fatal for lost listeners";
     RELOADS = Counter "tml_proxy_config_reloads_total" ["result"]
         "Reloads, by result";
     RELOAD_SUCCESS = Gauge "tml_proxy_config_reload_success" []
@@ -102,6 +102,8 @@ series! {
         "Mappings in force";
     LISTENERS = Gauge "tml_proxy_listeners" []
         "Listening sockets open";
+    LISTENERS_CLOSED = Gauge "tml_proxy_listeners_closed" []
+        "Listening sockets that were lost to an error and are not open again yet";
     SESSIONS_LIMIT = Gauge "tml_proxy_sessions_limit" []
         "Sessions the process may have open";
     SOURCES_TRACKED = Gauge "tml_proxy_sources_tracked" []

@@ -3,7 +3,10 @@
 use rustix::event::epoll;
 
 use super::{Command, EventLoop, Key, Lane, Side};
-use crate::session::{Pace, Session};
+use crate::{
+    session::{Pace, Session},
+    worker::OrderNumber,
+};
 
 impl EventLoop {
     pub(super) fn lane(&self) -> Lane {
@@ -16,7 +19,7 @@ impl EventLoop {
             Lane::Front => Pace::Bulk,
             Lane::Bulk => Pace::Interactive,
         };
-        pace == wrong && !self.stay
+        pace == wrong && !self.draining
     }
 
     /// Gives a session to the other worker of the pair.
@@ -30,12 +33,13 @@ impl EventLoop {
         }
         let pairs = self.workers.len() / 2;
         let partner = (self.number + pairs) % self.workers.len();
-        self.workers[partner].send(Command::Take(Box::new(entry.session)));
+        let seen = entry.seen.max(self.carried_out);
+        self.workers[partner].send(Command::Take(Box::new(entry.session), seen));
     }
 
     /// Serves a session the partner gave. Epoll reports at once what its sockets are ready for.
-    pub(super) fn take(&mut self, session: Session) {
+    pub(super) fn take(&mut self, session: Session, seen: OrderNumber) {
         self.took = true;
-        self.serve(session);
+        self.serve(session, seen);
     }
 }

@@ -10,39 +10,66 @@ impl EventLoop {
     /// Turns away who waits, as far as the reserve allows, and leaves the listener alone for a
     /// while: trying at once would fail the same way.
     pub(super) fn run_short(&mut self, key: Key, route: &Arc<Route>, errno: Errno) {
-        let turned_away = match is_descriptor_shortage(errno) {
-            true => self.turn_away(key, route),
-            false => 0,
+        let socket = self
+            .listeners
+            .get_mut(key)
+            .map(|one| Arc::clone(&one.socket));
+        let turned_away = match socket {
+            Some(socket) if is_descriptor_shortage(errno) => self.turn_away(&socket, route),
+            _ => 0,
         };
-        let Some(listener) = self.listeners.get_mut(key) else {
+        let Some((listen, pause)) = self.pause_listener(key) else {
             return;
         };
-        let pause = listener.backoff.pause();
-        self.shared.stats.accept_pauses.fetch_add(1, Relaxed);
-        if self
-            .accept_logged
-            .is_none_or(|last| self.now.duration_since(last) >= ACCEPT_LOG_EVERY)
-        {
-            self.accept_logged = Some(self.now);
+        if self.may_log_pause() {
             tracing::warn!(
-                listen = %listener.addr,
+                %listen,
                 errno = in_words(&errno.into()),
                 turned_away,
                 pause_ms = pause.as_millis() as u64,
                 "out of resources: not accepting for a moment"
             );
         }
+    }
+
+    /// Leaves a listener alone for a while from which nothing can be accepted: trying at once would
+    /// keep the processor busy.
+    pub(super) fn leave_alone(&mut self, key: Key, errno: Errno) {
+        let Some((listen, pause)) = self.pause_listener(key) else {
+            return;
+        };
+        if self.may_log_pause() {
+            tracing::warn!(
+                %listen,
+                errno = in_words(&errno.into()),
+                pause_ms = pause.as_millis() as u64,
+                "accepting keeps failing: not accepting for a moment"
+            );
+        }
+    }
+
+    fn pause_listener(&mut self, key: Key) -> Option<(ListenAddr, Duration)> {
+        let listener = self.listeners.get_mut(key)?;
+        let (listen, pause) = (listener.addr, listener.backoff.pause());
+        self.shared.stats.accept_pauses.fetch_add(1, Relaxed);
         self.paused.push((self.now + pause, key));
         self.watch_listener(key, EventFlags::empty());
+        Some((listen, pause))
+    }
+
+    fn may_log_pause(&mut self) -> bool {
+        let lately = |last: Instant| self.now.duration_since(last) < ACCEPT_LOG_EVERY;
+        let may = !self.accept_logged.is_some_and(lately);
+        if may {
+            self.accept_logged = Some(self.now);
+        }
+        may
     }
 
     /// Resets the clients in a listener's queue one by one, each in the place of the reserve.
-    fn turn_away(&mut self, key: Key, route: &Arc<Route>) -> usize {
+    pub(super) fn turn_away(&mut self, socket: &OwnedFd, route: &Arc<Route>) -> usize {
         for count in 0..TURNED_AWAY {
-            let Some(listener) = self.listeners.get_mut(key) else {
-                return count;
-            };
-            let accepted = self.reserve.accept(&*listener.socket);
+            let accepted = self.reserve.accept(socket);
             if let Some(accepted) = &accepted {
                 let id = SessionId(self.shared.next_session.fetch_add(1, Relaxed));
                 let reason = EndReason::NoResources;

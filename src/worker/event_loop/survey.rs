@@ -13,38 +13,42 @@ use crate::{
 /// Slots looked at for one piece of an answer.
 const SLOTS: usize = 512;
 
+/// Where in a survey the connections come whose header is awaited. Sessions number fewer.
+const GREETINGS: usize = 1 << 32;
+
 /// Sessions whose way to the target is looked at in one sample.
 const SAMPLES: usize = 32;
 
 impl EventLoop {
     pub(super) fn survey(&mut self, from: usize, filter: &SessionFilter) -> SurveyPage {
-        let (keys, next) = self.sessions.keys_from(from, SLOTS);
         let now = self.now;
+        if let Some(from) = from.checked_sub(GREETINGS) {
+            let (keys, next) = self.greetings.keys_from(from, SLOTS);
+            let greetings = keys.into_iter().filter_map(|key| {
+                let greeting = &self.greetings.get_mut(key)?.greeting;
+                let client = greeting.accepted().client;
+                let meant = filter.means(greeting.id(), greeting.route(), client);
+                meant.then(|| greeting.view(now))
+            });
+            return SurveyPage {
+                sessions: greetings.collect(),
+                next: next.map(|next| GREETINGS + next),
+            };
+        }
+        let (keys, next) = self.sessions.keys_from(from, SLOTS);
         let sessions: Vec<SessionView> = keys
             .into_iter()
             .filter_map(|key| {
                 let session = &self.sessions.get_mut(key)?.session;
-                filter.means(session).then(|| session.view(now))
+                let meant = filter.means(session.id(), session.route(), session.client());
+                meant.then(|| session.view(now))
             })
             .collect();
-        SurveyPage { sessions, next }
-    }
-
-    /// Has the sessions meant end soon, one by one; returns how many had not been told before.
-    pub(super) fn kill(&mut self, filter: &SessionFilter) -> usize {
-        let mut killed = 0;
-        for key in self.sessions.keys() {
-            if let Some(entry) = self.sessions.get_mut(key)
-                && filter.means(&entry.session)
-            {
-                let at = self.now + PACE * killed;
-                if entry.session.kill(at) {
-                    killed += 1;
-                    self.timers.arm(key.index(), at);
-                }
-            }
+        let last = (self.greetings.len() > 0).then_some(GREETINGS);
+        SurveyPage {
+            sessions,
+            next: next.or(last),
         }
-        killed as usize
     }
 
     /// Looks at the next few sessions after those of the last sample.

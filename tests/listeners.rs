@@ -1,0 +1,159 @@
+//! Listening sockets that are lost or from which nothing can be accepted.
+
+mod harness;
+
+use std::{net::SocketAddr, process::Command};
+
+use harness::{
+    Peer, Proxy, Scene, Setup, config, mapping, ports, process,
+    require::{Need, require},
+    strace::tamper,
+    wait_until,
+};
+
+const WORKER: &str = "[process]\nworkers = 1\n";
+
+fn scene(more: &str) -> Scene {
+    Scene::with(&Setup::default(), WORKER, more)
+}
+
+fn is_ready(proxy: &Proxy) -> bool {
+    proxy.page("/readyz").0.contains("200")
+}
+
+/// Waits until a listener counts as closed, and says everywhere that it is.
+#[track_caller]
+fn closed_is_seen(scene: &Scene, listeners: u64) {
+    scene.proxy.wait_until("tml_proxy_listeners_closed", &[], 1);
+    let metrics = scene.proxy.metrics();
+    assert_eq!(metrics.sum("tml_proxy_listeners", &[]), listeners);
+    let (status, page) = scene.proxy.page("/readyz");
+    assert!(status.contains("503"), "{status} {page}");
+    assert!(page.contains("is closed"), "{page}");
+    let (_, page) = scene.proxy.page("/api/v1/status");
+    assert!(page.contains("Lost and not open again yet"), "{page}");
+    assert!(process::listening_inodes(scene.proxy.id(), scene.port).is_empty());
+}
+
+#[track_caller]
+fn is_served_again(scene: &Scene) {
+    scene.proxy.wait_for_line(0, "lost listener opened again");
+    wait_until("the proxy to be ready", || is_ready(&scene.proxy));
+    let (mut client, mut server) = scene.pair();
+    client.exchange(&mut server, b"hello");
+}
+
+fn kill_listener(port: u16) {
+    let which = format!("sport = :{port}");
+    process::succeed(Command::new("ss").args(["-K", "-t", "state", "listening", &which]));
+}
+
+#[test]
+fn a_listener_that_somebody_closed_is_missed_and_opened_again() {
+    if !require(&[Need::Root, Need::Tool("ss")]) {
+        return;
+    }
+    let scene = scene("");
+    let (mut client, mut server) = scene.pair();
+    let lines = scene.proxy.log().len();
+    kill_listener(scene.port);
+    scene.proxy.wait_for_line(
+        lines,
+        "listener lost; it is closed and will be opened again",
+    );
+    client.exchange(&mut server, b"still here");
+    is_served_again(&scene);
+    drop((client, server));
+    scene.finish();
+}
+
+#[test]
+fn a_lost_listener_whose_port_is_taken_is_opened_by_a_reload_once_it_is_free() {
+    if !require(&[Need::Root, Need::Tool("ss"), Need::Tool("strace")]) {
+        return;
+    }
+    let scene = scene("");
+    // It cannot be opened again until then.
+    let held = tamper(&scene.proxy, "tml-proxy", "bind:error=EADDRINUSE");
+    kill_listener(scene.port);
+    scene
+        .proxy
+        .wait_for_line(0, "a lost listener cannot be opened again yet");
+    closed_is_seen(&scene, 0);
+    assert!(Peer::try_connect_to(SocketAddr::from(([127, 0, 0, 1], scene.port))).is_err());
+    // Then the next time is seconds away.
+    wait_until("it to have been tried often", || {
+        let tried = "a lost listener cannot be opened again yet";
+        scene.proxy.log().all(|line| line.message() == tried).len() >= 3
+    });
+    // A change that does not concern it is not refused.
+    let other = mapping("n", ports::free(), scene.target.addr(), "");
+    drop(held);
+    scene
+        .proxy
+        .reload(&(config([WORKER, &mapping("m", scene.port, scene.target.addr(), "")]) + &other));
+    is_served_again(&scene);
+    scene.finish();
+}
+
+#[test]
+fn a_listener_that_cannot_be_watched_is_closed_and_opened_again() {
+    if !require(&[Need::Root, Need::Tool("strace")]) {
+        return;
+    }
+    let scene = scene("");
+    // As at the end of fs.epoll.max_user_watches.
+    let _tampering = tamper(&scene.proxy, "worker-0", "epoll_ctl:error=ENOSPC:when=1..4");
+    let port = ports::free();
+    let other = mapping("n", port, scene.target.addr(), "");
+    let text = config([
+        WORKER,
+        &mapping("m", scene.port, scene.target.addr(), ""),
+        &other,
+    ]);
+    scene.proxy.reload(&text);
+    let lost = scene
+        .proxy
+        .wait_for_line(0, "listener lost; it is closed and will be opened again");
+    assert_eq!(lost.text("error"), "No space left on device");
+    scene.proxy.wait_for_line(0, "lost listener opened again");
+    wait_until("the second attempt", || {
+        is_ready(&scene.proxy)
+            && Peer::try_connect_to(SocketAddr::from(([127, 0, 0, 1], port))).is_ok()
+    });
+    let metrics = scene.proxy.metrics();
+    assert_eq!(metrics.sum("tml_proxy_listeners", &[]), 2);
+    drop(scene);
+}
+
+/// As a security module refuses it: the client stays in the queue.
+#[test]
+fn an_accept_that_keeps_failing_does_not_spin_and_works_again_afterwards() {
+    if !require(&[Need::Root, Need::Tool("strace")]) {
+        return;
+    }
+    let scene = scene("");
+    let tampering = tamper(&scene.proxy, "worker-0", "accept4:error=EPERM");
+    let mut client = Peer::connect(scene.port);
+    let line = scene
+        .proxy
+        .wait_for_line(0, "accepting keeps failing: not accepting for a moment");
+    assert_eq!(line.text("errno"), "Operation not permitted");
+    scene.proxy.rests();
+    // For ever is long: in the end it is closed, with who waits in its queue, and tried anew.
+    scene
+        .proxy
+        .wait_for_line(0, "listener lost; it is closed and will be opened again");
+    client.expect_reset();
+    let metrics = scene.proxy.metrics();
+    assert_eq!(
+        metrics.sum("tml_proxy_accept_errors_total", &[("cause", "fatal")]),
+        1
+    );
+    drop(tampering);
+    wait_until("the proxy to be ready", || is_ready(&scene.proxy));
+    let (mut client, mut server) = scene.pair();
+    client.exchange(&mut server, b"hello");
+    drop((client, server));
+    scene.finish();
+}
