@@ -119,6 +119,14 @@ fn the_steps_of_the_readme_give_a_service_that_forwards_and_answers() {
         let reloads = |result| metrics.sum("tml_proxy_config_reloads_total", &[("result", result)]);
         reloads("success") == 3 && reloads("failure") == 0
     });
+
+    // A restart waits for the session, and refuses clients meanwhile, until it is told to hurry.
+    let (mut client, _server) = installed.session(PORT);
+    machine.succeed("systemctl restart --no-block tml-proxy");
+    wait_until("clients to be refused", || !machine.listens_on(PORT));
+    machine.succeed("systemctl kill tml-proxy");
+    client.expect_reset();
+    wait_until("clients to be served", || machine.listens_on(PORT));
     machine.succeed("systemctl stop tml-proxy");
     machine.succeed("test ! -e /run/tml-proxy && ! systemctl is-failed tml-proxy");
 }
@@ -181,6 +189,28 @@ fn what_the_proxy_asks_of_the_kernel_is_not_refused_by_the_units_own_sandbox() {
         !unwanted.iter().any(|word| journal.contains(word)),
         "{journal}"
     );
+
+    // A token that only root can read, and a directory for what is kept.
+    let switchboard = "[switchboard]\\nurl = \"https://127.0.0.1:1\"\\n\
+        token_file = \"/run/credentials/tml-proxy.service/switchboard-token\"\\n\
+        public_host = \"proxy.example\"\\nports = \"40000-40099\"\\n\
+        targets = { allow = [\"fd9d:773b:e6f8::/48\"] }\\n\
+        [[switchboard.expose]]\\nname = \"ssh\"\\nport = 22\\n";
+    machine.succeed(&format!(
+        "install -m 600 /dev/null /etc/tml-proxy/switchboard-token\n\
+         echo 0123456789abcdef >/etc/tml-proxy/switchboard-token\n\
+         printf '{switchboard}' >>/etc/tml-proxy/tml-proxy.toml"
+    ));
+    let credential = "LoadCredential=switchboard-token:/etc/tml-proxy/switchboard-token";
+    installed.restart_with("token", credential);
+    machine.succeed("test -n \"$(ls -A /var/lib/tml-proxy)\"");
+    let journal = machine.journal();
+    assert!(
+        !journal.contains("not permitted") && !journal.contains("denied"),
+        "{journal}"
+    );
+    let status = machine.succeed("tml-proxy status");
+    assert!(status.contains("switchboard"), "{status}");
 
     // The group of somebody else's choice, of which the process has to be.
     let file = "/etc/tml-proxy/tml-proxy.toml";

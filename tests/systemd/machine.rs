@@ -144,6 +144,11 @@ impl Machine {
         Netns::run_in(Path::new(&path), act)
     }
 
+    /// Whether something inside listens on that port.
+    pub fn listens_on(&self, port: u16) -> bool {
+        !process::listening_inodes(self.init, port).is_empty()
+    }
+
     /// Gives its loopback interface an address.
     pub fn add_address(&self, addr: &str) {
         let init = self.init.to_string();
