@@ -25,7 +25,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Bytes, Frame, SizeHint};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::api::error::ApiError;
+use super::{api::error::ApiError, metrics::Format};
 
 /// Bytes of answers that clients have not taken yet, beyond the one that is being made.
 const BYTES: usize = 32 << 20;
@@ -55,12 +55,39 @@ pub(super) struct Answers {
     untaken: Mutex<Vec<Weak<Text>>>,
 }
 
-/// What somebody asks for.
+/// Which requests ask for the same.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Alike {
+    /// Those for one path: the answer does not depend on a query.
+    Path,
+    /// Those with one query, too.
+    Query,
+}
+
+/// What somebody asks for, without what makes no difference to the answer.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Question {
     method: Method,
-    target: String,
-    accept: Option<HeaderValue>,
+    path: String,
+    query: Option<String>,
+    format: Format,
+}
+
+impl Question {
+    fn of(request: &Request, alike: Alike) -> Self {
+        let accepted = request.headers().get(header::ACCEPT);
+        let accepted = accepted.map(HeaderValue::to_str).and_then(Result::ok);
+        let query = match alike {
+            Alike::Path => None,
+            Alike::Query => request.uri().query().map(str::to_owned),
+        };
+        Self {
+            method: request.method().clone(),
+            path: request.uri().path().to_owned(),
+            query,
+            format: Format::accepted(accepted.unwrap_or_default()),
+        }
+    }
 }
 
 /// An answer that some wait for. Who holds the lock sees to it.
@@ -84,12 +111,12 @@ struct Text {
 
 /// Answers a request as another one that asks for the same, or as `next` does.
 pub(super) async fn shared(
-    State(answers): State<Arc<Answers>>,
+    State((answers, alike)): State<(Arc<Answers>, Alike)>,
     request: Request,
     next: Next,
 ) -> Response {
     let asked = Instant::now();
-    let wanted = answers.wanted(&request);
+    let wanted = answers.wanted(Question::of(&request, alike));
     let mut found = wanted.lock().await;
     if let Some(answer) = &*found
         && answer.begun >= asked
@@ -104,13 +131,7 @@ pub(super) async fn shared(
 
 impl Answers {
     /// The place where those meet who ask for this.
-    fn wanted(&self, request: &Request) -> Arc<Wanted> {
-        let target = request.uri().path_and_query();
-        let question = Question {
-            method: request.method().clone(),
-            target: target.map(ToString::to_string).unwrap_or_default(),
-            accept: request.headers().get(header::ACCEPT).cloned(),
-        };
+    fn wanted(&self, question: Question) -> Arc<Wanted> {
         let mut all = lock(&self.wanted);
         all.retain(|_, wanted| wanted.strong_count() > 0);
         if let Some(wanted) = all.get(&question).and_then(Weak::upgrade) {
@@ -241,7 +262,7 @@ mod tests {
     use super::*;
 
     /// A router that counts how often it makes an answer of that many bytes.
-    fn router(length: usize) -> (Router, Arc<AtomicUsize>) {
+    fn router(length: usize, alike: Alike) -> (Router, Arc<AtomicUsize>) {
         let made = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&made);
         let handler = async move || {
@@ -251,7 +272,7 @@ mod tests {
             "x".repeat(length)
         };
         let answers = Arc::new(Answers::default());
-        let layer = middleware::from_fn_with_state(answers, shared);
+        let layer = middleware::from_fn_with_state((answers, alike), shared);
         let router = Router::new().fallback_service(get(handler).layer(layer));
         (router, made)
     }
@@ -270,7 +291,7 @@ mod tests {
 
     #[tokio::test]
     async fn those_who_ask_for_the_same_at_a_time_share_an_answer() {
-        let (router, made) = router(100_000);
+        let (router, made) = router(100_000, Alike::Query);
         let asking = (0..20).map(|_| {
             let router = router.clone();
             tokio::spawn(async move { text(ask(&router, "/").await).await })
@@ -290,8 +311,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_query_that_makes_no_difference_makes_no_answer_of_its_own() {
+        let (router, made) = router(10, Alike::Path);
+        let asking = (0..20).map(|number| {
+            let router = router.clone();
+            tokio::spawn(async move { text(ask(&router, &format!("/?{number}")).await).await })
+        });
+        let asking: Vec<_> = asking.collect();
+        for asked in asking {
+            assert_eq!(asked.await.expect("no panic"), Some(10));
+        }
+        assert!(made.load(Relaxed) <= 2);
+    }
+
+    #[tokio::test]
     async fn answers_that_nobody_takes_are_given_up_for_new_ones() {
-        let (router, _) = router(BYTES / 4);
+        let (router, _) = router(BYTES / 4, Alike::Query);
         let mut untaken = Vec::new();
         for number in 0..10 {
             untaken.push(ask(&router, &format!("/?{number}")).await);

@@ -27,7 +27,7 @@ use error::ApiError;
 
 use super::{
     Sources,
-    answers::{self, Answers},
+    answers::{self, Alike, Answers},
     host, page,
 };
 
@@ -57,8 +57,8 @@ pub struct Operation {
     pub summary: &'static str,
     /// What one has to be allowed to do.
     pub access: Access,
-    /// Whether those who ask for the same at a time share an answer, which may be long or costly.
-    shared: bool,
+    /// Which requests at a time share an answer, which may be long or costly.
+    shared: Option<Alike>,
     handler: fn() -> MethodRouter<Arc<Sources>>,
 }
 
@@ -78,11 +78,11 @@ pub const OPERATIONS: &[Operation] = &[
     shared("/api/v1/mappings", "Every mapping in force", || {
         get(read::mappings)
     }),
-    shared("/api/v1/sessions", "Live sessions", || get(read::sessions)),
+    shared_by_query("/api/v1/sessions", "Live sessions", || get(read::sessions)),
     shared("/api/v1/config", "The configuration in force", || {
         get(read::config)
     }),
-    shared(
+    shared_by_query(
         "/api/v1/endpoints",
         "Where jobs of the switchboard can be reached",
         || get(read::endpoints),
@@ -135,7 +135,7 @@ const fn read(
         path,
         summary,
         access: Access::Read,
-        shared: false,
+        shared: None,
         handler,
     }
 }
@@ -146,7 +146,18 @@ const fn shared(
     handler: fn() -> MethodRouter<Arc<Sources>>,
 ) -> Operation {
     Operation {
-        shared: true,
+        shared: Some(Alike::Path),
+        ..read(path, summary, handler)
+    }
+}
+
+const fn shared_by_query(
+    path: &'static str,
+    summary: &'static str,
+    handler: fn() -> MethodRouter<Arc<Sources>>,
+) -> Operation {
+    Operation {
+        shared: Some(Alike::Query),
         ..read(path, summary, handler)
     }
 }
@@ -162,7 +173,7 @@ const fn write(
         path,
         summary,
         access: Access::Write,
-        shared: false,
+        shared: None,
         handler,
     }
 }
@@ -176,9 +187,9 @@ pub(super) fn router(sources: Arc<Sources>, access: Access) -> Router {
             (Access::Write, Access::Read) => axum::routing::any(read_only),
             _ => (operation.handler)(),
         };
-        if operation.shared {
-            let answers = Arc::clone(&answers);
-            handler = handler.layer(middleware::from_fn_with_state(answers, answers::shared));
+        if let Some(alike) = operation.shared {
+            let state = (Arc::clone(&answers), alike);
+            handler = handler.layer(middleware::from_fn_with_state(state, answers::shared));
         }
         router = router.route(operation.path, handler);
     }

@@ -10,7 +10,7 @@ use super::series::{Kind, Series};
 use crate::telemetry::Distribution;
 
 /// The two formats; they differ in how counters are announced and in how a page ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Format {
     /// Prometheus' own, version 0.0.4.
     Prometheus,
