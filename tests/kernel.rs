@@ -21,7 +21,7 @@ use harness::{
     require::{Need, require},
     wait_for, wait_until,
 };
-use tml_proxy::session::{AckProbe, Standing};
+use tml_proxy::session::{AckProbe, Standing, undelivered};
 
 use rustix::{
     event::{
@@ -305,6 +305,33 @@ fn a_host_that_is_gone_is_not_heard_and_probes_and_attempts_add_up() {
             assert!(seen.since_heard > Duration::from_millis(600), "{seen:?}");
         });
         far.ip("link set eth up");
+    }
+}
+
+/// A reset empties the queue of what was to be sent, and the counts stay.
+#[test]
+fn a_connection_that_was_reset_still_tells_how_much_was_acknowledged() {
+    for connected_here in [true, false] {
+        let target = Target::narrow();
+        let connected = Peer::connect_prepared(target.addr(), |socket| {
+            socket.set_recv_buffer_size(8192).expect("any size will do");
+        });
+        let accepted = target.accept();
+        let (mut sender, reader) = match connected_here {
+            true => (connected, accepted),
+            false => (accepted, connected),
+        };
+        blocked(&mut sender, "the window to close", |standing| {
+            standing.unacknowledged > 0 && standing.in_flight == 0
+        });
+        let standing = standing(&sender, "what is left", |standing| standing.in_flight == 0);
+        let asked = || undelivered(sender.stream().as_fd(), connected_here, false);
+        let waiting = Some(u64::from(standing.unacknowledged));
+        assert_eq!(asked(), waiting, "connected here: {connected_here}");
+        reader.reset();
+        let told = || sockopt::socket_error(sender.stream()).expect("an open socket");
+        wait_until("the reset to arrive", || told() == Err(Errno::CONNRESET));
+        assert_eq!(asked(), waiting, "connected here: {connected_here}");
     }
 }
 

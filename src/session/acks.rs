@@ -56,6 +56,14 @@ pub enum Unknown {
     Ever,
 }
 
+/// Bytes given to a TCP socket that its peer has not acknowledged, or `None` if the kernel does not
+/// tell. Unlike [`AckProbe`] it also tells of a connection that has broken. `connected_here` is whether
+/// it was connected and not accepted, `ended` whether the end of its stream was sent.
+pub fn undelivered(socket: BorrowedFd<'_>, connected_here: bool, ended: bool) -> Option<u64> {
+    let mut room = [0; 512];
+    TcpInfo::of(socket, &mut room)?.undelivered(connected_here, ended)
+}
+
 /// `SOCK_DIAG_BY_FAMILY`.
 const BY_FAMILY: u16 = 20;
 /// `NLM_F_REQUEST`.
@@ -79,6 +87,16 @@ impl AckProbe {
         let answer = self.ask(&question(socket, 0)?).ok()?;
         let wqueue = answer.get(WQUEUE)?.try_into();
         Some(u32::from_ne_bytes(wqueue.expect("the range is four bytes")))
+    }
+
+    /// One that the kernel does not answer.
+    #[cfg(test)]
+    pub(super) fn deaf() -> Self {
+        use rustix::net::socket;
+        let other = socket(AddressFamily::INET, SocketType::DGRAM, None);
+        Self {
+            netlink: Some(other.expect("a descriptor to spare")),
+        }
     }
 
     /// How the way to the peer of a connected TCP socket does, or `None` if the kernel does not

@@ -28,7 +28,7 @@ use std::{
 
 use rustix::{event::epoll::EventFlags, io::Errno, net::getsockname, net::sockopt::socket_error};
 
-pub use acks::{AckProbe, Standing, Unknown};
+pub use acks::{AckProbe, Standing, Unknown, undelivered};
 pub use admit::admit;
 pub use error::SessionError;
 use error::Step;
@@ -833,10 +833,14 @@ impl Session {
     fn unacknowledged(&self, acks: &mut AckProbe) -> (u64, u64) {
         let (up, down) = self.delivered();
         let mut of = |side: Side, most: u64| {
-            let waiting = acks.unacknowledged(self.socket(side)).unwrap_or(0);
-            // The end of a stream is acknowledged as a byte is, and comes last.
-            let end = u32::from(self.relay.has_ended_to(side));
-            u64::from(waiting.saturating_sub(end)).min(most)
+            let ended = self.relay.has_ended_to(side);
+            let socket = self.socket(side);
+            let lost = undelivered(socket, side == Side::Target, ended).unwrap_or_else(|| {
+                let waiting = acks.unacknowledged(socket).unwrap_or(0);
+                // The end of a stream is acknowledged as a byte is, and comes last.
+                waiting.saturating_sub(ended.into()).into()
+            });
+            lost.min(most)
         };
         (of(Side::Target, up), of(Side::Client, down))
     }

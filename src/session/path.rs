@@ -1,6 +1,9 @@
 //! Reading `struct tcp_info` out of an answer of sock_diag(7).
 
-use std::time::Duration;
+use std::{
+    os::fd::{AsRawFd, BorrowedFd},
+    time::Duration,
+};
 
 use crate::telemetry::PathInfo;
 
@@ -17,6 +20,14 @@ pub(super) const EXTENSION: u8 = 1 << (INFO - 1);
 pub(super) struct TcpInfo<'a>(&'a [u8]);
 
 impl<'a> TcpInfo<'a> {
+    /// That of a socket, with `room` as the place to put it.
+    pub(super) fn of(socket: BorrowedFd<'_>, room: &'a mut [u8; 512]) -> Option<Self> {
+        // No safe call of rustix or socket2 asks for it.
+        let option = (uapi::c::IPPROTO_TCP, uapi::c::TCP_INFO);
+        let len = uapi::getsockopt(socket.as_raw_fd(), option.0, option.1, room).ok()?;
+        room.get(..len).map(Self)
+    }
+
     /// Finds it among the attributes of an answer.
     pub(super) fn find(attributes: &'a [u8]) -> Option<Self> {
         find(attributes).map(Self)
@@ -60,6 +71,24 @@ impl<'a> TcpInfo<'a> {
     /// Since the peer last acknowledged anything, be it nothing new (`tcpi_last_ack_recv`).
     pub(super) fn since_heard(self) -> Duration {
         Duration::from_millis(self.u32_at(56).into())
+    }
+
+    /// Bytes that were given to a socket and not acknowledged, those of the end of a stream aside, where
+    /// the kernel keeps the counts. One that was connected from here counts its first packet in.
+    pub(super) fn undelivered(self, connected_here: bool, ended: bool) -> Option<u64> {
+        const SENT: usize = 200;
+        const SENT_AGAIN: usize = 208;
+        const ACKNOWLEDGED: usize = 120;
+        const NOT_SENT: usize = 144;
+        if self.0.len() < SENT_AGAIN + 8 {
+            return None;
+        }
+        let acknowledged = self
+            .u64_at(ACKNOWLEDGED)
+            .saturating_sub(connected_here.into());
+        let sent = self.u64_at(SENT).saturating_sub(self.u64_at(SENT_AGAIN));
+        let not_sent = u64::from(self.u32_at(NOT_SENT)).saturating_sub(ended.into());
+        Some(sent.saturating_sub(acknowledged) + not_sent)
     }
 
     /// Whether the peer's window is closed, where the kernel says so (`tcpi_snd_wnd`).

@@ -198,3 +198,40 @@ fn a_reader_that_takes_nothing_more_is_not_waited_for_and_what_it_did_not_get_is
         (LENGTH as u64, (0, lost))
     );
 }
+
+/// Where sock_diag is missing, `user_timeout` is the kernel's option, and goes with the setting.
+#[test]
+fn a_kernel_that_tells_nothing_judges_user_timeout_by_itself() {
+    use rustix::net::sockopt::tcp_user_timeout;
+    let strict = Policy {
+        user_timeout: Some(Duration::from_secs(8)),
+        ..Policy::default()
+    };
+    let mut stage = Stage::new(strict);
+    stage.acks = AckProbe::deaf();
+    let of_both = |stage: &Stage| {
+        [Side::Client, Side::Target]
+            .map(|side| tcp_user_timeout(stage.session.socket(side)).expect("an open socket"))
+    };
+    assert_eq!(of_both(&stage), [0, 0]);
+    for peer in [&mut stage.client, &mut stage.target] {
+        peer.write_all(b"hello").expect("there is room");
+    }
+    stage.wait("both to have been sent something", |stage| {
+        for side in [Side::Client, Side::Target] {
+            stage.act(|session, turn| session.turn(side, EventFlags::IN, turn));
+        }
+        stage.session.delivered() == (5, 5)
+    });
+    assert_eq!(stage.passes(Duration::from_secs(1)), Verdict::Wait);
+    assert_eq!(of_both(&stage), [8000, 8000]);
+
+    let route = &stage.session.route;
+    let lenient = route.mapping.with_policy(Arc::new(Policy::default()));
+    let successor = Arc::new(Route {
+        mapping: Arc::new(lenient),
+        ..**route
+    });
+    stage.session.adopt(&successor);
+    assert_eq!(of_both(&stage), [0, 0]);
+}

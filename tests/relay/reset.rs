@@ -3,7 +3,7 @@
 use std::{io::ErrorKind, net::SocketAddr, time::Duration};
 
 use super::{
-    harness::{Peer, Stream},
+    harness::{Peer, Stream, process, wait_until},
     scene,
 };
 
@@ -14,6 +14,7 @@ in_every_mode! {
     bytes_not_read_yet_come_before_the_reset
     a_reset_while_the_client_lags_behind_is_no_end
     a_client_that_resets_stops_the_download
+    what_a_client_that_is_killed_had_not_taken_is_not_counted
     a_target_that_resets_stops_the_upload
     a_reset_after_a_half_close_is_no_end
     a_reset_by_whoever_has_closed_already_reaches_the_other
@@ -90,6 +91,32 @@ fn a_reset_while_the_client_lags_behind_is_no_end(relay: &str) {
     Stream::new(4).check(&got);
     assert!(got.len() > 4096, "only {} bytes came", got.len());
     scene.ends(client.addr(), "target_reset", 0, got.len() as u64);
+    scene.finish();
+}
+
+fn what_a_client_that_is_killed_had_not_taken_is_not_counted(relay: &str) {
+    const LENGTH: u64 = 60_000;
+    let scene = scene(relay);
+    let addr = SocketAddr::from(([127, 0, 0, 1], scene.port));
+    let client = Peer::connect_prepared(addr, |socket| {
+        socket.set_recv_buffer_size(4096).expect("any size will do");
+    });
+    let mut server = scene.target.accept();
+    server.send(&Stream::bytes(7, LENGTH as usize));
+    let down = [("direction", "down")];
+    scene
+        .proxy
+        .wait_until("tml_proxy_bytes_total", &down, LENGTH);
+    wait_until("the window to stay closed", || {
+        process::longest_wait_to_resend(scene.proxy.id(), scene.port) > Duration::from_secs(1)
+    });
+    let taken = rustix::io::ioctl_fionread(client.stream()).expect("an open socket");
+    assert!(taken < LENGTH, "its host has taken everything");
+    let addr = client.addr();
+    client.reset();
+    scene.ends(addr, "client_reset", 0, taken);
+    let lost = "tml_proxy_undelivered_bytes_total";
+    scene.proxy.wait_until(lost, &down, LENGTH - taken);
     scene.finish();
 }
 
