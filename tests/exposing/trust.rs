@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{
     board::{Fault, Route},
     harness::{Proxy, TempDir, config, ports, wait_until},
-    stage::{Stage, endpoints, opens, refuses, status},
+    stage::{HOST, Stage, endpoints, opens, refuses, status},
 };
 
 #[test]
@@ -35,7 +35,7 @@ fn an_address_that_is_not_the_jobs_is_refused() {
 }
 
 #[test]
-fn two_live_jobs_with_one_address_are_both_closed_until_one_is_gone() {
+fn two_live_jobs_with_one_address_on_one_host_are_both_closed_until_one_is_gone() {
     let stage = Stage::new(10);
     let proxy = stage.proxy("");
     let first = stage.ready(1, "fdb0:7e57::1");
@@ -46,11 +46,27 @@ fn two_live_jobs_with_one_address_are_both_closed_until_one_is_gone() {
     proxy.stops_listening(port);
     let loud = proxy.log().wait(0, "an error", |line| {
         line.message()
-            .starts_with("another live job has the same address")
+            .starts_with("another live job is said to have the same address")
     });
     assert_eq!(loud.text("level"), "ERROR");
     stage.finalize(&second);
     assert_eq!(opens(&proxy, &first), port);
+}
+
+/// Any host may say that its job is anywhere: nobody else's job is closed by that.
+#[test]
+fn a_job_is_not_closed_by_a_job_of_another_host_that_claims_its_address() {
+    let stage = Stage::new(10);
+    stage.board.add_host(HOST + 1);
+    let proxy = stage.proxy("");
+    let first = stage.ready(1, "fdb0:7e57::1");
+    let port = opens(&proxy, &first);
+    let other = stage.ready_on(HOST + 1, 2, "fdb0:7e57::1");
+    refuses(&proxy, &other, "shared_address");
+    assert_eq!(endpoints(&proxy, &first)[0]["port"], json!(port));
+    assert_eq!(endpoints(&proxy, &first)[0]["state"], json!("open"));
+    stage.finalize(&first);
+    opens(&proxy, &other);
 }
 
 #[test]

@@ -105,7 +105,7 @@ impl Episodes {
                 rule,
                 address,
                 reason = word,
-                "another live job has the same address, none of them is exposed"
+                "another live job is said to have the same address"
             ),
             Reason::NotConfirmed => {
                 tracing::debug!(%job, rule, reason = word, "job not exposed yet");

@@ -27,7 +27,7 @@ use crate::{
     provider::AddressChanges,
     provider::switchboard::{
         Board, Endpoint, Exposure, JobId, JobState, Knowledge, Moment, Owner, boot,
-        expose::{Basis, Facts, Reason, Refused, Verdict, Wish, judge},
+        expose::{Basis, Facts, FirstHolders, Reason, Refused, Verdict, Wish, judge},
         ports::{Ports, Terms, Wanted},
         state::{Found, Kept, Record, StateDir, StateError},
     },
@@ -106,6 +106,8 @@ pub(super) struct Exposing {
     ports: Ports,
     /// What is known of owners of ports.
     kept: BTreeMap<Owner, Kept>,
+    /// Which job was exposed first at each address.
+    first: FirstHolders,
     /// What was kept last, and the ports in it.
     saved: Record,
     durable: BTreeMap<Owner, u16>,
@@ -153,7 +155,7 @@ impl Exposing {
         let boot = boot();
         let same_boot = boot.is_some() && boot == record.boot;
         let owners = record.ports.owned.iter().map(|(_, owner)| owner.clone());
-        let kept = owners.zip(record.kept.iter().copied()).collect();
+        let kept: BTreeMap<_, _> = owners.zip(record.kept.iter().copied()).collect();
         board.set(Some(Exposure {
             host: settings.public_host.as_str().into(),
             ..Exposure::default()
@@ -162,6 +164,7 @@ impl Exposing {
             ports: Ports::restore(record.ports.clone(), same_boot, Moment::now()),
             settings,
             state: Arc::new(state),
+            first: FirstHolders::of_kept(&kept),
             kept,
             durable: ports_of(&record),
             saved: record,
@@ -225,9 +228,13 @@ impl Exposing {
         let verdict = judge(&Facts {
             knowledge,
             before: &self.kept,
+            first: &self.first,
             settings: &settings,
             is_own: &|ip| self.own.contains(ip, started),
         });
+        let exposed = verdict.wanted.iter();
+        let exposed = exposed.map(|wish| (wish.target.ip(), &wish.owner.job));
+        self.first.follow(knowledge, &settings, exposed);
         let trust = self.trust(started);
         self.opened = false;
         for _ in 0..TRIES {

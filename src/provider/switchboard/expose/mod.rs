@@ -6,19 +6,22 @@
 
 mod address;
 mod closing;
+mod holders;
 mod reason;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
 };
 
 pub use closing::Closing;
+pub use holders::FirstHolders;
+use holders::{Holders, holders};
 pub use reason::Reason;
 
-use super::{Job, JobId, JobState, Knowledge, Owner, Remembered, state::Kept};
+use super::{Job, JobId, Knowledge, Owner, Remembered, state::Kept};
 use crate::config::{RuleName, Switchboard};
 
 /// Everything the decision depends on.
@@ -27,6 +30,8 @@ pub struct Facts<'a> {
     pub knowledge: &'a Knowledge,
     /// What was exposed before: it stands for remembered jobs of which nothing is known yet.
     pub before: &'a BTreeMap<Owner, Kept>,
+    /// Who was exposed first where.
+    pub first: &'a FirstHolders,
     /// What the operator wants.
     pub settings: &'a Switchboard,
     /// Whether an address is this machine's own.
@@ -112,7 +117,7 @@ pub fn judge(facts: &Facts<'_>) -> Verdict {
         let listed = remembered.listed;
         let fit = match listed.is_some_and(|state| !facts.settings.states.contains(&state)) {
             true => Err(Reason::State),
-            false => fit_address(address, facts, &holders),
+            false => fit_address(&owner.job, address, facts, &holders),
         };
         match (rule, fit) {
             (Some(rule), Ok(())) => verdict.wanted.push(Wish {
@@ -157,40 +162,18 @@ fn address_of(job: &Job, settings: &Switchboard) -> Option<IpAddr> {
     })
 }
 
-/// Which job each address belongs to; `None` where more than one says so.
-fn holders<'a>(
-    facts: &Facts<'a>,
-    remembered: &[(&'a Owner, IpAddr, Remembered)],
-) -> HashMap<IpAddr, Option<&'a JobId>> {
-    let known = facts.knowledge.jobs.values();
-    let known = known
-        .filter(|job| job.state != JobState::Finalized)
-        .filter_map(|job| Some((&job.id, address_of(job, facts.settings)?)));
-    let kept = remembered
-        .iter()
-        .map(|(owner, address, _)| (&owner.job, *address));
-    let mut holders = HashMap::new();
-    for (job, address) in known.chain(kept) {
-        holders
-            .entry(address.to_canonical())
-            .and_modify(|holder: &mut Option<&JobId>| *holder = holder.filter(|one| *one == job))
-            .or_insert(Some(job));
-    }
-    holders
-}
-
 /// The address to expose a job at.
 fn fit_job(
     job: &Job,
     address: Option<IpAddr>,
     facts: &Facts<'_>,
-    holders: &HashMap<IpAddr, Option<&JobId>>,
+    holders: &Holders<'_>,
 ) -> Result<IpAddr, Reason> {
     if !facts.settings.states.contains(&job.state) {
         return Err(Reason::State);
     }
     let address = address.ok_or(Reason::NoAddress)?;
-    fit_address(address, facts, holders)?;
+    fit_address(&job.id, address, facts, holders)?;
     let silent = facts.knowledge.silent.get(&job.id);
     let allowed = facts.settings.host_gone;
     if silent
@@ -203,14 +186,15 @@ fn fit_job(
 }
 
 fn fit_address(
+    job: &JobId,
     address: IpAddr,
     facts: &Facts<'_>,
-    holders: &HashMap<IpAddr, Option<&JobId>>,
+    holders: &Holders<'_>,
 ) -> Result<(), Reason> {
     address::fit(address, facts.settings, facts.is_own)?;
     match holders.get(&address) {
-        Some(None) => Err(Reason::SharedAddress),
-        _ => Ok(()),
+        Some(Some(holder)) if *holder == job => Ok(()),
+        _ => Err(Reason::SharedAddress),
     }
 }
 

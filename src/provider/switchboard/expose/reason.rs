@@ -27,7 +27,8 @@ pub enum Reason {
     Family,
     /// Its address is this machine's own.
     Own,
-    /// Another live job says it has the same address.
+    /// Another live job is said to have the same address, and this one is not known to have had it
+    /// first and to be alive.
     SharedAddress,
     /// Its host is gone for too long.
     HostGone,

@@ -1,7 +1,10 @@
 use std::{sync::Arc, time::SystemTime};
 
 use super::*;
-use crate::{config, provider::switchboard::Service};
+use crate::{
+    config,
+    provider::switchboard::{JobState, Service, read::HostId},
+};
 
 const BASE: &str = "version = 1\n[switchboard]\nurl = \"https://sb.example.org\"\n\
     token_file = \"/t\"\nports = \"40000-40009\"\npublic_host = \"p.example.org\"\n\
@@ -42,6 +45,7 @@ fn judged(settings: &Switchboard, knowledge: &Knowledge) -> Verdict {
     judge(&Facts {
         knowledge,
         before: &BTreeMap::new(),
+        first: &FirstHolders::default(),
         settings,
         is_own: &|ip| ip == IpAddr::from([10, 0, 0, 1]),
     })
@@ -118,6 +122,81 @@ fn of_two_live_jobs_with_one_address_neither_is_exposed() {
     }
 }
 
+/// Any host may say that its job is anywhere.
+#[test]
+fn a_job_that_is_there_is_not_closed_by_another_that_claims_its_address() {
+    let settings = settings("", SSH);
+    let on = |number: usize, host: usize| Job {
+        host: HostId::parse(&format!("{host:08x}-0000-4000-8000-000000000000")),
+        ..job(number, "fd00::1")
+    };
+    let owner = on(1, 1);
+    let exposed = |jobs: Vec<Job>| -> Vec<JobId> {
+        let mut first = FirstHolders::default();
+        let alone = knowledge([owner.clone()]);
+        let address = owner.address.expect("it has one");
+        first.follow(&alone, &settings, [(address, &owner.id)].into_iter());
+        let known = knowledge(jobs);
+        first.follow(&known, &settings, [].into_iter());
+        let verdict = judge(&Facts {
+            knowledge: &known,
+            before: &BTreeMap::new(),
+            first: &first,
+            settings: &settings,
+            is_own: &|_| false,
+        });
+        let wanted = verdict.wanted.into_iter();
+        wanted.map(|wish| wish.owner.job).collect()
+    };
+    let mine = vec![owner.id.clone()];
+    assert_eq!(exposed(vec![owner.clone(), on(2, 2)]), mine);
+    assert_eq!(exposed(vec![owner.clone(), on(2, 2), on(3, 3)]), mine);
+    let doubtful = [
+        (
+            "its host does not answer",
+            Job {
+                host_live: Some(false),
+                ..owner.clone()
+            },
+            on(2, 2),
+        ),
+        (
+            "nobody knows whether its host does",
+            Job {
+                host_live: None,
+                ..owner.clone()
+            },
+            on(2, 2),
+        ),
+        (
+            "it is on its way out",
+            Job {
+                state: JobState::Terminating,
+                ..owner.clone()
+            },
+            on(2, 2),
+        ),
+        ("its host has another job there", owner.clone(), on(2, 1)),
+        (
+            "the other may be on its host",
+            owner.clone(),
+            Job {
+                host: None,
+                ..on(2, 2)
+            },
+        ),
+    ];
+    for (why, owner, other) in doubtful {
+        assert_eq!(exposed(vec![owner, other]), [], "{why}");
+    }
+    let moved = Job {
+        address: Some("fd00::9".parse().expect("an address")),
+        ..owner.clone()
+    };
+    assert_eq!(exposed(vec![moved, on(2, 2)]).len(), 2);
+    assert_eq!(exposed(vec![on(2, 2)]), [on(2, 2).id]);
+}
+
 #[test]
 fn an_ended_job_with_the_same_address_harms_nobody() {
     let ended = Job {
@@ -153,6 +232,7 @@ fn what_was_exposed_before_stands_until_the_jobs_are_known() {
         judge(&Facts {
             knowledge: known,
             before: &before,
+            first: &FirstHolders::default(),
             settings: &settings,
             is_own: &|_| false,
         })
@@ -261,7 +341,7 @@ fn a_job_on_a_board_that_says_no_address_is_where_the_operator_says_its_board_is
     let settings = settings("", &rules);
     let on = |name: Option<&str>, address: Option<&str>| Job {
         address: address.map(|address| address.parse().expect("an address")),
-        host: crate::provider::switchboard::read::HostId::parse(board),
+        host: HostId::parse(board),
         host_name: name.map(Into::into),
         ..job(1, "fd00::1")
     };
