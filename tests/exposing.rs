@@ -39,5 +39,7 @@ mod restart;
 mod secrets;
 #[path = "exposing/sessions.rs"]
 mod sessions;
+#[path = "exposing/token.rs"]
+mod token;
 #[path = "exposing/trust.rs"]
 mod trust;

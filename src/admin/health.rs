@@ -1,13 +1,13 @@
 //! What is wrong right now, in words for whoever has to do something about it.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
 use super::Sources;
 use crate::{
     config::AutoOr,
-    provider::switchboard::{Contact, expose::Reason, read::Rights},
+    provider::switchboard::{Contact, expose::Reason, read::Rights, token_file::SOON},
     telemetry::{HISTORY_STEP, Totals, Usage},
     units::{self, duration_ms},
     worker::ClosedListener,
@@ -172,6 +172,26 @@ fn switchboard(sources: &Sources, add: &mut impl FnMut(Severity, String)) {
             "The account of the switchboard's token may not read all jobs: only those it may read \
              are exposed, and what it may no longer read stays open until it ends."
                 .to_owned(),
+        );
+    }
+    let token = board.token.known();
+    if let Some(error) = token.unreadable {
+        add(
+            Severity::Warning,
+            format!("No token for the switchboard can be read, the one in use stays: {error}."),
+        );
+    }
+    let left = token.expires.map(|at| at.duration_since(SystemTime::now()));
+    if let Some(Ok(left)) = left
+        && left < SOON
+    {
+        let left = duration_ms(u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
+        add(
+            Severity::Warning,
+            format!(
+                "The token for the switchboard expires in {left}. Put a new one into \
+                 switchboard.token_file; it is read when the file changes."
+            ),
         );
     }
     if let Some(why) = &exposure.not_kept {

@@ -22,6 +22,19 @@ pub fn switchboard(switchboard: &Switchboard) -> String {
     format!("{state}, {known}, {jobs}, {endpoints} open")
 }
 
+/// The token for the switchboard.
+pub fn token(switchboard: &Switchboard) -> String {
+    let lasts = match (&switchboard.token_expires, switchboard.token_lasts_ms) {
+        (None, _) => "how long it lasts is not known".to_owned(),
+        (Some(at), None) => format!("expired at {at}"),
+        (Some(_), Some(left)) => format!("good for {}", duration_ms(left)),
+    };
+    match &switchboard.token_error {
+        None => lasts,
+        Some(error) => format!("{lasts}; {error}"),
+    }
+}
+
 /// The ports there are to allocate.
 pub fn ports(ports: &Ports) -> String {
     let Ports {
@@ -51,6 +64,20 @@ mod tests {
         assert_eq!(
             switchboard(&one),
             "following, heard 2s ago, 1 job, 1 endpoint open"
+        );
+    }
+
+    #[test]
+    fn a_token_says_how_long_it_lasts() {
+        let mut switchboard = Switchboard::default();
+        assert_eq!(token(&switchboard), "how long it lasts is not known");
+        switchboard.token_expires = Some("2026-11-28T00:00:00Z".to_owned());
+        assert_eq!(token(&switchboard), "expired at 2026-11-28T00:00:00Z");
+        switchboard.token_lasts_ms = Some(61_000);
+        switchboard.token_error = Some("token_file /t: is empty".to_owned());
+        assert_eq!(
+            token(&switchboard),
+            "good for 1m 01s; token_file /t: is empty"
         );
     }
 

@@ -108,7 +108,8 @@ fn text(status: &Status, screen: &Screen) -> String {
     ];
     if let Some(own) = &status.switchboard {
         rows.insert(3, ("switchboard", words::switchboard(own)));
-        rows.insert(4, ("job ports", words::ports(&own.ports)));
+        rows.insert(4, ("token", words::token(own)));
+        rows.insert(5, ("job ports", words::ports(&own.ports)));
     }
     let rows: Vec<_> = rows
         .into_iter()

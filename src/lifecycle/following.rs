@@ -1,8 +1,8 @@
 //! Has a switchboard followed, from settings that may turn out to be of no use.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use tokio::{sync::watch, task::JoinHandle, time::sleep};
+use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
     config::Switchboard,
@@ -11,11 +11,9 @@ use crate::{
         client::{Client, ClientSettings, Patience},
         follow::{FollowSettings, follow},
         publish::Publisher,
+        token_file,
     },
 };
-
-/// Until a token or certificates that could not be read are looked for again.
-const AGAIN: Duration = Duration::from_secs(5);
 
 /// Whether another follower is needed for `new` than for `old`.
 pub(super) fn differs(old: &Switchboard, new: &Switchboard) -> bool {
@@ -45,14 +43,20 @@ pub(super) fn spawn(
         let client = client_of(&client, &board).await;
         let stats = Arc::clone(&board.stats);
         let following = follow(settings, client.clone(), knowledge, Arc::clone(&stats));
+        let keeping = token_file::keep(&client, &board.token);
         let Some(key) = key else {
             board.publisher.store(None);
-            return following.await;
+            tokio::select! {
+                () = following => {}
+                () = keeping => {}
+            }
+            return;
         };
-        let (publisher, writer) = Publisher::new(client, key, stats);
+        let (publisher, writer) = Publisher::new(client.clone(), key, stats);
         board.publisher.store(Some(Arc::new(publisher)));
         tokio::select! {
             () = following => {}
+            () = keeping => {}
             () = writer.run() => {}
         }
     })
@@ -77,6 +81,6 @@ async fn client_of(settings: &ClientSettings, board: &Board) -> Client {
                 }
             }
         }
-        sleep(AGAIN).await;
+        board.token.time_to_look().await;
     }
 }

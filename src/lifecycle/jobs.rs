@@ -117,6 +117,8 @@ impl Jobs {
         let Some(running) = &mut self.running else {
             return;
         };
+        // A reload is how an operator says that files have changed.
+        self.board.token.look();
         let before = running.settings.send_replace(Arc::clone(&wanted));
         if before.state_dir != wanted.state_dir {
             tracing::warn!("a change of switchboard.state_dir takes effect at the next start");

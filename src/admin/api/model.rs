@@ -223,6 +223,12 @@ documents! {
         outage_ms: Option<u64>,
         /// How long ago anything was last heard of it.
         heard_ms: Option<u64>,
+        /// When the token in use expires, if the switchboard says so.
+        token_expires: Option<String>,
+        /// For how long that is; nothing if it has expired.
+        token_lasts_ms: Option<u64>,
+        /// Why token_file gives no token, if it does not; an earlier one is in use.
+        token_error: Option<String>,
         /// When the switchboard last told of all jobs.
         complete: Option<String>,
         /// How old that is.

@@ -159,6 +159,8 @@ pub(in crate::admin) fn switchboard(sources: &Sources) -> Option<model::Switchbo
     let contact = sources.switchboard.contact();
     let availability = &sources.switchboard.availability;
     let outage = availability.outage();
+    let token = sources.switchboard.token.known();
+    let lasts = |at: SystemTime| at.duration_since(SystemTime::now()).ok();
     let stats = &sources.switchboard.stats;
     let not_exposed = Reason::ALL.into_iter().filter_map(|reason| {
         let count = exposure.closed(reason) as u64;
@@ -179,6 +181,9 @@ pub(in crate::admin) fn switchboard(sources: &Sources) -> Option<model::Switchbo
     Some(model::Switchboard {
         state: contact.word().to_owned(),
         error: contact.error().map(str::to_owned),
+        token_expires: token.expires.map(time),
+        token_lasts_ms: token.expires.and_then(lasts).map(millis),
+        token_error: token.unreadable,
         outage_ms: outage.map(|outage| millis(outage.since.elapsed())),
         heard_ms: availability.heard_ago().map(millis),
         complete: exposure.complete.map(time),

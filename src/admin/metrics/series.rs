@@ -138,6 +138,8 @@ series! {
         "1 for the jobs that the account of the token may read: all, some or unknown";
     SWITCHBOARD_HELD_BACK = Gauge "tml_proxy_switchboard_jobs_held_back" []
         "Jobs missing from a listing, too many at once to be believed before another says the same";
+    SWITCHBOARD_TOKEN = Gauge "tml_proxy_switchboard_token_expiration_timestamp_seconds" []
+        "When the token for the switchboard expires, in seconds since 1970; absent where the switchboard does not say";
     SWITCHBOARD_REQUESTS = Counter "tml_proxy_switchboard_requests_total" ["request", "result"]
         "Requests to the switchboard, by what was asked for and what came of it";
     SWITCHBOARD_FAILING = Gauge "tml_proxy_switchboard_failing" ["result"]

@@ -1,5 +1,7 @@
 //! The series of the switchboard and its jobs; none if there is no switchboard.
 
+use std::time::UNIX_EPOCH;
+
 use super::{
     Sources,
     exposition::Exposition,
@@ -91,6 +93,11 @@ fn following(page: &mut Exposition, sources: &Sources) {
     }
     page.family(&series::SWITCHBOARD_HELD_BACK)
         .sample(&[], stats.held());
+    let expires = sources.switchboard.token.known().expires;
+    if let Some(at) = expires.and_then(|at| at.duration_since(UNIX_EPOCH).ok()) {
+        page.family(&series::SWITCHBOARD_TOKEN)
+            .sample(&[], at.as_secs());
+    }
     let mut family = page.family(&series::SWITCHBOARD_REQUESTS);
     for request in Request::ALL {
         family.sample(&[request.word(), "success"], stats.succeeded(request));

@@ -140,8 +140,12 @@ impl Content {
         }
         if let Some(switchboard) = &self.switchboard {
             let line = escaped(&words::switchboard(switchboard));
+            let token = escaped(&words::token(switchboard));
             let ports = words::ports(&switchboard.ports);
-            writeln!(page, "<p>Switchboard: {line}; ports: {ports}</p>")?;
+            writeln!(
+                page,
+                "<p>Switchboard: {line}; token: {token}; ports: {ports}</p>"
+            )?;
         }
         page.push_str("</section>\n");
         Ok(())

@@ -3,6 +3,7 @@
 use std::{
     fs, io,
     os::unix::fs::MetadataExt,
+    path::Path,
     time::{Duration, SystemTime},
 };
 
@@ -12,15 +13,17 @@ use crate::{
     provider::switchboard::{
         client::{Client, Failure, Fault, Patience},
         read::Rights,
+        token_file::SOON,
     },
     units::duration_ms,
 };
 
-/// A token that lasts no longer has to be seen to now.
-const SOON: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// Where systemd puts credentials, which stay as they are while the service runs.
+const CREDENTIALS: &str = "/run/credentials/";
 
 pub(super) fn examine(switchboard: &Switchboard) -> Vec<Finding> {
     let mut findings = vec![state_dir(switchboard)];
+    findings.extend(token_file(&switchboard.token_file));
     if !switchboard.url.is_secure() && !switchboard.url.is_loopback() {
         findings.push(Finding::poor(
             "switchboard url",
@@ -87,8 +90,7 @@ fn rights(found: Result<Rights, Failure>) -> Finding {
 
 fn expiry(found: Result<Option<SystemTime>, Failure>) -> Finding {
     let check = "switchboard token";
-    let advice =
-        "put a new token into switchboard.token_file; it is read when the old one is refused";
+    let advice = "put a new token into switchboard.token_file; it is read when the file changes";
     let millis = |left: Duration| u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
     match found {
         Ok(Some(at)) => match at.duration_since(SystemTime::now()) {
@@ -118,6 +120,29 @@ fn advice(failure: &Failure) -> &'static str {
         }
         Fault::Switchboard => "is this the URL of a switchboard, and how does it do?",
     }
+}
+
+/// Who may read the token, and whether it can be replaced.
+fn token_file(path: &Path) -> Option<Finding> {
+    let check = "switchboard.token_file";
+    let shown = path.display();
+    if path.starts_with(CREDENTIALS) {
+        return Some(Finding::note(
+            check,
+            format!(
+                "{shown} is a credential of systemd, which a new token reaches by a restart only"
+            ),
+            "for tokens that expire, name a file that the service may read: see README.md",
+        ));
+    }
+    let mode = fs::metadata(path).ok()?.mode();
+    (mode & 0o004 != 0).then(|| {
+        Finding::poor(
+            check,
+            format!("{shown} can be read by everybody on this machine"),
+            "mode 0640, and a group for the service alone",
+        )
+    })
 }
 
 fn state_dir(switchboard: &Switchboard) -> Finding {

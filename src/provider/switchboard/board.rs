@@ -21,6 +21,7 @@ use super::{
     ports::PortCounts,
     publish::Publisher,
     stats::FollowStats,
+    token_file::TokenState,
 };
 use crate::telemetry::Histogram;
 
@@ -49,6 +50,8 @@ pub struct Board {
     pub stats: Arc<FollowStats>,
     /// Whether the switchboard answers.
     pub availability: Arc<Availability>,
+    /// What is known of the token.
+    pub token: Arc<TokenState>,
     refusals: [AtomicU64; Reason::ALL.len()],
     closings: [AtomicU64; Closing::COUNT],
     /// Times the state was kept, and times it could not be.
@@ -162,6 +165,7 @@ impl Default for Board {
             publisher: ArcSwapOption::empty(),
             stats: Arc::default(),
             availability: Arc::default(),
+            token: Arc::default(),
             refusals: std::array::from_fn(|_| AtomicU64::new(0)),
             closings: std::array::from_fn(|_| AtomicU64::new(0)),
             kept: AtomicU64::new(0),

@@ -20,6 +20,7 @@ pub mod read;
 mod stable;
 pub mod state;
 pub mod stats;
+pub mod token_file;
 pub mod watch;
 
 pub use board::{Board, Contact, Endpoint, Exposure};

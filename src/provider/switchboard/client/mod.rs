@@ -72,7 +72,7 @@ const AGENT: &str = concat!("tml-proxy/", env!("CARGO_PKG_VERSION"));
 pub struct ClientSettings {
     /// Where its API is.
     pub url: BaseUrl,
-    /// The file with the bearer token, read again after a 401 and on [`Client::renew_token`].
+    /// The file with the bearer token, read again by [`Client::renew_token`] and after a 401.
     pub token_file: PathBuf,
     /// PEM certificates to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
@@ -126,6 +126,8 @@ struct Inner {
     base: BaseUrl,
     token_file: PathBuf,
     token: Mutex<Token>,
+    /// Held while the file is read because of a refusal.
+    renewing: tokio::sync::Mutex<()>,
     connector: HttpsConnector<HttpConnector>,
     reads: Connections,
     patience: Patience,
@@ -200,6 +202,7 @@ impl Client {
             base,
             token_file: settings.token_file.clone(),
             token: Mutex::new(token),
+            renewing: tokio::sync::Mutex::default(),
             connector,
             patience,
             multiplexed: watch::Sender::new(None),
@@ -212,20 +215,22 @@ impl Client {
         &self.0.base
     }
 
-    /// Reads the token again.
+    /// Reads the token again, and says whether it is another.
     ///
     /// # Errors
     ///
     /// Why the file gives none; the token known so far stays in use.
-    pub async fn renew_token(&self) -> Result<(), TokenError> {
+    pub async fn renew_token(&self) -> Result<bool, TokenError> {
         let path = self.0.token_file.clone();
         let read = files::off_thread(move || Token::read(&path)).await;
         let token = read.map_err(|unanswered| TokenError::File {
             path: self.0.token_file.clone(),
             reason: unanswered.into(),
         })??;
-        *self.0.token.lock().unwrap_or_else(PoisonError::into_inner) = token;
-        Ok(())
+        let mut known = self.0.token.lock().unwrap_or_else(PoisonError::into_inner);
+        let replaced = *known != token;
+        *known = token;
+        Ok(replaced)
     }
 
     /// Up to `limit` jobs of the listing, newest first, from `cursor` on.
@@ -461,6 +466,12 @@ impl Client {
 
     /// The token to use instead of `refused`, if there is another.
     async fn renewed(&self, refused: &Token) -> Option<Token> {
+        // Many may be refused at once, and one reading is enough for all of them.
+        let _turn = self.0.renewing.lock().await;
+        let token = self.token();
+        if token != *refused {
+            return Some(token);
+        }
         // Without a readable file the old token is as good as any.
         let _ = self.renew_token().await;
         let token = self.token();
