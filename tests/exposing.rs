@@ -31,6 +31,8 @@ mod openssh;
 mod outage;
 #[path = "exposing/ports.rs"]
 mod ports;
+#[path = "exposing/publish.rs"]
+mod publish;
 #[path = "exposing/reasons.rs"]
 mod reasons;
 #[path = "exposing/restart.rs"]

@@ -267,6 +267,17 @@ fn switchboard(own: &Switchboard) -> Settings {
         ("poll", duration(own.poll)),
         ("state_dir", path(&own.state_dir)),
         ("publish", off_or(own.publish.as_ref().map(text))),
+        (
+            "publish_name",
+            match &own.publish_name {
+                AutoOr::Auto => text("auto"),
+                AutoOr::Value(name) => off_or(name.as_ref().map(text)),
+            },
+        ),
+        (
+            "publish_on_stop",
+            text(if own.withdraw { "withdraw" } else { "keep" }),
+        ),
         ("lookup", off_or(own.lookup.map(text))),
     ];
     settings.extend(Settings::from(&*own.policy).0);

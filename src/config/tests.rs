@@ -147,7 +147,8 @@ mod switchboard {
     fn every_setting_can_be_set() {
         let keys = "ca_file = \"/ca\"\nstates = [\"ready\", \"terminating\"]\ncooldown = \"off\"\n\
             max_per_job = 2\nmax_total = 50\nhost_gone = \"5m\"\nrefresh = \"30s\"\npoll = \"1s\"\n\
-            state_dir = \"/s\"\npublish = \"endpoint\"\nlookup = \"[::]:9423\"\n\
+            state_dir = \"/s\"\npublish = \"endpoint\"\n\
+            publish_name = \"us-east\"\npublish_on_stop = \"keep\"\nlookup = \"[::]:9423\"\n\
             on_remove = { drain = \"5s\" }\nidle_timeout = \"1h\"\n";
         let config = config(&format!("{LEAST}{keys}{RULE}service = \"web\"\n"));
         let own = config.switchboard.expect("it is there");
@@ -155,9 +156,10 @@ mod switchboard {
         assert_eq!(own.host_gone, Some(seconds(300)));
         assert_eq!((own.max_per_job, own.max_total), (2, Some(50)));
         assert_eq!(
-            own.publish.map(|key| key.to_string()).as_deref(),
-            Some("endpoint")
+            own.annotation().map(|key| key.to_string()).as_deref(),
+            Some("endpoint/us-east")
         );
+        assert!(!own.withdraw);
         assert_eq!(own.policy.on_remove, Departure::Drain(seconds(5)));
         assert_eq!(own.policy.on_retarget, Departure::Kill);
         assert_eq!(own.policy.idle_timeout, Some(seconds(3600)));

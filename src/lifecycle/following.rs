@@ -1,8 +1,8 @@
 //! Has a switchboard followed, from settings that may turn out to be of no use.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
 use crate::{
     config::Switchboard,
@@ -15,11 +15,15 @@ use crate::{
     },
 };
 
+/// How long it may take to remove what was written, at a stop above all.
+const WITHDRAWN_WITHIN: Duration = Duration::from_secs(5);
+
 /// Whether another follower is needed for `new` than for `old`.
 pub(super) fn differs(old: &Switchboard, new: &Switchboard) -> bool {
     old.client() != new.client()
         || follow_settings(old) != follow_settings(new)
-        || old.publish != new.publish
+        || old.annotation() != new.annotation()
+        || old.public_host != new.public_host
 }
 
 fn follow_settings(switchboard: &Switchboard) -> FollowSettings {
@@ -37,7 +41,8 @@ pub(super) fn spawn(
     knowledge: watch::Sender<Arc<Knowledge>>,
     board: Arc<Board>,
 ) -> JoinHandle<()> {
-    let key = switchboard.publish.clone();
+    let key = switchboard.annotation();
+    let (host, withdraw) = (switchboard.public_host.clone(), switchboard.withdraw);
     let (client, settings) = (switchboard.client(), follow_settings(switchboard));
     tokio::spawn(async move {
         let client = client_of(&client, &board).await;
@@ -45,20 +50,38 @@ pub(super) fn spawn(
         let following = follow(settings, client.clone(), knowledge, Arc::clone(&stats));
         let keeping = token_file::keep(&client, &board.token);
         let Some(key) = key else {
-            board.publisher.store(None);
+            replace_publisher(&board, None, withdraw);
             tokio::select! {
                 () = following => {}
                 () = keeping => {}
             }
             return;
         };
-        let (publisher, writer) = Publisher::new(client.clone(), key, stats);
-        board.publisher.store(Some(Arc::new(publisher)));
+        let (publisher, writer) = Publisher::new(client.clone(), key, host.as_str(), stats);
+        replace_publisher(&board, Some(publisher), withdraw);
         tokio::select! {
             () = following => {}
             () = keeping => {}
             () = writer.run() => {}
         }
+    })
+}
+
+/// Puts another publisher, or none, in the place of the one there is. What that one wrote under another
+/// key is removed, if that is wanted.
+pub(super) fn replace_publisher(
+    board: &Board,
+    new: Option<Publisher>,
+    withdraw: bool,
+) -> Option<JoinHandle<()>> {
+    let new = new.map(Arc::new);
+    let old = board.publisher.swap(new.clone())?;
+    let goes = new.is_none_or(|new| new.key() != old.key());
+    (withdraw && goes).then(|| {
+        tokio::spawn(async move {
+            // Whoever has not answered by then is left as it is.
+            let _ = timeout(WITHDRAWN_WITHIN, old.withdraw()).await;
+        })
     })
 }
 

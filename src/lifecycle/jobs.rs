@@ -27,6 +27,8 @@ pub(super) struct Jobs {
     board: Arc<Board>,
     proposals: mpsc::Sender<Proposal>,
     running: Option<Running>,
+    /// Removes what was written for users of the switchboard.
+    withdrawing: Option<JoinHandle<()>>,
 }
 
 /// What runs while there is a switchboard in the configuration.
@@ -53,6 +55,7 @@ impl Jobs {
             board,
             proposals,
             running: None,
+            withdrawing: None,
         };
         (jobs, proposed)
     }
@@ -156,6 +159,14 @@ impl Jobs {
         });
     }
 
+    /// Waits until what was written for users of the switchboard is removed, after everything was ended.
+    pub async fn withdrawn(&mut self) {
+        if let Some(withdrawing) = self.withdrawing.take() {
+            // It has a time of its own.
+            let _ = withdrawing.await;
+        }
+    }
+
     /// Ends everything. What was kept stays where it is.
     pub async fn stop(&mut self) {
         let Some(running) = self.running.take() else {
@@ -169,7 +180,8 @@ impl Jobs {
         for task in tasks.into_iter().flatten() {
             exposing::ended(task).await;
         }
-        self.board.publisher.store(None);
+        let withdraw = running.settings.borrow().withdraw;
+        self.withdrawing = following::replace_publisher(&self.board, None, withdraw);
         self.board.set_unusable(None);
         self.board.set(None);
     }

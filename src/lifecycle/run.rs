@@ -345,6 +345,10 @@ impl Running {
             self.forwarding.control.cut(spread);
             deadline = Some(Instant::now() + CUT_GRACE);
         }
+        tokio::select! {
+            () = self.jobs.withdrawn() => {}
+            () = signals.stop.recv() => {}
+        }
         Ok(())
     }
 

@@ -199,7 +199,7 @@ fn the_endpoint_is_written_where_users_of_the_switchboard_look() {
     let proxy = stage.proxy("publish = \"proxy\"");
     let id = stage.ready(1, "fdb0:7e57::1");
     let port = opens(&proxy, &id);
-    let annotation = |id: &str| stage.board.job(id)["annotations"]["proxy"].clone();
+    let annotation = |id: &str| stage.board.job(id)["annotations"]["proxy/p.example.org"].clone();
     wait_until("the job to be annotated", || {
         annotation(&id) == format!("p.example.org:{port}")
     });

@@ -154,6 +154,8 @@ series! {
         "Changes that watches gave notice of";
     SWITCHBOARD_LEFT_OUT = Counter "tml_proxy_switchboard_left_out_total" ["what"]
         "What could not be read or was too much: rows, particulars, jobs";
+    SWITCHBOARD_OVERWRITTEN = Counter "tml_proxy_switchboard_annotations_overwritten_total" []
+        "Annotations of this proxy that somebody else changed";
     SWITCHBOARD_NEW_JOB = Histogram "tml_proxy_switchboard_new_job_seconds" []
         "From a new job's first row in a listing to its being known";
     SWITCHBOARD_CHANGE = Histogram "tml_proxy_switchboard_change_seconds" []

@@ -130,6 +130,8 @@ fn following(page: &mut Exposition, sources: &Sources) {
     family.sample(&["rows"], stats.rows_unreadable());
     family.sample(&["particulars"], stats.left_out());
     family.sample(&["jobs"], stats.jobs_over_limit());
+    page.family(&series::SWITCHBOARD_OVERWRITTEN)
+        .sample(&[], stats.annotations_overwritten());
     page.family(&series::SWITCHBOARD_NEW_JOB)
         .histogram(&[], &stats.new_job_latency());
     page.family(&series::SWITCHBOARD_CHANGE)

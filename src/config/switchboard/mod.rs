@@ -19,6 +19,7 @@ pub(super) use read::{read, state_word};
 pub use rule::{Condition, Rule, RuleName};
 
 use crate::{
+    config::AutoOr,
     provider::switchboard::{
         JobState,
         client::{BaseUrl, ClientSettings},
@@ -65,8 +66,13 @@ pub struct Switchboard {
     pub poll: Duration,
     /// Where allocations are kept over a restart.
     pub state_dir: PathBuf,
-    /// The annotation of each job that its endpoints are written into, if they are.
+    /// The annotation of each job that its endpoints are written into, if they are, without the
+    /// proxy's name.
     pub publish: Option<AnnotationKey>,
+    /// What tells its key from that of other proxies: `public_host`, a name, or nothing.
+    pub publish_name: AutoOr<Option<AnnotationKey>>,
+    /// Whether what was written is removed at a stop.
+    pub withdraw: bool,
     /// Where anybody may ask for the endpoints of one job.
     pub lookup: Option<ListenAddr>,
     /// Where `lookup` was written.
@@ -76,6 +82,16 @@ pub struct Switchboard {
 }
 
 impl Switchboard {
+    /// The key of the annotation, if there is one and it is not too long.
+    pub fn annotation(&self) -> Option<AnnotationKey> {
+        let key = self.publish.as_ref()?;
+        match &self.publish_name {
+            AutoOr::Auto => key.of_host(self.public_host.as_str()),
+            AutoOr::Value(Some(name)) => key.named(&name.to_string()),
+            AutoOr::Value(None) => Some(key.clone()),
+        }
+    }
+
     /// How it is asked.
     pub fn client(&self) -> ClientSettings {
         ClientSettings {

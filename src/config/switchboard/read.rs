@@ -10,7 +10,7 @@ use toml::de::DeValue;
 use super::{Condition, PortRanges, PublicHost, Rule, RuleName, Switchboard};
 use crate::{
     config::{
-        policy,
+        AutoOr, policy,
         reader::{Entry, Section},
         values::{
             ANY_DURATION, LONGEST, Parsed, Refusal, absolute_path, duration, integer, number,
@@ -43,8 +43,9 @@ const HOST: &str = "the host name or address that users connect to";
 const EXPOSE: &str = "tables, each headed [[switchboard.expose]]";
 const RULE_NAME: &str = "1 to 32 lower-case letters, digits and hyphens";
 const ALLOW: &str = "{ allow = [\"fd00::/8\"] } with the prefixes that jobs' addresses are in";
-const ANNOTATION: &str = "the key of an annotation: 1 to 128 characters of ASCII without spaces, such \
-                          as \"proxy-endpoint\"";
+const ANNOTATION: &str = "the key of an annotation, such as \"proxy-endpoint\": 1 to 128 lower-case \
+                          letters, digits and any of . _ / -, the first and the last a letter or digit";
+const ON_STOP: &[(&str, bool)] = &[("withdraw", true), ("keep", false)];
 const HOST_ADDRESS: &str = "the IP address of the jobs on this host, such as \"fd00::14\"";
 const HOST_KEY: &str = "a host's name or id of 1 to 256 characters as the key";
 const HOST_NAME_AT_MOST: usize = 256;
@@ -109,7 +110,14 @@ pub(in crate::config) fn read(mut section: Section<'_>, defaults: &Policy) -> Op
     let mut state_dir = PathBuf::from("/var/lib/tml-proxy");
     section.set("state_dir", &mut state_dir, absolute_path);
     let mut publish = None;
-    section.set("publish", &mut publish, or_off(annotation));
+    let published = section.entry("publish");
+    if let Some(entry) = &published {
+        publish = entry.read(or_off(annotation)).flatten();
+    }
+    let mut publish_name = AutoOr::Auto;
+    section.set("publish_name", &mut publish_name, name);
+    let mut withdraw = true;
+    section.set("publish_on_stop", &mut withdraw, word(ON_STOP));
     let (mut lookup, mut lookup_origin) = (None, Origin::BuiltIn);
     if let Some(entry) = section.entry("lookup") {
         lookup = entry.read(or_off(own_listener)).flatten();
@@ -126,7 +134,7 @@ pub(in crate::config) fn read(mut section: Section<'_>, defaults: &Policy) -> Op
     let policy = Arc::new(policy);
     section.finish();
     let (ports, ports_origin) = ports?;
-    Some(Switchboard {
+    let switchboard = Switchboard {
         url: url?,
         token_file: token_file?,
         ca_file,
@@ -145,10 +153,21 @@ pub(in crate::config) fn read(mut section: Section<'_>, defaults: &Policy) -> Op
         poll,
         state_dir,
         publish,
+        publish_name,
+        withdraw,
         lookup,
         lookup_origin,
         policy,
-    })
+    };
+    if let (Some(entry), Some(key), None) =
+        (published, &switchboard.publish, switchboard.annotation())
+    {
+        let longest = AnnotationKey::LONGEST;
+        entry.contradicts(format!(
+            "\"{key}\" and the name of the proxy (publish_name) have more than {longest} characters together"
+        ));
+    }
+    Some(switchboard)
 }
 
 /// The ports of jobs take clients of both families, and a client's address can only be that of a
@@ -205,6 +224,14 @@ fn url(entry: &Entry<'_>) -> Option<BaseUrl> {
 
 fn annotation(value: &DeValue<'_>) -> Parsed<AnnotationKey> {
     of_text(value, AnnotationKey::parse, ANNOTATION)
+}
+
+fn name(value: &DeValue<'_>) -> Parsed<AutoOr<Option<AnnotationKey>>> {
+    if value.as_str() == Some("auto") {
+        return Ok(AutoOr::Auto);
+    }
+    let named = or_off(annotation)(value).map(AutoOr::Value);
+    named.map_err(|refusal| refusal.or_first("\"auto\""))
 }
 
 fn host_gone_after(value: &DeValue<'_>) -> Parsed<Option<Duration>> {

@@ -53,7 +53,7 @@ fn the_examples_of_the_reference_are_valid() {
 fn the_defaults_in_the_switchboard_section_are_those_of_the_program() {
     let whole = config(&uncommented(REFERENCE));
     let least = "version = 1\n[switchboard]\nurl = \"https://switchboard.example.org\"\n\
-        token_file = \"/run/credentials/tml-proxy.service/switchboard-token\"\n\
+        token_file = \"/etc/tml-proxy/switchboard-token\"\n\
         public_host = \"us-east-1.proxy.example.org\"\nports = \"40000-49999\"\n\
         targets = { allow = [\"fd9d:773b:e6f8::/48\"] }\n\
         [[switchboard.expose]]\nname = \"ssh\"\nport = 22\n";

@@ -12,7 +12,8 @@ pub(super) struct Annotations {
 }
 
 impl Annotations {
-    /// Tells what has changed; to another publisher, everything. `rules` is how many there are.
+    /// Tells what has changed; to another publisher, everything. What an earlier run left on jobs that
+    /// are not exposed is removed. `rules` is how many there are.
     pub fn tell(
         &mut self,
         exposure: &Exposure,
@@ -33,11 +34,17 @@ impl Annotations {
                 publisher.set(job.clone(), Some(text.clone()));
             }
         }
-        // Where a job has ended, nobody looks any more.
-        let live = |job: &&JobId| knowledge.jobs.contains_key(*job);
-        for job in self.told.keys().filter(live) {
+        // Also where a job has ended: its port may be another's soon.
+        for job in self.told.keys() {
             if !texts.contains_key(job) {
                 publisher.set(job.clone(), None);
+            }
+        }
+        for job in publisher.left_over() {
+            match texts.get(&job) {
+                Some(text) => publisher.set(job, Some(text.clone())),
+                None if knowledge.jobs.contains_key(&job) => publisher.set(job, None),
+                None => {}
             }
         }
         (self.told, self.publisher) = (texts, Some(publisher));

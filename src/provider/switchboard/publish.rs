@@ -4,20 +4,32 @@
 //! the version it is made to, so nobody else's annotation is lost, and is made again to the newer
 //! version if there is one. What cannot be written is given up with the job untouched: an
 //! annotation is a courtesy, and no mapping waits for it.
+//!
+//! What others make of the annotation is seen whenever a job is read. A change by somebody else is
+//! said and left alone, because two who write over each other would never end; what an earlier run
+//! left on a job that is no longer exposed is removed.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
 };
 
-use tokio::{sync::Notify, time::sleep};
+use tokio::{
+    sync::{Notify, Semaphore},
+    task::JoinSet,
+    time::sleep,
+};
 use tracing::{debug, warn};
 
 use super::{
     client::{Client, Failure, FailureKind},
     job::JobId,
+    read,
     stats::{FollowStats, Request},
 };
 
@@ -30,6 +42,9 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// Jobs that wait for their turn. One that comes too late finds its endpoint through the proxy.
 const WAITING_AT_MOST: usize = 10_000;
 
+/// Annotations withdrawn at once.
+const WITHDRAWN_AT_ONCE: usize = 8;
+
 /// The key of the annotation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AnnotationKey(String);
@@ -38,11 +53,27 @@ impl AnnotationKey {
     /// The longest key, in bytes.
     pub const LONGEST: usize = 128;
 
-    /// Takes up to 128 printable ASCII characters, none of them a space.
+    /// Takes what a switchboard takes for a key: up to 128 lower-case letters, digits and any of
+    /// `. _ / -`, the first and the last a letter or a digit.
     pub fn parse(text: &str) -> Option<Self> {
-        let valid = (1..=Self::LONGEST).contains(&text.len())
-            && text.bytes().all(|byte| byte.is_ascii_graphic());
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        let fit = |byte: u8| plain(byte) || b"._/-".contains(&byte);
+        let valid = text.len() <= Self::LONGEST
+            && text.bytes().all(fit)
+            && text.bytes().next().is_some_and(plain)
+            && text.bytes().last().is_some_and(plain);
         valid.then(|| Self(text.to_owned()))
+    }
+
+    /// What makes this key that of the proxy at `host`; nothing if it is too long with it.
+    pub fn of_host(&self, host: &str) -> Option<Self> {
+        let name = host.to_ascii_lowercase().replace(':', "-");
+        self.named(name.trim_matches(|c: char| !c.is_ascii_alphanumeric()))
+    }
+
+    /// The key with a name behind it; nothing if it is too long.
+    pub fn named(&self, name: &str) -> Option<Self> {
+        Self::parse(&format!("{self}/{name}"))
     }
 }
 
@@ -54,58 +85,121 @@ impl fmt::Display for AnnotationKey {
 
 /// Says what jobs are to be annotated with. Clones speak to the same writer.
 #[derive(Debug, Clone)]
-pub struct Publisher(Arc<Wishes>);
+pub struct Publisher(pub(super) Arc<Wishes>);
+
+/// What is to be written, and what is there.
+#[derive(Debug)]
+pub(super) struct Wishes {
+    client: Client,
+    key: AnnotationKey,
+    /// What endpoints of this proxy begin with.
+    own: String,
+    stats: Arc<FollowStats>,
+    state: Mutex<State>,
+    came: Notify,
+    /// Whether the log has been told of somebody else.
+    told: AtomicBool,
+}
 
 #[derive(Debug, Default)]
-struct Wishes {
+struct State {
     /// The last wish for each job that has one.
-    waiting: Mutex<BTreeMap<JobId, Option<String>>>,
-    came: Notify,
+    waiting: BTreeMap<JobId, Option<String>>,
+    /// The job that is being written to.
+    busy: Option<JobId>,
+    /// What is there by our own hand, and since when at the latest.
+    written: BTreeMap<JobId, (String, Instant)>,
+    /// Jobs with an annotation of ours that this run has not written.
+    left_over: BTreeSet<JobId>,
 }
 
 /// Does what a [`Publisher`] says.
 #[derive(Debug)]
-pub struct Writer {
-    wishes: Arc<Wishes>,
-    client: Client,
-    key: AnnotationKey,
-    stats: Arc<FollowStats>,
-}
+pub struct Writer(Arc<Wishes>);
 
 impl Publisher {
-    /// A publisher, and the writer that has to [run](Writer::run) for anything to happen.
-    pub fn new(client: Client, key: AnnotationKey, stats: Arc<FollowStats>) -> (Self, Writer) {
-        let wishes = Arc::<Wishes>::default();
-        let writer = Writer {
-            wishes: Arc::clone(&wishes),
-            client,
-            key,
-            stats,
+    /// A publisher of endpoints at `host`, and the writer that has to [run](Writer::run) for
+    /// anything to happen.
+    pub fn new(
+        client: Client,
+        key: AnnotationKey,
+        host: &str,
+        stats: Arc<FollowStats>,
+    ) -> (Self, Writer) {
+        let own = match host.contains(':') {
+            true => format!("[{host}]:"),
+            false => format!("{host}:"),
         };
-        (Self(wishes), writer)
+        let wishes = Arc::new(Wishes {
+            client: client.clone(),
+            key,
+            own,
+            stats,
+            state: Mutex::default(),
+            came: Notify::new(),
+            told: AtomicBool::new(false),
+        });
+        client.tell_of_jobs(&wishes);
+        (Self(Arc::clone(&wishes)), Writer(wishes))
+    }
+
+    /// The key it writes.
+    pub fn key(&self) -> &AnnotationKey {
+        &self.0.key
     }
 
     /// Has `job` annotated with `text`, or the annotation removed. Returns at once; what was said
     /// before about the same job and has not been done is not done any more.
     pub fn set(&self, job: JobId, text: Option<String>) {
-        let mut waiting = self
-            .0
-            .waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if waiting.len() < WAITING_AT_MOST || waiting.contains_key(&job) {
-            waiting.insert(job, text);
+        let mut state = self.0.state();
+        state.left_over.remove(&job);
+        if state.waiting.len() < WAITING_AT_MOST || state.waiting.contains_key(&job) {
+            state.waiting.insert(job, text);
         }
+        drop(state);
         self.0.came.notify_one();
+    }
+
+    /// Jobs that were found with an annotation of ours that nobody has asked for since the start.
+    pub fn left_over(&self) -> Vec<JobId> {
+        self.0.state().left_over.iter().cloned().collect()
+    }
+
+    /// Removes what was written. It may be dropped at any time.
+    pub async fn withdraw(&self) {
+        let written: Vec<_> = {
+            let mut state = self.0.state();
+            state.waiting.clear();
+            state.written.keys().cloned().collect()
+        };
+        let turns = Arc::new(Semaphore::new(WITHDRAWN_AT_ONCE));
+        let mut tasks = JoinSet::new();
+        for job in written {
+            let (wishes, turns) = (Arc::clone(&self.0), Arc::clone(&turns));
+            tasks.spawn(async move {
+                // Fails only if closed, which nobody does.
+                let _turn = turns.acquire().await;
+                if let Err(failure) = wishes.write(&job, None).await {
+                    debug!(%job, "the annotation stays: {failure}");
+                }
+            });
+        }
+        while tasks.join_next().await.is_some() {}
     }
 }
 
 impl Wishes {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn next(&self) -> (JobId, Option<String>) {
         loop {
             let wish = {
-                let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-                waiting.pop_first()
+                let mut state = self.state();
+                let wish = state.waiting.pop_first();
+                state.busy = wish.as_ref().map(|(job, _)| job.clone());
+                wish
             };
             match wish {
                 Some(wish) => return wish,
@@ -114,28 +208,51 @@ impl Wishes {
         }
     }
 
-    /// Whether something else was said about `job` meanwhile.
-    fn is_outdated(&self, job: &JobId) -> bool {
-        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.contains_key(job)
-    }
-}
-
-impl Writer {
-    /// Writes one annotation after the other until dropped.
-    pub async fn run(self) {
-        // The cause of the last failure, so that it is said once.
-        let mut failing = None;
-        loop {
-            let (job, text) = self.wishes.next().await;
-            let failure = self.write(&job, text.as_deref()).await.err();
-            let kind = failure.as_ref().map(Failure::kind);
-            if let Some(failure) = failure
-                && failing != kind
-            {
-                warn!(%job, key = %self.key, "cannot annotate the job: {failure}");
+    /// Takes in what the job, asked for at `asked`, has for an annotation.
+    pub(super) fn look(&self, job: &JobId, asked: Instant, body: &[u8]) {
+        let Some(found) = read::annotation(body, &self.key.0) else {
+            return;
+        };
+        let mut state = self.state();
+        if state.waiting.contains_key(job) || state.busy.as_ref() == Some(job) {
+            return;
+        }
+        match state.written.get(job) {
+            Some((text, at)) if *at > asked || found.as_ref() == Some(text) => {}
+            Some(_) => {
+                state.written.remove(job);
+                drop(state);
+                self.was_overwritten(job, found.as_deref());
             }
-            failing = kind;
+            None if found.is_some_and(|text| self.is_own(&text)) => {
+                state.left_over.insert(job.clone());
+            }
+            None => {
+                state.left_over.remove(job);
+            }
+        }
+    }
+
+    /// Whether this proxy, in this run or an earlier one, has written such a text.
+    fn is_own(&self, text: &str) -> bool {
+        let endpoint = |word: &str| {
+            let word = word.split_once('=').map_or(word, |(_, endpoint)| endpoint);
+            word.starts_with(&self.own)
+        };
+        text.split(' ').all(endpoint)
+    }
+
+    fn was_overwritten(&self, job: &JobId, found: Option<&str>) {
+        self.stats.annotation_overwritten();
+        if !self.told.swap(true, Relaxed) {
+            let found = found.map(|text| text.escape_debug().take(200).collect::<String>());
+            warn!(
+                %job,
+                key = %self.key,
+                found,
+                "somebody else changes the annotation of this proxy: is there another with the same \
+                 key (switchboard.publish and publish_name)?"
+            );
         }
     }
 
@@ -154,7 +271,8 @@ impl Writer {
             tries += 1;
             sleep(pause).await;
             pause *= 2;
-            if self.wishes.is_outdated(job) {
+            // Something else may have been said meanwhile.
+            if self.state().waiting.contains_key(job) {
                 return Ok(());
             }
         }
@@ -162,18 +280,72 @@ impl Writer {
 
     async fn write_once(&self, job: &JobId, text: Option<&str>) -> Result<(), Failure> {
         let mut annotated = self.client.annotations(job).await?;
-        let before = annotated.annotations.get(&self.key.0).map(String::as_str);
-        if before == text {
-            return Ok(());
+        let before = annotated.annotations.get(&self.key.0).cloned();
+        if let Some(before) = &before {
+            let known = self.state().written.get(job).cloned();
+            let known = known.is_some_and(|(text, _)| text == *before);
+            if !known && text != Some(before) && !self.is_own(before) {
+                self.was_overwritten(job, Some(before));
+                if text.is_none() {
+                    // It is theirs.
+                    self.state().written.remove(job);
+                    return Ok(());
+                }
+            }
         }
+        if before.as_deref() != text {
+            match text {
+                Some(text) => annotated
+                    .annotations
+                    .insert(self.key.0.clone(), text.to_owned()),
+                None => annotated.annotations.remove(&self.key.0),
+            };
+            self.client.annotate(job, &annotated).await?;
+        }
+        let mut state = self.state();
         match text {
-            Some(text) => annotated
-                .annotations
-                .insert(self.key.0.clone(), text.to_owned()),
-            None => annotated.annotations.remove(&self.key.0),
-        };
-        self.client.annotate(job, &annotated).await
+            Some(text) => {
+                let now = (text.to_owned(), Instant::now());
+                state.written.insert(job.clone(), now);
+            }
+            None => {
+                state.written.remove(job);
+            }
+        }
+        Ok(())
     }
+}
+
+impl Writer {
+    /// Writes one annotation after the other until dropped.
+    pub async fn run(self) {
+        // The cause of the last failure, so that it is said once.
+        let mut failing = None;
+        loop {
+            let (job, text) = self.0.next().await;
+            let failure = self.0.write(&job, text.as_deref()).await.err();
+            self.0.state().busy = None;
+            let kind = failure.as_ref().map(Failure::kind);
+            let Some(failure) = failure else {
+                failing = None;
+                continue;
+            };
+            if is_over(&failure, text.as_deref()) || self.0.client.availability().is_in_outage() {
+                debug!(%job, "cannot annotate the job: {failure}");
+                continue;
+            }
+            if failing != kind {
+                warn!(%job, key = %self.0.key, "cannot annotate the job: {failure}");
+            }
+            failing = kind;
+        }
+    }
+}
+
+/// Whether the job is gone, and its annotation with it.
+fn is_over(failure: &Failure, text: Option<&str>) -> bool {
+    use FailureKind::{Forbidden, NotFound, Server, Status};
+    text.is_none() && matches!(failure.kind(), Forbidden | NotFound | Server | Status)
 }
 
 /// Whether the same will perhaps work in a moment.
@@ -186,4 +358,30 @@ fn is_worth_a_retry(failure: &Failure) -> bool {
             | FailureKind::Cut
             | FailureKind::Server
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_what_a_switchboard_takes_for_one() {
+        for key in ["proxy", "a", "p.example/endpoints", "a_b-c"] {
+            assert!(AnnotationKey::parse(key).is_some(), "{key}");
+        }
+        let long = "a".repeat(AnnotationKey::LONGEST + 1);
+        for key in ["", "Proxy", "a b", "/a", "a/", "a:b", "\u{e4}", &long] {
+            assert!(AnnotationKey::parse(key).is_none(), "{key}");
+        }
+        let key = AnnotationKey::parse("proxy").expect("a key");
+        for (host, expected) in [
+            ("US-1.example.org.", "proxy/us-1.example.org"),
+            ("2001:db8::1", "proxy/2001-db8--1"),
+            ("::1", "proxy/1"),
+        ] {
+            let named = key.of_host(host).expect("it is short");
+            assert_eq!(named.to_string(), expected);
+        }
+        assert_eq!(key.of_host(&long), None);
+    }
 }

@@ -123,6 +123,7 @@ pub struct FollowStats {
     left_out: AtomicU64,
     rights: AtomicU8,
     held: AtomicU64,
+    annotations_overwritten: AtomicU64,
     complete: Mutex<Option<Instant>>,
     /// Jobs that have ended lately.
     pub finished: Finished,
@@ -148,6 +149,7 @@ impl Default for FollowStats {
             left_out: AtomicU64::new(0),
             rights: AtomicU8::new(Rights::Unknown as u8),
             held: AtomicU64::new(0),
+            annotations_overwritten: AtomicU64::new(0),
             complete: Mutex::new(None),
             finished: Finished::default(),
             new_job_latency: Histogram::new(&LATENCY_BOUNDS),
@@ -227,6 +229,15 @@ impl FollowStats {
     /// are none.
     pub fn left_out(&self) -> u64 {
         self.left_out.load(Relaxed)
+    }
+
+    /// Annotations of this proxy that somebody else changed.
+    pub fn annotations_overwritten(&self) -> u64 {
+        self.annotations_overwritten.load(Relaxed)
+    }
+
+    pub(super) fn annotation_overwritten(&self) {
+        self.annotations_overwritten.fetch_add(1, Relaxed);
     }
 
     /// How long ago the last complete listing was had; `None` before the first. Not moved by a

@@ -13,7 +13,7 @@ mod token;
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -32,6 +32,7 @@ use tokio::{sync::watch, time::timeout};
 
 use super::{
     job::JobId,
+    publish::Wishes,
     read::{self, Annotated, Cursor, Detail, Hosts, Page, Rights},
 };
 use crate::files::{self, Unanswered};
@@ -128,6 +129,8 @@ struct Inner {
     token: Mutex<Token>,
     /// Held while the file is read because of a refusal.
     renewing: tokio::sync::Mutex<()>,
+    /// Who wants to see every job that is read.
+    told_of_jobs: Mutex<Weak<Wishes>>,
     connector: HttpsConnector<HttpConnector>,
     reads: Connections,
     patience: Patience,
@@ -203,6 +206,7 @@ impl Client {
             token_file: settings.token_file.clone(),
             token: Mutex::new(token),
             renewing: tokio::sync::Mutex::default(),
+            told_of_jobs: Mutex::default(),
             connector,
             patience,
             multiplexed: watch::Sender::new(None),
@@ -259,8 +263,15 @@ impl Client {
     /// See [`Failure`].
     pub async fn job(&self, id: &JobId) -> Result<Detail, Failure> {
         let route = format!("/jobs/{id}");
+        let asked = Instant::now();
         let (_, body) = self.read(Question::get(&route), JOB_AT_MOST).await?;
-        read::detail(id, &body)
+        let detail = read::detail(id, &body)?;
+        let told = self.0.told_of_jobs.lock();
+        let told = told.unwrap_or_else(PoisonError::into_inner).upgrade();
+        if let Some(wishes) = told {
+            wishes.look(id, asked, &body);
+        }
+        Ok(detail)
     }
 
     /// Every host.
@@ -365,6 +376,12 @@ impl Client {
         // Fails only without a sender, which is here.
         let mut answers = self.0.multiplexed.subscribe();
         let _ = answers.wait_for(Option::is_some).await;
+    }
+
+    /// Has `wishes` see every job that is read from now on.
+    pub(super) fn tell_of_jobs(&self, wishes: &Arc<Wishes>) {
+        let told = self.0.told_of_jobs.lock();
+        *told.unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(wishes);
     }
 
     /// Whether the switchboard answers.

@@ -224,6 +224,12 @@ pub(super) fn annotations(
     })
 }
 
+/// The annotation `key` of a job, if it has it; nothing where jobs have none.
+pub(super) fn annotation(body: &[u8], key: &str) -> Option<Option<String>> {
+    let raw: RawAnnotated = serde_json::from_slice(body).ok()?;
+    Some(raw.annotations?.remove(key))
+}
+
 /// Reads the whole set of hosts.
 ///
 /// # Errors
