@@ -22,5 +22,6 @@ pub mod session;
 pub mod socket;
 pub mod table;
 pub mod telemetry;
+pub mod text;
 pub mod units;
 pub mod worker;

@@ -2,10 +2,15 @@
 
 mod harness;
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    process::Command,
+};
 
 use harness::{
-    Line, Peer, Proxy, Scene, Setup, Target, config, mapping, ports,
+    Line, Peer, Proxy, Scene, Setup, Target, TempDir, config, mapping, ports, process,
+    proxy::{PROGRAM, wrapped},
     require::{Need, require},
 };
 
@@ -164,14 +169,14 @@ fn a_low_descriptor_limit_means_few_sessions_not_trouble() {
         return;
     }
     let setup = Setup {
-        through: ["prlimit", "--nofile=128:128"].map(str::to_owned).to_vec(),
+        through: ["prlimit", "--nofile=192:192"].map(str::to_owned).to_vec(),
         ..Setup::default()
     };
     let scene = Scene::with(&setup, "", "");
     let limit = scene.proxy.metrics().sum("tml_proxy_sessions_limit", &[]);
     assert!(
         (1..64).contains(&limit),
-        "{limit} sessions with 128 descriptors"
+        "{limit} sessions with 192 descriptors"
     );
 
     let mut pairs: Vec<(Peer, Peer)> = (0..limit).map(|_| scene.pair()).collect();
@@ -191,4 +196,116 @@ fn a_low_descriptor_limit_means_few_sessions_not_trouble() {
     scene.proxy.settles();
     served(&scene, Peer::connect(scene.port));
     scene.finish();
+}
+
+fn within(descriptors: usize) -> Setup<'static> {
+    let limit = format!("--nofile={descriptors}:{descriptors}");
+    Setup {
+        through: vec!["prlimit".to_owned(), limit],
+        ..Setup::default()
+    }
+}
+
+/// A proxy that cannot serve anybody must not say that it is ready.
+#[test]
+fn a_descriptor_limit_that_leaves_no_session_is_an_error_at_the_start() {
+    if !require(&[Need::Tool("prlimit")]) {
+        return;
+    }
+    let dir = TempDir::new();
+    let text = config([mapping("m", ports::free(), "[::1]:22", "")]);
+    let file = dir.write("proxy.toml", text);
+    let mut command = wrapped(&within(64), &dir, Path::new(PROGRAM));
+    command.args(["run", "--config"]).arg(file);
+    let output = process::output(&mut command);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("the limit on open files is 64"), "{said}");
+    assert!(said.contains("LimitNOFILE="), "{said}");
+}
+
+/// With all sessions taken, whoever wants to know why is answered, and the reload that helps is read.
+#[test]
+fn a_full_process_answers_everybody_who_could_help() {
+    if !require(&[Need::Tool("prlimit")]) {
+        return;
+    }
+    let (target, dir) = (Target::bind(), TempDir::new());
+    let port = ports::free();
+    let first = ports::range(42);
+    let socket = dir.join("admin.sock");
+    let admin = format!("[admin]\nsocket = \"{}\"\n", socket.display());
+    let process = "[process]\npipes = 4\n";
+    let of = |more: &str| {
+        config([
+            process,
+            &admin,
+            &mapping("m", port, target.addr(), ""),
+            more,
+        ])
+    };
+    let range = |last: u16| {
+        let listen = format!("{first}-{last}");
+        format!("[[mapping]]\nname = \"range\"\nlisten = \"{listen}\"\ntarget = \"[::1]:1\"\n")
+    };
+    let proxy = Proxy::start_with(&within(320), &of(""));
+    let limit = || proxy.metrics().sum("tml_proxy_sessions_limit", &[]);
+    let alone = limit();
+    let mut pairs: Vec<(Peer, Peer)> = (0..10)
+        .map(|_| (Peer::connect(port), target.accept()))
+        .collect();
+
+    // The limit follows the listeners, and the sessions stay.
+    proxy.reload(&of(&range(first + 39)));
+    assert_eq!(limit(), alone - 20);
+    for (client, server) in &mut pairs {
+        client.exchange(server, b"through a reload");
+    }
+    // What does not fit is refused with both numbers, and changes nothing.
+    let many = "[[mapping]]\nname = \"many\"\nlisten = \"127.0.0.9:20000-20599\"\n\
+                target = \"[::1]:1\"\n";
+    let line = proxy.reload_fails(&of(many));
+    let error = line.text("error");
+    assert!(error.contains("the limit on open files is 320"), "{error}");
+    assert!(error.contains("601 listeners"), "{error}");
+    assert_eq!(limit(), alone - 20);
+
+    let full = usize::try_from(limit()).expect("few");
+    while pairs.len() < full {
+        pairs.push((Peer::connect(port), target.accept()));
+    }
+    let mut late = Peer::connect(port);
+    late.expect_reset();
+    let line = proxy.ended_session(late.addr());
+    assert_eq!(line.text("reason"), "no_resources");
+    for _ in 0..5 {
+        let (status, _) = proxy.page("/readyz");
+        assert!(status.contains(" 200 "), "{status}");
+        assert_eq!(
+            proxy.metrics().sum("tml_proxy_sessions_open", &[]),
+            full as u64
+        );
+        let mut status = Command::new(PROGRAM);
+        status.args(["status", "--socket"]).arg(&socket);
+        let status = process::succeed(&mut status);
+        assert!(status.contains(&format!("All {full} sessions")), "{status}");
+    }
+    // There is no room for further listeners beside them.
+    let line = proxy.reload_fails(&of(&range(first + 41)));
+    let error = line.text("error");
+    assert!(error.contains("2 more listeners"), "{error}");
+    // The reload that helps.
+    proxy.reload(&of(""));
+    assert_eq!(limit(), alone);
+    for _ in 0..20 {
+        let mut client = Peer::connect(port);
+        client.exchange(&mut target.accept(), b"served again");
+    }
+    for (client, server) in &mut pairs {
+        client.exchange(server, b"all along");
+    }
+    let metrics = proxy.metrics();
+    assert_eq!(metrics.sum("tml_proxy_accept_errors_total", &[]), 0);
+    drop(pairs);
+    proxy.settles();
 }

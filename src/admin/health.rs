@@ -78,6 +78,17 @@ pub fn problems(sources: &Sources) -> Vec<Problem> {
             format!("{open} of {limit} sessions there may be are open."),
         );
     }
+    if let AutoOr::Value(max) = sources.config.load().max_sessions
+        && max.get() > limit
+    {
+        add(
+            Severity::Warning,
+            format!(
+                "limits.max_sessions is {max}, and the limit on open files leaves {limit} beside the \
+                 listeners. Raise LimitNOFILE= in the unit (ulimit -n)."
+            ),
+        );
+    }
     let usage = Usage::read();
     if let (Some(open), Some(limit)) = (usage.descriptors, usage.descriptor_limit)
         && open as f64 >= limit as f64 * NEARLY_FULL

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{
-    problem::{ConfigErrors, Problem, problems_of},
+    problem::{ConfigErrors, Problems, problems_of},
     settings::Config,
     switchboard,
 };
@@ -14,12 +14,12 @@ use crate::table::{Reserved, Surroundings, Table};
 #[derive(Debug, Default)]
 pub(crate) struct Draft {
     pub config: Config,
-    pub problems: Vec<Problem>,
+    pub problems: Problems,
 }
 
 impl Draft {
     /// Nothing could be read.
-    pub fn of_problems(problems: Vec<Problem>) -> Self {
+    pub fn of_problems(problems: Problems) -> Self {
         Self {
             config: Config::default(),
             problems,

@@ -7,7 +7,7 @@ use toml::de::DeTable;
 use super::{
     draft::Draft,
     memory::Memory,
-    problem::{Fault, Problem},
+    problem::{Fault, Problem, Problems},
     reader::Section,
     report::Report,
     sections,
@@ -32,10 +32,10 @@ pub(crate) fn read_content(
 ) -> Draft {
     match content {
         Ok(bytes) => read_bytes(&bytes, path, memory),
-        Err(error) => Draft::of_problems(vec![Problem::Unreadable {
+        Err(error) => Draft::of_problems(Problems::from_iter([Problem::Unreadable {
             path: Arc::new(path.to_owned()),
             error,
-        }]),
+        }])),
     }
 }
 
@@ -59,7 +59,7 @@ pub(super) fn read_text_again(text: &str, path: &Path, memory: &mut Memory) -> D
     match memory.read(without_mark(text), path) {
         Some(config) => Draft {
             config,
-            problems: Vec::new(),
+            problems: Problems::default(),
         },
         None => read_text(text, path),
     }

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use ipnet::IpNet;
 use toml::de::DeValue;
 
 use super::{
@@ -139,12 +140,21 @@ impl<'a> Mappings<'a> {
         let target = entry.read(parse_target)?;
         let allow = &self.targets.allow;
         if !allow.is_empty() && !allow.iter().any(|net| net.contains(&target.ip())) {
-            let allow: Vec<_> = allow.iter().map(ToString::to_string).collect();
-            let allow = allow.join(", ");
-            entry.refuse(format!("an address in {allow} (targets.allow)"));
+            entry.refuse(format!("an address in {} (targets.allow)", some_of(allow)));
             return None;
         }
         Some((target, entry))
+    }
+}
+
+/// A few prefixes in words, and how many more there are.
+fn some_of(nets: &[IpNet]) -> String {
+    const NAMED: usize = 10;
+    let named: Vec<_> = nets.iter().take(NAMED).map(ToString::to_string).collect();
+    let named = named.join(", ");
+    match nets.len().saturating_sub(NAMED) {
+        0 => named,
+        more => format!("{named} or {more} more"),
     }
 }
 

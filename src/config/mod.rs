@@ -35,7 +35,7 @@ pub(crate) use file::{LONGEST, read, read_content, read_text};
 pub use listing::{Setting, Settings};
 pub use memory::Memory;
 pub use notes::notes;
-pub use problem::{ConfigErrors, Fault, Problem};
+pub use problem::{ConfigErrors, Fault, Problem, Problems};
 pub use settings::{
     Admin, AutoOr, Config, Log, LogFormat, LogLevel, Process, Targets, UnknownWord,
 };

@@ -1,11 +1,21 @@
 //! What is wrong with a configuration: every problem with its place, the key and what would do.
 
-use std::{fmt, mem::discriminant, path::PathBuf, sync::Arc};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    fmt,
+    mem::discriminant,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use crate::{
     files::FileError,
     table::{Conflict, Origin},
+    text::{TOLD, clipped},
 };
+
+/// The longest a problem is told, in bytes. A list of all keys of a mapping has half of that.
+const LONGEST: usize = 1500;
 
 /// One thing that is wrong.
 #[derive(Debug, thiserror::Error)]
@@ -72,20 +82,85 @@ pub enum Fault {
     Text(String),
 }
 
-/// Everything that is wrong with a configuration, in the order of the places.
-#[derive(Debug, thiserror::Error)]
-pub struct ConfigErrors(Vec<Problem>);
+/// Problems while they are found: of however many, those that come first in the file are kept, and
+/// how many more there are.
+#[derive(Debug, Default)]
+pub struct Problems {
+    told: Vec<Problem>,
+    more: usize,
+}
 
-impl ConfigErrors {
-    /// The problems; at least one.
-    pub fn problems(&self) -> &[Problem] {
-        &self.0
+impl Problems {
+    /// Whether a problem at the place of `origin` would be told, were it found now.
+    pub(super) fn would_tell(&self, origin: &Origin) -> bool {
+        let later = |known: &Problem| known.position() > position(origin);
+        self.told.len() < TOLD || self.told.iter().any(later)
+    }
+
+    /// Takes note of a problem that is not told.
+    pub(super) fn count(&mut self) {
+        self.more += 1;
+    }
+
+    /// Takes note of a problem.
+    pub fn push(&mut self, problem: Problem) {
+        if self.told.len() == TOLD {
+            self.more += 1;
+            let places = self.told.iter().map(Problem::position).enumerate();
+            let last = places.max_by_key(|(index, place)| (*place, *index));
+            match last {
+                Some((index, place)) if problem.position() < place => _ = self.told.remove(index),
+                _ => return,
+            }
+        }
+        self.told.push(problem);
+    }
+
+    /// Whether nothing is wrong.
+    pub fn is_empty(&self) -> bool {
+        self.told.is_empty()
+    }
+
+    /// Those that are told, in the order in which they were found.
+    pub fn iter(&self) -> impl Iterator<Item = &Problem> {
+        self.told.iter()
     }
 }
 
-impl From<Vec<Problem>> for ConfigErrors {
-    fn from(mut problems: Vec<Problem>) -> Self {
-        problems.sort_by_key(Problem::position);
+impl Extend<Problem> for Problems {
+    fn extend<T: IntoIterator<Item = Problem>>(&mut self, problems: T) {
+        problems.into_iter().for_each(|problem| self.push(problem));
+    }
+}
+
+impl FromIterator<Problem> for Problems {
+    fn from_iter<T: IntoIterator<Item = Problem>>(problems: T) -> Self {
+        let mut all = Self::default();
+        all.extend(problems);
+        all
+    }
+}
+
+/// What is wrong with a configuration, in the order of the places: the first problems, and how many
+/// more there are.
+#[derive(Debug, thiserror::Error)]
+pub struct ConfigErrors(Problems);
+
+impl ConfigErrors {
+    /// The first problems; at least one.
+    pub fn problems(&self) -> &[Problem] {
+        &self.0.told
+    }
+
+    /// How many more there are.
+    pub fn more(&self) -> usize {
+        self.0.more
+    }
+}
+
+impl From<Problems> for ConfigErrors {
+    fn from(mut problems: Problems) -> Self {
+        problems.told.sort_by_key(Problem::position);
         Self(problems)
     }
 }
@@ -96,9 +171,13 @@ impl fmt::Display for ConfigErrors {
             if index > 0 {
                 writeln!(f)?;
             }
-            write!(f, "{problem}")?;
+            f.write_str(&clipped(problem.to_string(), LONGEST))?;
         }
-        Ok(())
+        match self.0.more {
+            0 => Ok(()),
+            1 => f.write_str("\nand 1 more problem"),
+            more => write!(f, "\nand {more} more problems"),
+        }
     }
 }
 
@@ -109,41 +188,39 @@ impl Problem {
             Self::Key { origin, .. } => origin,
             Self::Conflict { conflict, .. } => conflict.origin(),
         };
-        match origin {
-            Origin::File { line, column, .. } => (*line, *column),
-            Origin::Argument(_) | Origin::Switchboard | Origin::BuiltIn => (0, 0),
-        }
+        position(origin)
+    }
+}
+
+fn position(origin: &Origin) -> (usize, usize) {
+    match origin {
+        Origin::File { line, column, .. } => (*line, *column),
+        Origin::Argument(_) | Origin::Switchboard | Origin::BuiltIn => (0, 0),
     }
 }
 
 /// One problem per pair of statements, however many ports they disagree on. Names used twice are
 /// left out: who read them has said so already, and where the name stands.
 pub(super) fn problems_of(conflicts: Vec<Conflict>) -> Vec<Problem> {
-    let mut problems: Vec<Problem> = Vec::new();
+    let mut found: Vec<(Conflict, usize)> = Vec::new();
+    let mut known = HashMap::<_, usize>::new();
     for conflict in conflicts {
         if matches!(conflict, Conflict::Name { .. }) {
             continue;
         }
-        let known = problems.iter_mut().find_map(|problem| match problem {
-            Problem::Conflict {
-                conflict: first,
-                others,
-            } if same_statements(first, &conflict) => Some(others),
-            _ => None,
-        });
-        match known {
-            Some(others) => *others += 1,
-            None => problems.push(Problem::Conflict {
-                conflict,
-                others: 0,
-            }),
+        let (one, other) = statements(&conflict);
+        match known.entry((discriminant(&conflict), one.clone(), other.clone())) {
+            Entry::Occupied(place) => found[*place.get()].1 += 1,
+            Entry::Vacant(place) => {
+                place.insert(found.len());
+                found.push((conflict, 0));
+            }
         }
     }
-    problems
-}
-
-fn same_statements(a: &Conflict, b: &Conflict) -> bool {
-    discriminant(a) == discriminant(b) && statements(a) == statements(b)
+    let found = found.into_iter();
+    found
+        .map(|(conflict, others)| Problem::Conflict { conflict, others })
+        .collect()
 }
 
 /// Where the two statements of a conflict stand.

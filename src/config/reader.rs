@@ -37,7 +37,7 @@ impl KeyPath {
             path.keys.push('.');
         }
         if !key.is_empty() && key.chars().all(bare) {
-            path.keys.push_str(key);
+            path.keys.push_str(&shortened(key));
         } else {
             path.keys.push_str(&quoted(key));
         }
@@ -166,17 +166,21 @@ impl<'a> Section<'a> {
 
     /// Every key that nobody asked for is a problem.
     pub fn finish(self) {
-        for (key, _) in self.table {
-            let name = key.get_ref().as_ref();
-            if self.known.contains(&name) {
-                continue;
-            }
-            let fault = Fault::UnknownKey {
-                near: nearest(name, &self.known),
-                allowed: self.known.clone(),
-            };
-            let path = self.path.key(name).to_string();
-            self.report.add(key.span().start, path, fault);
+        let keys = self.table.iter().map(|(key, _)| key);
+        let unknown = keys.filter(|key| !self.known.contains(&key.get_ref().as_ref()));
+        let mut unknown: Vec<_> = unknown
+            .map(|key| (key.span().start, key.get_ref().as_ref()))
+            .collect();
+        // What will not be told is known at once, if those that come first are seen first.
+        unknown.sort_unstable();
+        for (offset, name) in unknown {
+            self.report.add_lazily(offset, || {
+                let fault = Fault::UnknownKey {
+                    near: nearest(name, &self.known),
+                    allowed: self.known.clone(),
+                };
+                (self.path.key(name).to_string(), fault)
+            });
         }
     }
 }

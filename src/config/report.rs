@@ -2,8 +2,11 @@
 
 use std::{cell::RefCell, path::PathBuf, sync::Arc};
 
-use super::problem::{Fault, Problem};
-use crate::table::Origin;
+use super::problem::{Fault, Problem, Problems};
+use crate::{table::Origin, text::char_start};
+
+/// Between two places of the text whose number of characters is kept.
+const STEP: usize = 1024;
 
 /// Collects the problems of one file.
 pub(super) struct Report<'t> {
@@ -12,7 +15,15 @@ pub(super) struct Report<'t> {
     /// The number of the first line of the text.
     first_line: usize,
     line_starts: Vec<usize>,
-    problems: RefCell<Vec<Problem>>,
+    /// Characters that begin before every [`STEP`]th byte: one line may be all of a long file.
+    characters: Vec<usize>,
+    problems: RefCell<Problems>,
+}
+
+/// How many characters begin in `bytes`.
+fn characters(bytes: &[u8]) -> usize {
+    let begins = |byte: &&u8| (**byte & 0b1100_0000) != 0b1000_0000;
+    bytes.iter().filter(begins).count()
 }
 
 impl<'t> Report<'t> {
@@ -24,11 +35,18 @@ impl<'t> Report<'t> {
     /// No problems yet in `text`, the part of `path` that begins with line number `first_line`.
     pub fn from_line(first_line: usize, path: Arc<PathBuf>, text: &'t str) -> Self {
         let after_newlines = text.match_indices('\n').map(|(newline, _)| newline + 1);
+        let mut before = 0;
+        let steps = text.as_bytes().chunks(STEP).map(|step| {
+            let sum = before;
+            before += characters(step);
+            sum
+        });
         Self {
             path,
             text,
             first_line,
             line_starts: std::iter::once(0).chain(after_newlines).collect(),
+            characters: steps.collect(),
             problems: RefCell::default(),
         }
     }
@@ -43,6 +61,17 @@ impl<'t> Report<'t> {
         self.problems.borrow_mut().push(problem);
     }
 
+    /// Notes that something is wrong at `offset`; `what` is asked only if that is to be told.
+    pub fn add_lazily(&self, offset: usize, what: impl FnOnce() -> (String, Fault)) {
+        let told = self.problems.borrow().would_tell(&self.origin(offset));
+        if !told {
+            self.problems.borrow_mut().count();
+            return;
+        }
+        let (key, fault) = what();
+        self.add(offset, key, fault);
+    }
+
     /// The line of the byte at `offset`.
     pub fn line(&self, offset: usize) -> usize {
         self.first_line + self.line_index(offset)
@@ -53,23 +82,34 @@ impl<'t> Report<'t> {
         self.line_starts.partition_point(|start| *start <= offset) - 1
     }
 
+    /// How many characters begin before the byte at `offset`.
+    fn characters_before(&self, offset: usize) -> usize {
+        let step = offset / STEP;
+        match self.characters.get(step) {
+            Some(before) => before + characters(&self.text.as_bytes()[step * STEP..offset]),
+            // Right behind the last byte, if a step ends there.
+            None => characters(self.text.as_bytes()),
+        }
+    }
+
     /// The place of the byte at `offset`.
     pub fn origin(&self, offset: usize) -> Origin {
-        let mut offset = offset.min(self.text.len());
-        while !self.text.is_char_boundary(offset) {
-            offset -= 1;
-        }
+        let offset = char_start(self.text, offset);
         let index = self.line_index(offset);
-        let before = &self.text[self.line_starts[index]..offset];
+        let start = self.line_starts[index];
+        let column = match offset - start < STEP {
+            true => characters(&self.text.as_bytes()[start..offset]),
+            false => self.characters_before(offset) - self.characters_before(start),
+        };
         Origin::File {
             path: Arc::clone(&self.path),
             line: self.first_line + index,
-            column: before.chars().count() + 1,
+            column: column + 1,
         }
     }
 
     /// What was noted.
-    pub fn into_problems(self) -> Vec<Problem> {
+    pub fn into_problems(self) -> Problems {
         self.problems.into_inner()
     }
 }
@@ -98,5 +138,20 @@ mod tests {
     fn an_offset_inside_a_character_or_past_the_end_has_a_place_too() {
         assert_eq!(place("é", 1), (1, 1));
         assert_eq!(place("a\n", 9), (2, 1));
+    }
+
+    #[test]
+    fn columns_of_a_line_as_long_as_the_file_are_counted_in_characters() {
+        let text = format!("\n{}é", "é=1, ".repeat(2000));
+        for number in [0, 1, 170, 171, 1023, 1024, 1999, 2000] {
+            assert_eq!(
+                place(&text, 1 + 6 * number),
+                (2, 1 + 5 * number),
+                "{number}"
+            );
+        }
+        assert_eq!(place(&text, text.len()), (2, 5 * 2000 + 2));
+        let exact = "a".repeat(4 * STEP);
+        assert_eq!(place(&exact, exact.len()), (1, 4 * STEP + 1));
     }
 }

@@ -2,9 +2,11 @@
 
 /// The one of `known` that `word` was probably meant to be.
 pub(super) fn nearest(word: &str, known: &[&'static str]) -> Option<&'static str> {
-    let most_edits = (word.chars().count() / 3).clamp(1, 3);
+    let length = word.chars().count();
+    let most_edits = (length / 3).clamp(1, 3);
     known
         .iter()
+        .filter(|candidate| candidate.len().abs_diff(length) <= most_edits)
         .map(|candidate| (distance(word, candidate), *candidate))
         .filter(|(edits, _)| *edits <= most_edits)
         .min_by_key(|(edits, _)| *edits)

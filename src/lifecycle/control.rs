@@ -322,6 +322,11 @@ impl Control {
         self.roster.order(&SessionOrder::Apply(Arc::new(changes)));
     }
 
+    /// Whether there is a listener on an address.
+    pub fn is_open(&self, addr: &ListenAddr) -> bool {
+        self.listeners.contains(addr)
+    }
+
     /// How many listeners are open.
     pub fn listeners(&self) -> usize {
         self.listeners.len()

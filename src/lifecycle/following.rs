@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
+use super::limits;
 use crate::{
     config::Switchboard,
     provider::switchboard::{
@@ -31,6 +32,7 @@ fn follow_settings(switchboard: &Switchboard) -> FollowSettings {
         refresh: switchboard.refresh,
         poll: switchboard.poll,
         needs_hosts: switchboard.host_gone.is_some() || !switchboard.addresses.is_empty(),
+        max_watches: limits::watches(limits::descriptor_limit()),
         ..FollowSettings::default()
     }
 }

@@ -4,7 +4,10 @@
 //! The switchboard's comes as far as it can: what contradicts the file, or cannot be opened, is left
 //! out and said.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use super::control::Control;
 use crate::{
@@ -18,6 +21,7 @@ use crate::{
         Conflict, Departure, ListenAddr, MappingName, MappingSpec, Reserved, Summary, Surroundings,
         Table,
     },
+    text::lines,
 };
 
 /// The table's two halves and what puts them into force.
@@ -108,13 +112,16 @@ impl Forwarding {
     }
 
     /// Puts the mappings of jobs into force, those of the file untouched, and says which of them
-    /// could not be.
+    /// could not be. There may be `most` of them: beyond, they would take the descriptors of
+    /// sessions.
     pub async fn expose(
         &mut self,
         jobs: Vec<MappingSpec>,
         knowledge: Arc<Knowledge>,
+        most: usize,
     ) -> Vec<NotOpened> {
         self.knowledge = knowledge;
+        let (jobs, mut too_many) = at_most(most, jobs, &self.jobs);
         let (file, reserved) = (
             std::mem::take(&mut self.file),
             std::mem::take(&mut self.reserved),
@@ -124,7 +131,8 @@ impl Forwarding {
         match applied {
             Ok((_, jobs, lost)) => {
                 self.jobs = jobs;
-                lost
+                too_many.extend(lost);
+                too_many
             }
             // No listener of the file is opened here, so this is one of its mappings against
             // another, which no job can be blamed for.
@@ -137,7 +145,8 @@ impl Forwarding {
                         why: why.clone(),
                     })
                 });
-                lost.into_iter().chain(unopened).collect()
+                too_many.extend(lost.into_iter().chain(unopened));
+                too_many
             }
         }
     }
@@ -244,6 +253,33 @@ fn tell_of_ends(endings: Vec<Ending>) {
     }
 }
 
+/// As many mappings of jobs as there may be, those that are there already first, and what there is to
+/// say of the others.
+fn at_most(
+    most: usize,
+    mut jobs: Vec<MappingSpec>,
+    there: &[MappingSpec],
+) -> (Vec<MappingSpec>, Vec<NotOpened>) {
+    if jobs.len() <= most {
+        return (jobs, Vec::new());
+    }
+    let there: HashSet<&MappingName> = there.iter().map(|spec| &spec.name).collect();
+    jobs.sort_by_key(|spec| !there.contains(&spec.name));
+    let beyond = jobs.split_off(most).into_iter().filter_map(|spec| {
+        Some(NotOpened {
+            listen: spec.pairs.first()?.0,
+            mapping: spec.name,
+            blame_port: false,
+            why: format!(
+                "the limit on open files leaves room for {most} ports of jobs: raise LimitNOFILE= in \
+                 the unit (ulimit -n)"
+            ),
+        })
+    });
+    let beyond = beyond.collect();
+    (jobs, beyond)
+}
+
 fn leave_out(
     jobs: &mut Vec<MappingSpec>,
     lost: &mut Vec<NotOpened>,
@@ -293,8 +329,7 @@ fn contradicted(spec: &MappingSpec, conflicts: &[Conflict]) -> Option<NotOpened>
     })
 }
 
-/// Errors, a line each.
-pub(super) fn list(errors: &[impl ToString]) -> String {
-    let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-    lines.join("\n")
+/// Errors, a line each, as many as anybody wants to read.
+pub(super) fn list(errors: &[impl std::fmt::Display]) -> String {
+    lines(errors.iter())
 }

@@ -4,11 +4,30 @@ use std::fs;
 
 use nix::sys::resource::{Resource, setrlimit};
 
-use crate::{os_error::in_words, relay::SMALL_PIPE, telemetry::descriptor_limits};
+use crate::{
+    admin::{self, LOOKUP_CONNECTIONS},
+    config::{AutoOr, Config},
+    os_error::in_words,
+    provider::switchboard::follow::FollowSettings,
+    relay::SMALL_PIPE,
+    telemetry::descriptor_limits,
+};
 
-/// Descriptors set aside for everything that is neither session, listener nor pipe: standard
-/// streams, epoll instances, eventfds, admin connections, and room to accept and refuse.
-const RESERVE: u64 = 64;
+/// Descriptors set aside for what the process has open whatever it does: standard streams, epoll
+/// instances, files that are being read, room to accept and refuse.
+const OWN: u64 = 32;
+
+/// A worker has an epoll instance, an eventfd and a descriptor in reserve.
+const EACH_WORKER: u64 = 3;
+
+/// Connections that are open to a switchboard beside its watches.
+const QUESTIONS: u64 = 16;
+
+/// Of the descriptors, watches of a switchboard may take one in this many.
+const WATCH_SHARE: u64 = 32;
+
+/// The kernel's own limit, for a process that cannot learn which it has.
+const USUAL: u64 = 1024;
 
 /// Of the descriptors, pipes may take one part in this many: each takes two, and sessions matter
 /// more.
@@ -23,6 +42,8 @@ const PIPE_MEMORY_AT_MOST: u64 = 256 << 20;
 /// What the operator asked for; `None` is "as many as fit".
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted {
+    /// Descriptors kept back, see [`kept_back`].
+    pub kept_back: u64,
     /// Sessions.
     pub sessions: Option<u32>,
     /// Pipes.
@@ -40,6 +61,8 @@ pub struct Budget {
     pub sessions: u32,
     /// Sessions that would fit, however many are wanted.
     pub fit: u32,
+    /// Descriptors kept back.
+    pub kept_back: u64,
     /// Pipes that fit: two descriptors each, and the user's pipe memory.
     pub pipes: usize,
     /// Bytes of memory for them.
@@ -50,8 +73,6 @@ pub struct Budget {
 ///
 /// Without a limit the answer is `u64::MAX`.
 pub fn raise_descriptor_limit() -> u64 {
-    /// The kernel's own, for a process that cannot learn its limit.
-    const USUAL: u64 = 1024;
     let Some((soft, hard)) = descriptor_limits() else {
         tracing::warn!(assumed = USUAL, "the limit on open files cannot be learnt");
         return USUAL;
@@ -75,14 +96,41 @@ pub fn raise_descriptor_limit() -> u64 {
     }
 }
 
-/// Divides the descriptors: first listeners and a reserve, then pipes, the rest for sessions.
+/// Descriptors that no session gets, so that with all sessions taken whoever wants to know why is
+/// answered, and a reload that helps can be read: for the process itself, the admin endpoint, the
+/// lookup listener and the switchboard.
+pub fn kept_back(config: &Config, descriptors: u64, workers: usize) -> u64 {
+    let socket = config.admin.socket != AutoOr::Value(None);
+    let listeners = u64::from(config.admin.listen.is_some()) + u64::from(socket);
+    let mut kept = OWN + EACH_WORKER * workers as u64 + listeners * (1 + admin::CONNECTIONS as u64);
+    if let Some(switchboard) = &config.switchboard {
+        kept += QUESTIONS + watches(descriptors) as u64;
+        if switchboard.lookup.is_some() {
+            kept += 1 + LOOKUP_CONNECTIONS as u64;
+        }
+    }
+    kept
+}
+
+/// How many connections for watches a switchboard may take.
+pub(super) fn watches(descriptors: u64) -> usize {
+    let share = usize::try_from(descriptors / WATCH_SHARE).unwrap_or(usize::MAX);
+    share.min(FollowSettings::MAX_WATCHES)
+}
+
+/// The limit on open descriptors, as far as it can be learnt.
+pub(super) fn descriptor_limit() -> u64 {
+    descriptor_limits().map_or(USUAL, |(soft, _)| soft)
+}
+
+/// Divides the descriptors: first listeners and what is kept back, then pipes, the rest for sessions.
 pub fn budget(
     descriptors: u64,
     listeners: usize,
     wanted: Wanted,
     pipe_memory: Option<u64>,
 ) -> Budget {
-    let left = descriptors.saturating_sub(listeners as u64 + RESERVE);
+    let left = descriptors.saturating_sub(listeners as u64 + wanted.kept_back);
     let memory = pipe_memory.map_or(PIPE_MEMORY_AT_MOST, |bytes| bytes.min(PIPE_MEMORY_AT_MOST));
     let affordable = memory / wanted.pipe_size.min(SMALL_PIPE) as u64;
     let pipes = wanted
@@ -95,6 +143,7 @@ pub fn budget(
         descriptors,
         sessions: wanted.sessions.map_or(fit, |sessions| sessions.min(fit)),
         fit,
+        kept_back: wanted.kept_back,
         pipes: pipes as usize,
         pipe_memory: memory as usize,
     }
@@ -130,6 +179,7 @@ mod tests {
     use super::*;
 
     const ANY: Wanted = Wanted {
+        kept_back: 64,
         sessions: None,
         pipes: None,
         pipe_size: 1 << 20,
@@ -158,6 +208,25 @@ mod tests {
         };
         assert_eq!(budget(1064, 0, wanted(10), None).sessions, 10);
         assert_eq!(budget(1064, 0, wanted(10_000), None).sessions, 500);
+    }
+
+    #[test]
+    fn more_listeners_leave_room_for_fewer_sessions() {
+        let pipes = Some(10);
+        let fit = |listeners| budget(1064, listeners, Wanted { pipes, ..ANY }, None).fit;
+        assert_eq!(fit(600), fit(0) - 300);
+        assert_eq!(fit(2000), 0);
+    }
+
+    #[test]
+    fn what_answers_when_all_sessions_are_taken_has_descriptors_of_its_own() {
+        let config = Config::default();
+        let kept = kept_back(&config, 1024, 2);
+        let of_admin = 1 + admin::CONNECTIONS as u64;
+        assert!(config.admin.listen.is_some() && kept > OWN + of_admin);
+        let mut without = config;
+        without.admin.listen = None;
+        assert_eq!(kept_back(&without, 1024, 2), kept - of_admin);
     }
 
     #[test]

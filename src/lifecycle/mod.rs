@@ -22,5 +22,6 @@ mod ticker;
 mod watchdog;
 
 pub use control::Control;
-pub use limits::{Budget, Wanted, budget, pipe_memory, raise_descriptor_limit};
+pub use limits::{Budget, Wanted, budget, kept_back, pipe_memory, raise_descriptor_limit};
 pub use run::{RunError, run};
+pub use setup::worker_count;

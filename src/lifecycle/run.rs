@@ -23,8 +23,9 @@ use super::{
     exposing::{Exposing, Proposal},
     forwarding::{Forwarding, list},
     jobs::Jobs,
+    limits::Budget,
     loading::{self, Loading, Read, Reader},
-    setup::{sessions_wanted, take_budget, warn_of_kernel, worker_count},
+    setup::{self, Open, take_budget, warn_of_kernel, worker_count},
     signals::{Signals, outlive_file_size_limit},
     systemd, ticker,
     watchdog::Watchdog,
@@ -161,8 +162,8 @@ struct Running {
     ended: mpsc::UnboundedReceiver<Result<(), String>>,
     workers: Vec<WorkerHandle>,
     lost: mpsc::UnboundedReceiver<LostListener>,
-    /// Sessions the descriptors are enough for.
-    sessions_fit: u32,
+    /// How the descriptors are divided.
+    budget: Budget,
 }
 
 impl Running {
@@ -174,7 +175,7 @@ impl Running {
         started: (time::Instant, SystemTime),
     ) -> Result<(), RunError> {
         warn_of_kernel();
-        let budget = take_budget(&config, routes);
+        let budget = take_budget(&config, routes)?;
         let (lose, lost) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             lost: lose,
@@ -271,7 +272,7 @@ impl Running {
             ended,
             workers: handles,
             lost,
-            sessions_fit: budget.fit,
+            budget,
         };
         let result = running.serve(signals).await;
         tracing::info!(sessions_left = shared.stats.sessions_open(), "stopped");
@@ -359,8 +360,11 @@ impl Running {
 
     async fn expose(&mut self, proposal: Proposal) {
         let started = time::Instant::now();
-        let failed = self.forwarding.expose(proposal.specs, proposal.knowledge);
-        let failed = failed.await;
+        let most = setup::job_listeners(&self.sources.config.load(), self.budget.descriptors);
+        let forwarding = &mut self.forwarding;
+        let failed = forwarding
+            .expose(proposal.specs, proposal.knowledge, most)
+            .await;
         let took_us = started.elapsed().as_micros() as u64;
         tracing::debug!(took_us, "mappings of jobs applied");
         self.count_listeners();
@@ -452,17 +456,37 @@ impl Running {
         let wanted = config.switchboard.as_ref();
         let prepared_admin = self.admin.prepare(&config.admin)?;
         let prepared = self.jobs.prepare(wanted, exposing).await?;
-        let summary = self.forwarding.load(&config).await?;
+        let budget = self.divide_again(&config)?;
+        let gate = &self.sources.shared.gate;
+        let before = gate.max_sessions();
+        // First, so that no session takes a descriptor that a listener is about to need. Sessions
+        // that are open stay.
+        gate.set_max_sessions(before.min(budget.sessions));
+        let summary = match self.forwarding.load(&config).await {
+            Ok(summary) => summary,
+            Err(why) => {
+                gate.set_max_sessions(before);
+                return Err(why);
+            }
+        };
         self.jobs.set(wanted, prepared, &self.sources).await;
         self.admin
             .set(&config.admin, prepared_admin, &self.sources)
             .await;
+        let gate = &self.sources.shared.gate;
+        gate.set(config.limits.clone(), budget.sessions);
+        if budget.fit != self.budget.fit {
+            tracing::info!(
+                listeners = self.forwarding.control.listeners(),
+                descriptors = budget.descriptors,
+                max_sessions = budget.sessions,
+                before,
+                "descriptors divided anew"
+            );
+        }
+        self.budget = budget;
         self.set_process(&old.process, &mut config);
         self.set_log(&old.log, &config.log);
-        let fit = self.sessions_fit;
-        let max_sessions = sessions_wanted(&config).map_or(fit, |wanted| wanted.min(fit));
-        let gate = &self.sources.shared.gate;
-        gate.set(config.limits.clone(), max_sessions);
         tracing::info!(
             added = summary.added,
             removed = summary.removed,
@@ -501,13 +525,11 @@ impl Running {
             );
             new.bulk_nice = old.bulk_nice;
         }
-        let listeners = config.mappings.iter().map(|mapping| mapping.pairs.len());
-        let budget = take_budget(config, listeners.sum());
+        let budget = &self.budget;
         let pipes = &self.sources.shared.pipes;
         pipes.set(budget.pipes, budget.pipe_memory, config.process.pipe_size);
         let splice = config.process.splice && budget.pipes > 0;
         self.sources.shared.splice.store(splice, Relaxed);
-        self.sessions_fit = budget.fit;
     }
 
     /// Puts `[log]` into force. A level that an operator set stays until the file has another.
@@ -521,6 +543,22 @@ impl Running {
         shared.log_openings.store(new.session_openings, Relaxed);
         let per_second = new.refusals_per_second.map(NonZeroU32::get);
         shared.refusals.set(per_second);
+    }
+
+    /// Divides the descriptors for `config`, which is about to come into force.
+    fn divide_again(&self, config: &Config) -> Result<Budget, String> {
+        let control = &self.forwarding.control;
+        let wanted = config.mappings.iter().flat_map(|spec| spec.pairs.iter());
+        let open = Open {
+            workers: self.workers.len(),
+            pipes: self.budget.pipes,
+            listeners: control.listeners(),
+            sessions: self.sources.shared.stats.sessions_open(),
+            added: wanted
+                .filter(|(listen, _)| !control.is_open(listen))
+                .count(),
+        };
+        setup::divide_again(config, open)
     }
 
     fn status(&self) -> String {

@@ -83,6 +83,11 @@ impl Gate {
         self.max_sessions.store(max_sessions, Relaxed);
     }
 
+    /// Lets the process have so many sessions.
+    pub fn set_max_sessions(&self, max_sessions: u32) {
+        self.max_sessions.store(max_sessions, Relaxed);
+    }
+
     /// Sessions the process may have open.
     pub fn max_sessions(&self) -> u32 {
         self.max_sessions.load(Relaxed)

@@ -14,7 +14,7 @@ use std::{path::PathBuf, sync::Arc};
 pub(crate) use local::{AddressChanges, LocalAddresses};
 
 use crate::{
-    config::{self, Config, ConfigErrors, Draft, LogFormat, LogLevel, Memory, Problem},
+    config::{self, Config, ConfigErrors, Draft, LogFormat, LogLevel, Memory, Problem, Problems},
     files::{self, FileError},
     table::{ListenAddr, Origin, Table},
 };
@@ -99,7 +99,7 @@ impl Source {
             Self::Arguments(_) | Self::Demo => PathBuf::new(),
         };
         let path = Arc::new(path);
-        ConfigErrors::from(vec![Problem::Unreadable { path, error }])
+        ConfigErrors::from(Problems::from_iter([Problem::Unreadable { path, error }]))
     }
 
     fn draft(&self, content: Content, memory: &mut Memory) -> Draft {

@@ -3,11 +3,11 @@
 use std::{
     collections::HashMap,
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
 
-use super::{ListenAddr, Mapping, MappingName, MappingSpec, Origin};
+use super::{ListenAddr, ListenHost, Mapping, MappingName, MappingSpec, Origin};
 
 /// What a set of mappings must not contradict besides itself.
 pub struct Surroundings<'a> {
@@ -188,6 +188,7 @@ impl<'a> Claims<'a> {
         }
     }
 
+    /// The claims of a port.
     fn on_port(&self, port: u16) -> &[Claim<'a>] {
         if !self.ports[usize::from(port)] {
             return &[];
@@ -211,9 +212,11 @@ impl<'a> Claims<'a> {
         for same_port in contested {
             let mut same_port = same_port.to_vec();
             same_port.sort_unstable_by_key(|claim| claim.order);
-            for (place, second) in same_port.iter().enumerate() {
-                let earlier = &same_port[..place];
-                if let Some(first) = earlier.iter().find(|c| c.listen.overlaps(&second.listen)) {
+            let mut earlier = Earlier::default();
+            for second in same_port {
+                let first = earlier.overlapping(second.listen.host());
+                earlier.add(second);
+                if let Some(first) = first {
                     let conflict = Conflict::Listen {
                         taken: first.listen,
                         first_name: first.holder.to_string(),
@@ -230,11 +233,20 @@ impl<'a> Claims<'a> {
         found.into_iter().map(|(_, conflict)| conflict).collect()
     }
 
-    /// Each of our listeners that a target of `spec` would come back to.
+    /// Our listeners that a target of `spec` would come back to; of those on one address, or of all
+    /// where the target is no address in particular, the first.
     fn loops(&self, spec: &MappingSpec, around: &Surroundings<'_>) -> Vec<Conflict> {
         let mut found = Vec::new();
         for &(_, target) in &*spec.pairs {
-            for claim in self.on_port(target.port()) {
+            let claims = self.on_port(target.port());
+            if claims.is_empty() {
+                continue;
+            }
+            for host in hosts_reached(&target) {
+                let start = claims.partition_point(|claim| claim.listen.host() < host);
+                let Some(claim) = claims.get(start) else {
+                    continue;
+                };
                 if claim.listen.receives(&target, around.is_local) {
                     found.push(Conflict::Loop {
                         name: spec.name.clone(),
@@ -246,6 +258,74 @@ impl<'a> Claims<'a> {
                 }
             }
         }
+        found.dedup();
         found
+    }
+}
+
+/// The hosts of those listeners that may receive a connection to `target`, in their order. The
+/// first listener on one of them, or behind it, is the one to look at.
+fn hosts_reached(target: &SocketAddr) -> [ListenHost; 3] {
+    match target.ip().to_canonical() {
+        IpAddr::V4(ip) => [
+            ListenHost::Any,
+            ListenHost::V4(Ipv4Addr::UNSPECIFIED),
+            ListenHost::V4(ip),
+        ],
+        IpAddr::V6(ip) => [
+            ListenHost::Any,
+            ListenHost::V6(Ipv6Addr::UNSPECIFIED),
+            ListenHost::V6(ip),
+        ],
+    }
+}
+
+/// The claims of a port up to some point: of those that could overlap one that comes then, the
+/// first.
+#[derive(Default)]
+struct Earlier<'a> {
+    by_host: HashMap<ListenHost, Claim<'a>>,
+    first: Option<Claim<'a>>,
+    first_v4: Option<Claim<'a>>,
+    first_v6: Option<Claim<'a>>,
+}
+
+impl<'a> Earlier<'a> {
+    fn add(&mut self, claim: Claim<'a>) {
+        let host = claim.listen.host();
+        self.by_host.entry(host).or_insert(claim);
+        self.first.get_or_insert(claim);
+        match host {
+            ListenHost::Any => {}
+            ListenHost::V4(_) => _ = self.first_v4.get_or_insert(claim),
+            ListenHost::V6(_) => _ = self.first_v6.get_or_insert(claim),
+        }
+    }
+
+    fn overlapping(&self, host: ListenHost) -> Option<Claim<'a>> {
+        let on = |host| self.by_host.get(&host).copied();
+        let candidates = match host {
+            ListenHost::Any => [self.first, None, None],
+            ListenHost::V4(ip) => {
+                let same = match ip.is_unspecified() {
+                    true => self.first_v4,
+                    false => on(host),
+                };
+                let all = on(ListenHost::V4(Ipv4Addr::UNSPECIFIED));
+                [on(ListenHost::Any), all, same]
+            }
+            ListenHost::V6(ip) => {
+                let same = match ip.is_unspecified() {
+                    true => self.first_v6,
+                    false => on(host),
+                };
+                let all = on(ListenHost::V6(Ipv6Addr::UNSPECIFIED));
+                [on(ListenHost::Any), all, same]
+            }
+        };
+        candidates
+            .into_iter()
+            .flatten()
+            .min_by_key(|claim| claim.order)
     }
 }

@@ -37,7 +37,7 @@ impl fmt::Debug for MappingName {
 }
 
 /// Where somebody asked for something, as an error message names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Origin {
     /// A place in a configuration file; line and column count from 1.
     File {

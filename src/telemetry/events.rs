@@ -14,8 +14,13 @@ use tokio::sync::watch;
 use tracing::{Level, Subscriber, field::Field};
 use tracing_subscriber::layer::{Context, Layer};
 
+use crate::text::clipped;
+
 /// Events kept.
 const CAPACITY: usize = 256;
+
+/// Of one particular of an event, so many bytes are kept.
+const LONGEST: usize = 8 << 10;
 
 /// Something that happened.
 #[derive(Debug, Clone)]
@@ -117,6 +122,7 @@ impl tracing::field::Visit for Fields {
 
 impl Fields {
     fn record(&mut self, field: &Field, value: String) {
+        let value = clipped(value, LONGEST);
         match field.name() {
             "message" => self.message = value,
             name => _ = self.others.insert(name, value),

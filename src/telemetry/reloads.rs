@@ -5,6 +5,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use crate::text::clipped;
+
+/// Of what was wrong, so many bytes are kept.
+const LONGEST: usize = 32 << 10;
+
 /// The outcome of every reload so far. The start counts as a success that is not counted.
 #[derive(Debug)]
 pub struct Reloads(Mutex<ReloadReport>);
@@ -53,7 +58,7 @@ impl Reloads {
         let mut report = self.lock();
         report.failed += 1;
         report.last_took = took;
-        report.last_error = Some(error);
+        report.last_error = Some(clipped(error, LONGEST));
     }
 
     /// Notes how many listening sockets are open now.

@@ -35,6 +35,7 @@ fn descriptors(config: &Config, table: &Table) -> Finding {
         limit,
         listeners,
         Wanted {
+            kept_back: lifecycle::kept_back(config, limit, 2 * lifecycle::worker_count(config)),
             sessions: None,
             pipes: match config.process.pipes {
                 AutoOr::Auto => None,

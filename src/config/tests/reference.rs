@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Admin, AutoOr, Config, Fault, Log, Problem, Process, Targets, parse};
+use super::{Admin, AutoOr, Config, ConfigErrors, Fault, Log, Problem, Process, Targets, parse};
 use crate::{
     limit::Limits,
     table::{Policy, Table},
@@ -79,16 +79,19 @@ fn every_key_occurs_in_the_reference() {
 
 /// Every key there is: the program names them when it finds one that is none.
 fn known_keys() -> Vec<&'static str> {
-    let text = "version = 1\nx = 1\n\
-                process.x = 1\nadmin.x = 1\nlog.x = 1\ntargets.x = 1\n\
-                limits = { x = 1, penalty = { x = 1 } }\n\
-                defaults = { x = 1, new_sessions_per_second = { x = 1 }, keepalive = { x = 1 }, on_remove = { x = 1 } }\n\
-                switchboard = { x = 1, targets = { x = 1 }, expose = [{ x = 1 }] }\n\
-                mapping = [{ x = 1 }]\n";
-    let errors = parse(text, Path::new("f")).expect_err("no key is called x");
+    let texts = [
+        "x = 1\nprocess.x = 1\nadmin.x = 1\nlog.x = 1\ntargets.x = 1\n\
+         limits = { x = 1, penalty = { x = 1 } }\n\
+         defaults = { x = 1, new_sessions_per_second = { x = 1 }, keepalive = { x = 1 }, on_remove = { x = 1 } }\n",
+        "switchboard = { x = 1, targets = { x = 1 }, expose = [{ x = 1 }] }\nmapping = [{ x = 1 }]\n",
+    ];
+    let errors = texts.map(|text| {
+        let text = format!("version = 1\n{text}");
+        parse(&text, Path::new("f")).expect_err("no key is called x")
+    });
     let keys = errors
-        .problems()
         .iter()
+        .flat_map(ConfigErrors::problems)
         .filter_map(|problem| match problem {
             Problem::Key {
                 fault: Fault::UnknownKey { allowed, .. },

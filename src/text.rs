@@ -1,0 +1,52 @@
+//! Text that is kept or printed, no longer than makes sense: whoever wrote it may have written much.
+
+use std::fmt::Display;
+
+/// Of a list of things that are wrong, so many are told in full.
+pub const TOLD: usize = 20;
+
+/// `text`, or as much of its beginning as `most` bytes have room for and how much there is behind it.
+pub fn clipped(mut text: String, most: usize) -> String {
+    if text.len() > most {
+        let end = char_start(&text, most);
+        let more = text.len() - end;
+        text.truncate(end);
+        text.push_str(&format!("… ({more} more bytes)"));
+    }
+    text
+}
+
+/// Where the character begins that has the byte at `offset`, or `offset` if one begins there.
+pub fn char_start(text: &str, offset: usize) -> usize {
+    let offset = offset.min(text.len());
+    let starts = (0..=offset).rev();
+    let mut starts = starts.filter(|place| text.is_char_boundary(*place));
+    starts.next().unwrap_or(0)
+}
+
+/// What `items` say, a line each: the first [`TOLD`], and how many more there are.
+pub fn lines(items: impl ExactSizeIterator<Item = impl Display>) -> String {
+    let more = items.len().saturating_sub(TOLD);
+    let mut lines: Vec<String> = items.take(TOLD).map(|item| item.to_string()).collect();
+    lines.extend((more > 0).then(|| format!("and {more} more")));
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_text_ends_between_two_characters_and_says_how_much_is_missing() {
+        assert_eq!(clipped("short".to_owned(), 5), "short");
+        assert_eq!(clipped("aéé".to_owned(), 4), "aé… (2 more bytes)");
+    }
+
+    #[test]
+    fn of_many_lines_the_first_are_told() {
+        assert_eq!(lines(0..2), "0\n1");
+        let many = lines(0..1000);
+        assert_eq!(many.lines().count(), TOLD + 1);
+        assert!(many.ends_with("and 980 more"), "{many}");
+    }
+}
