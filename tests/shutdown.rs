@@ -77,7 +77,8 @@ fn a_second_signal_ends_it_at_once() {
         scene.proxy.signal(second);
         client.expect_reset();
         server.expect_reset();
-        scene.ends(client.addr(), "shutdown", 13, 13);
+        // What the last bytes were acknowledged with may have come too late to be counted.
+        scene.ended(client.addr(), "shutdown");
         assert_eq!(scene.proxy.wait().code(), Some(0));
     }
 }
