@@ -1,6 +1,6 @@
 //! Text that is kept or printed, no longer than makes sense: whoever wrote it may have written much.
 
-use std::fmt::Display;
+use std::{any::Any, fmt::Display};
 
 /// Of a list of things that are wrong, so many are told in full.
 pub const TOLD: usize = 20;
@@ -24,6 +24,13 @@ pub fn char_start(text: &str, offset: usize) -> usize {
     starts.next().unwrap_or(0)
 }
 
+/// What somebody said who panicked.
+pub fn of_panic(panic: &(dyn Any + Send)) -> &str {
+    let literal = panic.downcast_ref::<&str>().copied();
+    let said = literal.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    said.unwrap_or("without a message")
+}
+
 /// What `items` say, a line each: the first [`TOLD`], and how many more there are.
 pub fn lines(items: impl ExactSizeIterator<Item = impl Display>) -> String {
     let more = items.len().saturating_sub(TOLD);
@@ -40,6 +47,24 @@ mod tests {
     fn long_text_ends_between_two_characters_and_says_how_much_is_missing() {
         assert_eq!(clipped("short".to_owned(), 5), "short");
         assert_eq!(clipped("aéé".to_owned(), 4), "aé… (2 more bytes)");
+    }
+
+    #[test]
+    fn the_message_of_a_panic_is_told() {
+        let number = 7;
+        for (panic, said) in [
+            (
+                std::panic::catch_unwind(|| panic!("a literal")),
+                "a literal",
+            ),
+            (
+                std::panic::catch_unwind(|| panic!("{number} is wrong")),
+                "7 is wrong",
+            ),
+        ] {
+            let panic = panic.map(|(): ()| ()).expect_err("it panics");
+            assert_eq!(of_panic(&*panic), said);
+        }
     }
 
     #[test]

@@ -69,7 +69,7 @@ pub fn run(args: RunArgs) -> ExitCode {
             ExitCode::from(match error {
                 RunError::Config(_) => code::REFUSED,
                 RunError::Start(_) => code::NO_START,
-                RunError::Worker(_) => code::FAILED,
+                RunError::Worker(_) | RunError::Control(_) => code::FAILED,
             })
         }
     }

@@ -2,6 +2,7 @@
 
 use std::{
     num::NonZeroU32,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -42,6 +43,7 @@ use crate::{
     telemetry::{
         Events, History, LogControl, LogQueue, ProcessStats, Records, Reloads, Sampler, log,
     },
+    text::of_panic,
     units,
     worker::{self, LostListener, Roster, Shared, WorkerHandle},
 };
@@ -77,6 +79,9 @@ pub enum RunError {
     /// A worker failed.
     #[error("worker failed: {0}")]
     Worker(String),
+    /// Control failed.
+    #[error("the control plane failed: {0}")]
+    Control(String),
 }
 
 /// Runs the proxy until a signal stops it.
@@ -90,7 +95,10 @@ pub fn run(source: &Source, overrides: &Overrides) -> Result<(), RunError> {
         .build()
         .map_err(|error| start_failed("cannot start the control plane", &error))?;
     let mut queue = None;
-    let result = runtime.block_on(load_and_run(source, overrides, &mut queue));
+    let running = load_and_run(source, overrides, &mut queue);
+    // It is over afterwards, so nobody sees what a panic left half done.
+    let result = catch_unwind(AssertUnwindSafe(|| runtime.block_on(running)))
+        .unwrap_or_else(|panic| Err(RunError::Control(of_panic(&*panic).to_owned())));
     // A name that is being looked up, or anything else that does not answer, holds up nobody.
     runtime.shutdown_background();
     if let Some(queue) = queue {

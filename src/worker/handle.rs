@@ -23,7 +23,7 @@ use rustix::{
 };
 
 use super::{Command, OrderNumber, Shared, event_loop::EventLoop};
-use crate::os_error::in_words;
+use crate::{os_error::in_words, text::of_panic};
 
 /// Which of a pair a worker is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,7 +181,7 @@ pub fn spawn(
                 // The loop is gone afterwards, so nobody sees what a panic left half done.
                 let result = match catch_unwind(AssertUnwindSafe(|| event_loop.run())) {
                     Ok(result) => result.map_err(|error| in_words(&error)),
-                    Err(_) => Err("it panicked".to_owned()),
+                    Err(panic) => Err(format!("it panicked: {}", of_panic(&*panic))),
                 };
                 // Nobody has to wait for it any more, while others may have sessions yet.
                 all[number].beats.store(u64::MAX, Relaxed);
