@@ -9,7 +9,8 @@
 //! takes over those that move bulk for more than a moment, and gives them back when they are quiet.
 //! So the front worker is asleep nearly always, and the scheduler runs it at once when a keystroke
 //! comes; a thread that bulk keeps busy would have to wait for its turn on the processor, for
-//! milliseconds. What control wants of sessions reaches those that move as well ([`orders`]).
+//! milliseconds. What control wants of sessions reaches those that move as well, by the
+//! numbers that `orders` gives it.
 
 mod event_loop;
 mod handle;
