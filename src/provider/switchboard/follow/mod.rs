@@ -67,7 +67,7 @@ const WHOLE_EVERY_IN_PART: Duration = Duration::from_secs(60 * 60);
 const WHOLE_EVERY_IN_DOUBT: Duration = Duration::from_secs(60 * 60);
 
 /// Between two looks that go down to every job without a watch, for each page that takes.
-const LOOK_DOWN_PER_PAGE: Duration = Duration::from_millis(500);
+const LOOK_DOWN_PER_PAGE: Duration = Duration::from_millis(250);
 
 /// While the switchboard does not answer, it is asked this often whether it does again.
 const KNOCK: Duration = Duration::from_secs(1);
