@@ -1,15 +1,15 @@
-//! Answers that are made once for all who ask for the same at a time, in bounded memory.
+//! Answers that are made once for all who ask for the same at a time, in bounded time and memory.
 //!
-//! An answer is made after it was asked for, so that nobody is told what was. Those who ask for the
-//! same while it waits to be made share it. What answers cost is bounded in both ways: after one has
-//! been made the control plane does something else for as long again, several times over, and those
-//! that clients have not taken yet have so many bytes in all. Where they have more, the oldest is
-//! given up, and whoever still reads it loses the connection.
+//! An answer is made after it was asked for, so that it is never out of date. Requests that come while
+//! one waits to be made share it. Two things are bounded. Time: after an answer, none is made for
+//! [`REST`] times what it took, so that the control plane gets on with the rest of its work. Memory:
+//! answers that clients have not taken yet have at most [`BYTES`] in all. Where they would have more,
+//! the oldest is given up, and whoever still reads it loses the connection.
 
 use std::{
     collections::HashMap,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, Weak},
     task::{Context, Poll},
     time::Duration,
 };
@@ -17,7 +17,7 @@ use std::{
 use axum::{
     body::Body,
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, Method, StatusCode},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -25,7 +25,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Bytes, Frame, SizeHint};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{api::error::ApiError, metrics::Format};
+use super::{api::error::ApiError, lock, metrics::Format};
 
 /// Bytes of answers that clients have not taken yet, beyond the one that is being made.
 const BYTES: usize = 32 << 20;
@@ -36,7 +36,7 @@ const KEPT_FOR: Duration = Duration::from_secs(2);
 /// How often it is looked whether answers have been taken.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// So many times what an answer took, none is made after it.
+/// After an answer none is made for so many times what it took.
 const REST: u32 = 3;
 
 /// The longest such rest.
@@ -75,8 +75,6 @@ struct Question {
 
 impl Question {
     fn of(request: &Request, alike: Alike) -> Self {
-        let accepted = request.headers().get(header::ACCEPT);
-        let accepted = accepted.map(HeaderValue::to_str).and_then(Result::ok);
         let query = match alike {
             Alike::Path => None,
             Alike::Query => request.uri().query().map(str::to_owned),
@@ -85,7 +83,7 @@ impl Question {
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
             query,
-            format: Format::accepted(accepted.unwrap_or_default()),
+            format: Format::wanted_by(request.headers()),
         }
     }
 }
@@ -245,11 +243,6 @@ impl hyper::body::Body for Piecemeal {
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact((self.text.length - self.given) as u64)
     }
-}
-
-// Every change is made whole before anything can panic.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

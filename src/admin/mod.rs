@@ -19,7 +19,7 @@ pub mod words;
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::{Instant, SystemTime},
@@ -67,6 +67,11 @@ pub struct Sources {
     pub stopping: AtomicBool,
     /// When it started.
     pub started: (Instant, SystemTime),
+}
+
+/// Locks what is left whole at every moment: a panic elsewhere cannot have spoilt it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Sources {

@@ -1,18 +1,19 @@
-//! The places of a listener: how many connections there may be at once, and whose ends for a new one.
+//! The places of a listener: how many connections there may be at once, and which ends for a new one.
 //!
-//! A place is no merit of having come first. When there is none left, or a source has all it may have,
-//! the connection ends that has been idle for longest, and where none is, the one that has not moved
-//! for longest; whoever asks at once is served beside any number of those that keep silent or do not
-//! read their answers.
+//! To have come first gives no right to stay. When no place is left, or a source has all it may have,
+//! the connection ends that has been idle for longest; where none is idle, the one whose client has
+//! taken nothing of its answer for longest. So whoever asks at once is served, however many others keep
+//! silent or do not read their answers.
 
 use std::{
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use tokio::{sync::Notify, time::timeout};
 
+use super::lock;
 use crate::limit::SourceNet;
 
 /// For how long an answer may take before its place can go to another.
@@ -191,7 +192,8 @@ impl Place {
         }
     }
 
-    /// Whether nobody will miss what the connection still had to say.
+    /// Whether the connection is to end in a reset: its client takes nothing of its answer, or it ended
+    /// for another before it had an answer.
     pub fn is_cut(&self) -> bool {
         let state = lock(&self.state);
         state.stage == Stage::Client || (state.ended && !state.answered)
@@ -216,11 +218,6 @@ impl Drop for Held {
         lock(&self.places.taken).retain(|other| !Arc::ptr_eq(other, place));
         self.places.freed.notify_one();
     }
-}
-
-// Every change is made whole before anything can panic.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

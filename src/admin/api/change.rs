@@ -164,7 +164,7 @@ pub(super) async fn reload(
     State(sources): State<Arc<Sources>>,
     Extension(by): Extension<Peer>,
 ) -> Answer<model::Reloaded> {
-    // What comes of it is said there.
+    // The reload logs its outcome by itself.
     tracing::info!(
         uid = by.uid,
         pid = by.pid,

@@ -8,7 +8,7 @@ pub(super) mod error;
 pub mod model;
 #[cfg(test)]
 mod openapi;
-mod read;
+pub(super) mod read;
 pub(super) mod view;
 
 use std::{sync::Arc, time::Duration};

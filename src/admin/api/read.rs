@@ -49,9 +49,7 @@ pub(super) async fn metrics(
     State(sources): State<Arc<Sources>>,
     headers: HeaderMap,
 ) -> impl IntoResponse {
-    let accepted = headers.get_all(header::ACCEPT).iter();
-    let accepted: Vec<_> = accepted.filter_map(|value| value.to_str().ok()).collect();
-    let format = Format::accepted(&accepted.join(","));
+    let format = Format::wanted_by(&headers);
     let media_type = [(header::CONTENT_TYPE, format.media_type())];
     (media_type, metrics::text(&sources, format))
 }
@@ -155,13 +153,49 @@ pub(super) fn filter(
     })
 }
 
+/// Jobs whose endpoints may be asked for at once.
+const JOBS_AT_ONCE: usize = 64;
+
 /// Whose endpoints to list.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct EndpointQuery {
+pub(in crate::admin) struct EndpointQuery {
     job: Option<String>,
     /// Several, with commas between them.
     jobs: Option<String>,
+}
+
+/// Whose endpoints are asked for.
+#[derive(Debug)]
+pub(in crate::admin) enum Asked {
+    /// Those of every job.
+    All,
+    /// Those of one.
+    One(JobId),
+    /// Those of several.
+    Several(Vec<JobId>),
+}
+
+impl EndpointQuery {
+    /// What it asks for.
+    pub fn asked(&self) -> Result<Asked, ApiError> {
+        match (&self.job, &self.jobs) {
+            (None, None) => Ok(Asked::All),
+            (Some(job), None) => job_id(job).map(Asked::One),
+            (None, Some(jobs)) => match jobs.split(',').count() {
+                ..=JOBS_AT_ONCE => {
+                    let jobs: Result<_, _> = jobs.split(',').map(job_id).collect();
+                    jobs.map(Asked::Several)
+                }
+                count => Err(ApiError::bad_request(format!(
+                    "jobs: found {count} ids, allowed: at most {JOBS_AT_ONCE}"
+                ))),
+            },
+            (Some(_), Some(_)) => Err(ApiError::bad_request(
+                "found job and jobs, allowed: one of them",
+            )),
+        }
+    }
 }
 
 pub(super) async fn endpoints(
@@ -169,17 +203,18 @@ pub(super) async fn endpoints(
     query: Result<Query<EndpointQuery>, QueryRejection>,
 ) -> Answer<model::Endpoints> {
     let Query(query) = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
-    let jobs: Vec<_> = match (&query.jobs, &query.job) {
-        (Some(jobs), _) => jobs.split(',').map(job_id).collect::<Result<_, _>>()?,
-        (None, Some(job)) => vec![job_id(job)?],
-        (None, None) => return Ok(Json(view::endpoints(&sources))),
-    };
-    Ok(Json(view::endpoints_of(&sources, &jobs)))
+    Ok(Json(match query.asked()? {
+        Asked::All => view::endpoints(&sources),
+        Asked::One(job) => view::endpoints_of(&sources, &[job]),
+        Asked::Several(jobs) => view::endpoints_of(&sources, &jobs),
+    }))
 }
 
 fn job_id(text: &str) -> Result<JobId, ApiError> {
-    let invalid = || ApiError::bad_request(format!("job {text:?} is no id of a job"));
-    JobId::parse(text).ok_or_else(invalid)
+    JobId::parse(text).ok_or_else(|| {
+        let allowed = "the id of a job, a UUID with hyphens";
+        ApiError::bad_request(format!("found {text:?}, allowed: {allowed}"))
+    })
 }
 
 /// Which events to list, and whether to wait for one.

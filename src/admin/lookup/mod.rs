@@ -7,7 +7,7 @@
 mod rate;
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -17,16 +17,19 @@ use axum::{
     http::StatusCode,
     routing::get,
 };
-use serde::Deserialize;
 use tokio::net::TcpListener;
 
 use super::{
     Sources,
-    api::{error::ApiError, model, view},
-    places,
+    api::{
+        error::ApiError,
+        model,
+        read::{Asked, EndpointQuery},
+        view,
+    },
+    lock, places,
     server::{self, Bounds, Peer},
 };
-use crate::provider::switchboard::JobId;
 use rate::Rate;
 
 /// Connections at a time.
@@ -62,54 +65,28 @@ pub async fn serve(listener: TcpListener, sources: Arc<Sources>) {
     server::accept_all(listener, BOUNDS, &router, |_, client| Peer::at(*client)).await;
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Question {
-    job: Option<String>,
-    /// Several, with commas between them.
-    jobs: Option<String>,
-}
-
-/// Jobs that may be asked for at once.
-const JOBS: usize = 64;
-
-impl Question {
-    /// Whose endpoints are asked for; one alone is answered with a status of its own.
-    fn jobs(&self) -> Result<(Vec<JobId>, bool), String> {
-        let (text, alone) = match (&self.job, &self.jobs) {
-            (Some(job), None) => (job, true),
-            (None, Some(jobs)) => (jobs, false),
-            _ => return Err("needed: ?job= and the id of a job".to_owned()),
-        };
-        let parse = |id: &str| JobId::parse(id).ok_or("needed: ids of jobs, UUIDs with hyphens");
-        let jobs: Vec<_> = match alone {
-            true => vec![parse(text)?],
-            false => text.split(',').map(parse).collect::<Result<_, _>>()?,
-        };
-        match jobs.len() <= JOBS {
-            true => Ok((jobs, alone)),
-            false => Err(format!("{} jobs; allowed at once: {JOBS}", jobs.len())),
-        }
-    }
-}
-
 async fn endpoints(
     State(desk): State<Desk>,
     Extension(peer): Extension<Peer>,
-    query: Result<Query<Question>, QueryRejection>,
+    query: Result<Query<EndpointQuery>, QueryRejection>,
 ) -> Result<Json<model::Endpoints>, ApiError> {
-    let allowed = |source| {
-        // Counting cannot panic.
-        let mut rate = desk.rate.lock().unwrap_or_else(PoisonError::into_inner);
-        rate.allow(source, Instant::now())
-    };
+    let allowed = |source| lock(&desk.rate).allow(source, Instant::now());
     if !peer.address.map(places::source).is_none_or(allowed) {
         let busy = "too many questions, ask again in a moment";
         return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, busy));
     }
-    let needed = || ApiError::bad_request("needed: ?job= and the id of a job");
-    let Query(question) = query.map_err(|_| needed())?;
-    let (jobs, alone) = question.jobs().map_err(ApiError::bad_request)?;
+    let needed = || {
+        ApiError::bad_request(
+            "needed: ?job= and the id of a job, or ?jobs= and several with commas between them",
+        )
+    };
+    let Query(query) = query.map_err(|_| needed())?;
+    let (jobs, alone) = match query.asked()? {
+        Asked::All => return Err(needed()),
+        // It is answered with a status of its own.
+        Asked::One(job) => (vec![job], true),
+        Asked::Several(jobs) => (jobs, false),
+    };
     let mut found = view::endpoints_of(&desk.sources, &jobs);
     if alone {
         let reason = found

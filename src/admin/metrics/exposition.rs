@@ -6,6 +6,8 @@
 
 use std::fmt::Write;
 
+use axum::http::{HeaderMap, header};
+
 use super::series::{Kind, Series};
 use crate::telemetry::Distribution;
 
@@ -19,9 +21,16 @@ pub enum Format {
 }
 
 impl Format {
-    /// The format to answer a request in that accepts these types, as `Accept` lists them: OpenMetrics
-    /// where it is named and nothing else is wanted more.
-    pub fn accepted(types: &str) -> Self {
+    /// The format to answer a request in that has these headers: OpenMetrics where `Accept` names it
+    /// and nothing else is wanted more.
+    pub fn wanted_by(headers: &HeaderMap) -> Self {
+        let stated = headers.get_all(header::ACCEPT).iter();
+        let stated: Vec<_> = stated.filter_map(|value| value.to_str().ok()).collect();
+        Self::accepted(&stated.join(","))
+    }
+
+    /// The same, given the types that `Accept` lists.
+    fn accepted(types: &str) -> Self {
         let (mut open_metrics, mut text) = (0.0, None);
         for range in types.split(',') {
             let mut parts = range.split(';').map(str::trim);
@@ -250,6 +259,11 @@ mod tests {
         ] {
             assert_eq!(Format::accepted(types), expected, "{types}");
         }
+        let mut headers = HeaderMap::new();
+        for types in ["text/html", OPEN] {
+            headers.append(header::ACCEPT, types.parse().expect("a header"));
+        }
+        assert_eq!(Format::wanted_by(&headers), Format::OpenMetrics);
     }
 
     fn page(format: Format) -> String {
