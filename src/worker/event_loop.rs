@@ -87,10 +87,10 @@ const ACCEPT_LOG_EVERY: Duration = Duration::from_secs(5);
 /// come back in the same instant.
 const PACE: Duration = Duration::from_millis(1);
 
-/// How long until epoll is asked once more to report on a session, and for how long a session may go
-/// without.
+/// How long until epoll is asked once more to report on a session's sockets, which it has refused.
 const WATCH_AGAIN: Duration = Duration::from_millis(50);
-/// See there.
+
+/// How long a session may be quiet while epoll refuses to report on it.
 const WATCH_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits in a row that may fail, and the time between two of them.

@@ -1,7 +1,7 @@
 //! Carrying out orders that concern sessions, those that were on their way included.
 
 use super::*;
-use crate::worker::{OrderNumber, SessionOrder};
+use crate::worker::{Kill, OrderNumber, SessionOrder};
 
 /// What an order means for one session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,13 +109,8 @@ impl EventLoop {
             SessionOrder::Apply(changes) => change(session, changes, &self.shared.table.load(), at),
             SessionOrder::Kill(kill) => {
                 let (id, client) = (session.id(), session.client());
-                match kill.filter().means(id, session.route(), client) && session.kill(at) {
-                    true => {
-                        kill.count();
-                        Effect::Leaves
-                    }
-                    false => Effect::None,
-                }
+                let meant = kill.filter().means(id, session.route(), client);
+                killed(kill, meant && session.kill(at))
             }
             SessionOrder::Drain => Effect::None,
             SessionOrder::Cut(reason, _) => {
@@ -139,15 +134,8 @@ impl EventLoop {
             SessionOrder::Apply(changes) => change_greeting(greeting, changes, &table, at),
             SessionOrder::Kill(kill) => {
                 let (id, client) = (greeting.id(), greeting.accepted().client);
-                match kill.filter().means(id, greeting.route(), client)
-                    && greeting.leave_by(at, EndReason::Killed)
-                {
-                    true => {
-                        kill.count();
-                        Effect::Leaves
-                    }
-                    false => Effect::None,
-                }
+                let meant = kill.filter().means(id, greeting.route(), client);
+                killed(kill, meant && greeting.leave_by(at, EndReason::Killed))
             }
             SessionOrder::Drain => Effect::None,
             SessionOrder::Cut(reason, _) => {
@@ -164,6 +152,17 @@ impl EventLoop {
             self.hear(key, EventFlags::empty());
         }
         effect
+    }
+}
+
+/// Counts what an operator's word has end, if that is news to it.
+fn killed(kill: &Kill, is_news: bool) -> Effect {
+    match is_news {
+        true => {
+            kill.count();
+            Effect::Leaves
+        }
+        false => Effect::None,
     }
 }
 
@@ -261,7 +260,7 @@ mod tests {
         session::SessionFilter,
         table::{ListenHost, Mapping, MappingName, Policy},
         telemetry::{LogQueue, ProcessStats, Sampler},
-        worker::{Kill, Roster, handle},
+        worker::{Roster, handle},
     };
 
     /// A pair of workers that turn when told, and a target.
