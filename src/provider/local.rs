@@ -34,8 +34,8 @@ const ATTRIBUTE: usize = HEADER_LEN + 12;
 const ADDRESS: usize = ATTRIBUTE + 4;
 /// Where `rtm_type` is in the answer.
 const ROUTE_TYPE: usize = HEADER_LEN + 7;
-/// Where the error number is in an answer that is one, negative.
-const ERROR: std::ops::Range<usize> = HEADER_LEN..HEADER_LEN + 4;
+/// Where the error number, negative, is in an answer that says why there is no route.
+const ERROR_NUMBER: std::ops::Range<usize> = HEADER_LEN..HEADER_LEN + 4;
 
 /// The protocol that a netlink socket has if none is named.
 const NETLINK_ROUTE: Option<Protocol> = None;
@@ -44,7 +44,7 @@ const NEW_ROUTE: u16 = 24;
 /// `RTM_GETROUTE`.
 const GET_ROUTE: u16 = 26;
 /// `NLMSG_ERROR`.
-const NO_ROUTE: u16 = 2;
+const ERROR: u16 = 2;
 /// `NLM_F_REQUEST`.
 const REQUEST: u16 = 1;
 /// `RTA_DST`.
@@ -119,8 +119,8 @@ fn understood(answer: &[u8]) -> Option<bool> {
     let kind = u16::from_ne_bytes(answer.get(4..6)?.try_into().ok()?);
     match kind {
         NEW_ROUTE => Some(ARRIVES_HERE.contains(answer.get(ROUTE_TYPE)?)),
-        NO_ROUTE => {
-            let error = i32::from_ne_bytes(answer.get(ERROR)?.try_into().ok()?);
+        ERROR => {
+            let error = i32::from_ne_bytes(answer.get(ERROR_NUMBER)?.try_into().ok()?);
             let nowhere = [
                 Errno::NETUNREACH,
                 Errno::HOSTUNREACH,
@@ -152,8 +152,8 @@ fn calls_itself_from(ip: IpAddr) -> bool {
 /// Hears that the addresses or the routes of this machine change.
 #[derive(Debug)]
 pub(crate) struct AddressChanges {
-    /// To the runtime, which has no type for it, a netlink socket is a socket for datagrams as any other.
-    /// Nothing where the kernel does not tell.
+    /// A netlink socket, watched through the type for another kind of datagrams: to have tokio watch a
+    /// descriptor as such takes unsafe code. `None` where the kernel does not tell.
     netlink: Option<UnixDatagram>,
     not_before: Instant,
 }

@@ -2,8 +2,8 @@
 //!
 //! The listing is walked to its end at the start, and now and then, as a repair, to where nothing can
 //! have changed that is not known. In between, its top is looked at for new jobs, at once when the
-//! watch of a host hints at one, and every known job is kept up to date by a task of its own. What is published is right or old, and never wrong: only
-//! valid answers change it, by the rules of the book.
+//! watch of a host hints at one, and every known job is kept up to date by a task of its own. What is
+//! published is right or old, and never wrong: only valid answers change it, by the rules of the book.
 //!
 //! Nothing here judges an address or gives out a port.
 

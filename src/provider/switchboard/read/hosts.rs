@@ -18,9 +18,7 @@ impl HostId {
         let id = JobId::parse(text)?;
         Some(Self(id.as_str().into()))
     }
-}
 
-impl HostId {
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -45,6 +45,14 @@ pub enum Need {
 }
 
 impl Need {
+    /// Every need, the most urgent first.
+    const ALL: [Self; 4] = [
+        Self::ChangingJob,
+        Self::FreeHost,
+        Self::SettledJob,
+        Self::HostInUse,
+    ];
+
     fn purpose(self) -> Purpose {
         match self {
             Self::ChangingJob | Self::SettledJob => Purpose::Job,
@@ -198,12 +206,7 @@ impl Lanes {
 
     fn give(self: &Arc<Self>, state: &mut State) -> Vec<(oneshot::Sender<Place>, Place)> {
         let mut given = Vec::new();
-        for need in [
-            Need::ChangingJob,
-            Need::FreeHost,
-            Need::SettledJob,
-            Need::HostInUse,
-        ] {
+        for need in Need::ALL {
             while let Some(key) = state.first_waiting(need) {
                 let Some(lane) = self.lane(state, need.purpose()) else {
                     break;
@@ -298,13 +301,7 @@ impl State {
 
     /// Takes a tenant that was not told to leave off the list.
     fn release(&mut self, number: u64) -> Option<Arc<Notify>> {
-        let needs = [
-            Need::ChangingJob,
-            Need::FreeHost,
-            Need::SettledJob,
-            Need::HostInUse,
-        ];
-        needs
+        Need::ALL
             .into_iter()
             .find_map(|need| self.held.remove(&(need, number)))
     }
