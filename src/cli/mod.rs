@@ -32,8 +32,8 @@ use clap::{Parser, Subcommand};
     name = "tml-proxy",
     version,
     after_help = "Exit codes: 0 done, 1 the configuration is not valid, the proxy refused, doctor \
-                  found something to change or a job cannot be reached, 2 wrong usage, 3 could not start, 4 failed, 5 no proxy \
-                  answers at the socket."
+                  found something to change or a job cannot be reached, 2 wrong usage, 3 could not \
+                  start, 4 failed, 5 no proxy answers at the socket."
 )]
 pub struct Cli {
     /// What to do.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::settings::Config;
-use crate::table::Policy;
+use crate::{table::Policy, units};
 
 /// The kernel gives a connection up by itself after this time at the earliest, with its own setting of
 /// `net.ipv4.tcp_retries2`.
@@ -28,6 +28,6 @@ fn too_long(policy: &Policy) -> Option<String> {
     Some(format!(
         "user_timeout = {}: the kernel gives up by itself a host that has acknowledged nothing for 15 \
          to 30 minutes (net.ipv4.tcp_retries2)",
-        humantime::format_duration(timeout)
+        units::duration(timeout)
     ))
 }

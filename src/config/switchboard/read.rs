@@ -24,6 +24,7 @@ use crate::{
         publish::AnnotationKey,
     },
     table::{Departure, Origin, Policy},
+    units,
 };
 
 /// Between two walks, and between two looks.
@@ -98,10 +99,7 @@ pub(in crate::config) fn read(mut section: Section<'_>, defaults: &Policy) -> Op
     if host_gone.is_some_and(|allowed| allowed < interval)
         && let Some(entry) = section.entry("host_gone")
     {
-        let (poll, least) = (
-            humantime::format_duration(poll),
-            humantime::format_duration(interval),
-        );
+        let (poll, least) = (units::duration(poll), units::duration(interval));
         entry.contradicts(format!(
             "hosts are looked at every {least}, three times poll ({poll}): allowed is \"keep\" or at \
              least \"{least}\""
