@@ -56,6 +56,11 @@ fn whoever_knows_a_job_learns_where_it_is_and_nothing_else() {
         ("/api/v1/endpoints?job=".to_owned(), " 400 "),
         ("/api/v1/endpoints?job=%25".to_owned(), " 400 "),
         (format!("/api/v1/endpoints?job={}", &id[..35]), " 400 "),
+        (format!("/api/v1/endpoints?job={id}&jobs={id}"), " 400 "),
+        (
+            format!("/api/v1/endpoints?jobs={}", vec![&*id; 65].join(",")),
+            " 400 ",
+        ),
         (format!("/api/v1/endpoints?job={unknown}"), " 404 "),
         ("/".to_owned(), " 404 "),
         ("/metrics".to_owned(), " 404 "),
