@@ -13,7 +13,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -27,7 +27,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{
-    client::{Client, Failure, FailureKind},
+    client::{Client, Failure, FailureKind, JobReader},
     job::JobId,
     read,
     stats::{FollowStats, Request},
@@ -85,11 +85,11 @@ impl fmt::Display for AnnotationKey {
 
 /// Says what jobs are to be annotated with. Clones speak to the same writer.
 #[derive(Debug, Clone)]
-pub struct Publisher(pub(super) Arc<Wishes>);
+pub struct Publisher(Arc<Wishes>);
 
 /// What is to be written, and what is there.
 #[derive(Debug)]
-pub(super) struct Wishes {
+struct Wishes {
     client: Client,
     key: AnnotationKey,
     /// What endpoints of this proxy begin with.
@@ -139,7 +139,8 @@ impl Publisher {
             came: Notify::new(),
             told: AtomicBool::new(false),
         });
-        client.tell_of_jobs(&wishes);
+        let reader: Weak<Wishes> = Arc::downgrade(&wishes);
+        client.show_jobs_to(reader);
         (Self(Arc::clone(&wishes)), Writer(wishes))
     }
 
@@ -188,28 +189,8 @@ impl Publisher {
     }
 }
 
-impl Wishes {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn next(&self) -> (JobId, Option<String>) {
-        loop {
-            let wish = {
-                let mut state = self.state();
-                let wish = state.waiting.pop_first();
-                state.busy = wish.as_ref().map(|(job, _)| job.clone());
-                wish
-            };
-            match wish {
-                Some(wish) => return wish,
-                None => self.came.notified().await,
-            }
-        }
-    }
-
-    /// Takes in what the job, asked for at `asked`, has for an annotation.
-    pub(super) fn look(&self, job: &JobId, asked: Instant, body: &[u8]) {
+impl JobReader for Wishes {
+    fn job_was_read(&self, job: &JobId, asked: Instant, body: &[u8]) {
         let Some(found) = read::annotation(body, &self.key.0) else {
             return;
         };
@@ -229,6 +210,27 @@ impl Wishes {
             }
             None => {
                 state.left_over.remove(job);
+            }
+        }
+    }
+}
+
+impl Wishes {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn next(&self) -> (JobId, Option<String>) {
+        loop {
+            let wish = {
+                let mut state = self.state();
+                let wish = state.waiting.pop_first();
+                state.busy = wish.as_ref().map(|(job, _)| job.clone());
+                wish
+            };
+            match wish {
+                Some(wish) => return wish,
+                None => self.came.notified().await,
             }
         }
     }

@@ -12,8 +12,9 @@ mod tls;
 mod token;
 
 use std::{
+    fmt,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -32,7 +33,6 @@ use tokio::{sync::watch, time::timeout};
 
 use super::{
     job::JobId,
-    publish::Wishes,
     read::{self, Annotated, Cursor, Detail, Hosts, Page, Rights},
 };
 use crate::files::{self, Unanswered};
@@ -122,6 +122,12 @@ pub struct Client(Arc<Inner>);
 /// One pool of connections.
 pub(super) type Connections = legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
+/// Who wants to see the answers about jobs that others ask for.
+pub(super) trait JobReader: fmt::Debug + Send + Sync {
+    /// Takes in what was answered about a job that was asked for at `asked`.
+    fn job_was_read(&self, id: &JobId, asked: Instant, body: &[u8]);
+}
+
 #[derive(Debug)]
 struct Inner {
     base: BaseUrl,
@@ -129,8 +135,7 @@ struct Inner {
     token: Mutex<Token>,
     /// Held while the file is read because of a refusal.
     renewing: tokio::sync::Mutex<()>,
-    /// Who wants to see every job that is read.
-    told_of_jobs: Mutex<Weak<Wishes>>,
+    job_reader: Mutex<Option<Weak<dyn JobReader>>>,
     connector: HttpsConnector<HttpConnector>,
     reads: Connections,
     patience: Patience,
@@ -206,7 +211,7 @@ impl Client {
             token_file: settings.token_file.clone(),
             token: Mutex::new(token),
             renewing: tokio::sync::Mutex::default(),
-            told_of_jobs: Mutex::default(),
+            job_reader: Mutex::default(),
             connector,
             patience,
             multiplexed: watch::Sender::new(None),
@@ -266,10 +271,9 @@ impl Client {
         let asked = Instant::now();
         let (_, body) = self.read(Question::get(&route), JOB_AT_MOST).await?;
         let detail = read::detail(id, &body)?;
-        let told = self.0.told_of_jobs.lock();
-        let told = told.unwrap_or_else(PoisonError::into_inner).upgrade();
-        if let Some(wishes) = told {
-            wishes.look(id, asked, &body);
+        let reader = self.job_reader().as_ref().and_then(Weak::upgrade);
+        if let Some(reader) = reader {
+            reader.job_was_read(id, asked, &body);
         }
         Ok(detail)
     }
@@ -378,10 +382,14 @@ impl Client {
         let _ = answers.wait_for(Option::is_some).await;
     }
 
-    /// Has `wishes` see every job that is read from now on.
-    pub(super) fn tell_of_jobs(&self, wishes: &Arc<Wishes>) {
-        let told = self.0.told_of_jobs.lock();
-        *told.unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(wishes);
+    /// Has `reader` see every job that is read from now on, as long as it exists.
+    pub(super) fn show_jobs_to(&self, reader: Weak<dyn JobReader>) {
+        *self.job_reader() = Some(reader);
+    }
+
+    fn job_reader(&self) -> MutexGuard<'_, Option<Weak<dyn JobReader>>> {
+        let reader = self.0.job_reader.lock();
+        reader.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the switchboard answers.
