@@ -234,9 +234,8 @@ fn an_account_that_is_refused_every_job_and_lists_none_takes_none_away() {
     assert!(follower.knows(&id));
 }
 
-#[test]
-fn many_jobs_that_disappear_at_once_are_kept_until_a_second_listing_says_so() {
-    let board = Switchboard::start();
+/// Nine jobs that are known, and a listing each second.
+fn nine_jobs(board: &Switchboard) -> (Vec<String>, Follower) {
     let ids: Vec<_> = (1..=9)
         .map(|number| board.add_job_quietly(number, "ready"))
         .collect();
@@ -244,10 +243,17 @@ fn many_jobs_that_disappear_at_once_are_kept_until_a_second_listing_says_so() {
         refresh: Duration::from_secs(1),
         ..BY_ASKING
     };
-    let follower = Follower::start(&board, how);
+    let follower = Follower::start(board, how);
     for id in &ids {
         follower.wait_for_job(id);
     }
+    (ids, follower)
+}
+
+#[test]
+fn many_jobs_that_disappear_at_once_are_kept_until_a_second_listing_says_so() {
+    let board = Switchboard::start();
+    let (ids, follower) = nine_jobs(&board);
     let (gone, stays) = ids.split_at(6);
     gone.iter().for_each(|id| board.forget(id));
     wait_until("the alarm", || follower.stats.held() == 6);
@@ -262,17 +268,7 @@ fn many_jobs_that_disappear_at_once_are_kept_until_a_second_listing_says_so() {
 #[test]
 fn many_jobs_that_disappear_and_come_back_were_never_gone() {
     let board = Switchboard::start();
-    let ids: Vec<_> = (1..=9)
-        .map(|number| board.add_job_quietly(number, "ready"))
-        .collect();
-    let how = FollowSettings {
-        refresh: Duration::from_secs(1),
-        ..BY_ASKING
-    };
-    let follower = Follower::start(&board, how);
-    for id in &ids {
-        follower.wait_for_job(id);
-    }
+    let (ids, follower) = nine_jobs(&board);
     board.misbehave(Route::Detail, Fault::Status(404));
     board.misbehave(Route::Listing, Fault::Nothing);
     wait_until("the alarm", || follower.stats.held() == 9);
