@@ -1,4 +1,5 @@
-//! Text that is kept or printed, no longer than makes sense: whoever wrote it may have written much.
+//! Text of others that is kept or printed, no longer than makes sense: long values and lists, and what
+//! somebody said who panicked.
 
 use std::{any::Any, fmt::Display};
 

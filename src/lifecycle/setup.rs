@@ -1,4 +1,4 @@
-//! What the start opens and divides before anything is forwarded.
+//! What a start or a reload opens and divides before anything is put into force.
 
 use std::{io, os::fd::OwnedFd, thread};
 
