@@ -243,6 +243,7 @@ impl EventLoop {
             }
             self.now = Instant::now();
             self.took = false;
+            let watched = self.watched();
             for event in &events {
                 let flags = event.flags;
                 match Token::from_bits(event.data.u64()) {
@@ -260,7 +261,7 @@ impl EventLoop {
                     patience,
                     events: events.len(),
                     room: EVENTS,
-                    watched: self.watched(),
+                    watched,
                 });
             }
             self.on_time();

@@ -10,9 +10,19 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub(super) struct Reported {
     until: Instant,
-    /// When the first of several waits in a row began that filled their room, and how much they
-    /// reported.
-    full: Option<(Instant, usize)>,
+    /// Several waits in a row that filled their room.
+    full: Option<Full>,
+}
+
+/// Waits in a row that filled their room.
+#[derive(Debug, Clone, Copy)]
+struct Full {
+    /// When the first of them began.
+    began: Instant,
+    /// What may have been ready then.
+    watched: usize,
+    /// What they reported.
+    reported: usize,
 }
 
 /// How a wait ended.
@@ -26,7 +36,7 @@ pub(super) struct Wait {
     pub(super) events: usize,
     /// What it could have reported at most.
     pub(super) room: usize,
-    /// Sockets it could report on.
+    /// Sockets it could report on. What it reported has some of them closed.
     pub(super) watched: usize,
 }
 
@@ -47,13 +57,17 @@ impl Reported {
             (events, _) => {
                 // What is ready is reported in turn: all that was at the first wait has been reported
                 // when as much has been as there are sockets.
-                let (began, reported) = self.full.unwrap_or((wait.began, 0));
-                let reported = reported + events;
-                if reported < wait.watched {
-                    self.full = Some((began, reported));
+                let mut full = self.full.unwrap_or(Full {
+                    began: wait.began,
+                    watched: wait.watched,
+                    reported: 0,
+                });
+                full.reported += events;
+                if full.reported < full.watched {
+                    self.full = Some(full);
                     return;
                 }
-                began
+                full.began
             }
         };
         self.full = None;
@@ -114,5 +128,22 @@ mod tests {
         reported.note(wait(at(4), 256));
         reported.note(wait(at(5), 10));
         assert_eq!(reported.until(), at(5));
+    }
+
+    #[test]
+    fn sessions_that_end_do_not_have_those_judged_that_nobody_has_looked_at() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut reported = Reported::new(start);
+        for (second, watched) in [(1, 600), (2, 300)] {
+            let wait = Wait {
+                watched,
+                ..wait(at(second), 256)
+            };
+            reported.note(wait);
+            assert_eq!(reported.until(), start);
+        }
+        reported.note(wait(at(3), 88));
+        assert_eq!(reported.until(), at(3));
     }
 }
