@@ -5,7 +5,7 @@ mod harness;
 use std::{net::SocketAddr, process::Command};
 
 use harness::{
-    Peer, Proxy, Scene, Setup, config, mapping, ports, process,
+    Peer, Proxy, Scene, Setup, config, mapping, metrics, ports, process,
     require::{Need, require},
     strace::tamper,
     wait_until,
@@ -64,6 +64,24 @@ fn a_listener_that_somebody_closed_is_missed_and_opened_again() {
     client.exchange(&mut server, b"still here");
     is_served_again(&scene);
     drop((client, server));
+    scene.finish();
+}
+
+#[test]
+fn an_admin_endpoint_that_somebody_closed_is_missed_and_opened_again() {
+    if !require(&[Need::Root, Need::Tool("ss")]) {
+        return;
+    }
+    let scene = scene("");
+    let admin = scene.proxy.admin();
+    kill_listener(admin.port());
+    let told = "a part of the proxy ended; it will be started again";
+    let line = scene.proxy.wait_for_line(0, told);
+    assert_eq!(line.text("what"), format!("admin.listen {admin}"));
+    assert_eq!(line.text("why"), "Invalid argument");
+    wait_until("the admin endpoint to answer", || {
+        metrics::get(admin, "/readyz").is_ok_and(|(status, _)| status.contains("200"))
+    });
     scene.finish();
 }
 

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, body::Body, extract::Request, serve::Listener};
+use axum::{Router, body::Body, extract::Request};
 use hyper::{
     body::{Body as _, Bytes, Frame, Incoming, SizeHint},
     server::conn::http1,
@@ -27,7 +27,7 @@ use hyper_util::{
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, UnixListener, UnixStream},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
     task::yield_now,
     time::{Sleep, sleep, timeout},
 };
@@ -35,6 +35,10 @@ use tokio::{
 use super::{
     Sources, api,
     places::{self, Held, Place, Places, Stage},
+};
+use crate::{
+    listen::{Backoff, is_lost},
+    os_error::in_words,
 };
 
 /// How long a request's head may take, from the end of the request before.
@@ -114,32 +118,70 @@ pub enum AdminListener {
     Unix(UnixListener),
 }
 
-/// Serves until the runtime ends.
-pub async fn serve(listener: AdminListener, sources: Arc<Sources>) {
+/// Serves until nothing can come from the listener any more, and says why.
+pub async fn serve(listener: AdminListener, sources: Arc<Sources>) -> io::Error {
     match listener {
         AdminListener::Tcp(listener) => {
             let router = api::router(sources, api::Access::Read);
-            accept_all(listener, BOUNDS, &router, |_, client| Peer::at(*client)).await;
+            accept_all(listener, BOUNDS, &router).await
         }
         AdminListener::Unix(listener) => {
             let router = api::router(sources, api::Access::Write);
-            accept_all(listener, BOUNDS, &router, |stream, _| Peer::of(stream)).await;
+            accept_all(listener, BOUNDS, &router).await
         }
     }
 }
 
-/// Serves every client what `router` says, which can ask who it is ([`Peer`]).
-pub(super) async fn accept_all<L: Listener<Io: AsFd>>(
-    mut listener: L,
+/// Where clients connect.
+pub(super) trait Listener {
+    /// A client's connection.
+    type Stream: AsyncRead + AsyncWrite + AsFd + Unpin + Send + 'static;
+
+    /// The next client.
+    async fn next(&self) -> io::Result<(Self::Stream, Peer)>;
+}
+
+impl Listener for TcpListener {
+    type Stream = TcpStream;
+
+    async fn next(&self) -> io::Result<(TcpStream, Peer)> {
+        let (stream, client) = self.accept().await?;
+        Ok((stream, Peer::at(client)))
+    }
+}
+
+impl Listener for UnixListener {
+    type Stream = UnixStream;
+
+    async fn next(&self) -> io::Result<(UnixStream, Peer)> {
+        let (stream, _) = self.accept().await?;
+        let peer = Peer::of(&stream);
+        Ok((stream, peer))
+    }
+}
+
+/// Serves every client what `router` says, which can ask who it is ([`Peer`]), until none can come any
+/// more, and says why.
+pub(super) async fn accept_all(
+    listener: impl Listener,
     bounds: Bounds,
     router: &Router,
-    peer: impl Fn(&L::Io, &L::Addr) -> Peer,
-) {
+) -> io::Error {
     let places = Places::new(bounds.connections, bounds.per_source);
+    let mut backoff = Backoff::default();
     loop {
-        // It pauses where something ran out and goes on after any other error.
-        let (stream, addr) = listener.accept().await;
-        let peer = peer(&stream, &addr);
+        let (stream, peer) = match listener.next().await {
+            Ok(next) => next,
+            Err(error) if is_lost(&error) => return error,
+            Err(error) => {
+                let error = in_words(&error);
+                tracing::debug!(error, "a client that asks the proxy could not be accepted");
+                // Trying at once may fail the same way.
+                sleep(backoff.pause()).await;
+                continue;
+            }
+        };
+        backoff.reset();
         let source = peer.address.map(places::source);
         if let Some(held) = places.take(source).await {
             tokio::spawn(converse(stream, bounds, router.clone(), peer, held));

@@ -16,7 +16,11 @@ use std::{
 
 use tokio::{net::TcpListener, task::JoinHandle};
 
-use super::{exposing, setup::open_own};
+use super::{
+    exposing,
+    setup::open_own,
+    tasks::{Tasks, why_ended},
+};
 use crate::{
     admin::{self, AdminListener, NewSocket, SocketFile, Sources, UnixAddr},
     config::{Admin, AutoOr},
@@ -25,8 +29,9 @@ use crate::{
 };
 
 /// The listeners there are.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct AdminListeners {
+    tasks: Tasks,
     tcp: Option<Tcp>,
     unix: Option<Unix>,
 }
@@ -35,14 +40,14 @@ pub(super) struct AdminListeners {
 struct Tcp {
     addr: ListenAddr,
     socket: OwnedFd,
-    serving: JoinHandle<()>,
+    serving: JoinHandle<String>,
 }
 
 #[derive(Debug)]
 struct Unix {
     addr: UnixAddr,
     file: SocketFile,
-    serving: JoinHandle<()>,
+    serving: JoinHandle<String>,
 }
 
 /// What a change of the settings needs, had before anything is changed.
@@ -53,6 +58,30 @@ pub(super) struct Prepared {
 }
 
 impl AdminListeners {
+    /// None is there yet.
+    pub fn new(tasks: Tasks) -> Self {
+        Self {
+            tasks,
+            tcp: None,
+            unix: None,
+        }
+    }
+
+    /// Lets go of those that have ended by themselves, and says which and why. What is wanted and not
+    /// there is opened by the next change, be it one to the same settings.
+    pub async fn take_ended(&mut self) -> Vec<(String, String)> {
+        let mut ended = Vec::new();
+        if let Some(tcp) = self.tcp.take_if(|tcp| tcp.serving.is_finished()) {
+            let what = format!("admin.listen {}", tcp.addr);
+            ended.push((what, why_ended(tcp.serving).await));
+        }
+        if let Some(unix) = self.unix.take_if(|unix| unix.serving.is_finished()) {
+            let what = format!("admin.socket {}", unix.addr.path.display());
+            ended.push((what, why_ended(unix.serving).await));
+        }
+        ended
+    }
+
     /// Opens what `wanted` asks for and is not there yet.
     ///
     /// # Errors
@@ -101,7 +130,11 @@ impl AdminListeners {
 
     /// Puts `wanted` into force with what was prepared for it.
     pub async fn set(&mut self, wanted: &Admin, prepared: Prepared, sources: &Arc<Sources>) {
-        let serve = |listener| tokio::spawn(admin::serve(listener, Arc::clone(sources)));
+        let tasks = self.tasks.clone();
+        let serve = |listener| {
+            let serving = admin::serve(listener, Arc::clone(sources));
+            tasks.spawn(async { in_words(&serving.await) })
+        };
         if (prepared.tcp.is_some() || wanted.listen.is_none())
             && let Some(old) = self.tcp.take()
         {

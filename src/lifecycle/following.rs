@@ -37,16 +37,18 @@ fn follow_settings(switchboard: &Switchboard) -> FollowSettings {
     }
 }
 
-/// Follows until the task is ended. What `knowledge` holds is taken for what is known.
-pub(super) fn spawn(
+/// Follows for ever, unless something keeps it from that, and then says what. What `knowledge` holds is
+/// taken for what is known.
+pub(super) fn run(
     switchboard: &Switchboard,
     knowledge: watch::Sender<Arc<Knowledge>>,
     board: Arc<Board>,
-) -> JoinHandle<()> {
+) -> impl Future<Output = String> + Send + use<> {
     let key = switchboard.annotation();
     let (host, withdraw) = (switchboard.public_host.clone(), switchboard.withdraw);
     let (client, settings) = (switchboard.client(), follow_settings(switchboard));
-    tokio::spawn(async move {
+    async move {
+        const BY_ITSELF: &str = "it ended by itself";
         let client = client_of(&client, &board).await;
         let stats = Arc::clone(&board.stats);
         let following = follow(settings, client.clone(), knowledge, Arc::clone(&stats));
@@ -57,7 +59,7 @@ pub(super) fn spawn(
                 () = following => {}
                 () = keeping => {}
             }
-            return;
+            return BY_ITSELF.to_owned();
         };
         let (publisher, writer) = Publisher::new(client.clone(), key, host.as_str(), stats);
         replace_publisher(&board, Some(publisher), withdraw);
@@ -66,7 +68,8 @@ pub(super) fn spawn(
             () = keeping => {}
             () = writer.run() => {}
         }
-    })
+        BY_ITSELF.to_owned()
+    }
 }
 
 /// Puts another publisher, or none, in the place of the one there is. What that one wrote under another

@@ -13,6 +13,7 @@ use super::{
     exposing::{self, Exposing, Proposal},
     following,
     setup::open_own,
+    tasks::{Tasks, why_ended},
 };
 use crate::{
     admin::{self, Sources},
@@ -21,9 +22,13 @@ use crate::{
     provider::switchboard::{Board, Knowledge},
 };
 
+/// Why something ended that has no end.
+const BY_ITSELF: &str = "it ended by itself";
+
 /// Everything there is of it.
 #[derive(Debug)]
 pub(super) struct Jobs {
+    tasks: Tasks,
     board: Arc<Board>,
     proposals: mpsc::Sender<Proposal>,
     running: Option<Running>,
@@ -36,9 +41,9 @@ pub(super) struct Jobs {
 struct Running {
     settings: watch::Sender<Arc<Switchboard>>,
     knowledge: watch::Sender<Arc<Knowledge>>,
-    exposing: JoinHandle<()>,
-    following: JoinHandle<()>,
-    lookup: Option<JoinHandle<()>>,
+    exposing: JoinHandle<String>,
+    following: JoinHandle<String>,
+    lookup: Option<JoinHandle<String>>,
 }
 
 /// What a change of the settings needs, had before anything is changed.
@@ -49,9 +54,10 @@ pub(super) struct Prepared {
 
 impl Jobs {
     /// Nothing runs yet; the other end takes the proposals.
-    pub fn new(board: Arc<Board>) -> (Self, mpsc::Receiver<Proposal>) {
+    pub fn new(tasks: Tasks, board: Arc<Board>) -> (Self, mpsc::Receiver<Proposal>) {
         let (proposals, proposed) = mpsc::channel(1);
         let jobs = Self {
+            tasks,
             board,
             proposals,
             running: None,
@@ -68,6 +74,38 @@ impl Jobs {
     /// Whether nothing runs yet, so that the state of the ports has to be opened first.
     pub fn is_idle(&self) -> bool {
         self.running.is_none()
+    }
+
+    /// Lets go of what has ended by itself, and says what and why. What is wanted and not there is
+    /// started by the next change, be it one to the same settings; ports and sessions stay meanwhile.
+    pub async fn take_ended(&mut self) -> Vec<(String, String)> {
+        let mut ended = Vec::new();
+        let Some(running) = &mut self.running else {
+            return ended;
+        };
+        let is_over = |task: &mut JoinHandle<String>| task.is_finished();
+        if let Some(lookup) = running.lookup.take_if(is_over) {
+            ended.push(("switchboard.lookup".to_owned(), why_ended(lookup).await));
+        }
+        let over = [&running.exposing, &running.following].map(JoinHandle::is_finished);
+        if over.contains(&true)
+            && let Some(running) = self.running.take()
+        {
+            let parts = [
+                ("exposing jobs", running.exposing),
+                ("following the switchboard", running.following),
+            ];
+            for (over, (what, task)) in over.into_iter().zip(parts) {
+                match over {
+                    true => ended.push((what.to_owned(), why_ended(task).await)),
+                    false => exposing::ended(task).await,
+                }
+            }
+            if let Some(lookup) = running.lookup {
+                exposing::ended(lookup).await;
+            }
+        }
+        ended
     }
 
     /// Takes what `wanted` needs and is not there yet; `exposing` is what came of opening the state
@@ -89,7 +127,11 @@ impl Jobs {
         let Some(wanted) = wanted else {
             return Ok(prepared);
         };
-        let known = current.as_ref().and_then(|current| current.lookup);
+        let serves = |running: &Running| running.lookup.is_some();
+        let known = current
+            .as_ref()
+            .filter(|_| self.running.as_ref().is_some_and(serves));
+        let known = known.and_then(|current| current.lookup);
         if let Some(addr) = wanted.lookup.filter(|addr| Some(*addr) != known) {
             let failed = |error| {
                 let why = in_words(&error);
@@ -128,18 +170,19 @@ impl Jobs {
         }
         if following::differs(&before, &wanted) {
             running.following.abort();
-            running.following = following::spawn(
+            running.following = self.tasks.spawn(following::run(
                 &wanted,
                 running.knowledge.clone(),
                 Arc::clone(&sources.switchboard),
-            );
+            ));
         }
         if let Some(old) = running.lookup.take_if(|_| before.lookup != wanted.lookup) {
             exposing::ended(old).await;
         }
         if let Some(listener) = prepared.lookup {
             let serving = admin::serve_lookup(listener, Arc::clone(sources));
-            running.lookup = Some(tokio::spawn(serving));
+            let serving = async { in_words(&serving.await) };
+            running.lookup = Some(self.tasks.spawn(serving));
         }
     }
 
@@ -147,14 +190,17 @@ impl Jobs {
         let remembered = Knowledge::remembering(exposing.remembered());
         let (knowledge, known) = watch::channel(Arc::new(remembered));
         let following =
-            following::spawn(&wanted, knowledge.clone(), Arc::clone(&sources.switchboard));
+            following::run(&wanted, knowledge.clone(), Arc::clone(&sources.switchboard));
         let (settings, set) = watch::channel(wanted);
         let exposing = exposing.run(known, set, self.proposals.clone());
         self.running = Some(Running {
             settings,
             knowledge,
-            exposing: tokio::spawn(exposing),
-            following,
+            exposing: self.tasks.spawn(async {
+                exposing.await;
+                BY_ITSELF.to_owned()
+            }),
+            following: self.tasks.spawn(following),
             lookup: None,
         });
     }

@@ -18,6 +18,7 @@ mod run;
 mod setup;
 mod signals;
 mod systemd;
+mod tasks;
 mod ticker;
 mod watchdog;
 

@@ -28,12 +28,14 @@ use super::{
     loading::{self, Loading, Read, Reader},
     setup::{self, Open, take_budget, warn_of_kernel, worker_count},
     signals::{Signals, outlive_file_size_limit},
-    systemd, ticker,
+    systemd,
+    tasks::{Restart, Tasks, why_ended},
+    ticker,
     watchdog::Watchdog,
 };
 use crate::{
     admin::{Order, OrderError, Sources},
-    config::{Config, ConfigErrors, Log, LogFormat, Memory, Process},
+    config::{Config, ConfigErrors, Log, LogFormat, Memory, Process, Switchboard},
     limit::Gate,
     os_error::in_words,
     provider::{Overrides, Source, switchboard::Board},
@@ -163,7 +165,11 @@ struct Running {
     forwarding: Forwarding,
     jobs: Jobs,
     admin: AdminListeners,
-    ticker: JoinHandle<()>,
+    ticker: Option<JoinHandle<String>>,
+    tasks: Tasks,
+    /// Whenever a task is over.
+    task_over: mpsc::UnboundedReceiver<()>,
+    restart: Restart,
     proposed: mpsc::Receiver<Proposal>,
     sources: Arc<Sources>,
     orders: mpsc::Receiver<Order>,
@@ -213,7 +219,8 @@ impl Running {
                 .await
                 .map_err(|error| start_failed("cannot start the example's echo service", &error))?;
         }
-        let mut admin = AdminListeners::default();
+        let (tasks, task_over) = Tasks::new();
+        let mut admin = AdminListeners::new(tasks.clone());
         let prepared_admin = admin.prepare(&config.admin).map_err(RunError::Start)?;
         let workers = worker_count(&config);
         let (report, ended) = mpsc::unbounded_channel();
@@ -231,7 +238,7 @@ impl Running {
         let summary = forwarding.load(&config).await;
         let summary = summary.map_err(RunError::Start)?;
         let board = Arc::new(Board::default());
-        let (mut jobs, proposed) = Jobs::new(Arc::clone(&board));
+        let (mut jobs, proposed) = Jobs::new(tasks.clone(), Arc::clone(&board));
         let exposing = match &config.switchboard {
             Some(switchboard) => Some(loading::open(switchboard, Arc::clone(&board)).await),
             None => None,
@@ -253,7 +260,7 @@ impl Running {
             started,
         });
         admin.set(&config.admin, prepared_admin, &sources).await;
-        let ticker = tokio::spawn(ticker::run(Arc::clone(&sources)));
+        let ticker = Some(tasks.spawn(ticker::run(Arc::clone(&sources))));
         jobs.set(config.switchboard.as_ref(), prepared, &sources)
             .await;
         tracing::info!(
@@ -274,6 +281,9 @@ impl Running {
             jobs,
             admin,
             ticker,
+            tasks,
+            task_over,
+            restart: Restart::default(),
             proposed,
             sources,
             orders,
@@ -308,6 +318,8 @@ impl Running {
                     self.forwarding.control.reopen_due().await;
                     self.count_listeners();
                 }
+                Some(()) = self.task_over.recv() => self.look_after_tasks().await,
+                () = until(self.restart.at().map(Instant::from_std)) => self.start_again().await,
                 () = signals.stop.recv() => break,
                 () = watchdog.tick() => watchdog.check(&self.forwarding.control),
                 Some(result) = self.ended.recv() => {
@@ -359,6 +371,54 @@ impl Running {
             () = signals.stop.recv() => {}
         }
         Ok(())
+    }
+
+    /// Sees to it that what ended by itself is started again.
+    async fn look_after_tasks(&mut self) {
+        let mut ended = self.admin.take_ended().await;
+        ended.extend(self.jobs.take_ended().await);
+        if let Some(ticker) = self.ticker.take_if(|ticker| ticker.is_finished()) {
+            ended.push(("observing".to_owned(), why_ended(ticker).await));
+        }
+        for (what, why) in ended {
+            self.restart.after(&what, &why);
+        }
+    }
+
+    /// Starts again what ended, by the settings in force.
+    async fn start_again(&mut self) {
+        self.restart.begin();
+        if self.ticker.is_none() {
+            self.observe();
+        }
+        let config = self.sources.config.load_full();
+        match self.admin.prepare(&config.admin) {
+            Ok(prepared) => {
+                self.admin.set(&config.admin, prepared, &self.sources).await;
+            }
+            Err(why) => self.restart.after(&"admin", &why),
+        }
+        if let Some(switchboard) = &config.switchboard {
+            self.start_jobs_again(switchboard).await;
+        }
+        if self.restart.at().is_none() {
+            tracing::info!("what had ended runs again");
+        }
+    }
+
+    async fn start_jobs_again(&mut self, switchboard: &Switchboard) {
+        let board = Arc::clone(&self.sources.switchboard);
+        let exposing = match self.jobs.is_idle() {
+            true => Some(loading::open(switchboard, board).await),
+            false => None,
+        };
+        match self.jobs.prepare(Some(switchboard), exposing).await {
+            Ok(prepared) => {
+                let jobs = &mut self.jobs;
+                jobs.set(Some(switchboard), prepared, &self.sources).await;
+            }
+            Err(why) => self.restart.after(&"switchboard", &why),
+        }
     }
 
     fn count_listeners(&self) {
@@ -506,10 +566,17 @@ impl Running {
         let new = Arc::new(config);
         self.sources.config.store(Arc::clone(&new));
         if ticker::differs(&old, &new) {
-            self.ticker.abort();
-            self.ticker = tokio::spawn(ticker::run(Arc::clone(&self.sources)));
+            if let Some(before) = &self.ticker {
+                before.abort();
+            }
+            self.observe();
         }
         Ok(summary)
+    }
+
+    fn observe(&mut self) {
+        let ticker = ticker::run(Arc::clone(&self.sources));
+        self.ticker = Some(self.tasks.spawn(ticker));
     }
 
     /// Puts `[process]` into force as far as a running process can, and has `config` say how it is.

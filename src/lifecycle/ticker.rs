@@ -24,13 +24,14 @@ use crate::{
 const SAMPLE_EVERY: Duration = Duration::from_secs(15);
 
 /// Runs until it is ended, by the settings that are in force as it begins.
-pub(super) async fn run(sources: Arc<Sources>) {
+pub(super) async fn run(sources: Arc<Sources>) -> String {
     let config = sources.config.load_full();
     tokio::join!(
         observe(&sources, can_be_seen(&config.admin)),
         report_withheld(&sources),
         report_ongoing(&sources, config.log.session_every),
     );
+    "there was nothing to do any more".to_owned()
 }
 
 /// Whether it has to begin again for other settings.

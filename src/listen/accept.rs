@@ -100,6 +100,12 @@ fn classify(errno: Errno) -> AcceptError {
     }
 }
 
+/// Whether nothing can be accepted from a listener any more that has failed like this.
+pub fn is_lost(error: &std::io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    errno.is_some_and(|errno| matches!(classify(errno), AcceptError::Fatal(_)))
+}
+
 /// Whether it is descriptors that have run out, of the process or of the machine.
 pub fn is_descriptor_shortage(errno: Errno) -> bool {
     matches!(errno, Errno::MFILE | Errno::NFILE)

@@ -7,6 +7,7 @@
 mod rate;
 
 use std::{
+    io,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -51,8 +52,8 @@ struct Desk {
     rate: Arc<Mutex<Rate>>,
 }
 
-/// Serves until the runtime ends.
-pub async fn serve(listener: TcpListener, sources: Arc<Sources>) {
+/// Serves until nothing can come from the listener any more, and says why.
+pub async fn serve(listener: TcpListener, sources: Arc<Sources>) -> io::Error {
     let desk = Desk {
         sources,
         rate: Arc::default(),
@@ -62,7 +63,7 @@ pub async fn serve(listener: TcpListener, sources: Arc<Sources>) {
         .fallback(async || ApiError::not_found("there is nothing at this path"))
         .with_state(desk);
     let router = super::api::within_time_and_guarded(router);
-    server::accept_all(listener, BOUNDS, &router, |_, client| Peer::at(*client)).await;
+    server::accept_all(listener, BOUNDS, &router).await
 }
 
 async fn endpoints(

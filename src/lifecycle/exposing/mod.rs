@@ -524,7 +524,7 @@ fn ports_of(record: &Record) -> BTreeMap<Owner, u16> {
 }
 
 /// Waits for a task that was asked to end, so that what it held is free.
-pub(super) async fn ended(task: tokio::task::JoinHandle<()>) {
+pub(super) async fn ended<T>(task: tokio::task::JoinHandle<T>) {
     const WITHIN: Duration = Duration::from_secs(5);
     task.abort();
     let _ = timeout(WITHIN, task).await;
