@@ -61,7 +61,7 @@ impl HostPort {
 
     /// Whether it is this machine's loopback.
     pub fn is_loopback(&self) -> bool {
-        let bare = self.host.trim_start_matches('[').trim_end_matches(']');
+        let bare = in_brackets(&self.host).unwrap_or(&self.host);
         let address = bare.parse::<std::net::IpAddr>();
         address.map_or(bare.eq_ignore_ascii_case("localhost"), |ip| {
             ip.is_loopback()
@@ -69,11 +69,13 @@ impl HostPort {
     }
 }
 
+/// What stands in brackets, as an IPv6 address does beside a port.
+pub fn in_brackets(text: &str) -> Option<&str> {
+    text.strip_prefix('[')?.strip_suffix(']')
+}
+
 fn is_host(text: &str) -> bool {
-    match text
-        .strip_prefix('[')
-        .and_then(|text| text.strip_suffix(']'))
-    {
+    match in_brackets(text) {
         Some(inside) => inside.parse::<Ipv6Addr>().is_ok(),
         // An IPv6 address without brackets would take the port for a part of itself.
         None => matches!(

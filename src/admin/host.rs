@@ -16,6 +16,7 @@ use axum::{
 use rustix::system::uname;
 
 use super::{Sources, api::error::ApiError};
+use crate::host_port::in_brackets;
 
 /// Answers only what was asked by a name that is allowed.
 pub(super) async fn check(
@@ -52,10 +53,11 @@ fn is_allowed(stated: &str, hosts: &[String], machine: &[u8]) -> bool {
         return false;
     };
     let host = authority.host().to_ascii_lowercase();
-    let bare = host
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'));
-    if bare.unwrap_or(&host).parse::<IpAddr>().is_ok() {
+    if in_brackets(&host)
+        .unwrap_or(&host)
+        .parse::<IpAddr>()
+        .is_ok()
+    {
         return true;
     }
     let name = host.strip_suffix('.').unwrap_or(&host);

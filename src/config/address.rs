@@ -3,7 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::values::{Parsed, Refusal};
-use crate::table::{ListenAddr, ListenHost};
+use crate::{
+    host_port::in_brackets,
+    table::{ListenAddr, ListenHost},
+};
 
 /// What a public address looks like.
 pub(crate) const LISTEN: &str = "a port (22014), an address and a port (\"*:22014\", \
@@ -165,7 +168,7 @@ fn parse_listen_host(text: &str) -> Parsed<ListenHost> {
         }
         Some(IpAddr::V4(ip)) => Ok(ListenHost::V4(ip)),
         Some(IpAddr::V6(ip)) => Ok(ListenHost::V6(ip)),
-        None if is_scoped(text) => Err(Refusal::new(NOT_LINK_LOCAL)),
+        None if in_brackets(text).is_some_and(is_scoped) => Err(Refusal::new(NOT_LINK_LOCAL)),
         None => Err(Refusal::new(LISTEN)),
     }
 }
@@ -180,13 +183,10 @@ pub(super) fn is_link_local(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
 }
 
-/// Whether `text` is an address in brackets with an interface.
-fn is_scoped(text: &str) -> bool {
-    let inside = text
-        .strip_prefix('[')
-        .and_then(|text| text.strip_suffix(']'));
-    let address = inside.and_then(|inside| inside.split_once('%'));
-    address.is_some_and(|(address, _)| address.parse::<Ipv6Addr>().is_ok())
+/// Whether `text` is an IPv6 address with an interface.
+pub(super) fn is_scoped(text: &str) -> bool {
+    let parts = text.split_once('%');
+    parts.is_some_and(|(address, _)| address.parse::<Ipv6Addr>().is_ok())
 }
 
 pub(super) fn is_broadcast(ip: IpAddr) -> bool {
@@ -195,10 +195,7 @@ pub(super) fn is_broadcast(ip: IpAddr) -> bool {
 
 /// An IPv4 address, or an IPv6 address in brackets.
 fn parse_ip(text: &str) -> Option<IpAddr> {
-    match text
-        .strip_prefix('[')
-        .and_then(|text| text.strip_suffix(']'))
-    {
+    match in_brackets(text) {
         Some(inside) => inside.parse::<Ipv6Addr>().map(IpAddr::V6).ok(),
         None => text.parse::<Ipv4Addr>().map(IpAddr::V4).ok(),
     }
@@ -210,7 +207,9 @@ impl Target {
         let (host, ports) = text.rsplit_once(':').ok_or(Refusal::new(TARGET))?;
         let ip = match parse_ip(host) {
             Some(ip) => ip.to_canonical(),
-            None if is_scoped(host) => return Err(Refusal::new(NOT_LINK_LOCAL)),
+            None if in_brackets(host).is_some_and(is_scoped) => {
+                return Err(Refusal::new(NOT_LINK_LOCAL));
+            }
             None => return Err(Refusal::new(TARGET)),
         };
         if is_link_local(ip) {

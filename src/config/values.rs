@@ -2,20 +2,13 @@
 //!
 //! A kind is a function from a TOML value; kinds are put together with [`or_off`] and [`or_auto`].
 
-use std::{
-    fmt,
-    net::{IpAddr, Ipv6Addr},
-    num::NonZeroU64,
-    ops::RangeInclusive,
-    path::PathBuf,
-    time::Duration,
-};
+use std::{fmt, net::IpAddr, num::NonZeroU64, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use toml::de::DeValue;
 
 use super::{
-    address::{NOT_LINK_LOCAL, OWN_LISTEN, is_broadcast, is_link_local, own_listen},
+    address::{NOT_LINK_LOCAL, OWN_LISTEN, is_broadcast, is_link_local, is_scoped, own_listen},
     settings::AutoOr,
 };
 use crate::{table::ListenAddr, units};
@@ -320,10 +313,8 @@ pub(super) fn prefix(value: &DeValue<'_>) -> Parsed<IpNet> {
 /// An address of this machine to connect from.
 pub(super) fn source_address(value: &DeValue<'_>) -> Parsed<IpAddr> {
     let text = value.as_str().unwrap_or_default();
-    let scoped = text.split_once('%').map(|(address, _)| address);
-    let scoped = scoped.is_some_and(|address| address.parse::<Ipv6Addr>().is_ok());
     let address = text.parse::<IpAddr>().map(|ip| ip.to_canonical()).ok();
-    if scoped || address.is_some_and(is_link_local) {
+    if is_scoped(text) || address.is_some_and(is_link_local) {
         return Err(Refusal::new(NOT_LINK_LOCAL));
     }
     address
