@@ -93,7 +93,6 @@ impl Asked {
             });
             let endpoints = match answer {
                 Ok(endpoints) => endpoints,
-                Err(error @ ClientError::Strange(_)) => return Err(error),
                 Err(error) => {
                     failed.get_or_insert(error);
                     continue;
@@ -108,10 +107,23 @@ impl Asked {
                 }
             }
         }
+        let mut found: Vec<_> = found.into_iter().flatten().collect();
         match failed {
-            Some(error) if !answered => Err(error),
-            _ => Ok(found.into_iter().flatten().collect()),
+            Some(error) if !answered => return Err(error),
+            // Whoever has not answered may know better.
+            Some(error) => found.iter_mut().for_each(|one| doubt(one, &error)),
+            None => {}
         }
+        Ok(found)
+    }
+}
+
+/// Takes back that there is no such job, as not everybody could be asked.
+fn doubt(endpoint: &mut Endpoint, error: &ClientError) {
+    if endpoint.reason.as_deref() == Some("unknown") {
+        let note = format!("not known where an answer was had, and not everybody answers: {error}");
+        endpoint.reason = Some("not_heard_of".to_owned());
+        endpoint.note = Some(note);
     }
 }
 

@@ -134,6 +134,11 @@ mod switchboard {
                 "b = \"2001:db8::1\"",
                 "2001:db8::1 is in no prefix of switchboard.targets.allow",
             ),
+            (
+                "b = \"fe80::14\"",
+                "fe80::14 can be no job's (link_local_address)",
+            ),
+            ("b = \"::1\"", "::1 can be no job's (loopback_address)"),
             ("b = \"board\"", "the IP address of the jobs on this host"),
             ("b = 14", "switchboard.addresses.b"),
             ("\"\" = \"fd00::1\"", "name or id"),

@@ -42,6 +42,37 @@ fn a_board_that_reports_no_address_is_exposed_where_the_table_says() {
 }
 
 #[test]
+fn a_board_stays_open_when_its_host_is_missing_from_a_reading_or_not_read_yet() {
+    let stage = Stage::new(10);
+    let rules = "[[switchboard.expose]]\nname = \"ssh\"\nport = 22\n\
+                 [switchboard.addresses]\n\"lab-1\" = \"fdb0:7e57::14\"\n";
+    let proxy = Proxy::start(&config([stage.section_with("", rules)]));
+    let id = stage.board.add_job(1, 1, "ready");
+    let port = opens(&proxy, &id);
+    let seen = || {
+        let asked = stage.board.requests(&Route::Hosts);
+        wait_until("readings of the hosts", || {
+            stage.board.requests(&Route::Hosts) >= asked + 3
+        });
+    };
+    stage.board.misbehave(Route::Hosts, Fault::Body("[]"));
+    seen();
+    stage.board.misbehave(Route::Hosts, Fault::Hang);
+    let details = stage.board.requests(&Route::Detail);
+    let section = stage
+        .section_with("", rules)
+        .replace("\"200ms\"", "\"201ms\"");
+    proxy.reload(&config([section]));
+    wait_until("the job to be read by another follower", || {
+        stage.board.requests(&Route::Detail) >= details + 3
+    });
+    assert_eq!(endpoints(&proxy, &id)[0]["port"], port);
+    let closed = proxy.said(|line| line.message() == "job no longer exposed");
+    assert!(closed.is_empty(), "{closed:?}");
+    stage.board.behave();
+}
+
+#[test]
 fn a_host_that_looks_dead_around_an_outage_keeps_its_jobs() {
     let stage = Stage::new(10);
     let proxy = stage.proxy("host_gone = \"2s\"");

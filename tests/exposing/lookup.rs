@@ -5,6 +5,7 @@ use std::{
     net::{SocketAddr, TcpStream},
     os::unix::{fs::PermissionsExt, process::ExitStatusExt},
     process::{Child, Command, Output, Stdio},
+    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
 use super::{
-    board::{Generation, Kind, Switchboard},
+    board::{Fault, Generation, Kind, Route, Switchboard},
     harness::{
         DEADLINE, Proxy, TempDir, config, metrics, ports,
         process::{output, succeed},
@@ -271,6 +272,30 @@ fn a_finished_job_one_not_heard_of_and_one_that_never_was_are_told_apart() {
 }
 
 #[test]
+fn no_job_is_said_never_to_have_been_by_a_proxy_that_cannot_know() {
+    let stage = Stage::new(10);
+    let (proxy, lookup) = started(&stage);
+    wait_until("all to be well", || status(&proxy)["state"] == "following");
+    let path = "/api/v1/endpoints?job=10c00000-0000-7000-8000-000000000001";
+    let ask = |what: &str, code: &str, words: &str| {
+        wait_until(what, || {
+            std::thread::sleep(Duration::from_millis(250));
+            let (status, body) = metrics::get(lookup, path).expect("an answer");
+            status.contains(code) && body.contains(words)
+        });
+    };
+    ask("a job that is none", " 404 ", "no such job");
+    stage.board.misbehave(Route::Listing, Fault::Status(500));
+    ask("no listing to be had", " 503 ", "has listed no jobs for");
+    stage.board.misbehave(Route::Listing, Fault::Status(403));
+    ask("a listing that is refused", " 503 ", "lists no jobs");
+    stage.board.behave();
+    ask("all to be well", " 404 ", "no such job");
+    stage.board.set_admin(false);
+    ask("the rights to be gone", " 404 ", "may not read it");
+}
+
+#[test]
 fn a_job_that_is_not_ready_is_said_to_be_what_it_is_and_leaves_the_others_printed() {
     let stage = Stage::new(10);
     let (proxy, lookup) = started(&stage);
@@ -336,6 +361,10 @@ fn lookups_are_asked_in_order_until_one_knows_where_the_job_is() {
     command.env("TML_PROXY_LOOKUP", servers.join(","));
     assert_eq!(succeed(&mut command), block);
     let without = output(&mut asking(&servers[..2], &["ssh-config", &id]));
+    let said = stderr(&without);
+    assert!(!said.contains("no such job"), "{without:?}");
+    assert!(said.contains("not everybody answers"), "{without:?}");
+    let without = output(&mut asking(&servers[1..2], &["ssh-config", &id]));
     assert!(stderr(&without).contains("no such job"), "{without:?}");
     let nowhere = output(&mut asking(&[nobody], &["ssh-config", &id]));
     assert_eq!(nowhere.status.code(), Some(5), "{nowhere:?}");

@@ -101,6 +101,27 @@ fn a_switchboard_that_was_away_for_long_is_noticed_at_once_when_it_is_back() {
 }
 
 #[test]
+fn an_account_that_is_locked_during_an_outage_is_not_taken_for_its_going_on() {
+    let stage = Stage::new(20);
+    let proxy = stage.proxy("");
+    let id = stage.ready(1, "fdb0:7e57::1");
+    let port = opens(&proxy, &id);
+    stage.board.stop();
+    assert_eq!(why_away(&proxy), "connection refused");
+    for route in ROUTES.into_iter().chain([Route::Account, Route::Tokens]) {
+        stage.board.misbehave(route, Fault::Status(403));
+    }
+    stage.board.go_on();
+    wait_until("the refusal to be named", || {
+        let status = status(&proxy);
+        status["state"] == "troubled" && status["error"] == "forbidden"
+    });
+    assert_eq!(opens(&proxy, &id), port);
+    stage.board.behave();
+    wait_until("all to be well", || status(&proxy)["state"] == "following");
+}
+
+#[test]
 fn whoever_is_away_is_said_to_be_for_what_it_is() {
     let secure = || {
         Switchboard::of(Kind {

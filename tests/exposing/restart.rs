@@ -11,8 +11,8 @@ use serde_json::json;
 
 use super::{
     board::{Fault, Route},
-    harness::{Proxy, process::listening_inodes, wait_until},
-    stage::{Stage, closes, endpoints, opens, status},
+    harness::{Proxy, config, process::listening_inodes, wait_until},
+    stage::{HOST, Stage, closes, endpoints, opens, status},
 };
 
 fn killed(mut proxy: Proxy) {
@@ -47,6 +47,56 @@ fn a_restart_without_the_switchboard_opens_what_was_open() {
     proxy.stops_listening(ports[0]);
     assert_eq!(opens(&proxy, &ids[1]), ports[1]);
     wait_until("all to be confirmed", || status(&proxy)["unconfirmed"] == 0);
+}
+
+#[test]
+fn a_port_opened_for_want_of_an_answer_stays_open_when_the_first_one_is_about_something_else() {
+    let stage = Stage::new(40);
+    let proxy = stage.proxy("");
+    // More than are asked about at once.
+    let ids: Vec<_> = (1..=12)
+        .map(|number| stage.ready(number, &format!("fdb0:7e57::{number}")))
+        .collect();
+    let ports: Vec<_> = ids.iter().map(|id| opens(&proxy, id)).collect();
+    killed(proxy);
+    for route in [
+        Route::Listing,
+        Route::Detail,
+        Route::Account,
+        Route::Tokens,
+        Route::JobWatch,
+        Route::HostWatch,
+    ] {
+        stage.board.misbehave(route, Fault::Hang);
+    }
+    stage.board.misbehave(Route::Hosts, Fault::Status(503));
+    let proxy = stage.proxy("");
+    for (id, port) in ids.iter().zip(&ports) {
+        assert_eq!(opens(&proxy, id), *port);
+    }
+    stage.board.set_live(HOST, false);
+    stage
+        .board
+        .misbehave(Route::Hosts, Fault::Slow(Duration::ZERO));
+    wait_until("an answer about hosts", || {
+        status(&proxy)["heard_ms"].is_u64()
+    });
+    // Has everything judged again, as any news does.
+    proxy.reload(&config([
+        stage.section("host_gone = \"1h\"\nmax_per_job = 4")
+    ]));
+    wait_until("another answer", || {
+        status(&proxy)["heard_ms"].as_u64() < Some(1000)
+    });
+    proxy.reload(&config([
+        stage.section("host_gone = \"1h\"\nmax_per_job = 5")
+    ]));
+    for (id, port) in ids.iter().zip(&ports) {
+        assert_eq!(endpoints(&proxy, id)[0]["port"], *port);
+    }
+    let closed = proxy.said(|line| line.message() == "job no longer exposed");
+    assert!(closed.is_empty(), "{closed:#?}");
+    stage.board.behave();
 }
 
 #[test]

@@ -239,6 +239,23 @@ fn a_walk_that_breaks_off_goes_on_where_it_was() {
 }
 
 #[test]
+fn a_walk_whose_place_is_refused_begins_anew() {
+    let board = Switchboard::start();
+    board.set_history(10_000);
+    board.misbehave(Route::Listing, Fault::Slow(Duration::from_millis(10)));
+    let follower = Follower::start(&board, BY_ASKING);
+    wait_until("a part of the listing", || {
+        board.requests(&Route::Listing) >= 10
+    });
+    board.refuse_old_cursors();
+    wait_until("the refusal", || {
+        follower.stats.failed(Request::Jobs, FailureKind::Status) >= 1
+    });
+    board.behave();
+    follower.wait_for_complete();
+}
+
+#[test]
 fn an_account_that_gets_its_rights_back_finds_old_jobs_below_a_long_history() {
     let board = Switchboard::start();
     let old = board.add_job_quietly(1, "ready");

@@ -12,8 +12,9 @@ use crate::{
     config::{LogLevel, route_ranges},
     provider::switchboard::{
         Contact, Endpoint, Exposure, JobId,
-        client::FailureKind,
+        client::{FailureKind, Outage},
         expose::{Reason, Refused},
+        read::Rights,
         stats::Request,
     },
     session::SessionView,
@@ -253,8 +254,11 @@ pub(in crate::admin) fn endpoints_of(sources: &Sources, jobs: &[JobId]) -> model
 pub(in crate::admin) enum Absence {
     /// It has ended.
     Finished,
-    /// All jobs are known, and it is none of them.
-    Unknown,
+    /// All jobs are known that the account of the token may read, and it is none of them.
+    Unknown {
+        /// That is all there are.
+        of_all: bool,
+    },
     /// Not all jobs are known.
     NotHeardOf(String),
 }
@@ -267,21 +271,29 @@ impl Absence {
         if stats.finished.contains(job) {
             return Self::Finished;
         }
-        match board.contact() {
-            Contact::Away(_) => Self::NotHeardOf(match board.availability.outage() {
-                Some(outage) => {
-                    let lasts = duration_ms(millis(outage.since.elapsed()));
-                    format!("the switchboard has not answered for {lasts}")
-                }
-                None => "the switchboard cannot be asked".to_owned(),
-            }),
-            Contact::Starting => {
+        let lasts = |outage: Outage| duration_ms(millis(outage.since.elapsed()));
+        match (board.contact(), board.availability.outage().map(lasts)) {
+            (Contact::Away(_), Some(lasts)) => {
+                Self::NotHeardOf(format!("the switchboard has not answered for {lasts}"))
+            }
+            (Contact::Away(_), None) => {
+                Self::NotHeardOf("the switchboard cannot be asked".to_owned())
+            }
+            (_, Some(lasts)) => {
+                Self::NotHeardOf(format!("the switchboard has listed no jobs for {lasts}"))
+            }
+            _ if stats.is_listing_failing() => {
+                Self::NotHeardOf("the switchboard lists no jobs".to_owned())
+            }
+            (Contact::Starting, None) => {
                 Self::NotHeardOf("the switchboard has not told of all jobs yet".to_owned())
             }
             _ if exposure.complete.is_none() || stats.jobs_active() > exposure.jobs as u64 => {
                 Self::NotHeardOf("not all jobs have been asked about yet".to_owned())
             }
-            Contact::Following | Contact::Troubled(_) => Self::Unknown,
+            (Contact::Following | Contact::Troubled(_), None) => Self::Unknown {
+                of_all: stats.rights() != Rights::Some,
+            },
         }
     }
 
@@ -289,7 +301,7 @@ impl Absence {
     pub const fn word(&self) -> &'static str {
         match self {
             Self::Finished => "finished",
-            Self::Unknown => "unknown",
+            Self::Unknown { .. } => "unknown",
             Self::NotHeardOf(_) => "not_heard_of",
         }
     }
@@ -298,7 +310,14 @@ impl Absence {
     pub fn text(&self) -> String {
         match self {
             Self::Finished => "job has finished".to_owned(),
-            Self::Unknown => "there is no such job, or it has finished long ago".to_owned(),
+            Self::Unknown { of_all: true } => {
+                "there is no such job, or it has finished long ago".to_owned()
+            }
+            Self::Unknown { of_all: false } => {
+                "there is no such job, or it has finished long ago, or the account of this proxy \
+                 may not read it"
+                    .to_owned()
+            }
             Self::NotHeardOf(why) => format!("job has not been heard of: {why}"),
         }
     }

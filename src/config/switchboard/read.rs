@@ -20,6 +20,7 @@ use crate::{
     provider::switchboard::{
         JobState,
         client::{BaseUrl, UrlError},
+        expose::fit_for_any,
         follow::FollowSettings,
         publish::AnnotationKey,
     },
@@ -303,6 +304,10 @@ fn addresses(
         else {
             continue;
         };
+        if let Err(reason) = fit_for_any(address) {
+            let word = reason.word();
+            entry.contradicts(format!("{address} can be no job's ({word})"));
+        }
         let allowed = |net: &ipnet::IpNet| net.contains(&address);
         if let Some(allow) = allow
             && !allow.iter().any(allowed)

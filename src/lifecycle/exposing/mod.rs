@@ -317,9 +317,11 @@ impl Exposing {
         self.kept = kept;
     }
 
-    /// What is to be open, as far as it may be already.
+    /// What is to be open, as far as it may be already. What is open stays so: that less is trusted now
+    /// than when it was opened says nothing about its job.
     fn plan(&self, verdict: &Verdict, trust: Trust) -> Plan {
-        let may = |wish: &&Wish| trust.suffices(wish.basis);
+        let may =
+            |wish: &&Wish| trust.suffices(wish.basis) || self.proposed.contains_key(&wish.owner);
         let wanted = verdict.wanted.iter().filter(may);
         wanted
             .filter_map(|wish| {
@@ -497,7 +499,8 @@ impl Exposing {
         if self.not_kept.is_some() || !self.not_opened.is_empty() {
             due.push(clock + AGAIN);
         }
-        let waits = |wish: &Wish| !trust.suffices(wish.basis);
+        let waits =
+            |wish: &Wish| !trust.suffices(wish.basis) && !self.proposed.contains_key(&wish.owner);
         if verdict.wanted.iter().any(waits) {
             due.push(self.trusting_from.max(clock + LISTEN_AGAIN));
         }

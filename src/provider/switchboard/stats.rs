@@ -4,7 +4,7 @@ use std::{
     array,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant, SystemTime},
 };
@@ -122,6 +122,7 @@ pub struct FollowStats {
     rows_unreadable: AtomicU64,
     left_out: AtomicU64,
     rights: AtomicU8,
+    listing_fails: AtomicBool,
     held: AtomicU64,
     annotations_overwritten: AtomicU64,
     complete: Mutex<Option<Instant>>,
@@ -148,6 +149,7 @@ impl Default for FollowStats {
             rows_unreadable: AtomicU64::new(0),
             left_out: AtomicU64::new(0),
             rights: AtomicU8::new(Rights::Unknown as u8),
+            listing_fails: AtomicBool::new(false),
             held: AtomicU64::new(0),
             annotations_overwritten: AtomicU64::new(0),
             complete: Mutex::new(None),
@@ -254,6 +256,11 @@ impl FollowStats {
         found.unwrap_or_default()
     }
 
+    /// Whether the last page of the listing that was asked for was not had.
+    pub fn is_listing_failing(&self) -> bool {
+        self.listing_fails.load(Relaxed)
+    }
+
     /// Jobs that are missing from a listing, too many at once to be believed.
     pub fn held(&self) -> u64 {
         self.held.load(Relaxed)
@@ -279,6 +286,10 @@ impl FollowStats {
 
     pub(super) fn set_rights(&self, rights: Rights) {
         self.rights.store(rights as u8, Relaxed);
+    }
+
+    pub(super) fn listing_fails(&self, fails: bool) {
+        self.listing_fails.store(fails, Relaxed);
     }
 
     pub(super) fn set_held(&self, jobs: usize) {

@@ -191,19 +191,25 @@ fn listing(
         let id = cursor
             .strip_prefix("%7B%22")
             .and_then(|id| id.strip_suffix("%22%7D"));
-        id.expect("a cursor as it was given").to_owned()
+        id.expect("a cursor as it was given")
     });
+    let mark = content.cursors;
+    let Some(after) = after.map_or(Some(None), |id| id.strip_prefix(mark).map(Some)) else {
+        return status(400);
+    };
     // One more than is asked for shows that there is more.
     let mut rows = match fault {
         Some(Fault::Nothing) => Vec::new(),
-        _ => content.rows_after(after.as_deref(), limit + 1),
+        _ => content.rows_after(after, limit + 1),
     };
     let more = rows.len() > limit;
     rows.truncate(limit);
     let last = rows
         .last()
         .map(|row| row["job_id"].as_str().expect("an id").to_owned());
-    let mut next = last.filter(|_| more).map(|id| format!("{{\"{id}\"}}"));
+    let mut next = last
+        .filter(|_| more)
+        .map(|id| format!("{{\"{mark}{id}\"}}"));
     match fault {
         Some(Fault::LostRow) => rows.insert(0, json!({ "job_id": 7 })),
         Some(Fault::SpoiltRow(id)) => {

@@ -110,6 +110,11 @@ impl Switchboard {
         self.lock().history = jobs;
     }
 
+    /// Takes no cursor any more that it has given so far.
+    pub fn refuse_old_cursors(&self) {
+        self.lock().cursors = "new-";
+    }
+
     /// Says that the token expires then.
     pub fn token_expires(&self, at: &str) {
         self.lock().token_expires = at.to_owned();

@@ -51,6 +51,8 @@ pub struct Content {
     pub watches: Vec<(String, Watcher)>,
     pub faults: Vec<(Route, Fault)>,
     pub requests: Vec<Route>,
+    /// What every cursor begins with that is good.
+    pub cursors: &'static str,
     generation: Generation,
     queued: u32,
 }
@@ -70,6 +72,7 @@ impl State {
                 watches: Vec::new(),
                 faults: Vec::new(),
                 requests: Vec::new(),
+                cursors: "",
                 generation,
                 queued: 0,
             }),

@@ -111,6 +111,8 @@ impl Availability {
     pub(super) fn note(&self, about: About, asked: Instant, failure: Option<&Failure>) {
         match failure {
             None => self.answered(about),
+            // Whoever refuses this account something has answered.
+            Some(failure) if failure.kind() == FailureKind::Forbidden => self.answered(about),
             Some(failure) => self.failed(about, asked, failure),
         }
     }
@@ -219,6 +221,15 @@ mod tests {
         assert!(!outage.is_away());
         availability.note(About::Listing, Instant::now(), None);
         assert_eq!(availability.outage(), None);
+    }
+
+    #[test]
+    fn who_refuses_is_not_away() {
+        let availability = Availability::default();
+        availability.note(About::Listing, Instant::now(), Some(&refused()));
+        availability.note(About::Reading, Instant::now(), Some(&Failure::Forbidden));
+        assert_eq!(availability.outage(), None);
+        assert!(availability.heard_ago().is_some());
     }
 
     #[test]

@@ -12,19 +12,27 @@ pub(super) fn fit(
     settings: &Switchboard,
     is_own: &dyn Fn(IpAddr) -> bool,
 ) -> Result<(), Reason> {
-    let refuse = |unfit: bool, reason| if unfit { Err(reason) } else { Ok(()) };
-    refuse(address.to_canonical() != address, Reason::Mapped)?;
-    refuse(is_compatible(address), Reason::Mapped)?;
-    refuse(address.is_unspecified(), Reason::Unspecified)?;
-    refuse(address.is_loopback(), Reason::Loopback)?;
-    refuse(is_link_local(address), Reason::LinkLocal)?;
-    refuse(is_for_many(address), Reason::Multicast)?;
+    fit_for_any(address)?;
     let allowed = settings.allow.iter().any(|net| net.contains(&address));
     refuse(!allowed, Reason::NotAllowed)?;
     let bind = settings.policy.bind;
     let other_family = bind.is_some_and(|bind| bind.is_ipv4() != address.is_ipv4());
     refuse(other_family, Reason::Family)?;
     refuse(is_own(address), Reason::Own)
+}
+
+/// Refuses what is no job's address whatever the prefixes are.
+pub fn fit_for_any(address: IpAddr) -> Result<(), Reason> {
+    refuse(address.to_canonical() != address, Reason::Mapped)?;
+    refuse(is_compatible(address), Reason::Mapped)?;
+    refuse(address.is_unspecified(), Reason::Unspecified)?;
+    refuse(address.is_loopback(), Reason::Loopback)?;
+    refuse(is_link_local(address), Reason::LinkLocal)?;
+    refuse(is_for_many(address), Reason::Multicast)
+}
+
+fn refuse(unfit: bool, reason: Reason) -> Result<(), Reason> {
+    if unfit { Err(reason) } else { Ok(()) }
 }
 
 /// `::a.b.c.d`, which no network routes; `::` and `::1` have reasons of their own.

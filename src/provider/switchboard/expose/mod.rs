@@ -16,6 +16,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+pub use address::fit_for_any;
 pub use closing::Closing;
 pub use holders::FirstHolders;
 use holders::{Holders, holders};

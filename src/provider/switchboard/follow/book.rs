@@ -47,7 +47,8 @@ pub(super) struct Book {
     jobs: BTreeMap<JobId, Entry>,
     /// Ended or never to be followed; a late answer about one revives nothing.
     ended: Recent,
-    hosts: Hosts,
+    /// `None` before the first reading.
+    hosts: Option<Hosts>,
     silent: Silent,
     /// Jobs on each host that has any.
     in_use: HashMap<HostId, usize>,
@@ -145,7 +146,7 @@ impl Book {
         let mut book = Self {
             jobs: BTreeMap::new(),
             ended: Recent::new(RECENT),
-            hosts: Hosts::default(),
+            hosts: None,
             silent: Silent::default(),
             in_use: HashMap::new(),
             turned: Vec::new(),
@@ -156,8 +157,8 @@ impl Book {
         for (id, job) in &before.jobs {
             book.add(id, Some(Arc::clone(job)), None);
         }
-        for id in before.remembered.keys() {
-            book.add(id, None, Some(Remembered::default()));
+        for (id, remembered) in &before.remembered {
+            book.add(id, None, Some(*remembered));
         }
         book
     }
@@ -273,7 +274,17 @@ impl Book {
         entry.absent = None;
         self.changed |= entry.remembered.take().is_some();
         let mut job = detail.job.clone();
-        describe_host(&mut job, &self.hosts);
+        let known = entry
+            .known
+            .as_deref()
+            .filter(|known| known.host == job.host);
+        if let Some(known) = known {
+            job.host_name.clone_from(&known.host_name);
+            job.host_live = known.host_live;
+        }
+        if let Some(hosts) = &self.hosts {
+            describe_host(&mut job, hosts);
+        }
         let host = job.host.clone();
         let verdict = match &entry.known {
             None => Verdict::Appeared {
@@ -368,18 +379,18 @@ impl Book {
     /// Takes in the hosts, read at `now`; readings are at most `apart` from one another.
     pub(super) fn hosts(&mut self, hosts: Hosts, now: Instant, apart: Duration) {
         self.changed |= self.silent.read(&hosts, now, apart);
-        self.hosts = hosts;
         for entry in self.jobs.values_mut() {
             let Some(known) = &mut entry.known else {
                 continue;
             };
             let mut job = Job::clone(known);
-            describe_host(&mut job, &self.hosts);
+            describe_host(&mut job, &hosts);
             if **known != job {
                 *known = Arc::new(job);
                 self.changed = true;
             }
         }
+        self.hosts = Some(hosts);
     }
 
     /// Notes that the hosts could not be had.
@@ -458,11 +469,14 @@ impl Book {
     }
 }
 
-/// Completes a job by what is known of its host.
+/// Completes a job by what a reading says of its host. A reading without it, or without its name, takes
+/// the name from nobody: an address may hang on it.
 fn describe_host(job: &mut Job, hosts: &Hosts) {
     let Some(host) = &job.host else { return };
     job.host_live = hosts.live(host);
-    job.host_name = hosts.name(host).cloned();
+    if let Some(name) = hosts.name(host) {
+        job.host_name = Some(Arc::clone(name));
+    }
 }
 
 #[cfg(test)]

@@ -434,14 +434,16 @@ impl Follower {
         let step = match page {
             Ok(page) => {
                 self.listed = true;
+                self.stats.listing_fails(false);
                 let any_new = self.rows(&page, walk.began, walk.rows() < book::TOP_ROWS);
                 walk.page(page, any_new)
             }
             Err(failure) => match walk.smaller(&failure) {
                 Ok(smaller) => Ok(Step::On(smaller)),
                 Err(walk) => {
-                    // What was read need not be read again.
-                    if extent == Extent::Whole && walk.pages() > 0 {
+                    // What was read need not be read again, unless the place itself is refused.
+                    let place_is_good = failure != Failure::Status { status: 400 };
+                    if extent == Extent::Whole && walk.pages() > 0 && place_is_good {
                         self.interrupted = Some(*walk);
                     }
                     Err(failure)
@@ -615,6 +617,7 @@ impl Follower {
     }
 
     fn not_walked(&mut self, extent: Extent, failure: Failure) {
+        self.stats.listing_fails(true);
         let failed: Result<(), _> = Err(failure);
         self.episodes.note(Request::Jobs, subject(extent), &failed);
         match extent {

@@ -306,6 +306,34 @@ fn a_dead_host_shows_on_its_jobs() {
 }
 
 #[test]
+fn neither_a_new_start_nor_a_reading_without_the_host_takes_its_name_away() {
+    let hosts = |body: &str| crate::provider::switchboard::read::hosts(body.as_bytes());
+    let apart = Duration::from_secs(15);
+    let mut known = book(1);
+    let row = r#"[{"host_id":"40000000-0000-4000-8000-000000000001","name":"b","live":true}]"#;
+    known.hosts(hosts(row).expect("hosts"), Instant::now(), apart);
+    let news = known.news().expect("news");
+    // With other settings everything is asked for anew, a job perhaps before the hosts.
+    let mut book = Book::new(&news);
+    assert_eq!(book.job(&id(1), &detail(1, JobState::Ready)), Verdict::Same);
+    book.hosts(hosts("[]").expect("hosts"), Instant::now(), apart);
+    let job = Arc::clone(&book.news().expect("news").jobs[&id(1)]);
+    assert_eq!((job.host_name.as_deref(), job.host_live), (Some("b"), None));
+    assert_eq!(book.job(&id(1), &detail(1, JobState::Ready)), Verdict::Same);
+}
+
+#[test]
+fn what_was_found_out_of_a_remembered_job_is_known_to_the_next_follower() {
+    let mut book = Book::new(&Knowledge::remembering([1, 2].map(id)));
+    book.job(&id(1), &Err(Failure::Forbidden));
+    seen(&mut book, 2, JobState::Terminating);
+    let before = book.news().expect("news");
+    let mut book = Book::new(&before);
+    book.changed = true;
+    assert_eq!(book.news().expect("news").remembered, before.remembered);
+}
+
+#[test]
 fn a_remembered_job_is_listed_asked_about_and_ended_like_any_other() {
     let remembered = |book: &mut Book| {
         book.changed = true;
