@@ -74,7 +74,7 @@ fn shape(path: &str, schemas: &mut SchemaGenerator) -> Shape {
                 query(
                     "jobs",
                     "string",
-                    "Only those of the jobs with these ids, with commas between them",
+                    "Only those of the jobs with these ids, at most 64, with commas between them",
                 ),
             ];
             json(of::<model::Endpoints>(schemas))
