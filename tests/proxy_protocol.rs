@@ -361,6 +361,27 @@ fn a_connection_whose_header_is_awaited_does_not_go_to_the_next_mapping_of_its_p
 }
 
 #[test]
+fn a_connection_whose_header_is_awaited_goes_on_when_its_mapping_is_renamed() {
+    let scene = trusting("proxy_header_timeout = \"60s\"");
+    let [mut silent, mut half] = awaited(&scene);
+    let more = "accept_proxy = [\"127.0.0.1\"]\nproxy_header_timeout = \"60s\"";
+    let new = mapping("n", scene.port, scene.target.addr(), more);
+    scene.proxy.reload(&format!("version = 1\n{new}"));
+    silent.send(line("203.0.113.9", 50622).as_bytes());
+    let mut server = scene.target.accept();
+    silent.exchange(&mut server, b"hello");
+    half.send(b"192.0.2.1 50623 22\r\n");
+    let mut other = scene.target.accept();
+    half.exchange(&mut other, b"hello");
+    drop((silent, server, half, other));
+    for port in [50622, 50623] {
+        let client = SocketAddr::from(([203, 0, 113, 9], port));
+        assert_eq!(scene.ended(client, "closed").text("mapping"), "n");
+    }
+    scene.finish();
+}
+
+#[test]
 fn a_connection_whose_header_is_awaited_ends_where_sessions_of_the_old_target_do() {
     let more = "accept_proxy = [\"127.0.0.1\"]\non_retarget = \"kill\"";
     let scene = Scene::new(more);

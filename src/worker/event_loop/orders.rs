@@ -235,10 +235,12 @@ fn change_greeting(
     }
 }
 
-/// The route of an address as it is now, if it belongs to the mapping it belonged to.
+/// The route of an address as it is now, if it belongs to the mapping it belonged to: one that leads
+/// where it led has another name at most.
 pub(super) fn current_route<'t>(table: &'t Table, route: &Route) -> Option<&'t Arc<Route>> {
     let current = table.route(&route.listen)?;
-    (current.mapping.name == route.mapping.name).then_some(current)
+    let is_same = current.mapping.name == route.mapping.name || current.target == route.target;
+    is_same.then_some(current)
 }
 
 #[cfg(test)]
