@@ -56,12 +56,15 @@ pub enum Unknown {
     Ever,
 }
 
-/// Bytes given to a TCP socket that its peer has not acknowledged, or `None` if the kernel does not
-/// tell. Unlike [`AckProbe`] it also tells of a connection that has broken. `connected_here` is whether
-/// it was connected and not accepted, `ended` whether the end of its stream was sent.
-pub fn undelivered(socket: BorrowedFd<'_>, connected_here: bool, ended: bool) -> Option<u64> {
+/// Bytes that the peer of a TCP socket has acknowledged in all, the end of the stream being one of them, or
+/// `None` if the kernel does not tell. Unlike [`AckProbe`] it also tells of a connection that has broken.
+/// `connected_here` is whether the socket was connected and not accepted.
+///
+/// What was not acknowledged is to be reckoned from this: `tcpi_bytes_sent` counts a segment again each
+/// time the machine itself refused to send it, which is what happens where an interface is gone.
+pub fn acknowledged(socket: BorrowedFd<'_>, connected_here: bool) -> Option<u64> {
     let mut room = [0; 512];
-    TcpInfo::of(socket, &mut room)?.undelivered(connected_here, ended)
+    TcpInfo::of(socket, &mut room)?.acknowledged(connected_here)
 }
 
 /// `SOCK_DIAG_BY_FAMILY`.

@@ -28,7 +28,7 @@ use std::{
 
 use rustix::{event::epoll::EventFlags, io::Errno, net::getsockname, net::sockopt::socket_error};
 
-pub use acks::{AckProbe, Standing, Unknown, undelivered};
+pub use acks::{AckProbe, Standing, Unknown, acknowledged};
 pub use admit::admit;
 pub use error::SessionError;
 use error::Step;
@@ -85,6 +85,8 @@ pub struct Session {
     leave: Option<(Instant, EndReason)>,
     /// Whether the socket to the target notices a dead peer.
     guarded: bool,
+    /// Bytes of the PROXY header in front of what the target is sent.
+    header_len: u16,
     /// Bytes moved since bulk began; 0 without.
     bulk: u32,
     phase: Phase,
@@ -189,6 +191,7 @@ impl Session {
             active: now,
             leave: None,
             guarded: false,
+            header_len: 0,
             bulk: 0,
             phase: Phase::Dialing,
             relay,
@@ -339,6 +342,7 @@ impl Session {
             .observe(turn.now.duration_since(self.opened));
         if let Some(version) = self.route.mapping.policy.send_proxy {
             let header = self.header(version);
+            self.header_len = u16::try_from(header.len()).unwrap_or(u16::MAX);
             self.relay.prepend(Side::Target, header.into());
             self.note_sent([false, true], turn.now);
         }
@@ -833,13 +837,21 @@ impl Session {
     fn unacknowledged(&self, acks: &mut AckProbe) -> (u64, u64) {
         let (up, down) = self.delivered();
         let mut of = |side: Side, most: u64| {
-            let ended = self.relay.has_ended_to(side);
             let socket = self.socket(side);
-            let lost = undelivered(socket, side == Side::Target, ended).unwrap_or_else(|| {
-                let waiting = acks.unacknowledged(socket).unwrap_or(0);
-                // The end of a stream is acknowledged as a byte is, and comes last.
-                waiting.saturating_sub(ended.into()).into()
-            });
+            let (before, connected_here) = match side {
+                Side::Client => (0, false),
+                Side::Target => (self.header_len.into(), true),
+            };
+            let lost = match acknowledged(socket, connected_here) {
+                Some(bytes) => (before + most).saturating_sub(bytes),
+                None => {
+                    let waiting = acks.unacknowledged(socket).unwrap_or(0);
+                    // The end of a stream is acknowledged as a byte is, and comes last.
+                    waiting
+                        .saturating_sub(self.relay.has_ended_to(side).into())
+                        .into()
+                }
+            };
             lost.min(most)
         };
         (of(Side::Target, up), of(Side::Client, down))

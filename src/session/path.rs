@@ -73,22 +73,15 @@ impl<'a> TcpInfo<'a> {
         Duration::from_millis(self.u32_at(56).into())
     }
 
-    /// Bytes that were given to a socket and not acknowledged, those of the end of a stream aside, where
-    /// the kernel keeps the counts. One that was connected from here counts its first packet in.
-    pub(super) fn undelivered(self, connected_here: bool, ended: bool) -> Option<u64> {
-        const SENT: usize = 200;
-        const SENT_AGAIN: usize = 208;
+    /// Bytes that the peer has acknowledged in all, where the kernel counts them (`tcpi_bytes_acked`). A
+    /// socket that was connected from here counts its first packet in.
+    pub(super) fn acknowledged(self, connected_here: bool) -> Option<u64> {
         const ACKNOWLEDGED: usize = 120;
-        const NOT_SENT: usize = 144;
-        if self.0.len() < SENT_AGAIN + 8 {
-            return None;
-        }
-        let acknowledged = self
-            .u64_at(ACKNOWLEDGED)
-            .saturating_sub(connected_here.into());
-        let sent = self.u64_at(SENT).saturating_sub(self.u64_at(SENT_AGAIN));
-        let not_sent = u64::from(self.u32_at(NOT_SENT)).saturating_sub(ended.into());
-        Some(sent.saturating_sub(acknowledged) + not_sent)
+        let counted = self.0.len() >= ACKNOWLEDGED + 8;
+        counted.then(|| {
+            self.u64_at(ACKNOWLEDGED)
+                .saturating_sub(connected_here.into())
+        })
     }
 
     /// Whether the peer's window is closed, where the kernel says so (`tcpi_snd_wnd`).
