@@ -19,6 +19,9 @@ use crate::text::clipped;
 /// Events kept.
 const CAPACITY: usize = 256;
 
+/// Bytes of text kept, whatever is longer than usual: the oldest is forgotten first.
+const MOST_BYTES: usize = 512 << 10;
+
 /// Of one particular of an event, so many bytes are kept.
 const LONGEST: usize = 8 << 10;
 
@@ -43,9 +46,35 @@ pub struct Events(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    kept: Mutex<VecDeque<Event>>,
+    kept: Mutex<Kept>,
     /// The number of the latest event.
     latest: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    events: VecDeque<Event>,
+    /// What is in their text.
+    bytes: usize,
+}
+
+impl Kept {
+    fn push(&mut self, event: Event) {
+        self.bytes += event.bytes();
+        self.events.push_back(event);
+        while self.events.len() > CAPACITY || (self.bytes > MOST_BYTES && self.events.len() > 1) {
+            let oldest = self.events.pop_front();
+            self.bytes -= oldest.map_or(0, |event| event.bytes());
+        }
+    }
+}
+
+impl Event {
+    fn bytes(&self) -> usize {
+        let fields = self.fields.iter();
+        let fields = fields.map(|(name, value)| name.len() + value.len());
+        self.message.len() + fields.sum::<usize>()
+    }
 }
 
 impl Default for Events {
@@ -61,7 +90,7 @@ impl Events {
     /// The events after number `after` that are still kept, oldest first.
     pub fn after(&self, after: u64) -> Vec<Event> {
         let kept = self.lock();
-        let new = kept.iter().filter(|event| event.number > after);
+        let new = kept.events.iter().filter(|event| event.number > after);
         new.cloned().collect()
     }
 
@@ -77,10 +106,7 @@ impl Events {
         event.record(&mut fields);
         let mut kept = self.lock();
         let number = *self.0.latest.borrow() + 1;
-        if kept.len() == CAPACITY {
-            kept.pop_front();
-        }
-        kept.push_back(Event {
+        kept.push(Event {
             number,
             at: SystemTime::now(),
             level: *event.metadata().level(),
@@ -92,7 +118,7 @@ impl Events {
     }
 
     // An event is pushed whole, so a panic elsewhere leaves nothing half done.
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Event>> {
+    fn lock(&self) -> MutexGuard<'_, Kept> {
         self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -153,6 +179,24 @@ mod tests {
         assert_eq!(last.fields["number"], "299");
         assert_eq!(last.fields["name"], "x");
         assert_eq!(events.after(299).len(), 1);
+    }
+
+    #[test]
+    fn long_events_are_forgotten_before_they_fill_the_memory() {
+        let events = Events::default();
+        let subscriber = tracing_subscriber::registry().with(events.clone());
+        let long = "x".repeat(2 * LONGEST);
+        tracing::subscriber::with_default(subscriber, || {
+            for number in 0..CAPACITY {
+                tracing::warn!(number, long, also = long, "something long happened");
+            }
+        });
+        let kept = events.after(0);
+        let bytes: usize = kept.iter().map(Event::bytes).sum();
+        assert!(bytes <= MOST_BYTES, "{bytes}");
+        assert!(bytes > MOST_BYTES - 3 * LONGEST, "{bytes}");
+        assert_eq!(kept.last().map(|event| event.number), Some(256));
+        assert_eq!(events.lock().bytes, bytes);
     }
 
     #[test]
