@@ -5,7 +5,9 @@ mod harness;
 use std::{net::SocketAddr, process::Command};
 
 use harness::{
-    Peer, Proxy, Scene, Setup, config, mapping, metrics, ports, process,
+    Peer, Proxy, Scene, Setup, config,
+    lab::Netns,
+    mapping, metrics, ports, process,
     require::{Need, require},
     strace::tamper,
     wait_until,
@@ -81,6 +83,13 @@ fn an_admin_endpoint_that_somebody_closed_is_missed_and_opened_again() {
     assert_eq!(line.text("why"), "Invalid argument");
     wait_until("the admin endpoint to answer", || {
         metrics::get(admin, "/readyz").is_ok_and(|(status, _)| status.contains("200"))
+    });
+    let failures = [("task", "admin")];
+    let metrics = scene.proxy.metrics();
+    assert_eq!(metrics.sum("tml_proxy_task_failures_total", &failures), 1);
+    wait_until("it to be told as over", || {
+        let (_, status) = scene.proxy.page("/api/v1/status");
+        status.contains("The task admin of the control plane has failed 1 time and runs again")
     });
     scene.finish();
 }
@@ -178,4 +187,42 @@ fn an_accept_that_keeps_failing_does_not_spin_and_works_again_afterwards() {
     client.exchange(&mut server, b"hello");
     drop((client, server));
     scene.finish();
+}
+
+/// The example's echo service is a task of the control plane, and loses its listener like any other.
+#[test]
+fn a_task_that_fails_is_named_everywhere_and_works_again() {
+    if !require(&[Need::Root, Need::Tool("ip"), Need::Tool("ss")]) {
+        return;
+    }
+    const FAILURES: &str = "tml_proxy_task_failures_total";
+    let netns = Netns::new("echo");
+    let setup = Setup {
+        netns: Some(&netns),
+        ..Setup::default()
+    };
+    let proxy = Proxy::start_without_file(&setup, &[]);
+    let mut before = netns.run(|| Peer::connect(7007));
+    before.send(b"hello");
+    before.expect(b"hello");
+    assert_eq!(proxy.metrics().sum(FAILURES, &[]), 0);
+    netns.run(|| kill_listener(7008));
+    let line = proxy.wait_for_line(
+        0,
+        "the example's echo service ended; it will be started again",
+    );
+    assert_eq!(line.text("level"), "ERROR");
+    proxy.wait_until(FAILURES, &[("task", "echo")], 1);
+    assert_eq!(proxy.metrics().sum(FAILURES, &[]), 1);
+    let told = || proxy.page("/api/v1/status").1;
+    wait_until("it to run again, with a warning", || {
+        told().contains("The task echo of the control plane has failed 1 time and runs again")
+    });
+    let mut after = netns.run(|| Peer::connect(7007));
+    after.send(b"again");
+    after.expect(b"again");
+    before.send(b"still here");
+    before.expect(b"still here");
+    drop((before, after));
+    assert_eq!(proxy.stop().code(), Some(0));
 }

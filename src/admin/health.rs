@@ -8,13 +8,16 @@ use super::Sources;
 use crate::{
     config::AutoOr,
     provider::switchboard::{Contact, expose::Reason, read::Rights, token_file::SOON},
-    telemetry::{HISTORY_STEP, Totals, Usage},
+    telemetry::{Failures, HISTORY_STEP, Task, Totals, Usage},
     units::{self, duration_ms},
     worker::ClosedListener,
 };
 
 /// "Lately" in what follows.
 const LATELY: Duration = Duration::from_secs(60);
+
+/// A task that failed is worth a warning for so long.
+const RECENTLY: Duration = Duration::from_secs(60 * 60);
 
 /// From this share of a limit on it is worth a warning.
 const NEARLY_FULL: f64 = 0.9;
@@ -57,6 +60,9 @@ pub fn problems(sources: &Sources) -> Vec<Problem> {
             Severity::Error,
             format!("The last reload failed; what was in force before still is. {error}"),
         );
+    }
+    for task in Task::ALL {
+        failed_task(task, &sources.failures.of(task), &mut add);
     }
     let shared = &sources.shared;
     closed_listeners(&shared.closed.load(), &mut add);
@@ -123,6 +129,30 @@ pub fn problems(sources: &Sources) -> Vec<Problem> {
     }
     found.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
     found
+}
+
+/// A task of the control plane that failed.
+fn failed_task(task: Task, failures: &Failures, add: &mut impl FnMut(Severity, String)) {
+    let Some((at, why)) = &failures.last else {
+        return;
+    };
+    let (name, times) = (task.word(), units::count(failures.count, "time"));
+    if failures.is_down {
+        add(
+            Severity::Error,
+            format!(
+                "The task {name} of the control plane has failed {times} and is about to be started \
+                 again: {why}."
+            ),
+        );
+    } else if at.elapsed() < RECENTLY {
+        add(
+            Severity::Warning,
+            format!(
+                "The task {name} of the control plane has failed {times} and runs again: {why}."
+            ),
+        );
+    }
 }
 
 /// Listeners that were lost.

@@ -38,7 +38,7 @@ pub use unix::{NewSocket, SocketError, SocketFile, UnixAddr};
 use crate::{
     config::Config,
     provider::switchboard::Board,
-    telemetry::{Events, History, LogControl, Reloads},
+    telemetry::{Events, History, LogControl, Reloads, TaskFailures},
     worker::{Roster, Shared},
 };
 
@@ -63,6 +63,8 @@ pub struct Sources {
     pub switchboard: Arc<Board>,
     /// Where orders go.
     pub orders: mpsc::Sender<Order>,
+    /// Which tasks of the control plane have failed.
+    pub failures: Arc<TaskFailures>,
     /// Whether the process is on its way out.
     pub stopping: AtomicBool,
     /// When it started.

@@ -39,6 +39,7 @@ use super::{
 use crate::{
     listen::{Backoff, is_lost},
     os_error::in_words,
+    telemetry::{Task, TaskFailures},
 };
 
 /// How long a request's head may take, from the end of the request before.
@@ -120,14 +121,15 @@ pub enum AdminListener {
 
 /// Serves until nothing can come from the listener any more, and says why.
 pub async fn serve(listener: AdminListener, sources: Arc<Sources>) -> io::Error {
+    let failures = Arc::clone(&sources.failures);
     match listener {
         AdminListener::Tcp(listener) => {
             let router = api::router(sources, api::Access::Read);
-            accept_all(listener, BOUNDS, &router).await
+            accept_all(listener, BOUNDS, &router, (Task::Admin, failures)).await
         }
         AdminListener::Unix(listener) => {
             let router = api::router(sources, api::Access::Write);
-            accept_all(listener, BOUNDS, &router).await
+            accept_all(listener, BOUNDS, &router, (Task::AdminSocket, failures)).await
         }
     }
 }
@@ -161,11 +163,12 @@ impl Listener for UnixListener {
 }
 
 /// Serves every client what `router` says, which can ask who it is ([`Peer`]), until none can come any
-/// more, and says why.
+/// more, and says why. A connection that panics is counted with the task.
 pub(super) async fn accept_all(
     listener: impl Listener,
     bounds: Bounds,
     router: &Router,
+    (task, failures): (Task, Arc<TaskFailures>),
 ) -> io::Error {
     let places = Places::new(bounds.connections, bounds.per_source);
     let mut backoff = Backoff::default();
@@ -184,7 +187,9 @@ pub(super) async fn accept_all(
         backoff.reset();
         let source = peer.address.map(places::source);
         if let Some(held) = places.take(source).await {
-            tokio::spawn(converse(stream, bounds, router.clone(), peer, held));
+            // It goes on when the listener is closed.
+            let conversation = converse(stream, bounds, router.clone(), peer, held);
+            tokio::spawn(Arc::clone(&failures).guard(task, conversation));
             // A request that is there already is read before the next client can take the place.
             yield_now().await;
         }

@@ -66,11 +66,28 @@ pub fn run(args: RunArgs) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output::complain(&format_args!("tml-proxy: {error}"));
-            ExitCode::from(match error {
-                RunError::Config(_) => code::REFUSED,
-                RunError::Start(_) => code::NO_START,
-                RunError::Worker(_) | RunError::Control(_) => code::FAILED,
-            })
+            ExitCode::from(code_of(&error))
         }
+    }
+}
+
+fn code_of(error: &RunError) -> u8 {
+    match error {
+        RunError::Config(_) => code::REFUSED,
+        RunError::Start(_) => code::NO_START,
+        RunError::Worker(_) | RunError::Control(_) => code::FAILED,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_that_fails_while_it_runs_means_exit_code_4() {
+        for failed in [RunError::Worker, RunError::Control] {
+            assert_eq!(code_of(&failed("a bad day".to_owned())), 4);
+        }
+        assert_eq!(code_of(&RunError::Start("no port".to_owned())), 3);
     }
 }

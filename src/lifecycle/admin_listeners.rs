@@ -19,13 +19,14 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use super::{
     exposing,
     setup::open_own,
-    tasks::{Tasks, why_ended},
+    tasks::{Ended, Tasks, why_ended},
 };
 use crate::{
     admin::{self, AdminListener, NewSocket, SocketFile, Sources, UnixAddr},
     config::{Admin, AutoOr},
     os_error::in_words,
     table::ListenAddr,
+    telemetry::Task,
 };
 
 /// The listeners there are.
@@ -69,15 +70,17 @@ impl AdminListeners {
 
     /// Lets go of those that have ended by themselves, and says which and why. What is wanted and not
     /// there is opened by the next change, be it one to the same settings.
-    pub async fn take_ended(&mut self) -> Vec<(String, String)> {
+    pub async fn take_ended(&mut self) -> Vec<Ended> {
         let mut ended = Vec::new();
         if let Some(tcp) = self.tcp.take_if(|tcp| tcp.serving.is_finished()) {
             let what = format!("admin.listen {}", tcp.addr);
-            ended.push((what, why_ended(tcp.serving).await));
+            let (task, why) = (Task::Admin, why_ended(tcp.serving).await);
+            ended.push(Ended { task, what, why });
         }
         if let Some(unix) = self.unix.take_if(|unix| unix.serving.is_finished()) {
             let what = format!("admin.socket {}", unix.addr.path.display());
-            ended.push((what, why_ended(unix.serving).await));
+            let (task, why) = (Task::AdminSocket, why_ended(unix.serving).await);
+            ended.push(Ended { task, what, why });
         }
         ended
     }

@@ -1,18 +1,58 @@
 //! The echo service behind the built-in example, so that it needs no other software.
 
-use tokio::net::{TcpListener, TcpStream};
+use std::{io, sync::Arc, time::Duration};
 
-use crate::provider::demo;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::sleep,
+};
+
+use crate::{
+    os_error::in_words,
+    provider::demo,
+    telemetry::{Task, TaskFailures},
+};
+
+/// Until a lost listener is opened again.
+const AGAIN_IN: Duration = Duration::from_secs(1);
 
 /// Sends every byte back to where it came from, until the runtime ends.
-pub(super) async fn start() -> std::io::Result<()> {
-    let listener = TcpListener::bind(demo::ECHO).await?;
+pub(super) async fn start(failures: Arc<TaskFailures>) -> io::Result<()> {
+    let mut listener = TcpListener::bind(demo::ECHO).await;
+    if listener.is_err() {
+        return listener.map(drop);
+    }
     tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(echo(stream));
+        loop {
+            let error = match listener {
+                Ok(listener) => serve(listener, &failures).await,
+                Err(error) => error,
+            };
+            let why = in_words(&error);
+            failures.stopped(Task::Echo, &why);
+            tracing::error!(
+                why,
+                "the example's echo service ended; it will be started again"
+            );
+            sleep(AGAIN_IN).await;
+            listener = TcpListener::bind(demo::ECHO).await;
+            if listener.is_ok() {
+                failures.runs(Task::Echo);
+            }
         }
     });
     Ok(())
+}
+
+/// Serves until the listener is lost, and says why.
+async fn serve(listener: TcpListener, failures: &Arc<TaskFailures>) -> io::Error {
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => return error,
+        };
+        tokio::spawn(Arc::clone(failures).guard(Task::Echo, echo(stream)));
+    }
 }
 
 async fn echo(mut stream: TcpStream) {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
-use super::limits;
+use super::{limits, tasks::Tasks};
 use crate::{
     config::Switchboard,
     provider::switchboard::{
@@ -14,6 +14,7 @@ use crate::{
         publish::Publisher,
         token_file,
     },
+    telemetry::Task,
 };
 
 /// How long it may take to remove what was written, at a stop above all.
@@ -43,6 +44,7 @@ pub(super) fn run(
     switchboard: &Switchboard,
     knowledge: watch::Sender<Arc<Knowledge>>,
     board: Arc<Board>,
+    tasks: Tasks,
 ) -> impl Future<Output = String> + Send + use<> {
     let key = switchboard.annotation();
     let (host, withdraw) = (switchboard.public_host.clone(), switchboard.withdraw);
@@ -54,7 +56,7 @@ pub(super) fn run(
         let following = follow(settings, client.clone(), knowledge, Arc::clone(&stats));
         let keeping = token_file::keep(&client, &board.token);
         let Some(key) = key else {
-            replace_publisher(&board, None, withdraw);
+            replace_publisher(&board, None, withdraw, &tasks);
             tokio::select! {
                 () = following => {}
                 () = keeping => {}
@@ -62,7 +64,7 @@ pub(super) fn run(
             return BY_ITSELF.to_owned();
         };
         let (publisher, writer) = Publisher::new(client.clone(), key, host.as_str(), stats);
-        replace_publisher(&board, Some(publisher), withdraw);
+        replace_publisher(&board, Some(publisher), withdraw, &tasks);
         tokio::select! {
             () = following => {}
             () = keeping => {}
@@ -78,12 +80,13 @@ pub(super) fn replace_publisher(
     board: &Board,
     new: Option<Publisher>,
     withdraw: bool,
+    tasks: &Tasks,
 ) -> Option<JoinHandle<()>> {
     let new = new.map(Arc::new);
     let old = board.publisher.swap(new.clone())?;
     let goes = new.is_none_or(|new| new.key() != old.key());
     (withdraw && goes).then(|| {
-        tokio::spawn(async move {
+        tasks.once(Task::Withdrawing, async move {
             // Whoever has not answered by then is left as it is.
             let _ = timeout(WITHDRAWN_WITHIN, old.withdraw()).await;
         })

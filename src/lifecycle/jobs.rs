@@ -13,13 +13,14 @@ use super::{
     exposing::{self, Exposing, Proposal},
     following,
     setup::open_own,
-    tasks::{Tasks, why_ended},
+    tasks::{Ended, Tasks, why_ended},
 };
 use crate::{
     admin::{self, Sources},
     config::Switchboard,
     os_error::in_words,
     provider::switchboard::{Board, Knowledge},
+    telemetry::Task,
 };
 
 /// Why something ended that has no end.
@@ -78,27 +79,39 @@ impl Jobs {
 
     /// Lets go of what has ended by itself, and says what and why. What is wanted and not there is
     /// started by the next change, be it one to the same settings; ports and sessions stay meanwhile.
-    pub async fn take_ended(&mut self) -> Vec<(String, String)> {
+    pub async fn take_ended(&mut self) -> Vec<Ended> {
         let mut ended = Vec::new();
         let Some(running) = &mut self.running else {
             return ended;
         };
         let is_over = |task: &mut JoinHandle<String>| task.is_finished();
         if let Some(lookup) = running.lookup.take_if(is_over) {
-            ended.push(("switchboard.lookup".to_owned(), why_ended(lookup).await));
+            ended.push(Ended {
+                task: Task::Lookup,
+                what: "switchboard.lookup".to_owned(),
+                why: why_ended(lookup).await,
+            });
         }
         let over = [&running.exposing, &running.following].map(JoinHandle::is_finished);
         if over.contains(&true)
             && let Some(running) = self.running.take()
         {
             let parts = [
-                ("exposing jobs", running.exposing),
-                ("following the switchboard", running.following),
+                (Task::Exposing, "exposing jobs", running.exposing),
+                (
+                    Task::Following,
+                    "following the switchboard",
+                    running.following,
+                ),
             ];
-            for (over, (what, task)) in over.into_iter().zip(parts) {
+            for (over, (task, what, running)) in over.into_iter().zip(parts) {
                 match over {
-                    true => ended.push((what.to_owned(), why_ended(task).await)),
-                    false => exposing::ended(task).await,
+                    true => ended.push(Ended {
+                        task,
+                        what: what.to_owned(),
+                        why: why_ended(running).await,
+                    }),
+                    false => exposing::ended(running).await,
                 }
             }
             if let Some(lookup) = running.lookup {
@@ -174,6 +187,7 @@ impl Jobs {
                 &wanted,
                 running.knowledge.clone(),
                 Arc::clone(&sources.switchboard),
+                self.tasks.clone(),
             ));
         }
         if let Some(old) = running.lookup.take_if(|_| before.lookup != wanted.lookup) {
@@ -189,8 +203,12 @@ impl Jobs {
     fn start(&mut self, wanted: Arc<Switchboard>, exposing: Exposing, sources: &Arc<Sources>) {
         let remembered = Knowledge::remembering(exposing.remembered());
         let (knowledge, known) = watch::channel(Arc::new(remembered));
-        let following =
-            following::run(&wanted, knowledge.clone(), Arc::clone(&sources.switchboard));
+        let following = following::run(
+            &wanted,
+            knowledge.clone(),
+            Arc::clone(&sources.switchboard),
+            self.tasks.clone(),
+        );
         let (settings, set) = watch::channel(wanted);
         let exposing = exposing.run(known, set, self.proposals.clone());
         self.running = Some(Running {
@@ -227,7 +245,7 @@ impl Jobs {
             exposing::ended(task).await;
         }
         let withdraw = running.settings.borrow().withdraw;
-        self.withdrawing = following::replace_publisher(&self.board, None, withdraw);
+        self.withdrawing = following::replace_publisher(&self.board, None, withdraw, &self.tasks);
         self.board.set_unusable(None);
         self.board.set(None);
     }

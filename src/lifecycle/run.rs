@@ -29,7 +29,7 @@ use super::{
     setup::{self, Open, take_budget, warn_of_kernel, worker_count},
     signals::{Signals, outlive_file_size_limit},
     systemd,
-    tasks::{Restart, Tasks, why_ended},
+    tasks::{Ended, Restart, Tasks, why_ended},
     ticker,
     watchdog::Watchdog,
 };
@@ -43,7 +43,8 @@ use crate::{
     session::SessionLine,
     table::{Hold, MappingName, Summary, Table},
     telemetry::{
-        Events, History, LogControl, LogQueue, ProcessStats, Records, Reloads, Sampler, log,
+        Events, History, LogControl, LogQueue, ProcessStats, Records, Reloads, Sampler, Task,
+        TaskFailures, log,
     },
     text::of_panic,
     units,
@@ -97,16 +98,23 @@ pub fn run(source: &Source, overrides: &Overrides) -> Result<(), RunError> {
         .build()
         .map_err(|error| start_failed("cannot start the control plane", &error))?;
     let mut queue = None;
-    let running = load_and_run(source, overrides, &mut queue);
-    // It is over afterwards, so nobody sees what a panic left half done.
-    let result = catch_unwind(AssertUnwindSafe(|| runtime.block_on(running)))
-        .unwrap_or_else(|panic| Err(RunError::Control(of_panic(&*panic).to_owned())));
+    let result = to_the_end(&runtime, load_and_run(source, overrides, &mut queue));
     // A name that is being looked up, or anything else that does not answer, holds up nobody.
     runtime.shutdown_background();
     if let Some(queue) = queue {
         queue.close(LOG_GRACE);
     }
     result
+}
+
+/// Runs control until it ends or panics.
+fn to_the_end(
+    runtime: &tokio::runtime::Runtime,
+    control: impl Future<Output = Result<(), RunError>>,
+) -> Result<(), RunError> {
+    // It is over afterwards, so nobody sees what a panic left half done.
+    catch_unwind(AssertUnwindSafe(|| runtime.block_on(control)))
+        .unwrap_or_else(|panic| Err(RunError::Control(of_panic(&*panic).to_owned())))
 }
 
 /// Leaves the queue of the log, once there is one, in `log_queue`.
@@ -137,11 +145,13 @@ async fn load_and_run(
         queue: Arc::clone(&queue),
         say: SessionLine::write,
     };
+    let failures = Arc::new(TaskFailures::default());
     let log = log::init(
         config.log.format == LogFormat::Json,
         config.log.level.into(),
         records,
         events.clone(),
+        Arc::clone(&failures),
     )
     .map_err(|error| start_failed("cannot start the log", &error))?;
     *log_queue = Some(Arc::clone(&queue));
@@ -149,6 +159,7 @@ async fn load_and_run(
         (config, loaded.reader),
         table.routes().len(),
         (log, events, queue),
+        failures,
         signals,
         started,
     )
@@ -185,6 +196,7 @@ impl Running {
         (config, reader): (Config, Reader),
         routes: usize,
         (log, events, queue): (LogControl, Events, Arc<LogQueue<SessionLine>>),
+        failures: Arc<TaskFailures>,
         signals: Signals,
         started: (time::Instant, SystemTime),
     ) -> Result<(), RunError> {
@@ -215,11 +227,11 @@ impl Running {
             splice: (config.process.splice && budget.pipes > 0).into(),
         });
         if let Source::Demo = reader.source {
-            echo::start()
+            echo::start(Arc::clone(&failures))
                 .await
                 .map_err(|error| start_failed("cannot start the example's echo service", &error))?;
         }
-        let (tasks, task_over) = Tasks::new();
+        let (tasks, task_over) = Tasks::new(Arc::clone(&failures));
         let mut admin = AdminListeners::new(tasks.clone());
         let prepared_admin = admin.prepare(&config.admin).map_err(RunError::Start)?;
         let workers = worker_count(&config);
@@ -256,6 +268,7 @@ impl Running {
             log,
             switchboard: board,
             orders: order,
+            failures,
             stopping: AtomicBool::new(false),
             started,
         });
@@ -378,9 +391,14 @@ impl Running {
         let mut ended = self.admin.take_ended().await;
         ended.extend(self.jobs.take_ended().await);
         if let Some(ticker) = self.ticker.take_if(|ticker| ticker.is_finished()) {
-            ended.push(("observing".to_owned(), why_ended(ticker).await));
+            ended.push(Ended {
+                task: Task::Ticker,
+                what: "observing".to_owned(),
+                why: why_ended(ticker).await,
+            });
         }
-        for (what, why) in ended {
+        for Ended { task, what, why } in ended {
+            self.sources.failures.stopped(task, &why);
             self.restart.after(&what, &why);
         }
     }
@@ -402,6 +420,9 @@ impl Running {
             self.start_jobs_again(switchboard).await;
         }
         if self.restart.at().is_none() {
+            // The example's service looks after itself.
+            let started = Task::ALL.iter().filter(|task| **task != Task::Echo);
+            started.for_each(|task| self.sources.failures.runs(*task));
             tracing::info!("what had ended runs again");
         }
     }
@@ -647,5 +668,20 @@ async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_control_ends_the_process_with_its_message() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let runtime = runtime.expect("there are descriptors");
+        let result = to_the_end(&runtime, async { panic!("a bad day") });
+        let error = result.expect_err("it panicked");
+        assert_eq!(error.to_string(), "the control plane failed: a bad day");
+        assert!(matches!(error, RunError::Control(_)));
     }
 }

@@ -4,12 +4,16 @@
 use std::{
     any::Any,
     fmt,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use crate::text::of_panic;
+use crate::{
+    telemetry::{Task, TaskFailures},
+    text::of_panic,
+};
 
 /// The first wait before what ended is started again, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
@@ -19,18 +23,39 @@ const WELL_AFTER: Duration = Duration::from_secs(120);
 
 /// Starts tasks. The other end hears whenever one is over.
 #[derive(Debug, Clone)]
-pub(super) struct Tasks(mpsc::UnboundedSender<()>);
+pub(super) struct Tasks {
+    over: mpsc::UnboundedSender<()>,
+    failures: Arc<TaskFailures>,
+}
+
+/// One that ended by itself.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub task: Task,
+    /// What it is for, with the address or path if it has one.
+    pub what: String,
+    pub why: String,
+}
 
 impl Tasks {
-    /// None runs yet.
-    pub fn new() -> (Self, mpsc::UnboundedReceiver<()>) {
+    /// None runs yet. What fails is counted in `failures`.
+    pub fn new(failures: Arc<TaskFailures>) -> (Self, mpsc::UnboundedReceiver<()>) {
         let (over, heard) = mpsc::unbounded_channel();
-        (Self(over), heard)
+        (Self { over, failures }, heard)
+    }
+
+    /// Does something once. A panic is logged and counted.
+    pub fn once(
+        &self,
+        task: Task,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) -> JoinHandle<()> {
+        tokio::spawn(Arc::clone(&self.failures).guard(task, work))
     }
 
     /// Starts a task, which says why it ended.
     pub fn spawn(&self, work: impl Future<Output = String> + Send + 'static) -> JoinHandle<String> {
-        let over = Over(self.0.clone());
+        let over = Over(self.over.clone());
         tokio::spawn(async move {
             let _over = over;
             work.await
@@ -102,7 +127,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_task_that_panics_or_ends_is_noticed_and_says_why() {
-        let (tasks, mut heard) = Tasks::new();
+        let (tasks, mut heard) = Tasks::new(Arc::default());
         let panics = tasks.spawn(async { panic!("as a test of what becomes of it") });
         assert_eq!(heard.recv().await, Some(()));
         let why = why_ended(panics).await;

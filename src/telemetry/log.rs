@@ -20,7 +20,7 @@ use tracing_subscriber::{
 };
 
 use super::{
-    Events, LineFormat,
+    Events, LineFormat, TaskFailures,
     writer::{self, Records, StandardOutput, ToQueue},
 };
 
@@ -49,6 +49,7 @@ pub fn init<T: Send + 'static>(
     level: Level,
     records: Records<T>,
     events: Events,
+    tasks: Arc<TaskFailures>,
 ) -> io::Result<LogControl> {
     let worth_keeping = filter_fn(|metadata| *metadata.level() <= Level::INFO);
     let text = LineFormat::Text {
@@ -70,7 +71,7 @@ pub fn init<T: Send + 'static>(
         true => LineFormat::Json,
         false => text,
     };
-    writer::start(records, format, StandardOutput(io::stdout()))?;
+    writer::start(records, tasks, format, StandardOutput(io::stdout()))?;
     // It fails only if a log has been set up before, which then stays.
     let _ = tracing_subscriber::registry()
         .with(vec![as_text, as_json])

@@ -16,6 +16,7 @@ mod reloads;
 mod sampler;
 mod stats;
 mod tally;
+mod tasks;
 mod usage;
 mod writer;
 
@@ -31,5 +32,6 @@ pub use reloads::{ReloadReport, Reloads};
 pub use sampler::Sampler;
 pub use stats::{ConnectFailure, MappingStats, ProcessStats};
 pub use tally::{Retired, Tally};
+pub use tasks::{Failures, Task, TaskFailures};
 pub use usage::{Usage, descriptor_limits};
 pub use writer::Records;

@@ -6,6 +6,7 @@
 
 use std::{
     io::{self, Write},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     thread,
 };
@@ -19,6 +20,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use super::{
     line::{Line, LineFormat},
     queue::{Entry, LogQueue},
+    tasks::{Task, TaskFailures},
 };
 
 /// Written at the latest when this much has gathered.
@@ -39,13 +41,14 @@ pub struct Records<T> {
 /// There can be no further thread.
 pub(super) fn start<T: Send + 'static>(
     records: Records<T>,
+    tasks: Arc<TaskFailures>,
     format: impl Fn() -> LineFormat + Send + 'static,
     out: impl Write + Send + 'static,
 ) -> io::Result<()> {
     thread::Builder::new()
         .name("log".to_owned())
         .spawn(move || {
-            write_all(&records, format, out);
+            write_all(&records, &tasks, format, out);
             records.queue.finish();
         })?;
     Ok(())
@@ -53,6 +56,7 @@ pub(super) fn start<T: Send + 'static>(
 
 fn write_all<T>(
     Records { queue, say }: &Records<T>,
+    tasks: &TaskFailures,
     format: impl Fn() -> LineFormat,
     mut out: impl Write,
 ) {
@@ -62,9 +66,19 @@ fn write_all<T>(
             match entry {
                 Entry::Line(line) => page.text.extend_from_slice(&line),
                 Entry::Record(at, record) => {
-                    let mut line = Line::begin(&mut page.text, format(), at);
-                    say(&record, &mut line);
-                    line.end();
+                    let begin = page.text.len();
+                    let written = catch_unwind(AssertUnwindSafe(|| {
+                        let mut line = Line::begin(&mut page.text, format(), at);
+                        say(&record, &mut line);
+                        line.end();
+                    }));
+                    if let Err(panic) = written {
+                        // One line is lost, and not the log.
+                        page.text.truncate(begin);
+                        queue.count_dropped(1);
+                        tasks.failed_once(Task::Log, &*panic);
+                        continue;
+                    }
                 }
             }
             page.ends.push(page.text.len());
@@ -166,7 +180,7 @@ impl<T> Write for EventLine<'_, T> {
 mod tests {
     use std::{io, io::Write, sync::Arc, time::Duration};
 
-    use super::{LineFormat, LogQueue, Page, Records, write_all};
+    use super::{LineFormat, LogQueue, Page, Records, Task, TaskFailures, write_all};
 
     const TEXT: LineFormat = LineFormat::Text { colour: false };
 
@@ -188,10 +202,27 @@ mod tests {
     #[test]
     fn lines_and_records_keep_their_order() {
         let mut out = Vec::new();
-        write_all(&three(), || TEXT, &mut out);
+        write_all(&three(), &TaskFailures::default(), || TEXT, &mut out);
         let text = String::from_utf8(out).expect("text");
         let words: Vec<_> = text.lines().map(|line| line.rsplit(' ').next()).collect();
         assert_eq!(words, ["before", "record", "after"].map(Some));
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_made_is_lost_and_the_log_goes_on() {
+        let mut records = three();
+        records.say = |record, line| {
+            line.message("half of it");
+            panic!("no words for {record}");
+        };
+        let (tasks, mut out) = (TaskFailures::default(), Vec::new());
+        write_all(&records, &tasks, || TEXT, &mut out);
+        assert_eq!(String::from_utf8_lossy(&out), "before\nafter\n");
+        assert_eq!(records.queue.dropped(), 1);
+        let failures = tasks.of(Task::Log);
+        assert_eq!((failures.count, failures.is_down), (1, false));
+        let (_, why) = failures.last.expect("it failed");
+        assert_eq!(why, "it panicked: no words for record");
     }
 
     #[test]
@@ -206,7 +237,7 @@ mod tests {
             }
         }
         let records = three();
-        write_all(&records, || TEXT, Full);
+        write_all(&records, &TaskFailures::default(), || TEXT, Full);
         assert_eq!(records.queue.dropped(), 3);
     }
 

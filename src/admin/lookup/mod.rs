@@ -31,6 +31,7 @@ use super::{
     lock, places,
     server::{self, Bounds, Peer},
 };
+use crate::telemetry::Task;
 use rate::Rate;
 
 /// Connections at a time.
@@ -54,6 +55,7 @@ struct Desk {
 
 /// Serves until nothing can come from the listener any more, and says why.
 pub async fn serve(listener: TcpListener, sources: Arc<Sources>) -> io::Error {
+    let of = (Task::Lookup, Arc::clone(&sources.failures));
     let desk = Desk {
         sources,
         rate: Arc::default(),
@@ -63,7 +65,7 @@ pub async fn serve(listener: TcpListener, sources: Arc<Sources>) -> io::Error {
         .fallback(async || ApiError::not_found("there is nothing at this path"))
         .with_state(desk);
     let router = super::api::within_time_and_guarded(router);
-    server::accept_all(listener, BOUNDS, &router).await
+    server::accept_all(listener, BOUNDS, &router, of).await
 }
 
 async fn endpoints(

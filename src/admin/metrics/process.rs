@@ -7,7 +7,7 @@ use super::{
     exposition::{Exposition, Value},
     series::{self, Series},
 };
-use crate::telemetry::Usage;
+use crate::telemetry::{Task, Usage};
 
 pub(super) fn write(page: &mut Exposition, sources: &Sources) {
     let Sources { shared, .. } = sources;
@@ -20,6 +20,10 @@ pub(super) fn write(page: &mut Exposition, sources: &Sources) {
         ("fatal", &shared.stats.accept_failures),
     ] {
         family.sample(&[cause], count.load(Relaxed));
+    }
+    let mut family = page.family(&series::TASK_FAILURES);
+    for task in Task::ALL {
+        family.sample(&[task.word()], sources.failures.of(task).count);
     }
     reloads(page, sources);
     let whole: [(&'static Series, u64); 15] = [

@@ -90,6 +90,8 @@ series! {
         "The version that runs";
     ACCEPT_ERRORS = Counter "tml_proxy_accept_errors_total" ["cause"]
         "Errors of accept(2): retry for lost connections, pause for want of resources or after many in a row, fatal for lost listeners";
+    TASK_FAILURES = Counter "tml_proxy_task_failures_total" ["task"]
+        "Times a task of the control plane panicked, ended though it must not, or lost a part to a panic; it goes on or is started again";
     RELOADS = Counter "tml_proxy_config_reloads_total" ["result"]
         "Reloads, by result";
     RELOAD_SUCCESS = Gauge "tml_proxy_config_reload_success" []

@@ -1,0 +1,183 @@
+//! TaskFailures of the control plane that ended or panicked though they must not.
+
+use std::{
+    any::Any,
+    future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Poll,
+    time::Instant,
+};
+
+use crate::text::{clipped, of_panic};
+
+/// Of why a task failed, so many bytes are kept.
+const LONGEST: usize = 1024;
+
+/// What runs for as long as the process, or as the configuration asks for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// Serves the admin endpoint over TCP.
+    Admin,
+    /// Serves it on the unix socket.
+    AdminSocket,
+    /// Serves the lookup listener.
+    Lookup,
+    /// Follows the switchboard, and publishes endpoints there.
+    Following,
+    /// Exposes its jobs.
+    Exposing,
+    /// Removes what was published, at a stop or a reload.
+    Withdrawing,
+    /// Counts for charts, samples the ways to targets.
+    Ticker,
+    /// The echo service of the built-in example.
+    Echo,
+    /// Writes the log.
+    Log,
+}
+
+impl Task {
+    /// Every task there is, in the order of their numbers.
+    pub const ALL: [Self; 9] = [
+        Self::Admin,
+        Self::AdminSocket,
+        Self::Lookup,
+        Self::Following,
+        Self::Exposing,
+        Self::Withdrawing,
+        Self::Ticker,
+        Self::Echo,
+        Self::Log,
+    ];
+
+    /// Its name in the log and in metrics.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::AdminSocket => "admin_socket",
+            Self::Lookup => "lookup",
+            Self::Following => "following",
+            Self::Exposing => "exposing",
+            Self::Withdrawing => "withdrawing",
+            Self::Ticker => "ticker",
+            Self::Echo => "echo",
+            Self::Log => "log",
+        }
+    }
+}
+
+/// How one of them failed.
+#[derive(Debug, Clone, Default)]
+pub struct Failures {
+    /// How often.
+    pub count: u64,
+    /// When it did last, and how.
+    pub last: Option<(Instant, String)>,
+    /// Whether it does not run for now.
+    pub is_down: bool,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub struct TaskFailures([Mutex<Failures>; Task::ALL.len()]);
+
+impl TaskFailures {
+    /// Notes that a task failed and does not run until [`TaskFailures::runs`].
+    pub fn stopped(&self, task: Task, why: &str) {
+        let mut failures = self.lock(task);
+        failures.note(why);
+        failures.is_down = true;
+    }
+
+    /// Notes that a task runs.
+    pub fn runs(&self, task: Task) {
+        self.lock(task).is_down = false;
+    }
+
+    /// Notes and logs that one thing a task did failed; the task itself goes on.
+    pub(super) fn failed_once(&self, task: Task, panic: &(dyn Any + Send)) {
+        let why = panicked(panic);
+        self.lock(task).note(&why);
+        tracing::error!(
+            task = task.word(),
+            why,
+            "a task of the control plane failed and goes on"
+        );
+    }
+
+    /// Does one thing of a task's, a connection for example. A panic is noted and logged.
+    pub async fn guard(self: Arc<Self>, task: Task, work: impl Future<Output = ()>) {
+        if let Err(panic) = caught(work).await {
+            self.failed_once(task, &*panic);
+        }
+    }
+
+    /// What was noted of a task.
+    pub fn of(&self, task: Task) -> Failures {
+        self.lock(task).clone()
+    }
+
+    // Assignments one after the other, none of which can panic.
+    fn lock(&self, task: Task) -> MutexGuard<'_, Failures> {
+        let failures = &self.0[task as usize];
+        failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Failures {
+    fn note(&mut self, why: &str) {
+        self.count += 1;
+        self.last = Some((Instant::now(), clipped(why.to_owned(), LONGEST)));
+    }
+}
+
+/// How a panic is told.
+fn panicked(panic: &(dyn Any + Send)) -> String {
+    format!("it panicked: {}", of_panic(panic))
+}
+
+/// Runs `work` to its end or to a panic, after which nothing of it is touched any more, so that nobody
+/// sees what it left half done.
+///
+/// # Errors
+///
+/// What it panicked with.
+async fn caught<F: Future>(work: F) -> Result<F::Output, Box<dyn Any + Send>> {
+    let mut work = pin!(work);
+    poll_fn(
+        |context| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+            Err(panic) => Poll::Ready(Err(panic)),
+        },
+    )
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_are_numbered_in_the_order_of_their_list() {
+        for (number, task) in Task::ALL.into_iter().enumerate() {
+            assert_eq!(task as usize, number);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_panics_is_counted_and_its_listener_goes_on() {
+        let tasks = Arc::new(TaskFailures::default());
+        let number = 7;
+        let work = async { panic!("number {number} is not good") };
+        Arc::clone(&tasks).guard(Task::Admin, work).await;
+        Arc::clone(&tasks).guard(Task::Admin, async {}).await;
+        let failures = tasks.of(Task::Admin);
+        assert_eq!((failures.count, failures.is_down), (1, false));
+        let (_, why) = failures.last.expect("it failed");
+        assert_eq!(why, "it panicked: number 7 is not good");
+        assert_eq!(tasks.of(Task::AdminSocket).count, 0);
+    }
+}
