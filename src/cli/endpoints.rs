@@ -229,17 +229,20 @@ pub fn run(args: &EndpointsArgs) -> ExitCode {
         Ok(endpoints) => endpoints,
         Err(error) => return output::give_up(&error),
     };
-    if let Some(job) = &args.job
-        && !args.json
-        && let Some(why) = absence(&endpoints, job)
-    {
-        output::complain(&format_args!("tml-proxy: {why}"));
-        return ExitCode::from(code::REFUSED);
+    let job = args.job.as_ref();
+    let absence = job.and_then(|job| absence(&endpoints, job));
+    let printed = match (&absence, args.json) {
+        (_, true) => output::print(&output::json(&Endpoints { endpoints })),
+        (None, false) => output::print(&text(&endpoints, &Screen::stdout())),
+        (Some(why), false) => {
+            output::complain(&format_args!("tml-proxy: {why}"));
+            ExitCode::SUCCESS
+        }
+    };
+    match (printed, absence) {
+        (ExitCode::SUCCESS, Some(_)) => ExitCode::from(code::REFUSED),
+        (code, _) => code,
     }
-    output::print(&match args.json {
-        true => output::json(&Endpoints { endpoints }),
-        false => text(&endpoints, &Screen::stdout()),
-    })
 }
 
 /// Why nothing is known of a job, if nothing is.

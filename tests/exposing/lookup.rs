@@ -269,6 +269,11 @@ fn a_finished_job_one_not_heard_of_and_one_that_never_was_are_told_apart() {
         stderr(&command).contains("has not been heard of"),
         "{command:?}"
     );
+    let words = ["endpoints", "--json", "--job", &unknown];
+    let command = output(&mut asking(&[lookup.to_string()], &words));
+    assert_eq!(command.status.code(), Some(1), "{command:?}");
+    let answer: Value = serde_json::from_slice(&command.stdout).expect("JSON");
+    assert_eq!(answer["endpoints"][0]["reason"], "not_heard_of");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::{
     board::{Fault, Route},
     harness::{Proxy, config, process::listening_inodes, wait_until},
-    stage::{HOST, Stage, closes, endpoints, opens, status},
+    stage::{HOST, Stage, closes, endpoints, opens, refuses, status},
 };
 
 fn killed(mut proxy: Proxy) {
@@ -120,6 +120,35 @@ fn a_restart_opens_nothing_for_a_job_that_has_ended_meanwhile() {
 }
 
 #[test]
+fn nobody_gets_the_address_of_a_job_from_before_a_restart_until_that_is_known_to_be_gone() {
+    let stage = Stage::new(20);
+    stage.board.add_host(HOST + 1);
+    let proxy = stage.proxy("");
+    let first = stage.ready(1, "fdb0:7e57::1");
+    let port = opens(&proxy, &first);
+    killed(proxy);
+    let other = stage.ready_on(HOST + 1, 2, "fdb0:7e57::1");
+    let route = Route::Job(first.clone());
+    stage.board.misbehave(route, Fault::Status(500));
+    let proxy = stage.proxy("");
+    refuses(&proxy, &other, "shared_address");
+    // Each is another decision.
+    for number in 3..6 {
+        let id = stage.ready(number, &format!("fdb0:7e57::{number}"));
+        opens(&proxy, &id);
+    }
+    refuses(&proxy, &other, "shared_address");
+    stage.board.behave();
+    assert_eq!(opens(&proxy, &first), port);
+    let of_other = |line: &super::harness::Line| {
+        line.message() == "job exposed" && line.text("owner").starts_with(&other)
+    };
+    assert!(proxy.said(of_other).is_empty());
+    stage.finalize(&first);
+    opens(&proxy, &other);
+}
+
+#[test]
 fn a_port_of_a_job_that_ended_meanwhile_stays_closed_however_long_the_listing_takes() {
     let stage = Stage::new(10);
     let proxy = stage.proxy("");
@@ -167,7 +196,7 @@ fn ports_and_cool_downs_outlive_a_restart() {
     let proxy = stage.proxy("");
     assert_eq!(opens(&proxy, &second), ports[1]);
     let third = stage.ready(3, "fdb0:7e57::3");
-    super::stage::refuses(&proxy, &third, "no_port");
+    refuses(&proxy, &third, "no_port");
     assert_eq!(status(&proxy)["ports"]["cooling"], 1);
     assert!(listening_inodes(proxy.id(), ports[0]).is_empty());
 }
@@ -206,7 +235,7 @@ fn a_state_that_cannot_be_kept_opens_no_port_and_closes_as_ever() {
     let new = stage.state_dir().join("ports.state.new");
     fs::create_dir_all(new.join("x")).expect("own directory");
     let second = stage.ready(2, "fdb0:7e57::2");
-    super::stage::refuses(&proxy, &second, "not_kept");
+    refuses(&proxy, &second, "not_kept");
     assert_eq!(opens(&proxy, &first), port);
     assert!(!status(&proxy)["not_kept"].is_null());
     stage.finalize(&first);

@@ -238,7 +238,7 @@ impl Exposing {
         let trust = self.trust(started);
         self.opened = false;
         for _ in 0..TRIES {
-            self.allocate(&verdict, knowledge.complete.is_some());
+            self.allocate(&verdict, knowledge);
             let plan = self.plan(&verdict, trust);
             let durable = self.durable(&plan);
             if durable.len() < plan.len() && durable != self.proposed {
@@ -285,7 +285,7 @@ impl Exposing {
         }
     }
 
-    fn allocate(&mut self, verdict: &Verdict, everybody: bool) {
+    fn allocate(&mut self, verdict: &Verdict, knowledge: &Knowledge) {
         let owners: Vec<_> = verdict
             .wanted
             .iter()
@@ -293,7 +293,7 @@ impl Exposing {
             .collect();
         let wanted = Wanted {
             owners: &owners,
-            everybody,
+            everybody: knowledge.complete.is_some(),
         };
         // In the order of the ports.
         let before: Vec<(u16, Owner)> = (self.ports.owned())
@@ -302,7 +302,12 @@ impl Exposing {
         let settings = Arc::clone(&self.settings);
         self.ports
             .settle(wanted, Self::terms(&settings), Moment::now());
-        let mut kept = BTreeMap::new();
+        // A remembered job may still be there, whatever speaks against its port for now.
+        let remembered = self.kept.iter();
+        let mut kept: BTreeMap<_, _> = remembered
+            .filter(|(owner, _)| knowledge.remembered.contains_key(&owner.job))
+            .map(|(owner, kept)| (owner.clone(), *kept))
+            .collect();
         for wish in &verdict.wanted {
             let Some(port) = self.ports.port(&wish.owner) else {
                 continue;
