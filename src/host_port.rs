@@ -3,7 +3,10 @@
 //! What is read here can be resolved, connected to and asked for a certificate: no part of it is
 //! understood in another way later.
 
-use std::{fmt, net::Ipv6Addr};
+use std::{
+    fmt,
+    net::{IpAddr as Ip, Ipv6Addr},
+};
 
 use rustls::pki_types::{IpAddr, ServerName};
 
@@ -21,6 +24,11 @@ pub enum HostPortError {
     /// The host is none.
     #[error("a host: a name, an IPv4 address, or an IPv6 address in brackets")]
     Host,
+    /// Nothing can connect to the host.
+    #[error(
+        "an address that can be connected to; \"fe80::…\" means another host on every interface"
+    )]
+    Unreachable,
     /// The port is none.
     #[error("a port from 1 to 65535")]
     Port,
@@ -40,6 +48,9 @@ impl HostPort {
         };
         if !is_host(host) {
             return Err(HostPortError::Host);
+        }
+        if address(host).is_some_and(is_unreachable) {
+            return Err(HostPortError::Unreachable);
         }
         let digits = |port: &&str| port.bytes().all(|byte| byte.is_ascii_digit());
         let number = |port: &str| {
@@ -61,17 +72,28 @@ impl HostPort {
 
     /// Whether it is this machine's loopback.
     pub fn is_loopback(&self) -> bool {
-        let bare = in_brackets(&self.host).unwrap_or(&self.host);
-        let address = bare.parse::<std::net::IpAddr>();
-        address.map_or(bare.eq_ignore_ascii_case("localhost"), |ip| {
-            ip.is_loopback()
-        })
+        let is_its_name = self.host.eq_ignore_ascii_case("localhost");
+        address(&self.host).map_or(is_its_name, |ip| ip.is_loopback())
     }
 }
 
 /// What stands in brackets, as an IPv6 address does beside a port.
 pub fn in_brackets(text: &str) -> Option<&str> {
     text.strip_prefix('[')?.strip_suffix(']')
+}
+
+/// The host as an address, if it is one.
+fn address(host: &str) -> Option<Ip> {
+    in_brackets(host).unwrap_or(host).parse().ok()
+}
+
+/// Whether the kernel refuses to connect there: nothing here says on which interface a link-local
+/// address is.
+fn is_unreachable(ip: Ip) -> bool {
+    match ip.to_canonical() {
+        Ip::V4(ip) => ip.is_multicast() || ip.is_broadcast(),
+        Ip::V6(ip) => ip.is_multicast() || ip.is_unicast_link_local(),
+    }
 }
 
 fn is_host(text: &str) -> bool {
@@ -127,6 +149,9 @@ mod tests {
             ("[::1]x:22", HostPortError::Host),
             ("[fe80::1%eth0]:22", HostPortError::Host),
             ("[127.0.0.1]", HostPortError::Host),
+            ("[fe80::1]:22", HostPortError::Unreachable),
+            ("[ff02::1]", HostPortError::Unreachable),
+            ("255.255.255.255:22", HostPortError::Unreachable),
             ("a%zz", HostPortError::Host),
             ("a b", HostPortError::Host),
             ("-a", HostPortError::Host),

@@ -227,6 +227,14 @@ mod switchboard {
             ("https://[::1", "allowed: a URL with a host: a name,"),
             ("https://a%zz", "allowed: a URL with a host: a name,"),
             (
+                "https://[fe80::1]",
+                "allowed: a URL with an address that can be connected to",
+            ),
+            (
+                "https://224.0.0.1:443",
+                "allowed: a URL with an address that can be connected to",
+            ),
+            (
                 "https://sb.example.org:99999",
                 "allowed: a URL with a port from 1 to 65535",
             ),
