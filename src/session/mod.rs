@@ -7,7 +7,9 @@
 
 mod acks;
 mod admit;
+mod deadlines;
 mod dial;
+mod ending;
 mod error;
 mod extras;
 mod filter;
@@ -31,13 +33,11 @@ use rustix::{event::epoll::EventFlags, io::Errno, net::getsockname, net::sockopt
 pub use acks::{AckProbe, Standing, Unknown, acknowledged};
 pub use admit::admit;
 pub use error::SessionError;
-use error::Step;
 pub use extras::Extras;
 pub use filter::SessionFilter;
 pub use greeting::{Greeted, Greeting, Heard};
 pub use record::{SessionId, SessionLine, SessionRecord};
 use retry::Retry;
-use silence::{Finding, Silence};
 pub use view::{SessionView, Stage};
 
 use crate::{
@@ -51,22 +51,8 @@ use crate::{
     telemetry::EndReason,
 };
 
-/// A session that lives this long gets keepalive and the like on the socket to its target: five
-/// system calls that a short one is spared.
-const LONG_LIVED: Duration = Duration::from_secs(1);
-
-/// A session that moved nothing for this long does not move bulk any more.
-const CALM: Duration = Duration::from_secs(1);
-
 /// Bytes a session has to move in bulk before it is worth a change of worker.
 const LONG_BULK: u32 = 512 * 1024;
-
-/// How long the side that did not break may take to acknowledge any more of what it was sent before the
-/// break is passed on regardless.
-const SETTLE_AT_MOST: Duration = Duration::from_secs(60);
-
-/// How often to ask whether it has: at first, and at most.
-const SETTLE_POLL: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(250));
 
 /// A client connection and the connection to its target.
 #[derive(Debug)]
@@ -422,53 +408,8 @@ impl Session {
             Progress::Refused(errno) => self.retry(errno, turn.now),
             Progress::Closed => Verdict::End(EndReason::Closed),
             Progress::Broken => Verdict::End(self.fault_reason()),
-            Progress::Settling(side) => {
-                self.phase = Phase::Settling {
-                    side,
-                    since: turn.now,
-                    left: u32::MAX,
-                    pause: SETTLE_POLL.0,
-                };
-                self.active = turn.now;
-                self.settle(turn)
-            }
+            Progress::Settling(side) => self.begin_settling(side, turn),
         }
-    }
-
-    /// Ends the session if the side that did not break has acknowledged everything.
-    fn settle(&mut self, turn: &mut Turn<'_>) -> Verdict {
-        let Phase::Settling {
-            side,
-            mut since,
-            mut left,
-            pause,
-        } = self.phase
-        else {
-            return Verdict::Wait;
-        };
-        let longest = SETTLE_POLL.1;
-        let settled = match turn.acks.unacknowledged(self.socket(side)) {
-            Some(bytes) => {
-                let stood_still = turn.now.duration_since(self.active) > SETTLE_AT_MOST / 2;
-                if bytes < left || stood_still {
-                    (since, left) = (turn.now, bytes);
-                }
-                bytes == 0
-            }
-            // Not to be learnt on this kernel: a good while has to do.
-            None => pause >= longest,
-        };
-        if settled || turn.now.duration_since(since) >= SETTLE_AT_MOST {
-            return Verdict::End(self.fault_reason());
-        }
-        self.active = turn.now;
-        self.phase = Phase::Settling {
-            side,
-            since,
-            left,
-            pause: (pause * 2).min(longest),
-        };
-        Verdict::Wait
     }
 
     fn delivered(&self) -> (u64, u64) {
@@ -533,214 +474,6 @@ impl Session {
         })
     }
 
-    /// Until when bytes wait: because of a limit of bandwidth, or because this machine refused to move
-    /// them.
-    pub fn paused_until(&self) -> Option<Instant> {
-        let extras = self.extras.as_ref()?;
-        let retry = extras.retry.as_ref().map(|retry| retry.at());
-        [extras.wake, retry].into_iter().flatten().min()
-    }
-
-    /// For how long no byte has moved.
-    pub fn quiet(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.active)
-    }
-
-    /// Notes for `user_timeout` whether something was sent to the client and to the target.
-    fn note_sent(&mut self, [to_client, to_target]: [bool; 2], now: Instant) {
-        let silence = self
-            .extras
-            .as_mut()
-            .and_then(|extras| extras.silence.as_mut());
-        if let (Some(silence), Some(limit)) = (silence, self.route.mapping.policy.user_timeout) {
-            if to_client {
-                silence.sent(Side::Client, now, limit);
-            }
-            if to_target {
-                silence.sent(Side::Target, now, limit);
-            }
-        }
-    }
-
-    /// The side whose host has not answered for `user_timeout`.
-    fn find_lost(&mut self, turn: &mut Turn<'_>) -> Option<Side> {
-        let limit = self.route.mapping.policy.user_timeout?;
-        loop {
-            let silence = self.extras.as_mut()?.silence.as_mut()?;
-            let (client, target) = (self.client.as_fd(), self.target.as_fd());
-            let ask = |side| {
-                turn.acks.standing(match side {
-                    Side::Client => client,
-                    Side::Target => target,
-                })
-            };
-            match silence.look(turn.now, limit, ask) {
-                Finding::Nothing => return None,
-                Finding::Lost(side) => return Some(side),
-                Finding::Untold(side) => {
-                    if let Err(error) = socket::set_user_timeout(self.socket(side), Some(limit)) {
-                        tracing::debug!(session = %self.id, %error, "the {side} has no user_timeout");
-                    }
-                }
-            }
-        }
-    }
-
-    /// Has `user_timeout` judged as the policy of the moment wants.
-    fn take_on_user_timeout(&mut self) {
-        let limit = self.route.mapping.policy.user_timeout;
-        let before = self
-            .extras
-            .as_mut()
-            .and_then(|extras| extras.silence.take());
-        for side in [Side::Client, Side::Target] {
-            if before
-                .as_ref()
-                .is_some_and(|silence| silence.is_left_to_kernel(side))
-                && let Err(error) = socket::set_user_timeout(self.socket(side), None)
-            {
-                tracing::debug!(session = %self.id, %error, "the {side} keeps its user_timeout");
-            }
-        }
-        if let Some(limit) = limit {
-            let silence = Silence::of_a_session(Instant::now(), limit);
-            self.extras.get_or_insert_default().silence = Some(Box::new(silence));
-        }
-    }
-
-    fn fault_reason(&self) -> EndReason {
-        let Some(fault) = self.relay.fault() else {
-            return EndReason::Internal;
-        };
-        match (fault.side, fault.errno) {
-            (Side::Client, Errno::CONNRESET | Errno::PIPE) => EndReason::ClientReset,
-            (Side::Target, Errno::CONNRESET | Errno::PIPE) => EndReason::TargetReset,
-            (_, Errno::BADF | Errno::INVAL) => EndReason::Internal,
-            (side, _) => lost(side),
-        }
-    }
-
-    /// When the session next wants [`Self::on_deadline`] called, however often it is active until
-    /// then.
-    pub fn deadline(&self) -> Option<Instant> {
-        let policy = &self.route.mapping.policy;
-        let own = match self.phase {
-            Phase::Dialing => Some(self.opened + policy.connect_timeout),
-            Phase::Settling { pause, .. } => Some(self.active + pause),
-            Phase::Relaying => [
-                (self.bulk > 0).then_some(CALM),
-                self.relay.half_closed_by().and(policy.half_close_timeout),
-                policy.idle_timeout,
-            ]
-            .into_iter()
-            .flatten()
-            .min()
-            .map(|span| self.active + span),
-        };
-        let guard = (!self.guarded).then(|| self.opened + LONG_LIVED);
-        let leave = self.leave().map(|(at, _)| at);
-        let silence = self
-            .extras
-            .as_ref()
-            .and_then(|extras| extras.silence.as_ref());
-        let silence = silence.and_then(|silence| silence.next());
-        [own, guard, leave, silence].into_iter().flatten().min()
-    }
-
-    /// Does what is due.
-    pub fn on_deadline(&mut self, turn: &mut Turn<'_>) -> Verdict {
-        let now = turn.now;
-        if let Some((at, reason)) = self.leave()
-            && at <= now
-        {
-            return Verdict::End(reason);
-        }
-        if !self.guarded && now.duration_since(self.opened) >= LONG_LIVED {
-            self.guard();
-        }
-        if let Some(side) = self.find_lost(turn) {
-            // What broke first is why the session ends.
-            return Verdict::End(match self.relay.fault() {
-                Some(_) => self.fault_reason(),
-                None => lost(side),
-            });
-        }
-        let policy = &self.route.mapping.policy;
-        // Later than that, something may have arrived that nobody has looked at.
-        let quiet = turn.reported.saturating_duration_since(self.active);
-        let dialled = turn.reported.saturating_duration_since(self.opened);
-        match self.phase {
-            Phase::Dialing if dialled >= policy.connect_timeout => {
-                Verdict::End(EndReason::ConnectTimeout)
-            }
-            Phase::Dialing => Verdict::Wait,
-            Phase::Settling { pause, .. } if quiet >= pause => self.settle(turn),
-            Phase::Settling { .. } => Verdict::Wait,
-            Phase::Relaying if self.paused_until().is_some() => {
-                // It is neither idle nor silent: bytes wait for their time.
-                self.active = now;
-                Verdict::Wait
-            }
-            Phase::Relaying => {
-                let over = |span: Option<Duration>| span.is_some_and(|span| quiet >= span);
-                if let Some(closed) = self.relay.half_closed_by()
-                    && over(policy.half_close_timeout)
-                {
-                    return Verdict::End(match closed {
-                        Side::Client => EndReason::TargetHalfCloseTimeout,
-                        Side::Target => EndReason::ClientHalfCloseTimeout,
-                    });
-                }
-                if over(policy.idle_timeout) {
-                    return Verdict::End(EndReason::IdleTimeout);
-                }
-                if quiet >= CALM {
-                    self.relay.calm();
-                    self.bulk = 0;
-                }
-                Verdict::Wait
-            }
-        }
-    }
-
-    /// When the session has to be gone, and why.
-    fn leave(&self) -> Option<(Instant, EndReason)> {
-        let drained = self.extras.as_ref().and_then(|extras| extras.drained);
-        let drained = drained.map(|at| (at, EndReason::DrainDeadline));
-        [self.leave, drained]
-            .into_iter()
-            .flatten()
-            .min_by_key(|(at, _)| *at)
-    }
-
-    /// Has the session end at `at`, or earlier if that was wanted already.
-    pub fn leave_by(&mut self, at: Instant, reason: EndReason) {
-        if self.leave.is_none_or(|(earlier, _)| at < earlier) {
-            self.leave = Some((at, reason));
-        }
-    }
-
-    /// Has the session end at `at` because an operator wants it to; whether that is news. It is none
-    /// if the session is to end before.
-    pub fn kill(&mut self, at: Instant) -> bool {
-        let news = match self.leave {
-            Some((_, EndReason::Killed)) => false,
-            Some((earlier, _)) => at < earlier,
-            None => true,
-        };
-        if news {
-            self.leave_by(at, EndReason::Killed);
-        }
-        news
-    }
-
-    /// Has the session end at `until`, or go on, as an operator's latest word on its mapping wants.
-    pub fn drain_by(&mut self, until: Option<Instant>) {
-        if until.is_some() || self.extras.is_some() {
-            self.extras.get_or_insert_default().drained = until;
-        }
-    }
-
     /// Puts the session under the route's new mapping; it keeps its target.
     pub fn adopt(&mut self, successor: &Arc<Route>) {
         let old = &self.route.mapping.stats;
@@ -771,111 +504,6 @@ impl Session {
             tracing::debug!(session = %self.id, %error, "the target's keepalive stays as it was");
         }
     }
-
-    /// Closes both sockets and says how it went.
-    ///
-    /// Any end but a clean one is passed on as a reset, so that nobody takes it for a whole answer; what
-    /// was not acknowledged then is lost.
-    pub fn end(
-        mut self,
-        reason: EndReason,
-        pipes: &mut PipePool,
-        acks: &mut AckProbe,
-        now: Instant,
-    ) -> SessionRecord {
-        self.relay.abandon(&mut Kernel {
-            client: self.client.as_fd(),
-            target: self.target.as_fd(),
-            pipes,
-        });
-        let mut lost = (0, 0);
-        if reason != EndReason::Closed {
-            if self.is_connected() {
-                lost = self.unacknowledged(acks);
-            }
-            socket::reset_on_close(&self.client);
-            socket::reset_on_close(&self.target);
-        }
-        let stats = &self.route.mapping.stats;
-        stats.count_undelivered(lost);
-        let connecting = dial::connect_failure(reason);
-        let step = if connecting.is_some() {
-            Step::Connect
-        } else {
-            Step::Relay
-        };
-        let error = self.relay.fault().filter(|_| says_more(reason));
-        let error = error.map(|fault| SessionError::during(step)(fault.errno));
-        if let Some(cause) = connecting {
-            stats.count_connect_failure(cause, error.map(|error| error.to_string()));
-        }
-        stats.close(reason);
-        let duration = now.duration_since(self.opened);
-        stats.session_length.observe(duration);
-        let (bytes_up, bytes_down) = self.delivered();
-        let front = self.front().map(|front| front.peer);
-        SessionRecord {
-            id: self.id,
-            bytes_up: bytes_up - lost.0,
-            bytes_down: bytes_down - lost.1,
-            bytes_spliced: self.relay.spliced(),
-            duration,
-            connect: self.connected.map(|at| at.duration_since(self.opened)),
-            client: self.peer,
-            front,
-            source: self.source,
-            route: self.route,
-            reason,
-            error,
-        }
-    }
-}
-
-impl Session {
-    /// Bytes counted as delivered to the target and to the client that were not acknowledged, as far as
-    /// the kernel tells.
-    fn unacknowledged(&self, acks: &mut AckProbe) -> (u64, u64) {
-        let (up, down) = self.delivered();
-        let mut of = |side: Side, most: u64| {
-            let socket = self.socket(side);
-            let (before, connected_here) = match side {
-                Side::Client => (0, false),
-                Side::Target => (self.header_len.into(), true),
-            };
-            let lost = match acknowledged(socket, connected_here) {
-                Some(bytes) => (before + most).saturating_sub(bytes),
-                None => {
-                    let waiting = acks.unacknowledged(socket).unwrap_or(0);
-                    // The end of a stream is acknowledged as a byte is, and comes last.
-                    waiting
-                        .saturating_sub(self.relay.has_ended_to(side).into())
-                        .into()
-                }
-            };
-            lost.min(most)
-        };
-        (of(Side::Target, up), of(Side::Client, down))
-    }
-}
-
-/// The end of a session whose host on that side does not answer.
-fn lost(side: Side) -> EndReason {
-    match side {
-        Side::Client => EndReason::ClientLost,
-        Side::Target => EndReason::TargetLost,
-    }
-}
-
-/// Whether an error says more than the reason for which a session ended.
-fn says_more(reason: EndReason) -> bool {
-    dial::connect_failure(reason).is_some()
-        || matches!(
-            reason,
-            EndReason::ClientLost
-                | EndReason::TargetLost
-                | EndReason::SystemError
-                | EndReason::Internal
-        )
 }
 
 /// Takes the error a socket has waiting, as getsockopt(2) `SO_ERROR` does.

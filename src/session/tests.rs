@@ -8,7 +8,7 @@ use std::{
 
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::*;
+use super::{ending::SETTLE_AT_MOST, *};
 use crate::{
     listen::accept,
     relay::{PipeBudget, SMALL_PIPE},
