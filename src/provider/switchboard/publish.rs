@@ -168,10 +168,17 @@ impl Publisher {
 
     /// Removes what was written. It may be dropped at any time.
     pub async fn withdraw(&self) {
-        let written: Vec<_> = {
+        let written = {
             let mut state = self.0.state();
             state.waiting.clear();
-            state.written.keys().cloned().collect()
+            // What was being written when the writer stopped may be there without our knowing.
+            let busy = state.busy.take();
+            state
+                .written
+                .keys()
+                .cloned()
+                .chain(busy)
+                .collect::<BTreeSet<_>>()
         };
         let turns = Arc::new(Semaphore::new(WITHDRAWN_AT_ONCE));
         let mut tasks = JoinSet::new();
