@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader, Read},
+    path::PathBuf,
     process::{Child, Command, ExitStatus, Output, Stdio},
     thread,
     time::Duration,
@@ -170,10 +171,20 @@ pub fn resident_kib(pid: u32) -> u64 {
         .expect("VmRSS is a number of KiB")
 }
 
-/// How many descriptors are open.
+/// How many descriptors are open, netlink sockets aside: a worker opens one when it first asks the kernel
+/// about a connection, which may be at any time, and keeps it.
 pub fn descriptors(pid: u32) -> usize {
+    let netlink = fs::read_to_string(format!("/proc/{pid}/net/netlink")).unwrap_or_default();
+    let netlink: Vec<_> = netlink
+        .lines()
+        .filter_map(|line| line.split_whitespace().last())
+        .map(|inode| PathBuf::from(format!("socket:[{inode}]")))
+        .collect();
     fs::read_dir(format!("/proc/{pid}/fd"))
         .expect("a running process of the same user")
+        // One that is closed meanwhile has no name any more.
+        .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
+        .filter(|name| !netlink.contains(name))
         .count()
 }
 
