@@ -14,6 +14,7 @@ pub mod host_port;
 pub mod lifecycle;
 pub mod limit;
 pub mod listen;
+pub mod orders;
 pub mod os_error;
 pub mod provider;
 pub mod proxy_protocol;

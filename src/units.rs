@@ -31,6 +31,11 @@ pub fn rate(bytes_per_second: f64) -> String {
     format!("{}/s", bytes(bytes_per_second.max(0.0) as u64))
 }
 
+/// Whole milliseconds.
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// A duration by its two largest units: `350ms`, `12s`, `3m 05s`, `2h 07m`, `12d 04h`.
 pub fn duration_ms(millis: u64) -> String {
     let seconds = millis / 1000;

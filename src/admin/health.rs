@@ -9,7 +9,7 @@ use crate::{
     config::AutoOr,
     provider::switchboard::{Contact, expose::Reason, read::Rights, token_file::SOON},
     telemetry::{Failures, HISTORY_STEP, Task, Totals, Usage},
-    units::{self, duration_ms},
+    units::{self, duration_ms, millis},
     worker::ClosedListener,
 };
 
@@ -178,7 +178,7 @@ fn switchboard(sources: &Sources, add: &mut impl FnMut(Severity, String)) {
     let board = &sources.switchboard;
     let heard = board.availability.heard_ago();
     let age = heard.or_else(|| board.stats.knowledge_age());
-    let age = age.map(|age| duration_ms(u64::try_from(age.as_millis()).unwrap_or(u64::MAX)));
+    let age = age.map(|age| duration_ms(millis(age)));
     let known = match (age, exposure.open()) {
         (Some(age), open) => {
             format!("what is known is {age} old, endpoints that stay open: {open}")
@@ -226,7 +226,7 @@ fn switchboard(sources: &Sources, add: &mut impl FnMut(Severity, String)) {
     if let Some(Ok(left)) = left
         && left < SOON
     {
-        let left = duration_ms(u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
+        let left = duration_ms(millis(left));
         add(
             Severity::Warning,
             format!(

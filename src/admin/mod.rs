@@ -1,7 +1,7 @@
 //! The admin endpoint: HTTP for Prometheus, health checks, people and the command line.
 //!
 //! It is served twice: on a unix socket with everything, on TCP without what changes something. It
-//! reads the table and the counters, asks workers about sessions, and hands [`Order`]s to control;
+//! reads the table and the counters, asks workers about sessions, and hands [orders](crate::orders) to control;
 //! it never waits for the data path with anything in its hands, and the data path never for it.
 
 mod answers;
@@ -10,7 +10,6 @@ mod health;
 mod host;
 mod lookup;
 mod metrics;
-mod orders;
 mod page;
 mod places;
 mod server;
@@ -26,17 +25,15 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tokio::sync::mpsc;
-
 pub use health::{Problem, Severity, problems};
 pub use lookup::{CONNECTIONS as LOOKUP_CONNECTIONS, serve as serve_lookup};
 pub use metrics::series::{ALL as SERIES, Kind, Series};
-pub use orders::{Order, OrderError};
 pub use server::{AdminListener, CONNECTIONS, serve};
 pub use unix::{NewSocket, SocketError, SocketFile, UnixAddr};
 
 use crate::{
     config::Config,
+    orders::Orders,
     provider::switchboard::Board,
     telemetry::{Events, History, LogControl, Reloads, TaskFailures},
     worker::{Roster, Shared},
@@ -62,7 +59,7 @@ pub struct Sources {
     /// What the switchboard's jobs come to.
     pub switchboard: Arc<Board>,
     /// Where orders go.
-    pub orders: mpsc::Sender<Order>,
+    pub orders: Orders,
     /// Which tasks of the control plane have failed.
     pub failures: Arc<TaskFailures>,
     /// Whether the process is on its way out.

@@ -16,6 +16,7 @@ use crate::{
         Table,
     },
     telemetry::EndReason,
+    units::millis,
     worker::{
         Command, Lane, LostListener, Roster, SessionChange, SessionChanges, SessionOrder, Shared,
         WorkerHandle,
@@ -130,7 +131,7 @@ impl Control {
         self.listeners.remove(&addr);
         self.placed.remove(&addr);
         let again_in_ms = self.lost.closed(addr, why.clone(), Instant::now());
-        let again_in_ms = again_in_ms.as_millis() as u64;
+        let again_in_ms = millis(again_in_ms);
         tracing::error!(listen = %addr, error = why, again_in_ms, "listener lost; it is closed and will be opened again");
         self.show_closed();
     }
@@ -165,7 +166,7 @@ impl Control {
                     let why: Vec<String> = errors.iter().map(ToString::to_string).collect();
                     let error = why.join("; ");
                     let pause = self.lost.closed(addr, error.clone(), Instant::now());
-                    let again_in_ms = pause.as_millis() as u64;
+                    let again_in_ms = millis(pause);
                     tracing::warn!(listen = %addr, error, again_in_ms, "a lost listener cannot be opened again yet");
                 }
             }

@@ -11,9 +11,9 @@ use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::exposing::Exposing;
 use crate::{
-    admin::OrderError,
     config::{Config, ConfigErrors, Memory, Switchboard},
     files::{self, FileError},
+    orders::OrderError,
     provider::{Content, Overrides, Source, switchboard::Board},
     table::{Summary, Table},
 };

@@ -34,9 +34,10 @@ use super::{
     watchdog::Watchdog,
 };
 use crate::{
-    admin::{Order, OrderError, Sources},
+    admin::Sources,
     config::{Config, ConfigErrors, Log, LogFormat, Memory, Process, Switchboard},
     limit::Gate,
+    orders::{Order, OrderError, Orders},
     os_error::in_words,
     provider::{Overrides, Source, switchboard::Board},
     relay::PipeBudget,
@@ -257,7 +258,7 @@ impl Running {
         };
         let prepared = jobs.prepare(config.switchboard.as_ref(), exposing).await;
         let prepared = prepared.map_err(RunError::Start)?;
-        let (order, orders) = mpsc::channel(ORDERS);
+        let (order, orders) = Orders::channel(ORDERS);
         let sources = Arc::new(Sources {
             shared: Arc::clone(&shared),
             workers: roster,

@@ -13,6 +13,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use crate::{
     telemetry::{Task, TaskFailures},
     text::of_panic,
+    units::millis,
 };
 
 /// The first wait before what ended is started again, and the longest.
@@ -106,7 +107,7 @@ impl Restart {
         let pause = self.last.and_then(lately).unwrap_or(PAUSE.0);
         self.last = Some((pause, now));
         self.at = Some(now + pause);
-        let again_in_ms = pause.as_millis() as u64;
+        let again_in_ms = millis(pause);
         tracing::error!(%what, why, again_in_ms, "a part of the proxy ended; it will be started again");
     }
 

@@ -11,6 +11,8 @@ use std::{
 
 use serde::Serialize;
 
+use crate::units::millis;
+
 /// What lines look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LineFormat {
@@ -76,7 +78,7 @@ impl<'a> Line<'a> {
 
     /// Adds a time in whole milliseconds.
     pub fn millis(&mut self, key: &str, value: Duration) -> &mut Self {
-        self.number(key, u64::try_from(value.as_millis()).unwrap_or(u64::MAX))
+        self.number(key, millis(value))
     }
 
     pub(super) fn end(self) {

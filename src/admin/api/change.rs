@@ -12,8 +12,9 @@ use tracing::Level;
 
 use super::{error::ApiError, model, read};
 use crate::{
-    admin::{Order, OrderError, Sources, server::Peer},
+    admin::{Sources, server::Peer},
     config::LogLevel,
+    orders::{Order, OrderError},
     session::SessionFilter,
     table::{Hold, MappingName},
 };
@@ -130,7 +131,7 @@ async fn hold(
         sessions_within: within,
         reply,
     };
-    sources.order(order).await?;
+    sources.orders.ask(order).await?;
     let state = hold.map_or("accepting", Hold::word);
     tracing::info!(
         mapping = %mapping,
@@ -170,7 +171,7 @@ pub(super) async fn reload(
         pid = by.pid,
         "reload asked for by an operator"
     );
-    let summary = sources.order(|reply| Order::Reload { reply }).await?;
+    let summary = sources.orders.ask(|reply| Order::Reload { reply }).await?;
     Ok(Json(model::Reloaded {
         added: summary.added as u64,
         removed: summary.removed as u64,

@@ -7,7 +7,7 @@ use axum::{
 };
 
 use super::model::Failure;
-use crate::admin::OrderError;
+use crate::orders::OrderError;
 
 /// Why a request was not carried out.
 #[derive(Debug)]

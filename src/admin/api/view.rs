@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use super::model;
@@ -20,7 +20,7 @@ use crate::{
     session::SessionView,
     table::{Hold, Holds, ListenAddr, Mapping, MappingName},
     telemetry::{self, ConnectFailure, EndReason, Usage},
-    units::duration_ms,
+    units::{duration_ms, millis},
 };
 
 pub(in crate::admin) fn status(sources: &Sources) -> model::Status {
@@ -394,8 +394,4 @@ pub(in crate::admin) fn event(event: telemetry::Event) -> model::Event {
 
 fn time(at: SystemTime) -> String {
     humantime::format_rfc3339_millis(at).to_string()
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,11 +1,6 @@
 //! Whether the switchboard answers, to this token, and for how long it will.
 
-use std::{
-    fs, io,
-    os::unix::fs::MetadataExt,
-    path::Path,
-    time::{Duration, SystemTime},
-};
+use std::{fs, io, os::unix::fs::MetadataExt, path::Path, time::SystemTime};
 
 use super::{PATIENCE, report::Finding};
 use crate::{
@@ -15,7 +10,7 @@ use crate::{
         read::Rights,
         token_file::SOON,
     },
-    units::duration_ms,
+    units::{duration_ms, millis},
 };
 
 /// Where systemd puts credentials, which stay as they are while the service runs.
@@ -91,7 +86,6 @@ fn rights(found: Result<Rights, Failure>) -> Finding {
 fn expiry(found: Result<Option<SystemTime>, Failure>) -> Finding {
     let check = "switchboard token";
     let advice = "put a new token into switchboard.token_file; it is read when the file changes";
-    let millis = |left: Duration| u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
     match found {
         Ok(Some(at)) => match at.duration_since(SystemTime::now()) {
             Ok(left) if left < SOON => Finding::poor(

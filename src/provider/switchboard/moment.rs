@@ -10,6 +10,8 @@ use std::{fs, time::Duration};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
+use crate::units::millis;
+
 /// Milliseconds since the machine booted.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
@@ -36,8 +38,7 @@ impl Moment {
 
     /// This moment and `time`.
     pub fn after(self, time: Duration) -> Self {
-        let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        Self(self.0.saturating_add(millis))
+        Self(self.0.saturating_add(millis(time)))
     }
 }
 

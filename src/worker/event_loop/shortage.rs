@@ -1,7 +1,7 @@
 //! What becomes of clients when accepting them fails for want of descriptors or memory.
 
 use super::*;
-use crate::listen::is_descriptor_shortage;
+use crate::{listen::is_descriptor_shortage, units::millis};
 
 /// Clients turned away in one go; a queue that is longer has to wait for the next.
 const TURNED_AWAY: usize = 1024;
@@ -26,7 +26,7 @@ impl EventLoop {
                 %listen,
                 errno = in_words(&errno.into()),
                 turned_away,
-                pause_ms = pause.as_millis() as u64,
+                pause_ms = millis(pause),
                 "out of resources: not accepting for a moment"
             );
         }
@@ -42,7 +42,7 @@ impl EventLoop {
             tracing::warn!(
                 %listen,
                 errno = in_words(&errno.into()),
-                pause_ms = pause.as_millis() as u64,
+                pause_ms = millis(pause),
                 "accepting keeps failing: not accepting for a moment"
             );
         }

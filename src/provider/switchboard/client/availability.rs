@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use super::failure::{Failure, FailureKind};
+use crate::units::millis;
 
 /// For so long after an outage, what fails may still be due to it: it was asked before the end.
 const AFTERMATH: Duration = Duration::from_secs(10);
@@ -130,7 +131,7 @@ impl Availability {
         let lasted = now.duration_since(outage.since);
         info!(
             cause = outage.failure.cause(),
-            duration_ms = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX),
+            duration_ms = millis(lasted),
             "the switchboard answers again"
         );
         self.recoveries.send_modify(|count| *count += 1);

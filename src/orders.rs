@@ -1,10 +1,11 @@
-//! What the admin endpoint has control do: one thing after the other, each with an answer.
+//! What the control loop can be asked to do, one thing after the other, each with an answer.
+//!
+//! The admin endpoint asks and `lifecycle` carries out; neither has to know the other for it.
 
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::Sources;
 use crate::table::{Hold, MappingName, Summary};
 
 /// Something for control to do.
@@ -42,18 +43,29 @@ pub enum OrderError {
     Stopping,
 }
 
-impl Sources {
-    /// Has control do something and waits for the outcome.
-    pub(super) async fn order<T>(
+/// Where orders go.
+#[derive(Debug, Clone)]
+pub struct Orders(mpsc::Sender<Order>);
+
+impl Orders {
+    /// The two ends: for those who ask, and for the control loop.
+    pub fn channel(waiting: usize) -> (Self, mpsc::Receiver<Order>) {
+        let (sender, receiver) = mpsc::channel(waiting);
+        (Self(sender), receiver)
+    }
+
+    /// Has something done and waits for the outcome.
+    ///
+    /// # Errors
+    ///
+    /// See [`OrderError`].
+    pub async fn ask<T>(
         &self,
         order: impl FnOnce(oneshot::Sender<Result<T, OrderError>>) -> Order,
     ) -> Result<T, OrderError> {
         let (reply, answer) = oneshot::channel();
-        send(&self.orders, order(reply)).await?;
+        let sent = self.0.send(order(reply)).await;
+        sent.map_err(|_| OrderError::Stopping)?;
         answer.await.unwrap_or(Err(OrderError::Stopping))
     }
-}
-
-async fn send(orders: &mpsc::Sender<Order>, order: Order) -> Result<(), OrderError> {
-    orders.send(order).await.map_err(|_| OrderError::Stopping)
 }
