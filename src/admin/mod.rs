@@ -34,7 +34,7 @@ pub use unix::{NewSocket, SocketError, SocketFile, UnixAddr};
 use crate::{
     config::Config,
     orders::Orders,
-    provider::switchboard::Board,
+    provider::switchboard::SwitchboardStatus,
     telemetry::{Events, History, LogControl, Reloads, TaskFailures},
     worker::{Roster, Shared},
 };
@@ -57,7 +57,7 @@ pub struct Sources {
     /// The log's level.
     pub log: LogControl,
     /// What the switchboard's jobs come to.
-    pub switchboard: Arc<Board>,
+    pub switchboard: Arc<SwitchboardStatus>,
     /// Where orders go.
     pub orders: Orders,
     /// Which tasks of the control plane have failed.

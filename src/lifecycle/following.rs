@@ -8,7 +8,7 @@ use super::{limits, tasks::Tasks};
 use crate::{
     config::Switchboard,
     provider::switchboard::{
-        Board, Knowledge,
+        KnownJobs, SwitchboardStatus,
         client::{Client, ClientSettings, Patience},
         follow::{FollowSettings, follow},
         publish::Publisher,
@@ -38,12 +38,12 @@ fn follow_settings(switchboard: &Switchboard) -> FollowSettings {
     }
 }
 
-/// Follows for ever, unless something keeps it from that, and then says what. What `knowledge` holds is
+/// Follows for ever, unless something keeps it from that, and then says what. What `known_jobs` holds is
 /// taken for what is known.
 pub(super) fn run(
     switchboard: &Switchboard,
-    knowledge: watch::Sender<Arc<Knowledge>>,
-    board: Arc<Board>,
+    known_jobs: watch::Sender<Arc<KnownJobs>>,
+    status: Arc<SwitchboardStatus>,
     tasks: Tasks,
 ) -> impl Future<Output = String> + Send + use<> {
     let key = switchboard.annotation();
@@ -51,12 +51,12 @@ pub(super) fn run(
     let (client, settings) = (switchboard.client(), follow_settings(switchboard));
     async move {
         const BY_ITSELF: &str = "it ended by itself";
-        let client = client_of(&client, &board).await;
-        let stats = Arc::clone(&board.stats);
-        let following = follow(settings, client.clone(), knowledge, Arc::clone(&stats));
-        let keeping = token_file::keep(&client, &board.token);
+        let client = client_of(&client, &status).await;
+        let stats = Arc::clone(&status.stats);
+        let following = follow(settings, client.clone(), known_jobs, Arc::clone(&stats));
+        let keeping = token_file::keep(&client, &status.token);
         let Some(key) = key else {
-            replace_publisher(&board, None, withdraw, &tasks);
+            replace_publisher(&status, None, withdraw, &tasks);
             tokio::select! {
                 () = following => {}
                 () = keeping => {}
@@ -64,7 +64,7 @@ pub(super) fn run(
             return BY_ITSELF.to_owned();
         };
         let (publisher, writer) = Publisher::new(client.clone(), key, host.as_str(), stats);
-        replace_publisher(&board, Some(publisher), withdraw, &tasks);
+        replace_publisher(&status, Some(publisher), withdraw, &tasks);
         tokio::select! {
             () = following => {}
             () = keeping => {}
@@ -77,13 +77,13 @@ pub(super) fn run(
 /// Puts another publisher, or none, in the place of the one there is. What that one wrote under another
 /// key is removed, if that is wanted.
 pub(super) fn replace_publisher(
-    board: &Board,
+    status: &SwitchboardStatus,
     new: Option<Publisher>,
     withdraw: bool,
     tasks: &Tasks,
 ) -> Option<JoinHandle<()>> {
     let new = new.map(Arc::new);
-    let old = board.publisher.swap(new.clone())?;
+    let old = status.publisher.swap(new.clone())?;
     let goes = new.is_none_or(|new| new.key() != old.key());
     (withdraw && goes).then(|| {
         tasks.once(Task::Withdrawing, async move {
@@ -94,24 +94,24 @@ pub(super) fn replace_publisher(
 }
 
 /// A client, as soon as the files of its settings can be read: forwarding does not wait for it.
-async fn client_of(settings: &ClientSettings, board: &Board) -> Client {
+async fn client_of(settings: &ClientSettings, status: &SwitchboardStatus) -> Client {
     let mut said = String::new();
     loop {
-        let availability = Arc::clone(&board.availability);
+        let availability = Arc::clone(&status.availability);
         match Client::open(settings, Patience::default(), availability).await {
             Ok(client) => {
-                board.set_unusable(None);
+                status.set_unusable(None);
                 return client;
             }
             Err(error) => {
                 let error = error.to_string();
                 if error != said {
                     tracing::error!(error, "the switchboard cannot be asked");
-                    board.set_unusable(Some(error.clone()));
+                    status.set_unusable(Some(error.clone()));
                     said = error;
                 }
             }
         }
-        board.token.time_to_look().await;
+        status.token.time_to_look().await;
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     listen::{ListenError, ListenStep},
     provider::{
         LocalAddresses,
-        switchboard::{JobId, Knowledge},
+        switchboard::{JobId, KnownJobs},
     },
     table::{
         Conflict, Departure, ListenAddr, MappingName, MappingSpec, Reserved, Summary, Surroundings,
@@ -31,7 +31,7 @@ pub(super) struct Forwarding {
     file: Vec<MappingSpec>,
     reserved: Vec<Reserved>,
     jobs: Vec<MappingSpec>,
-    knowledge: Arc<Knowledge>,
+    known_jobs: Arc<KnownJobs>,
 }
 
 /// A change that could not be made, because of no job.
@@ -60,7 +60,7 @@ impl Forwarding {
             file: Vec::new(),
             reserved: Vec::new(),
             jobs: Vec::new(),
-            knowledge: Arc::default(),
+            known_jobs: Arc::default(),
         }
     }
 
@@ -117,10 +117,10 @@ impl Forwarding {
     pub async fn expose(
         &mut self,
         jobs: Vec<MappingSpec>,
-        knowledge: Arc<Knowledge>,
+        known_jobs: Arc<KnownJobs>,
         most: usize,
     ) -> Vec<NotOpened> {
-        self.knowledge = knowledge;
+        self.known_jobs = known_jobs;
         let (jobs, mut too_many) = at_most(most, jobs, &self.jobs);
         let (file, reserved) = (
             std::mem::take(&mut self.file),
@@ -189,11 +189,11 @@ impl Forwarding {
     }
 
     async fn apply(&mut self, table: Table) -> Result<Summary, Vec<ListenError>> {
-        let knowledge = Arc::clone(&self.knowledge);
+        let known_jobs = Arc::clone(&self.known_jobs);
         // A job that comes and goes is the same job: what an operator did to its mapping stays.
         let returns = |name: &MappingName| {
             let job = Switchboard::job_in(name.as_str()).and_then(JobId::parse);
-            job.is_some_and(|job| knowledge.jobs.contains_key(&job))
+            job.is_some_and(|job| known_jobs.jobs.contains_key(&job))
         };
         self.control.apply(table, &returns).await
     }

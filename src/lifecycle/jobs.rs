@@ -19,7 +19,7 @@ use crate::{
     admin::{self, Sources},
     config::Switchboard,
     os_error::in_words,
-    provider::switchboard::{Board, Knowledge},
+    provider::switchboard::{KnownJobs, SwitchboardStatus},
     telemetry::Task,
 };
 
@@ -30,7 +30,7 @@ const BY_ITSELF: &str = "it ended by itself";
 #[derive(Debug)]
 pub(super) struct Jobs {
     tasks: Tasks,
-    board: Arc<Board>,
+    status: Arc<SwitchboardStatus>,
     proposals: mpsc::Sender<Proposal>,
     running: Option<Running>,
     /// Removes what was written for users of the switchboard.
@@ -41,7 +41,7 @@ pub(super) struct Jobs {
 #[derive(Debug)]
 struct Running {
     settings: watch::Sender<Arc<Switchboard>>,
-    knowledge: watch::Sender<Arc<Knowledge>>,
+    known_jobs: watch::Sender<Arc<KnownJobs>>,
     exposing: JoinHandle<String>,
     following: JoinHandle<String>,
     lookup: Option<JoinHandle<String>>,
@@ -55,11 +55,11 @@ pub(super) struct Prepared {
 
 impl Jobs {
     /// Nothing runs yet; the other end takes the proposals.
-    pub fn new(tasks: Tasks, board: Arc<Board>) -> (Self, mpsc::Receiver<Proposal>) {
+    pub fn new(tasks: Tasks, status: Arc<SwitchboardStatus>) -> (Self, mpsc::Receiver<Proposal>) {
         let (proposals, proposed) = mpsc::channel(1);
         let jobs = Self {
             tasks,
-            board,
+            status,
             proposals,
             running: None,
             withdrawing: None,
@@ -176,7 +176,7 @@ impl Jobs {
             return;
         };
         // A reload is how an operator says that files have changed.
-        self.board.token.look();
+        self.status.token.look();
         let before = running.settings.send_replace(Arc::clone(&wanted));
         if before.state_dir != wanted.state_dir {
             tracing::warn!("a change of switchboard.state_dir takes effect at the next start");
@@ -185,7 +185,7 @@ impl Jobs {
             running.following.abort();
             running.following = self.tasks.spawn(following::run(
                 &wanted,
-                running.knowledge.clone(),
+                running.known_jobs.clone(),
                 Arc::clone(&sources.switchboard),
                 self.tasks.clone(),
             ));
@@ -201,11 +201,11 @@ impl Jobs {
     }
 
     fn start(&mut self, wanted: Arc<Switchboard>, exposing: Exposing, sources: &Arc<Sources>) {
-        let remembered = Knowledge::remembering(exposing.remembered());
-        let (knowledge, known) = watch::channel(Arc::new(remembered));
+        let remembered = KnownJobs::remembering(exposing.remembered());
+        let (known_jobs, known) = watch::channel(Arc::new(remembered));
         let following = following::run(
             &wanted,
-            knowledge.clone(),
+            known_jobs.clone(),
             Arc::clone(&sources.switchboard),
             self.tasks.clone(),
         );
@@ -213,7 +213,7 @@ impl Jobs {
         let exposing = exposing.run(known, set, self.proposals.clone());
         self.running = Some(Running {
             settings,
-            knowledge,
+            known_jobs,
             exposing: self.tasks.spawn(async {
                 exposing.await;
                 BY_ITSELF.to_owned()
@@ -245,8 +245,8 @@ impl Jobs {
             exposing::ended(task).await;
         }
         let withdraw = running.settings.borrow().withdraw;
-        self.withdrawing = following::replace_publisher(&self.board, None, withdraw, &self.tasks);
-        self.board.set_unusable(None);
-        self.board.set(None);
+        self.withdrawing = following::replace_publisher(&self.status, None, withdraw, &self.tasks);
+        self.status.set_unusable(None);
+        self.status.set(None);
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     config::{Config, ConfigErrors, Memory, Switchboard},
     files::{self, FileError},
     orders::OrderError,
-    provider::{Content, Overrides, Source, switchboard::Board},
+    provider::{Content, Overrides, Source, switchboard::SwitchboardStatus},
     table::{Summary, Table},
 };
 
@@ -114,8 +114,8 @@ impl Loading {
         self.next.is_some() && self.reading.is_none()
     }
 
-    /// Begins the reload that is wanted. `board` is given if nobody exposes jobs yet.
-    pub fn begin(&mut self, previous: Arc<Table>, board: Option<Arc<Board>>) {
+    /// Begins the reload that is wanted. `status` is given if nobody exposes jobs yet.
+    pub fn begin(&mut self, previous: Arc<Table>, status: Option<Arc<SwitchboardStatus>>) {
         let Some(reader) = self.reader.take() else {
             return;
         };
@@ -124,8 +124,8 @@ impl Loading {
         self.reading = Some(tokio::spawn(async move {
             let loaded = reader.load(previous).await;
             let config = loaded.outcome.as_ref().map(|(config, _)| config);
-            let exposing = match (config.map(|config| config.switchboard.as_ref()), board) {
-                (Ok(Some(switchboard)), Some(board)) => Some(open(switchboard, board).await),
+            let exposing = match (config.map(|config| config.switchboard.as_ref()), status) {
+                (Ok(Some(switchboard)), Some(status)) => Some(open(switchboard, status).await),
                 _ => None,
             };
             (loaded, exposing)
@@ -158,9 +158,12 @@ impl Loading {
 /// # Errors
 ///
 /// Why it is not to be had.
-pub(super) async fn open(switchboard: &Switchboard, board: Arc<Board>) -> Result<Exposing, String> {
+pub(super) async fn open(
+    switchboard: &Switchboard,
+    status: Arc<SwitchboardStatus>,
+) -> Result<Exposing, String> {
     let settings = Arc::new(switchboard.clone());
-    let opened = files::off_thread(move || Exposing::new(settings, board)).await;
+    let opened = files::off_thread(move || Exposing::new(settings, status)).await;
     match opened {
         Ok(Ok(exposing)) => Ok(exposing),
         Ok(Err(error)) => Err(format!("switchboard.state_dir: {error}")),

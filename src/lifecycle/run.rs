@@ -39,7 +39,7 @@ use crate::{
     limit::Gate,
     orders::{Order, OrderError, Orders},
     os_error::in_words,
-    provider::{Overrides, Source, switchboard::Board},
+    provider::{Overrides, Source, switchboard::SwitchboardStatus},
     relay::PipeBudget,
     session::SessionLine,
     table::{Hold, MappingName, Summary, Table},
@@ -250,10 +250,10 @@ impl Running {
         let mut forwarding = Forwarding::new(Control::new(Arc::clone(&shared), roster.clone()));
         let summary = forwarding.load(&config).await;
         let summary = summary.map_err(RunError::Start)?;
-        let board = Arc::new(Board::default());
-        let (mut jobs, proposed) = Jobs::new(tasks.clone(), Arc::clone(&board));
+        let status = Arc::new(SwitchboardStatus::default());
+        let (mut jobs, proposed) = Jobs::new(tasks.clone(), Arc::clone(&status));
         let exposing = match &config.switchboard {
-            Some(switchboard) => Some(loading::open(switchboard, Arc::clone(&board)).await),
+            Some(switchboard) => Some(loading::open(switchboard, Arc::clone(&status)).await),
             None => None,
         };
         let prepared = jobs.prepare(config.switchboard.as_ref(), exposing).await;
@@ -267,7 +267,7 @@ impl Running {
             events,
             history: History::default(),
             log,
-            switchboard: board,
+            switchboard: status,
             orders: order,
             failures,
             stopping: AtomicBool::new(false),
@@ -429,9 +429,9 @@ impl Running {
     }
 
     async fn start_jobs_again(&mut self, switchboard: &Switchboard) {
-        let board = Arc::clone(&self.sources.switchboard);
+        let status = Arc::clone(&self.sources.switchboard);
         let exposing = match self.jobs.is_idle() {
-            true => Some(loading::open(switchboard, board).await),
+            true => Some(loading::open(switchboard, status).await),
             false => None,
         };
         match self.jobs.prepare(Some(switchboard), exposing).await {
@@ -453,7 +453,7 @@ impl Running {
         let most = setup::job_listeners(&self.sources.config.load(), self.budget.descriptors);
         let forwarding = &mut self.forwarding;
         let failed = forwarding
-            .expose(proposal.specs, proposal.knowledge, most)
+            .expose(proposal.specs, proposal.known_jobs, most)
             .await;
         let took_us = started.elapsed().as_micros() as u64;
         tracing::debug!(took_us, "mappings of jobs applied");
@@ -499,9 +499,9 @@ impl Running {
 
     fn begin_reload(&mut self) {
         systemd::reloading();
-        let board = Arc::clone(&self.sources.switchboard);
-        let board = self.jobs.is_idle().then_some(board);
-        self.loading.begin(self.forwarding.control.table(), board);
+        let status = Arc::clone(&self.sources.switchboard);
+        let status = self.jobs.is_idle().then_some(status);
+        self.loading.begin(self.forwarding.control.table(), status);
     }
 
     async fn reload(&mut self, read: Read) {

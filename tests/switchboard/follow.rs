@@ -385,7 +385,7 @@ fn what_was_known_before_a_start_stays_through_an_outage() {
         follower.wait_for_job(&lives);
         follower.wait_for_job(&ends);
         follower.wait_for_complete();
-        tml_proxy::provider::switchboard::Knowledge::clone(&follower.knowledge())
+        tml_proxy::provider::switchboard::KnownJobs::clone(&follower.knowledge())
     };
     board.stop();
     board.change_quietly(&ends, |job| job["state"] = json!("finalized"));

@@ -7,7 +7,7 @@ use std::{
 };
 
 use tml_proxy::provider::switchboard::{
-    Job, JobId, JobState, Knowledge,
+    Job, JobId, JobState, KnownJobs,
     client::{Availability, BaseUrl, Client, ClientSettings, Patience},
     follow::{FollowSettings, follow},
     stats::FollowStats,
@@ -53,7 +53,7 @@ pub const PATIENCE: Patience = Patience {
 pub struct Follower {
     pub stats: Arc<FollowStats>,
     pub availability: Arc<Availability>,
-    knowledge: watch::Receiver<Arc<Knowledge>>,
+    knowledge: watch::Receiver<Arc<KnownJobs>>,
     quit: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -78,14 +78,14 @@ pub fn ask<T>(board: &Switchboard, ask: impl AsyncFnOnce(Client) -> T) -> T {
 
 impl Follower {
     pub fn start(board: &Switchboard, how: FollowSettings) -> Self {
-        Self::knowing(board, how, PATIENCE, Knowledge::default())
+        Self::knowing(board, how, PATIENCE, KnownJobs::default())
     }
 
     pub fn knowing(
         board: &Switchboard,
         how: FollowSettings,
         patience: Patience,
-        before: Knowledge,
+        before: KnownJobs,
     ) -> Self {
         let settings = settings(board);
         let (publish, knowledge) = watch::channel(Arc::new(before));
@@ -113,7 +113,7 @@ impl Follower {
         }
     }
 
-    pub fn knowledge(&self) -> Arc<Knowledge> {
+    pub fn knowledge(&self) -> Arc<KnownJobs> {
         Arc::clone(&self.knowledge.borrow())
     }
 

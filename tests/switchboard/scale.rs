@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tml_proxy::provider::switchboard::{Knowledge, follow::FollowSettings, watch::Purpose};
+use tml_proxy::provider::switchboard::{KnownJobs, follow::FollowSettings, watch::Purpose};
 
 use crate::{
     board::{Kind, Route, Switchboard, job_id},
@@ -34,7 +34,7 @@ fn a_thousand_jobs_share_a_dozen_connections_over_http2() {
         ..Kind::default()
     });
     crowd(&board, 1000);
-    let follower = Follower::knowing(&board, BY_WATCHES, PATIENT, Knowledge::default());
+    let follower = Follower::knowing(&board, BY_WATCHES, PATIENT, KnownJobs::default());
     wait_until("every watch", || {
         let stats = &follower.stats;
         stats.watches_open(Purpose::Job) == 1000 && stats.watches_open(Purpose::Host) == 10
@@ -64,9 +64,9 @@ fn jobs_known_before_a_start_share_connections_from_the_first() {
     });
     crowd(&board, 150);
     let before = {
-        let follower = Follower::knowing(&board, BY_WATCHES, PATIENT, Knowledge::default());
+        let follower = Follower::knowing(&board, BY_WATCHES, PATIENT, KnownJobs::default());
         wait_until("every job", || follower.knowledge().jobs.len() == 150);
-        Knowledge::clone(&follower.knowledge())
+        KnownJobs::clone(&follower.knowledge())
     };
     wait_until("closed connections", || board.connections() == 0);
     let follower = Follower::knowing(&board, BY_WATCHES, PATIENT, before);
@@ -92,7 +92,7 @@ fn jobs_without_a_place_for_a_watch_are_asked_about() {
         concurrency: 8,
         needs_hosts: false,
     };
-    let follower = Follower::knowing(&board, how, PATIENT, Knowledge::default());
+    let follower = Follower::knowing(&board, how, PATIENT, KnownJobs::default());
     wait_until("every place to be taken", || {
         follower.stats.watch_connections() == 20
     });
@@ -132,7 +132,7 @@ fn with_more_jobs_and_hosts_than_watches_nothing_is_opened_and_little_read_again
         max_watches: WATCHES,
         ..BY_WATCHES
     };
-    let follower = Follower::knowing(&board, how, PATIENT, Knowledge::default());
+    let follower = Follower::knowing(&board, how, PATIENT, KnownJobs::default());
     let stats = &follower.stats;
     let watches = |purpose| stats.watches_open(purpose);
     wait_until("every job", || {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tml_proxy::provider::switchboard::{
-    JobState, Knowledge,
+    JobState, KnownJobs,
     client::{FailureKind, Patience},
     follow::FollowSettings,
     stats::{Request, WatchEnd},
@@ -61,7 +61,7 @@ fn a_silent_watch_is_taken_for_dead_and_one_that_lives_is_not() {
         silence: Duration::from_millis(300),
         ..PATIENCE
     };
-    let follower = Follower::knowing(&board, BY_WATCHES, patience, Knowledge::default());
+    let follower = Follower::knowing(&board, BY_WATCHES, patience, KnownJobs::default());
     wait_until("the job's watch", || board.watches(&id) == 1);
     let start = std::time::Instant::now();
     wait_until("several times as long as silence may last", || {

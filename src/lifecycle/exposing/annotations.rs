@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use crate::provider::switchboard::{Endpoint, Exposure, JobId, Knowledge, publish::Publisher};
+use crate::provider::switchboard::{Endpoint, Exposure, JobId, KnownJobs, publish::Publisher};
 
 /// What was told last, and to whom.
 #[derive(Debug, Default)]
@@ -18,7 +18,7 @@ impl Annotations {
         &mut self,
         exposure: &Exposure,
         rules: usize,
-        knowledge: &Knowledge,
+        known_jobs: &KnownJobs,
         publisher: Arc<Publisher>,
     ) {
         if !self
@@ -43,7 +43,7 @@ impl Annotations {
         for job in publisher.left_over() {
             match texts.get(&job) {
                 Some(text) => publisher.set(job, Some(text.clone())),
-                None if knowledge.jobs.contains_key(&job) => publisher.set(job, None),
+                None if known_jobs.jobs.contains_key(&job) => publisher.set(job, None),
                 None => {}
             }
         }

@@ -6,7 +6,7 @@
 //! goes on.
 
 mod annotations;
-mod episodes;
+mod exposure_log;
 mod own;
 
 use std::{
@@ -26,15 +26,18 @@ use crate::{
     files::{self, Answer, Unanswered},
     provider::AddressChanges,
     provider::switchboard::{
-        Board, Endpoint, Exposure, JobId, JobState, Knowledge, Moment, Owner, boot,
-        expose::{Basis, Facts, FirstHolders, Reason, Refused, Verdict, Wish, judge},
+        BootInstant, Endpoint, Exposure, JobId, JobState, KnownJobs, Owner, SwitchboardStatus,
+        boot,
+        expose::{
+            Decision, DesiredMapping, Evidence, FirstHolders, Inputs, Reason, Refused, decide,
+        },
         ports::{Ports, Terms, Wanted},
         state::{Found, Kept, Record, StateDir, StateError},
     },
     table::{ListenAddr, ListenHost, MappingSpec, Origin},
 };
 use annotations::Annotations;
-use episodes::Episodes;
+use exposure_log::ExposureLog;
 use own::OwnAddresses;
 
 /// How long a start waits for the switchboard before it falls back on what was kept: what is kept
@@ -66,7 +69,7 @@ pub(super) struct Proposal {
     /// All of them.
     pub specs: Vec<MappingSpec>,
     /// What is known of the jobs.
-    pub knowledge: Arc<Knowledge>,
+    pub known_jobs: Arc<KnownJobs>,
     /// Who waits for those that could not be.
     pub reply: oneshot::Sender<Vec<NotOpened>>,
 }
@@ -89,11 +92,11 @@ enum Trust {
 }
 
 impl Trust {
-    fn suffices(self, basis: Basis) -> bool {
-        match basis {
-            Basis::Job | Basis::Listed => true,
-            Basis::InVain => self != Self::Nothing,
-            Basis::Kept => self == Self::All,
+    fn suffices(self, evidence: Evidence) -> bool {
+        match evidence {
+            Evidence::Job | Evidence::Listed => true,
+            Evidence::InVain => self != Self::Nothing,
+            Evidence::Kept => self == Self::All,
         }
     }
 }
@@ -123,9 +126,9 @@ pub(super) struct Exposing {
     /// Whether control has to be told again, whatever it was told last.
     stale: bool,
     own: OwnAddresses,
-    episodes: Episodes,
+    log: ExposureLog,
     annotations: Annotations,
-    board: Arc<Board>,
+    status: Arc<SwitchboardStatus>,
     /// From when on what was kept stands for what nobody has confirmed.
     trusting_from: Instant,
     boot: Option<String>,
@@ -137,7 +140,10 @@ impl Exposing {
     /// # Errors
     ///
     /// The directory cannot be had. A damaged file is no error.
-    pub fn new(settings: Arc<Switchboard>, board: Arc<Board>) -> Result<Self, StateError> {
+    pub fn new(
+        settings: Arc<Switchboard>,
+        status: Arc<SwitchboardStatus>,
+    ) -> Result<Self, StateError> {
         let state = StateDir::open(&settings.state_dir)?;
         let record = match state.load()? {
             Found::Nothing => Record::default(),
@@ -156,12 +162,12 @@ impl Exposing {
         let same_boot = boot.is_some() && boot == record.boot;
         let owners = record.ports.owned.iter().map(|(_, owner)| owner.clone());
         let kept: BTreeMap<_, _> = owners.zip(record.kept.iter().copied()).collect();
-        board.set(Some(Exposure {
+        status.set(Some(Exposure {
             host: settings.public_host.as_str().into(),
             ..Exposure::default()
         }));
         Ok(Self {
-            ports: Ports::restore(record.ports.clone(), same_boot, Moment::now()),
+            ports: Ports::restore(record.ports.clone(), same_boot, BootInstant::now()),
             settings,
             state: Arc::new(state),
             first: FirstHolders::of_kept(&kept),
@@ -175,9 +181,9 @@ impl Exposing {
             not_opened: BTreeSet::new(),
             stale: false,
             own: OwnAddresses::default(),
-            episodes: Episodes::default(),
+            log: ExposureLog::default(),
             annotations: Annotations::default(),
-            board,
+            status,
             trusting_from: Instant::now() + ASK_FIRST,
             boot,
         })
@@ -186,13 +192,13 @@ impl Exposing {
     /// Exposes until nobody takes its proposals any more.
     pub async fn run(
         mut self,
-        mut knowledge: watch::Receiver<Arc<Knowledge>>,
+        mut known_jobs: watch::Receiver<Arc<KnownJobs>>,
         mut settings: watch::Receiver<Arc<Switchboard>>,
         proposals: mpsc::Sender<Proposal>,
     ) {
         let mut addresses = AddressChanges::listen();
         loop {
-            let known = Arc::clone(&knowledge.borrow_and_update());
+            let known = Arc::clone(&known_jobs.borrow_and_update());
             let wanted = Arc::clone(&settings.borrow_and_update());
             // A reload may have taken a mapping away that contradicts the file now.
             if !Arc::ptr_eq(&wanted, &self.settings) {
@@ -205,7 +211,7 @@ impl Exposing {
             };
             sleep((started.elapsed() * REST).min(REST_AT_MOST)).await;
             tokio::select! {
-                changed = knowledge.changed() => if changed.is_err() { return },
+                changed = known_jobs.changed() => if changed.is_err() { return },
                 changed = settings.changed() => if changed.is_err() { return },
                 () = sleep_until(again.into()) => {}
                 () = addresses.next() => self.own.forget_all(),
@@ -218,36 +224,36 @@ impl Exposing {
     /// nobody takes proposals.
     async fn round(
         &mut self,
-        knowledge: &Arc<Knowledge>,
+        known_jobs: &Arc<KnownJobs>,
         proposals: &mpsc::Sender<Proposal>,
     ) -> Option<Instant> {
         let started = Instant::now();
         let settings = Arc::clone(&self.settings);
-        let now = Moment::now();
+        let now = BootInstant::now();
         self.own.forget(started);
-        let verdict = judge(&Facts {
-            knowledge,
+        let decision = decide(&Inputs {
+            known_jobs,
             before: &self.kept,
             first: &self.first,
             settings: &settings,
             is_own: &|ip| self.own.contains(ip, started),
         });
-        let exposed = verdict.wanted.iter();
-        let exposed = exposed.map(|wish| (wish.target.ip(), &wish.owner.job));
-        self.first.follow(knowledge, &settings, exposed);
+        let exposed = decision.wanted.iter();
+        let exposed = exposed.map(|desired| (desired.target.ip(), &desired.owner.job));
+        self.first.follow(known_jobs, &settings, exposed);
         let trust = self.trust(started);
         self.opened = false;
         for _ in 0..TRIES {
-            self.allocate(&verdict, knowledge);
-            let plan = self.plan(&verdict, trust);
+            self.allocate(&decision, known_jobs);
+            let plan = self.plan(&decision, trust);
             let durable = self.durable(&plan);
             if durable.len() < plan.len() && durable != self.proposed {
-                self.propose(&durable, knowledge, proposals).await?;
+                self.propose(&durable, known_jobs, proposals).await?;
             }
             self.save().await;
             let plan = self.durable(&plan);
             if plan != self.proposed || self.stale || !self.not_opened.is_empty() {
-                self.propose(&plan, knowledge, proposals).await?;
+                self.propose(&plan, known_jobs, proposals).await?;
                 self.stale = false;
             }
             if self.proposed.len() == plan.len() {
@@ -255,10 +261,10 @@ impl Exposing {
             }
         }
         if self.opened {
-            self.board.reachable.observe(started.elapsed());
+            self.status.reachable.observe(started.elapsed());
         }
-        self.publish(knowledge, &verdict, trust);
-        Some(self.next(&verdict, trust, now))
+        self.publish(known_jobs, &decision, trust);
+        Some(self.next(&decision, trust, now))
     }
 
     /// The jobs that ports are kept for.
@@ -268,7 +274,7 @@ impl Exposing {
 
     fn trust(&self, now: Instant) -> Trust {
         let silent = |age| age >= SILENT;
-        match self.board.availability.heard_ago().is_none_or(silent) {
+        match self.status.availability.heard_ago().is_none_or(silent) {
             _ if now < self.trusting_from => Trust::Nothing,
             true => Trust::All,
             false => Trust::AskedInVain,
@@ -285,15 +291,15 @@ impl Exposing {
         }
     }
 
-    fn allocate(&mut self, verdict: &Verdict, knowledge: &Knowledge) {
-        let owners: Vec<_> = verdict
+    fn allocate(&mut self, decision: &Decision, known_jobs: &KnownJobs) {
+        let owners: Vec<_> = decision
             .wanted
             .iter()
-            .map(|wish| wish.owner.clone())
+            .map(|desired| desired.owner.clone())
             .collect();
         let wanted = Wanted {
             owners: &owners,
-            everybody: knowledge.complete.is_some(),
+            everybody: known_jobs.complete.is_some(),
         };
         // In the order of the ports.
         let before: Vec<(u16, Owner)> = (self.ports.owned())
@@ -301,37 +307,38 @@ impl Exposing {
             .collect();
         let settings = Arc::clone(&self.settings);
         self.ports
-            .settle(wanted, Self::terms(&settings), Moment::now());
+            .settle(wanted, Self::terms(&settings), BootInstant::now());
         // A remembered job may still be there, whatever speaks against its port for now.
         let remembered = self.kept.iter();
         let mut kept: BTreeMap<_, _> = remembered
-            .filter(|(owner, _)| knowledge.remembered.contains_key(&owner.job))
+            .filter(|(owner, _)| known_jobs.remembered.contains_key(&owner.job))
             .map(|(owner, kept)| (owner.clone(), *kept))
             .collect();
-        for wish in &verdict.wanted {
-            let Some(port) = self.ports.port(&wish.owner) else {
+        for desired in &decision.wanted {
+            let Some(port) = self.ports.port(&desired.owner) else {
                 continue;
             };
             let place = before.binary_search_by_key(&port, |(port, _)| *port);
-            let same = place.is_ok_and(|place| before[place].1 == wish.owner);
-            let since = self.kept.get(&wish.owner).filter(|_| same);
+            let same = place.is_ok_and(|place| before[place].1 == desired.owner);
+            let since = self.kept.get(&desired.owner).filter(|_| same);
             let since = since.map_or_else(SystemTime::now, |kept| kept.since);
-            let address = wish.target.ip();
-            kept.insert(wish.owner.clone(), Kept { address, since });
+            let address = desired.target.ip();
+            kept.insert(desired.owner.clone(), Kept { address, since });
         }
         self.kept = kept;
     }
 
     /// What is to be open, as far as it may be already. What is open stays so: that less is trusted now
     /// than when it was opened says nothing about its job.
-    fn plan(&self, verdict: &Verdict, trust: Trust) -> Plan {
-        let may =
-            |wish: &&Wish| trust.suffices(wish.basis) || self.proposed.contains_key(&wish.owner);
-        let wanted = verdict.wanted.iter().filter(may);
+    fn plan(&self, decision: &Decision, trust: Trust) -> Plan {
+        let may = |desired: &&DesiredMapping| {
+            trust.suffices(desired.evidence) || self.proposed.contains_key(&desired.owner)
+        };
+        let wanted = decision.wanted.iter().filter(may);
         wanted
-            .filter_map(|wish| {
-                let port = self.ports.port(&wish.owner)?;
-                Some((wish.owner.clone(), (port, wish.target)))
+            .filter_map(|desired| {
+                let port = self.ports.port(&desired.owner)?;
+                Some((desired.owner.clone(), (port, desired.target)))
             })
             .collect()
     }
@@ -359,7 +366,7 @@ impl Exposing {
             return;
         }
         let outcome = self.write(Arc::new(record)).await.err();
-        self.board.kept(outcome.is_none());
+        self.status.kept(outcome.is_none());
         match &outcome {
             None => {}
             Some(error) if self.not_kept.is_none() => tracing::error!(
@@ -409,7 +416,7 @@ impl Exposing {
     async fn propose(
         &mut self,
         plan: &Plan,
-        knowledge: &Arc<Knowledge>,
+        known_jobs: &Arc<KnownJobs>,
         proposals: &mpsc::Sender<Proposal>,
     ) -> Option<()> {
         let specs = plan.iter().map(|(owner, &(port, target))| MappingSpec {
@@ -421,7 +428,7 @@ impl Exposing {
         let (reply, answer) = oneshot::channel();
         let proposal = Proposal {
             specs: specs.collect(),
-            knowledge: Arc::clone(knowledge),
+            known_jobs: Arc::clone(known_jobs),
             reply,
         };
         proposals.send(proposal).await.ok()?;
@@ -435,10 +442,10 @@ impl Exposing {
             let port = failure.listen.port();
             if failure.blame_port {
                 tracing::warn!(%owner, port, why = failure.why, "port skipped");
-                self.ports.block(port, Moment::now());
+                self.ports.block(port, BootInstant::now());
                 self.proposed.remove(owner);
             } else {
-                self.episodes.not_opened(owner, &failure.why);
+                self.log.not_opened(owner, &failure.why);
                 self.not_opened.insert(owner.clone());
             }
         }
@@ -446,55 +453,55 @@ impl Exposing {
     }
 
     /// Tells everybody who looks, and the log what is new.
-    fn publish(&mut self, knowledge: &Knowledge, verdict: &Verdict, trust: Trust) {
-        let endpoint = |wish: &Wish| {
-            let port = self.ports.port(&wish.owner);
+    fn publish(&mut self, known_jobs: &KnownJobs, decision: &Decision, trust: Trust) {
+        let endpoint = |desired: &DesiredMapping| {
+            let port = self.ports.port(&desired.owner);
             let closed = match port {
                 None => Some(Reason::NoPort),
-                Some(_) if self.not_opened.contains(&wish.owner) => Some(Reason::NotOpened),
-                Some(_) if self.proposed.contains_key(&wish.owner) => None,
-                Some(_) if !trust.suffices(wish.basis) => Some(Reason::NotConfirmed),
+                Some(_) if self.not_opened.contains(&desired.owner) => Some(Reason::NotOpened),
+                Some(_) if self.proposed.contains_key(&desired.owner) => None,
+                Some(_) if !trust.suffices(desired.evidence) => Some(Reason::NotConfirmed),
                 Some(_) => Some(Reason::NotKept),
             };
             Endpoint {
-                owner: wish.owner.clone(),
+                owner: desired.owner.clone(),
                 port,
-                target: wish.target,
+                target: desired.target,
                 closed,
-                since: self.kept.get(&wish.owner).map(|kept| kept.since),
+                since: self.kept.get(&desired.owner).map(|kept| kept.since),
             }
         };
-        let mut endpoints: Vec<_> = verdict.wanted.iter().map(endpoint).collect();
+        let mut endpoints: Vec<_> = decision.wanted.iter().map(endpoint).collect();
         endpoints.sort_unstable_by(|one, other| one.owner.cmp(&other.owner));
-        let unconfirmed = |wish: &&Wish| !wish.basis.is_confirmed();
-        let unconfirmed = verdict.wanted.iter().filter(unconfirmed).count();
+        let unconfirmed = |desired: &&DesiredMapping| !desired.evidence.is_confirmed();
+        let unconfirmed = decision.wanted.iter().filter(unconfirmed).count();
         let exposure = Exposure {
             host: self.settings.public_host.as_str().into(),
             endpoints,
-            refused: verdict.refused.clone(),
-            states: states(verdict, knowledge),
+            refused: decision.refused.clone(),
+            states: states(decision, known_jobs),
             ports: self
                 .ports
-                .counts(Self::terms(&self.settings), Moment::now()),
-            jobs: knowledge.jobs.len(),
-            complete: knowledge.complete,
+                .counts(Self::terms(&self.settings), BootInstant::now()),
+            jobs: known_jobs.jobs.len(),
+            complete: known_jobs.complete,
             unconfirmed,
             not_kept: self.not_kept.clone(),
         };
-        self.episodes
-            .tell(&exposure, &self.board, knowledge, &self.settings.expose);
-        if let Some(publisher) = self.board.publisher.load_full() {
+        self.log
+            .tell(&exposure, &self.status, known_jobs, &self.settings.expose);
+        if let Some(publisher) = self.status.publisher.load_full() {
             let rules = self.settings.expose.len();
             self.annotations
-                .tell(&exposure, rules, knowledge, publisher);
+                .tell(&exposure, rules, known_jobs, publisher);
         }
-        self.board.set(Some(exposure));
+        self.status.set(Some(exposure));
     }
 
     /// When something may change by itself.
-    fn next(&self, verdict: &Verdict, trust: Trust, now: Moment) -> Instant {
+    fn next(&self, decision: &Decision, trust: Trust, now: BootInstant) -> Instant {
         let clock = Instant::now();
-        let from = |moment: Moment| clock + moment.since(now);
+        let from = |moment: BootInstant| clock + moment.since(now);
         let mut due = vec![clock + Duration::from_secs(60)];
         if !self.ports.waiting().is_empty() {
             let free = self.ports.next_free(Self::terms(&self.settings), now);
@@ -504,9 +511,10 @@ impl Exposing {
         if self.not_kept.is_some() || !self.not_opened.is_empty() {
             due.push(clock + AGAIN);
         }
-        let waits =
-            |wish: &Wish| !trust.suffices(wish.basis) && !self.proposed.contains_key(&wish.owner);
-        if verdict.wanted.iter().any(waits) {
+        let waits = |desired: &DesiredMapping| {
+            !trust.suffices(desired.evidence) && !self.proposed.contains_key(&desired.owner)
+        };
+        if decision.wanted.iter().any(waits) {
             due.push(self.trusting_from.max(clock + LISTEN_AGAIN));
         }
         due.into_iter().min().unwrap_or(clock)
@@ -514,12 +522,12 @@ impl Exposing {
 }
 
 /// The states of jobs that are not exposed for it.
-fn states(verdict: &Verdict, knowledge: &Knowledge) -> BTreeMap<JobId, JobState> {
+fn states(decision: &Decision, known_jobs: &KnownJobs) -> BTreeMap<JobId, JobState> {
     let for_state = |refused: &&Refused| refused.reason == Reason::State;
-    let refused = verdict.refused.iter().filter(for_state);
+    let refused = decision.refused.iter().filter(for_state);
     refused
         .filter_map(|refused| {
-            let job = knowledge.jobs.get(&refused.job)?;
+            let job = known_jobs.jobs.get(&refused.job)?;
             Some((refused.job.clone(), job.state))
         })
         .collect()

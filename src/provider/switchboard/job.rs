@@ -106,7 +106,7 @@ pub struct Job {
 
 /// Everything known of the jobs that have not ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Knowledge {
+pub struct KnownJobs {
     /// By id. A job is here from the first valid answer about it to the first valid answer that
     /// says, or a complete listing that shows, that it has ended.
     pub jobs: BTreeMap<JobId, Arc<Job>>,
@@ -127,7 +127,7 @@ pub struct Remembered {
     pub listed: Option<JobState>,
 }
 
-impl Knowledge {
+impl KnownJobs {
     /// Nothing but that there were these jobs.
     pub fn remembering(jobs: impl IntoIterator<Item = JobId>) -> Self {
         let remembered = jobs.into_iter().map(|job| (job, Remembered::default()));

@@ -9,10 +9,10 @@ use std::{
     net::IpAddr,
 };
 
-use super::{Facts, Remembered, address_of};
+use super::{Inputs, Remembered, address_of};
 use crate::{
     config::Switchboard,
-    provider::switchboard::{JobId, JobState, Knowledge, Owner, read::HostId, state::Kept},
+    provider::switchboard::{JobId, JobState, KnownJobs, Owner, read::HostId, state::Kept},
 };
 
 /// Which job was exposed first at each address, for as long as it is said to be there.
@@ -38,16 +38,17 @@ impl FirstHolders {
     /// Lets go of jobs that have ended or moved, and takes note of those that are `exposed` now.
     pub fn follow<'a>(
         &mut self,
-        knowledge: &Knowledge,
+        known_jobs: &KnownJobs,
         settings: &Switchboard,
         exposed: impl Iterator<Item = (IpAddr, &'a JobId)>,
     ) {
-        self.0.retain(|address, job| match knowledge.jobs.get(job) {
-            Some(job) => {
-                job.state != JobState::Finalized && address_of(job, settings) == Some(*address)
-            }
-            None => knowledge.remembered.contains_key(job),
-        });
+        self.0
+            .retain(|address, job| match known_jobs.jobs.get(job) {
+                Some(job) => {
+                    job.state != JobState::Finalized && address_of(job, settings) == Some(*address)
+                }
+                None => known_jobs.remembered.contains_key(job),
+            });
         for (address, job) in exposed {
             self.0.entry(address).or_insert_with(|| job.clone());
         }
@@ -56,13 +57,19 @@ impl FirstHolders {
 
 /// Whose each address is.
 pub(super) fn holders<'a>(
-    facts: &Facts<'a>,
+    inputs: &Inputs<'a>,
     remembered: &[(&'a Owner, IpAddr, Remembered)],
 ) -> Holders<'a> {
-    let known = facts.knowledge.jobs.values();
+    let known = inputs.known_jobs.jobs.values();
     let known = known
         .filter(|job| job.state != JobState::Finalized)
-        .filter_map(|job| Some((address_of(job, facts.settings)?, &job.id, job.host.as_ref())));
+        .filter_map(|job| {
+            Some((
+                address_of(job, inputs.settings)?,
+                &job.id,
+                job.host.as_ref(),
+            ))
+        });
     let kept = remembered
         .iter()
         .map(|(owner, address, _)| (*address, &owner.job, None));
@@ -72,23 +79,23 @@ pub(super) fn holders<'a>(
     claims.dedup();
     let same_address = |one: &Claim<'_>, other: &Claim<'_>| one.0 == other.0;
     let each = claims.chunk_by(same_address);
-    each.map(|claims| (claims[0].0, holder(claims, facts)))
+    each.map(|claims| (claims[0].0, holder(claims, inputs)))
         .collect()
 }
 
 /// Who of those that are said to be at one address may be exposed there.
-fn holder<'a>(claims: &[Claim<'a>], facts: &Facts<'a>) -> Option<&'a JobId> {
+fn holder<'a>(claims: &[Claim<'a>], inputs: &Inputs<'a>) -> Option<&'a JobId> {
     if let [(_, job, _)] = claims {
         return Some(job);
     }
-    let first = facts.first.0.get(&claims[0].0)?;
+    let first = inputs.first.0.get(&claims[0].0)?;
     let (_, job, host) = claims.iter().find(|(_, job, _)| *job == first)?;
     // A host has one job at a time: of two on one host, the first may have been dropped by it.
     let host = (*host)?;
     let elsewhere = |claim: &&Claim<'_>| claim.2.is_some_and(|other| other != host);
     let others = claims.iter().filter(|(_, other, _)| other != job);
-    let is_alive = facts.knowledge.jobs.get(*job).is_some_and(|job| {
-        facts.settings.states.contains(&job.state) && job.host_live == Some(true)
+    let is_alive = inputs.known_jobs.jobs.get(*job).is_some_and(|job| {
+        inputs.settings.states.contains(&job.state) && job.host_live == Some(true)
     });
     let others_are_elsewhere = others.clone().filter(elsewhere).count() == others.count();
     (is_alive && others_are_elsewhere).then_some(*job)

@@ -22,13 +22,13 @@ pub use holders::FirstHolders;
 use holders::{Holders, holders};
 pub use reason::Reason;
 
-use super::{Job, JobId, Knowledge, Owner, Remembered, state::Kept};
+use super::{Job, JobId, KnownJobs, Owner, Remembered, state::Kept};
 use crate::config::{RuleName, Switchboard};
 
 /// Everything the decision depends on.
-pub struct Facts<'a> {
+pub struct Inputs<'a> {
     /// What is known of the jobs.
-    pub knowledge: &'a Knowledge,
+    pub known_jobs: &'a KnownJobs,
     /// What was exposed before: it stands for remembered jobs of which nothing is known yet.
     pub before: &'a BTreeMap<Owner, Kept>,
     /// Who was exposed first where.
@@ -41,27 +41,27 @@ pub struct Facts<'a> {
 
 /// What may be exposed, and why the rest may not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Verdict {
+pub struct Decision {
     /// What may be exposed, in the order of importance.
-    pub wanted: Vec<Wish>,
+    pub wanted: Vec<DesiredMapping>,
     /// What may not.
     pub refused: Vec<Refused>,
 }
 
 /// Something that may be exposed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wish {
+pub struct DesiredMapping {
     /// The job and the rule.
     pub owner: Owner,
     /// Where its sessions go.
     pub target: SocketAddr,
     /// What says so.
-    pub basis: Basis,
+    pub evidence: Evidence,
 }
 
 /// What says that something may be exposed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Basis {
+pub enum Evidence {
     /// The job.
     Job,
     /// What was kept from before a start, and a listing that has the job in a fit state since.
@@ -72,7 +72,7 @@ pub enum Basis {
     Kept,
 }
 
-impl Basis {
+impl Evidence {
     /// Whether the switchboard has said all there is to say since the start.
     pub fn is_confirmed(self) -> bool {
         self == Self::Job
@@ -93,15 +93,15 @@ pub struct Refused {
 }
 
 /// Decides for every job.
-pub fn judge(facts: &Facts<'_>) -> Verdict {
-    let remembered = remembered(facts);
-    let holders = holders(facts, &remembered);
-    let mut verdict = Verdict::default();
-    for job in facts.knowledge.jobs.values() {
-        let address = address_of(job, facts.settings);
-        match fit_job(job, address, facts, &holders) {
-            Ok(address) => wish(job, address, facts.settings, &mut verdict),
-            Err(reason) => verdict.refused.push(Refused {
+pub fn decide(inputs: &Inputs<'_>) -> Decision {
+    let remembered = remembered(inputs);
+    let holders = holders(inputs, &remembered);
+    let mut decision = Decision::default();
+    for job in inputs.known_jobs.jobs.values() {
+        let address = address_of(job, inputs.settings);
+        match fit_job(job, address, inputs, &holders) {
+            Ok(address) => add_rules(job, address, inputs.settings, &mut decision),
+            Err(reason) => decision.refused.push(Refused {
                 job: job.id.clone(),
                 rule: None,
                 reason,
@@ -110,27 +110,27 @@ pub fn judge(facts: &Facts<'_>) -> Verdict {
         }
     }
     for (owner, address, remembered) in remembered {
-        let rule = facts
+        let rule = inputs
             .settings
             .expose
             .iter()
             .find(|rule| rule.name == owner.rule);
         let listed = remembered.listed;
-        let fit = match listed.is_some_and(|state| !facts.settings.states.contains(&state)) {
+        let fit = match listed.is_some_and(|state| !inputs.settings.states.contains(&state)) {
             true => Err(Reason::State),
-            false => fit_address(&owner.job, address, facts, &holders),
+            false => fit_address(&owner.job, address, inputs, &holders),
         };
         match (rule, fit) {
-            (Some(rule), Ok(())) => verdict.wanted.push(Wish {
+            (Some(rule), Ok(())) => decision.wanted.push(DesiredMapping {
                 owner: owner.clone(),
                 target: SocketAddr::new(address, rule.port),
-                basis: match (listed, remembered.asked) {
-                    (Some(_), _) => Basis::Listed,
-                    (None, true) => Basis::InVain,
-                    (None, false) => Basis::Kept,
+                evidence: match (listed, remembered.asked) {
+                    (Some(_), _) => Evidence::Listed,
+                    (None, true) => Evidence::InVain,
+                    (None, false) => Evidence::Kept,
                 },
             }),
-            (Some(_), Err(reason)) => verdict.refused.push(Refused {
+            (Some(_), Err(reason)) => decision.refused.push(Refused {
                 job: owner.job.clone(),
                 rule: Some(owner.rule.clone()),
                 reason,
@@ -140,15 +140,15 @@ pub fn judge(facts: &Facts<'_>) -> Verdict {
             (None, _) => {}
         }
     }
-    verdict
+    decision
 }
 
 /// What was exposed of jobs that are remembered and have not been heard of since.
-fn remembered<'a>(facts: &Facts<'a>) -> Vec<(&'a Owner, IpAddr, Remembered)> {
-    let before = facts.before.iter();
+fn remembered<'a>(inputs: &Inputs<'a>) -> Vec<(&'a Owner, IpAddr, Remembered)> {
+    let before = inputs.before.iter();
     before
         .filter_map(|(owner, kept)| {
-            let remembered = facts.knowledge.remembered.get(&owner.job)?;
+            let remembered = inputs.known_jobs.remembered.get(&owner.job)?;
             Some((owner, kept.address, *remembered))
         })
         .collect()
@@ -167,16 +167,16 @@ fn address_of(job: &Job, settings: &Switchboard) -> Option<IpAddr> {
 fn fit_job(
     job: &Job,
     address: Option<IpAddr>,
-    facts: &Facts<'_>,
+    inputs: &Inputs<'_>,
     holders: &Holders<'_>,
 ) -> Result<IpAddr, Reason> {
-    if !facts.settings.states.contains(&job.state) {
+    if !inputs.settings.states.contains(&job.state) {
         return Err(Reason::State);
     }
     let address = address.ok_or(Reason::NoAddress)?;
-    fit_address(&job.id, address, facts, holders)?;
-    let silent = facts.knowledge.silent.get(&job.id);
-    let allowed = facts.settings.host_gone;
+    fit_address(&job.id, address, inputs, holders)?;
+    let silent = inputs.known_jobs.silent.get(&job.id);
+    let allowed = inputs.settings.host_gone;
     if silent
         .zip(allowed)
         .is_some_and(|(silent, allowed)| *silent >= allowed)
@@ -189,10 +189,10 @@ fn fit_job(
 fn fit_address(
     job: &JobId,
     address: IpAddr,
-    facts: &Facts<'_>,
+    inputs: &Inputs<'_>,
     holders: &Holders<'_>,
 ) -> Result<(), Reason> {
-    address::fit(address, facts.settings, facts.is_own)?;
+    address::fit(address, inputs.settings, inputs.is_own)?;
     match holders.get(&address) {
         Some(Some(holder)) if *holder == job => Ok(()),
         _ => Err(Reason::SharedAddress),
@@ -200,7 +200,7 @@ fn fit_address(
 }
 
 /// Adds what the rules make of a job.
-fn wish(job: &Job, address: IpAddr, settings: &Switchboard, verdict: &mut Verdict) {
+fn add_rules(job: &Job, address: IpAddr, settings: &Switchboard, decision: &mut Decision) {
     let rules = settings.expose.iter();
     let matching = rules.filter(|rule| rule.condition.holds(&job.services));
     let most = usize::try_from(settings.max_per_job).unwrap_or(usize::MAX);
@@ -208,7 +208,7 @@ fn wish(job: &Job, address: IpAddr, settings: &Switchboard, verdict: &mut Verdic
     for rule in matching {
         count += 1;
         if count > most {
-            verdict.refused.push(Refused {
+            decision.refused.push(Refused {
                 job: job.id.clone(),
                 rule: Some(rule.name.clone()),
                 reason: Reason::TooMany,
@@ -216,17 +216,17 @@ fn wish(job: &Job, address: IpAddr, settings: &Switchboard, verdict: &mut Verdic
             });
             continue;
         }
-        verdict.wanted.push(Wish {
+        decision.wanted.push(DesiredMapping {
             owner: Owner {
                 job: job.id.clone(),
                 rule: rule.name.clone(),
             },
             target: SocketAddr::new(address, rule.port),
-            basis: Basis::Job,
+            evidence: Evidence::Job,
         });
     }
     if count == 0 {
-        verdict.refused.push(Refused {
+        decision.refused.push(Refused {
             job: job.id.clone(),
             rule: None,
             reason: Reason::NoRule,

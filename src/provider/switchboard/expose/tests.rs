@@ -30,20 +30,20 @@ fn job(number: usize, address: &str) -> Job {
     }
 }
 
-fn knowledge(jobs: impl IntoIterator<Item = Job>) -> Knowledge {
-    Knowledge {
+fn known_jobs(jobs: impl IntoIterator<Item = Job>) -> KnownJobs {
+    KnownJobs {
         jobs: jobs
             .into_iter()
             .map(|job| (job.id.clone(), Arc::new(job)))
             .collect(),
         complete: Some(SystemTime::UNIX_EPOCH),
-        ..Knowledge::default()
+        ..KnownJobs::default()
     }
 }
 
-fn judged(settings: &Switchboard, knowledge: &Knowledge) -> Verdict {
-    judge(&Facts {
-        knowledge,
+fn decided(settings: &Switchboard, known_jobs: &KnownJobs) -> Decision {
+    decide(&Inputs {
+        known_jobs,
         before: &BTreeMap::new(),
         first: &FirstHolders::default(),
         settings,
@@ -53,8 +53,8 @@ fn judged(settings: &Switchboard, knowledge: &Knowledge) -> Verdict {
 
 /// Why a single job with that address is not exposed.
 fn reason(address: &str) -> Option<Reason> {
-    let verdict = judged(&settings("", SSH), &knowledge([job(1, address)]));
-    verdict.refused.first().map(|refused| refused.reason)
+    let decision = decided(&settings("", SSH), &known_jobs([job(1, address)]));
+    decision.refused.first().map(|refused| refused.reason)
 }
 
 #[test]
@@ -95,15 +95,15 @@ fn the_state_decides_and_not_that_there_is_an_address() {
             state,
             ..job(1, "fd00::1")
         };
-        let verdict = judged(&settings("", SSH), &knowledge([job]));
-        assert!(verdict.wanted.is_empty(), "{state:?}");
+        let decision = decided(&settings("", SSH), &known_jobs([job]));
+        assert!(decision.wanted.is_empty(), "{state:?}");
     }
     let two = settings("states = [\"ready\", \"terminating\"]", SSH);
     let job = Job {
         state: JobState::Terminating,
         ..job(1, "fd00::1")
     };
-    assert_eq!(judged(&two, &knowledge([job])).wanted.len(), 1);
+    assert_eq!(decided(&two, &known_jobs([job])).wanted.len(), 1);
 }
 
 #[test]
@@ -113,12 +113,16 @@ fn of_two_live_jobs_with_one_address_neither_is_exposed() {
         ..job(2, "fd00::1")
     };
     for other in [job(2, "fd00::1"), booting] {
-        let known = knowledge([job(1, "fd00::1"), other, job(3, "fd00::3")]);
-        let verdict = judged(&settings("", SSH), &known);
-        let exposed: Vec<_> = verdict.wanted.iter().map(|wish| &wish.owner.job).collect();
+        let known = known_jobs([job(1, "fd00::1"), other, job(3, "fd00::3")]);
+        let decision = decided(&settings("", SSH), &known);
+        let exposed: Vec<_> = decision
+            .wanted
+            .iter()
+            .map(|desired| &desired.owner.job)
+            .collect();
         assert_eq!(exposed, [&job(3, "fd00::3").id]);
         let shared = |refused: &&Refused| refused.reason == Reason::SharedAddress;
-        assert!(verdict.refused.iter().any(|one| shared(&one)));
+        assert!(decision.refused.iter().any(|one| shared(&one)));
     }
 }
 
@@ -133,20 +137,20 @@ fn a_job_that_is_there_is_not_closed_by_another_that_claims_its_address() {
     let owner = on(1, 1);
     let exposed = |jobs: Vec<Job>| -> Vec<JobId> {
         let mut first = FirstHolders::default();
-        let alone = knowledge([owner.clone()]);
+        let alone = known_jobs([owner.clone()]);
         let address = owner.address.expect("it has one");
         first.follow(&alone, &settings, [(address, &owner.id)].into_iter());
-        let known = knowledge(jobs);
+        let known = known_jobs(jobs);
         first.follow(&known, &settings, [].into_iter());
-        let verdict = judge(&Facts {
-            knowledge: &known,
+        let decision = decide(&Inputs {
+            known_jobs: &known,
             before: &BTreeMap::new(),
             first: &first,
             settings: &settings,
             is_own: &|_| false,
         });
-        let wanted = verdict.wanted.into_iter();
-        wanted.map(|wish| wish.owner.job).collect()
+        let wanted = decision.wanted.into_iter();
+        wanted.map(|desired| desired.owner.job).collect()
     };
     let mine = vec![owner.id.clone()];
     assert_eq!(exposed(vec![owner.clone(), on(2, 2)]), mine);
@@ -203,8 +207,8 @@ fn an_ended_job_with_the_same_address_harms_nobody() {
         state: JobState::Finalized,
         ..job(1, "fd00::1")
     };
-    let verdict = judged(&settings("", SSH), &knowledge([ended, job(2, "fd00::1")]));
-    assert_eq!(verdict.wanted.len(), 1);
+    let decision = decided(&settings("", SSH), &known_jobs([ended, job(2, "fd00::1")]));
+    assert_eq!(decision.wanted.len(), 1);
 }
 
 #[test]
@@ -224,51 +228,51 @@ fn what_was_exposed_before_stands_until_the_jobs_are_known() {
         (owner(3), kept("2001:db8::3")),
     ]);
     let remembered = [1, 2, 3].map(|number| (owner(number).job, Remembered::default()));
-    let mut known = Knowledge {
+    let mut known = KnownJobs {
         remembered: remembered.into(),
-        ..knowledge([job(4, "fd00::2")])
+        ..known_jobs([job(4, "fd00::2")])
     };
-    let judged = |known: &Knowledge| {
-        judge(&Facts {
-            knowledge: known,
+    let decided = |known: &KnownJobs| {
+        decide(&Inputs {
+            known_jobs: known,
             before: &before,
             first: &FirstHolders::default(),
             settings: &settings,
             is_own: &|_| false,
         })
     };
-    let verdict = judged(&known);
-    let wanted: Vec<_> = verdict
+    let decision = decided(&known);
+    let wanted: Vec<_> = decision
         .wanted
         .iter()
-        .map(|wish| wish.owner.clone())
+        .map(|desired| desired.owner.clone())
         .collect();
     assert_eq!(wanted, [owner(1)], "the others' addresses are not fit");
-    assert_eq!(verdict.wanted[0].basis, Basis::Kept);
+    assert_eq!(decision.wanted[0].evidence, Evidence::Kept);
     let first = known
         .remembered
         .get_mut(&owner(1).job)
         .expect("it is there");
     first.asked = true;
-    assert_eq!(judged(&known).wanted[0].basis, Basis::InVain);
+    assert_eq!(decided(&known).wanted[0].evidence, Evidence::InVain);
     let first = known
         .remembered
         .get_mut(&owner(1).job)
         .expect("it is there");
     first.listed = Some(JobState::Ready);
-    assert_eq!(judged(&known).wanted[0].basis, Basis::Listed);
+    assert_eq!(decided(&known).wanted[0].evidence, Evidence::Listed);
     let first = known
         .remembered
         .get_mut(&owner(1).job)
         .expect("it is there");
     first.listed = Some(JobState::Terminating);
-    assert!(judged(&known).wanted.is_empty());
+    assert!(decided(&known).wanted.is_empty());
     known.remembered.clear();
-    let verdict = judged(&known);
-    let wanted: Vec<_> = verdict
+    let decision = decided(&known);
+    let wanted: Vec<_> = decision
         .wanted
         .iter()
-        .map(|wish| wish.owner.clone())
+        .map(|desired| desired.owner.clone())
         .collect();
     assert_eq!(wanted, [owner(4)]);
 }
@@ -286,15 +290,17 @@ fn a_thousand_services_make_no_more_ports_than_there_are_rules() {
     let rules = "[[switchboard.expose]]\nname = \"a\"\nport = 1\nservice = \"s999\"\n\
                  [[switchboard.expose]]\nname = \"b\"\nport = 2\nprotocol = \"raw\"\n\
                  [[switchboard.expose]]\nname = \"c\"\nport = 3\nservice = \"none\"\n";
-    let verdict = judged(&settings("", rules), &knowledge([busy.clone()]));
-    let rules_of = |verdict: &Verdict| -> Vec<String> {
-        let wishes = verdict.wanted.iter();
-        wishes.map(|wish| wish.owner.rule.to_string()).collect()
+    let decision = decided(&settings("", rules), &known_jobs([busy.clone()]));
+    let rules_of = |decision: &Decision| -> Vec<String> {
+        let desired = decision.wanted.iter();
+        desired
+            .map(|desired| desired.owner.rule.to_string())
+            .collect()
     };
-    assert_eq!(rules_of(&verdict), ["a", "b"]);
-    let verdict = judged(&settings("max_per_job = 1", rules), &knowledge([busy]));
-    assert_eq!(rules_of(&verdict), ["a"], "the first rule counts most");
-    assert_eq!(verdict.refused[0].reason, Reason::TooMany);
+    assert_eq!(rules_of(&decision), ["a", "b"]);
+    let decision = decided(&settings("max_per_job = 1", rules), &known_jobs([busy]));
+    assert_eq!(rules_of(&decision), ["a"], "the first rule counts most");
+    assert_eq!(decision.refused[0].reason, Reason::TooMany);
 }
 
 #[test]
@@ -308,10 +314,10 @@ fn names_with_anything_in_them_are_compared_and_nothing_else() {
         ..job(1, "fd00::1")
     };
     let rules = "[[switchboard.expose]]\nname = \"a\"\nport = 1\nprotocol = \"raw\"\n";
-    let verdict = judged(&settings("", rules), &knowledge([job.clone()]));
-    assert_eq!(verdict.refused[0].reason, Reason::NoRule);
-    let verdict = judged(&settings("", SSH), &knowledge([job]));
-    let name = verdict.wanted[0].owner.mapping();
+    let decision = decided(&settings("", rules), &known_jobs([job.clone()]));
+    assert_eq!(decision.refused[0].reason, Reason::NoRule);
+    let decision = decided(&settings("", SSH), &known_jobs([job]));
+    let name = decision.wanted[0].owner.mapping();
     assert_eq!(
         name.as_str(),
         "job/00000001-0000-4000-8000-000000000000/ssh"
@@ -321,13 +327,13 @@ fn names_with_anything_in_them_are_compared_and_nothing_else() {
 #[test]
 fn a_job_whose_host_is_gone_too_long_is_not_exposed() {
     let settings = settings("host_gone = \"5m\"", SSH);
-    let mut known = knowledge([job(1, "fd00::1")]);
+    let mut known = known_jobs([job(1, "fd00::1")]);
     let id = job(1, "fd00::1").id;
     for (seconds, gone) in [(299, false), (300, true)] {
         let silent = std::time::Duration::from_secs(seconds);
         known.silent.insert(id.clone(), silent);
-        let verdict = judged(&settings, &known);
-        let refused = verdict.refused.first().map(|refused| refused.reason);
+        let decision = decided(&settings, &known);
+        let refused = decision.refused.first().map(|refused| refused.reason);
         assert_eq!(refused, gone.then_some(Reason::HostGone));
     }
 }
@@ -351,10 +357,10 @@ fn a_job_on_a_board_that_says_no_address_is_where_the_operator_says_its_board_is
         (on(Some("lab-1"), Some("fd00::5")), Ok("[fd00::5]:22")),
         (job(1, "2001:db8::1"), Err(Reason::NotAllowed)),
     ] {
-        let verdict = judged(&settings, &knowledge([job]));
-        let found = match verdict.wanted.first() {
-            Some(wish) => Ok(wish.target.to_string()),
-            None => Err(verdict.refused[0].reason),
+        let decision = decided(&settings, &known_jobs([job]));
+        let found = match decision.wanted.first() {
+            Some(desired) => Ok(desired.target.to_string()),
+            None => Err(decision.refused[0].reason),
         };
         assert_eq!(found, expected.map(str::to_owned));
     }
@@ -363,8 +369,8 @@ fn a_job_on_a_board_that_says_no_address_is_where_the_operator_says_its_board_is
 #[test]
 fn an_address_of_another_family_than_the_one_to_connect_from_is_refused() {
     let settings = settings("bind = \"fd00::9\"", SSH);
-    let verdict = judged(&settings, &knowledge([job(1, "10.0.0.2")]));
-    assert_eq!(verdict.refused[0].reason, Reason::Family);
+    let decision = decided(&settings, &known_jobs([job(1, "10.0.0.2")]));
+    assert_eq!(decision.refused[0].reason, Reason::Family);
 }
 
 #[test]

@@ -19,7 +19,7 @@ use std::{
 use super::{recent::Recent, silent::Silent};
 use crate::provider::switchboard::{
     client::{Failure, FailureKind},
-    job::{Job, JobId, JobState, Knowledge, Remembered},
+    job::{Job, JobId, JobState, KnownJobs, Remembered},
     read::{Detail, HostId, Hosts, Position, Row},
 };
 
@@ -142,7 +142,7 @@ pub(super) struct Missing {
 
 impl Book {
     /// With what was known before.
-    pub(super) fn new(before: &Knowledge) -> Self {
+    pub(super) fn new(before: &KnownJobs) -> Self {
         let mut book = Self {
             jobs: BTreeMap::new(),
             ended: Recent::new(RECENT),
@@ -399,13 +399,13 @@ impl Book {
     }
 
     /// Everything known, if that is not what it was at the last call.
-    pub(super) fn news(&mut self) -> Option<Knowledge> {
+    pub(super) fn news(&mut self) -> Option<KnownJobs> {
         if !std::mem::take(&mut self.changed) {
             return None;
         }
-        let mut news = Knowledge {
+        let mut news = KnownJobs {
             complete: self.complete,
-            ..Knowledge::default()
+            ..KnownJobs::default()
         };
         for (id, entry) in &self.jobs {
             if let Some(remembered) = entry.remembered {

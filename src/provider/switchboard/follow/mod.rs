@@ -39,7 +39,7 @@ use self::{
 };
 use super::{
     client::{Client, Failure, FailureKind},
-    job::{JobId, JobState, Knowledge},
+    job::{JobId, JobState, KnownJobs},
     read::{Detail, HostId, Hosts, Page, Position, Rights},
     stats::{FollowStats, Request},
     watch::{Lanes, Watched},
@@ -103,7 +103,7 @@ enum Event {
 pub async fn follow(
     settings: FollowSettings,
     client: Client,
-    publish: watch::Sender<Arc<Knowledge>>,
+    publish: watch::Sender<Arc<KnownJobs>>,
     stats: Arc<FollowStats>,
 ) {
     let before = Arc::clone(&publish.borrow());
@@ -158,7 +158,7 @@ pub async fn follow(
 struct Follower {
     shared: Arc<Shared>,
     stats: Arc<FollowStats>,
-    publish: watch::Sender<Arc<Knowledge>>,
+    publish: watch::Sender<Arc<KnownJobs>>,
     book: Book,
     episodes: Episodes,
     jobs: HashMap<JobId, Tended>,

@@ -21,7 +21,7 @@ use std::{
 
 pub use record::{BlockedRecord, LeftRecord, PortsRecord};
 
-use super::{Owner, moment::Moment, stable};
+use super::{Owner, boot_instant::BootInstant, stable};
 use crate::config::PortRanges;
 
 /// How long a port that could not be bound is left alone.
@@ -63,30 +63,30 @@ pub struct Ports {
 struct Place {
     owner: Option<Owner>,
     /// Who had it last, and until when.
-    left: Option<(Owner, Moment)>,
+    left: Option<(Owner, BootInstant)>,
     /// When it could not be bound.
-    blocked: Option<Moment>,
+    blocked: Option<BootInstant>,
 }
 
 impl Place {
-    fn is_blocked(&self, now: Moment) -> bool {
+    fn is_blocked(&self, now: BootInstant) -> bool {
         self.blocked
             .is_some_and(|since| now.since(since) < LEFT_ALONE)
     }
 
-    fn is_cooling(&self, cooldown: Duration, now: Moment) -> bool {
+    fn is_cooling(&self, cooldown: Duration, now: BootInstant) -> bool {
         self.left
             .as_ref()
             .is_some_and(|(_, since)| now.since(*since) < cooldown)
     }
 
     /// Whether anybody may have it.
-    fn is_free(&self, cooldown: Duration, now: Moment) -> bool {
+    fn is_free(&self, cooldown: Duration, now: BootInstant) -> bool {
         self.owner.is_none() && !self.is_blocked(now) && !self.is_cooling(cooldown, now)
     }
 
     /// Whether `owner` may have it.
-    fn is_free_for(&self, owner: &Owner, cooldown: Duration, now: Moment) -> bool {
+    fn is_free_for(&self, owner: &Owner, cooldown: Duration, now: BootInstant) -> bool {
         let was_theirs = || self.left.as_ref().is_some_and(|(last, _)| last == owner);
         self.owner.is_none()
             && !self.is_blocked(now)
@@ -110,7 +110,7 @@ pub struct PortCounts {
 impl Ports {
     /// Brings the allocation in step with who wants a port, the most important first. Where not
     /// everybody has been heard yet, whoever waits keeps the place in the queue.
-    pub fn settle(&mut self, wanted: Wanted<'_>, terms: Terms<'_>, now: Moment) {
+    pub fn settle(&mut self, wanted: Wanted<'_>, terms: Terms<'_>, now: BootInstant) {
         let Wanted {
             owners: wanted,
             everybody,
@@ -134,7 +134,7 @@ impl Ports {
         self.serve(&wants, terms, now);
     }
 
-    fn release(&mut self, stays: impl Fn(u16, &Owner) -> bool, now: Moment) {
+    fn release(&mut self, stays: impl Fn(u16, &Owner) -> bool, now: BootInstant) {
         for (port, place) in &mut self.places {
             if let Some(owner) = place.owner.take_if(|owner| !stays(*port, owner)) {
                 place.left = Some((owner, now));
@@ -143,7 +143,7 @@ impl Ports {
     }
 
     /// Takes ports away until there are no more than `most`, from the least important on.
-    fn keep_within(&mut self, wanted: &[Owner], most: usize, now: Moment) {
+    fn keep_within(&mut self, wanted: &[Owner], most: usize, now: BootInstant) {
         let mut surplus = self.used().saturating_sub(most);
         for owner in wanted.iter().rev() {
             if surplus == 0 {
@@ -157,7 +157,7 @@ impl Ports {
     }
 
     /// Lets go of what cannot matter any more.
-    fn forget(&mut self, terms: Terms<'_>, now: Moment) {
+    fn forget(&mut self, terms: Terms<'_>, now: BootInstant) {
         self.places
             .retain(|_, place| !place.is_free(terms.cooldown, now));
         let places = &self.places;
@@ -170,7 +170,7 @@ impl Ports {
         });
     }
 
-    fn serve(&mut self, wants: &BTreeSet<&Owner>, terms: Terms<'_>, now: Moment) {
+    fn serve(&mut self, wants: &BTreeSet<&Owner>, terms: Terms<'_>, now: BootInstant) {
         if self.queue.is_empty() {
             return;
         }
@@ -196,7 +196,7 @@ impl Ports {
     }
 
     /// A port for `owner`: the one it had, or the first free one from where its name leads.
-    fn find(&self, owner: &Owner, free: usize, terms: Terms<'_>, now: Moment) -> Option<u16> {
+    fn find(&self, owner: &Owner, free: usize, terms: Terms<'_>, now: BootInstant) -> Option<u16> {
         let unknown = Place::default();
         let fits = |port: &u16| {
             let place = self.places.get(port).unwrap_or(&unknown);
@@ -217,7 +217,7 @@ impl Ports {
     }
 
     /// Notes that a port could not be bound: it is left alone, and its owner is to find another.
-    pub fn block(&mut self, port: u16, now: Moment) {
+    pub fn block(&mut self, port: u16, now: BootInstant) {
         let place = self.places.entry(port).or_default();
         place.blocked = Some(now);
         if let Some(owner) = place.owner.take() {
@@ -249,7 +249,7 @@ impl Ports {
     }
 
     /// The ports of the ranges in numbers.
-    pub fn counts(&self, terms: Terms<'_>, now: Moment) -> PortCounts {
+    pub fn counts(&self, terms: Terms<'_>, now: BootInstant) -> PortCounts {
         let mut counts = PortCounts::default();
         for (_, place) in self
             .places
@@ -269,7 +269,7 @@ impl Ports {
     }
 
     /// When the next port comes free by itself.
-    pub fn next_free(&self, terms: Terms<'_>, now: Moment) -> Option<Moment> {
+    pub fn next_free(&self, terms: Terms<'_>, now: BootInstant) -> Option<BootInstant> {
         let places = self
             .places
             .iter()

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Owner, Ports};
-use crate::provider::switchboard::moment::Moment;
+use crate::provider::switchboard::boot_instant::BootInstant;
 
 /// Everything that has to outlive the process. Owners are kept by whoever keeps this, with what
 /// else it knows of them.
@@ -27,7 +27,7 @@ pub struct LeftRecord {
     /// Who had it.
     pub owner: Owner,
     /// Until when.
-    pub at: Moment,
+    pub at: BootInstant,
 }
 
 /// A port that could not be bound.
@@ -36,7 +36,7 @@ pub struct BlockedRecord {
     /// The port.
     pub port: u16,
     /// When that was found out.
-    pub at: Moment,
+    pub at: BootInstant,
 }
 
 impl Ports {
@@ -64,8 +64,8 @@ impl Ports {
 
     /// The allocation that was kept. Moments of another run of the machine are taken for `now`: a
     /// cool-down may become longer by that, and never shorter.
-    pub fn restore(record: PortsRecord, same_boot: bool, now: Moment) -> Self {
-        let moment = |at: Moment| if same_boot { at.min(now) } else { now };
+    pub fn restore(record: PortsRecord, same_boot: bool, now: BootInstant) -> Self {
+        let moment = |at: BootInstant| if same_boot { at.min(now) } else { now };
         let mut ports = Self {
             queue: record.waiting,
             ..Self::default()

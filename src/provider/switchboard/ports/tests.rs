@@ -26,8 +26,8 @@ fn terms(ranges: &PortRanges) -> Terms<'_> {
     }
 }
 
-fn at(seconds: u64) -> Moment {
-    Moment::from_millis(seconds * 1000)
+fn at(seconds: u64) -> BootInstant {
+    BootInstant::from_millis(seconds * 1000)
 }
 
 fn settle(ports: &mut Ports, owners: &[Owner], ranges: &PortRanges, seconds: u64) {

@@ -11,7 +11,7 @@ use crate::{
     config::RuleName,
     provider::switchboard::{
         JobId, Owner,
-        moment::Moment,
+        boot_instant::BootInstant,
         ports::{BlockedRecord, LeftRecord, PortsRecord},
         stable,
     },
@@ -90,7 +90,7 @@ struct Left {
     port: u16,
     #[serde(flatten)]
     owner: Name,
-    at: Moment,
+    at: BootInstant,
 }
 
 impl From<&Owner> for Name {

@@ -11,7 +11,7 @@ use crate::{
     config::RuleName,
     provider::switchboard::{
         JobId, Owner,
-        moment::Moment,
+        boot_instant::BootInstant,
         ports::{BlockedRecord, LeftRecord, PortsRecord},
     },
 };
@@ -47,11 +47,11 @@ fn record() -> Record {
             left: vec![LeftRecord {
                 port: 40_001,
                 owner: owner(2),
-                at: Moment::from_millis(7),
+                at: BootInstant::from_millis(7),
             }],
             blocked: vec![BlockedRecord {
                 port: 40_002,
-                at: Moment::from_millis(8),
+                at: BootInstant::from_millis(8),
             }],
             waiting: vec![owner(3), owner(4)],
         },

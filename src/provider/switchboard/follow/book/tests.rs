@@ -31,7 +31,7 @@ fn detail(number: u32, state: JobState) -> Result<Detail, Failure> {
 
 /// A book that knows jobs 1 to `jobs`, all ready.
 fn book(jobs: u32) -> Book {
-    let mut book = Book::new(&Knowledge::default());
+    let mut book = Book::new(&KnownJobs::default());
     for number in 1..=jobs {
         assert_eq!(seen(&mut book, number, JobState::Ready), Seen::New);
         let verdict = book.job(&id(number), &detail(number, JobState::Ready));
@@ -324,7 +324,7 @@ fn neither_a_new_start_nor_a_reading_without_the_host_takes_its_name_away() {
 
 #[test]
 fn what_was_found_out_of_a_remembered_job_is_known_to_the_next_follower() {
-    let mut book = Book::new(&Knowledge::remembering([1, 2].map(id)));
+    let mut book = Book::new(&KnownJobs::remembering([1, 2].map(id)));
     book.job(&id(1), &Err(Failure::Forbidden));
     seen(&mut book, 2, JobState::Terminating);
     let before = book.news().expect("news");
@@ -339,7 +339,7 @@ fn a_remembered_job_is_listed_asked_about_and_ended_like_any_other() {
         book.changed = true;
         book.news().expect("news").remembered
     };
-    let mut book = Book::new(&Knowledge::remembering([1, 2, 3].map(id)));
+    let mut book = Book::new(&KnownJobs::remembering([1, 2, 3].map(id)));
     assert_eq!(remembered(&mut book).len(), 3);
     book.job(&id(1), &Err(Failure::Forbidden));
     assert!(book.news().expect("news").remembered[&id(1)].asked);

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::{
     config::{Rule, RuleName},
     provider::switchboard::{
-        Board, Endpoint, Exposure, JobId, Knowledge, Owner,
+        Endpoint, Exposure, JobId, KnownJobs, Owner, SwitchboardStatus,
         expose::{Closing, Reason},
     },
 };
@@ -19,14 +19,14 @@ type Subject = (JobId, Option<RuleName>);
 
 /// What the log was told last.
 #[derive(Debug, Default)]
-pub(super) struct Episodes {
+pub(super) struct ExposureLog {
     open: BTreeMap<Owner, (u16, std::net::SocketAddr)>,
     refused: BTreeMap<Subject, Reason>,
     /// Why something could not be opened, for the line about it.
     causes: BTreeMap<Owner, String>,
 }
 
-impl Episodes {
+impl ExposureLog {
     /// Remembers why something could not be opened.
     pub fn not_opened(&mut self, owner: &Owner, why: &str) {
         self.causes.insert(owner.clone(), why.to_owned());
@@ -36,8 +36,8 @@ impl Episodes {
     pub fn tell(
         &mut self,
         exposure: &Exposure,
-        board: &Board,
-        knowledge: &Knowledge,
+        status: &SwitchboardStatus,
+        known_jobs: &KnownJobs,
         rules: &[Rule],
     ) {
         let refused = refused(exposure);
@@ -71,8 +71,8 @@ impl Episodes {
             if open.contains_key(owner) {
                 continue;
             }
-            let closing = closing(owner, &refused, knowledge, rules);
-            board.closed(closing);
+            let closing = closing(owner, &refused, known_jobs, rules);
+            status.closed(closing);
             let reason = closing.word();
             ended.line(|| tracing::info!(%owner, port, reason, "job no longer exposed"));
         }
@@ -83,7 +83,7 @@ impl Episodes {
             if self.refused.get(&subject) == Some(reason) {
                 continue;
             }
-            board.refused(*reason);
+            status.refused(*reason);
             if !reason.is_ordinary() {
                 lines.line(|| self.line(job, rule.as_ref(), *reason, exposure));
             }
@@ -124,7 +124,7 @@ impl Episodes {
 fn closing(
     owner: &Owner,
     refused: &BTreeMap<Subject, Reason>,
-    knowledge: &Knowledge,
+    known_jobs: &KnownJobs,
     rules: &[Rule],
 ) -> Closing {
     let whole = (owner.job.clone(), None);
@@ -132,7 +132,7 @@ fn closing(
     match refused.get(&part).or_else(|| refused.get(&whole)) {
         Some(reason) => Closing::Refused(*reason),
         None if rules.iter().all(|rule| rule.name != owner.rule) => Closing::RuleRemoved,
-        None if knowledge.jobs.contains_key(&owner.job) => Closing::RuleUnfit,
+        None if known_jobs.jobs.contains_key(&owner.job) => Closing::RuleUnfit,
         None => Closing::Ended,
     }
 }

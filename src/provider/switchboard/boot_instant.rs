@@ -16,9 +16,9 @@ use crate::units::millis;
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
 )]
-pub struct Moment(u64);
+pub struct BootInstant(u64);
 
-impl Moment {
+impl BootInstant {
     /// A moment of that many milliseconds.
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis)

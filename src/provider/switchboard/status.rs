@@ -39,7 +39,7 @@ const REACHABLE_BOUNDS: [Duration; 8] = [
 
 /// What is exposed, and what was counted since the start.
 #[derive(Debug)]
-pub struct Board {
+pub struct SwitchboardStatus {
     /// `None` as long as there is no switchboard in the configuration.
     exposure: ArcSwapOption<Exposure>,
     /// Why nobody can be asked, if that is so.
@@ -157,7 +157,7 @@ impl Exposure {
     }
 }
 
-impl Default for Board {
+impl Default for SwitchboardStatus {
     fn default() -> Self {
         Self {
             exposure: ArcSwapOption::empty(),
@@ -175,7 +175,7 @@ impl Default for Board {
     }
 }
 
-impl Board {
+impl SwitchboardStatus {
     /// What is exposed; `None` if there is no switchboard.
     pub fn read(&self) -> Option<Arc<Exposure>> {
         self.exposure.load_full()
