@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::table::{Hold, MappingName, Summary};
+use crate::table::{MappingName, MappingOverride, Summary};
 
 /// Something for control to do.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub enum Order {
         /// The mapping.
         mapping: MappingName,
         /// How; `None` lets go.
-        hold: Option<Hold>,
+        hold: Option<MappingOverride>,
         /// How long its live sessions may go on, if that is limited.
         sessions_within: Option<Duration>,
         /// Who waits for the outcome.

@@ -22,7 +22,7 @@ use harness::{
     require::{Need, require},
     wait_for, wait_until,
 };
-use tml_proxy::session::{AckProbe, Standing, acknowledged};
+use tml_proxy::session::{AckProbe, PeerState, acknowledged};
 
 use rustix::{
     event::{
@@ -231,19 +231,19 @@ fn a_reset_is_told_once_to_whoever_asks_first() {
 }
 
 /// Fills the path to a reader that does not read, until what the kernel says holds.
-fn blocked(sender: &mut Peer, what: &str, holds: impl Fn(&Standing) -> bool) -> Standing {
+fn blocked(sender: &mut Peer, what: &str, holds: impl Fn(&PeerState) -> bool) -> PeerState {
     sender.stream().set_nonblocking(true).expect("open");
-    standing(sender, what, |standing| {
+    state(sender, what, |state| {
         while rustix::io::write(sender.stream(), &[0; 65536]).is_ok() {}
-        holds(standing)
+        holds(state)
     })
 }
 
-fn standing(sender: &Peer, what: &str, holds: impl Fn(&Standing) -> bool) -> Standing {
+fn state(sender: &Peer, what: &str, holds: impl Fn(&PeerState) -> bool) -> PeerState {
     let mut probe = AckProbe::default();
     wait_for(what, || {
-        let standing = probe.standing(sender.stream().as_fd()).expect("it tells");
-        holds(&standing).then_some(standing)
+        let state = probe.peer_state(sender.stream().as_fd()).expect("it tells");
+        holds(&state).then_some(state)
     })
 }
 
@@ -254,16 +254,16 @@ fn a_probe_of_a_closed_window_that_is_answered_counts_as_heard() {
     let target = Target::narrow();
     let mut sender = Peer::connect_to(target.addr());
     let _reader = target.accept();
-    let closed = |standing: &Standing| standing.unacknowledged > 0 && standing.window_closed;
+    let closed = |state: &PeerState| state.unacknowledged > 0 && state.window_closed;
     blocked(&mut sender, "the window to close", closed);
     // Probed after 0.2, 0.4 and 0.8 seconds at least, and heard after the last one.
-    let seen = standing(&sender, "an answer long after the last byte", |standing| {
-        standing.since_sent > standing.since_heard + Duration::from_millis(1400)
-            || standing.retry_after > Duration::from_millis(1400)
+    let seen = state(&sender, "an answer long after the last byte", |state| {
+        state.since_sent > state.since_heard + Duration::from_millis(1400)
+            || state.retry_after > Duration::from_millis(1400)
     });
     assert!(closed(&seen), "{seen:?}");
-    let heard = standing(&sender, "the next answer", |standing| {
-        standing.probes == 0 && standing.since_heard < Duration::from_millis(200)
+    let heard = state(&sender, "the next answer", |state| {
+        state.probes == 0 && state.since_heard < Duration::from_millis(200)
     });
     assert!(closed(&heard), "{heard:?}");
 }
@@ -284,17 +284,15 @@ fn a_host_that_is_gone_is_not_heard_and_probes_and_attempts_add_up() {
             let mut sender = Peer::connect_to(addr);
             let _reader = target.accept();
             if !reads {
-                blocked(&mut sender, "the window to close", |standing| {
-                    standing.unacknowledged > 0 && standing.window_closed
+                blocked(&mut sender, "the window to close", |state| {
+                    state.unacknowledged > 0 && state.window_closed
                 });
             }
             far.ip("link set eth down");
             if reads {
                 sender.send(b"into the void");
             }
-            let seen = standing(&sender, what, |standing| {
-                standing.probes.max(standing.tries) >= 3
-            });
+            let seen = state(&sender, what, |state| state.probes.max(state.tries) >= 3);
             assert!(seen.unacknowledged > 0, "{seen:?}");
             if reads {
                 assert!(
@@ -324,13 +322,13 @@ fn a_connection_that_was_reset_still_tells_how_much_was_acknowledged() {
         };
         sender.stream().set_nonblocking(true).expect("open");
         let written = Cell::new(0);
-        let standing = standing(&sender, "the window to close", |standing| {
+        let state = state(&sender, "the window to close", |state| {
             let filled = rustix::io::write(sender.stream(), &[0; 65536])
                 .map(|len| written.set(written.get() + len as u64));
-            filled.is_err() && standing.unacknowledged > 0 && standing.in_flight == 0
+            filled.is_err() && state.unacknowledged > 0 && state.in_flight == 0
         });
         let asked = || acknowledged(sender.stream().as_fd(), connected_here);
-        let received = Some(written.get() - u64::from(standing.unacknowledged));
+        let received = Some(written.get() - u64::from(state.unacknowledged));
         assert_eq!(asked(), received, "connected here: {connected_here}");
         reader.reset();
         let told = || sockopt::socket_error(sender.stream()).expect("an open socket");
@@ -347,8 +345,8 @@ fn the_kernels_user_timeout_ends_connections_whose_reader_pauses() {
     let mut sender = Peer::connect_to(target.addr());
     let _reader = target.accept();
     sockopt::set_tcp_user_timeout(sender.stream(), 500).expect("an open socket");
-    blocked(&mut sender, "the window to close", |standing| {
-        standing.unacknowledged > 0
+    blocked(&mut sender, "the window to close", |state| {
+        state.unacknowledged > 0
     });
     wait_until("the kernel to give up", || {
         sockopt::socket_error(sender.stream()) == Ok(Err(Errno::TIMEDOUT))

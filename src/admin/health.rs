@@ -118,7 +118,7 @@ pub fn problems(sources: &Sources) -> Vec<Problem> {
             );
         }
     }
-    for (name, hold) in shared.holds.load().iter() {
+    for (name, hold) in shared.overrides.load().iter() {
         add(
             Severity::Note,
             format!("Mapping {name} is {} by an operator.", hold.word()),

@@ -36,16 +36,16 @@ use crate::{
     orders::Orders,
     provider::switchboard::SwitchboardStatus,
     telemetry::{Events, History, LogControl, Reloads, TaskFailures},
-    worker::{Roster, Shared},
+    worker::{WorkerContext, Workers},
 };
 
 /// What the admin endpoint reads, and the ways to control it has.
 #[derive(Debug)]
 pub struct Sources {
     /// The data path's table and counters.
-    pub shared: Arc<Shared>,
+    pub shared: Arc<WorkerContext>,
     /// The workers, to be asked about sessions.
-    pub workers: Roster,
+    pub workers: Workers,
     /// The configuration in force.
     pub config: ArcSwap<Config>,
     /// How reloads went.

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     limit::{Limits, Penalty, Rate, SessionLimits},
-    table::{Departure, Keepalive, Policy},
+    table::{Keepalive, Policy, RemovalPolicy},
     units,
 };
 
@@ -361,11 +361,13 @@ fn keepalive(keepalive: Keepalive) -> Setting {
     ]))
 }
 
-fn departure(departure: Departure) -> Setting {
+fn departure(departure: RemovalPolicy) -> Setting {
     match departure {
-        Departure::Keep => text("keep"),
-        Departure::Kill => text("kill"),
-        Departure::Drain(deadline) => Setting::Table(Settings(vec![("drain", duration(deadline))])),
+        RemovalPolicy::Keep => text("keep"),
+        RemovalPolicy::Kill => text("kill"),
+        RemovalPolicy::Drain(deadline) => {
+            Setting::Table(Settings(vec![("drain", duration(deadline))]))
+        }
     }
 }
 

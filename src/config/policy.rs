@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     proxy_protocol::Version,
-    table::{Departure, Keepalive, Policy, RelayMode, SourceRules},
+    table::{Keepalive, Policy, RelayMode, RemovalPolicy, SourceRules},
 };
 
 /// What tcp(7) takes, where the kernel has to judge: milliseconds in a signed 32-bit number.
@@ -28,7 +28,8 @@ const RELAY_MODES: &[(&str, RelayMode)] = &[
 /// Ways to write a PROXY header.
 pub(super) const PROXY_VERSIONS: &[(&str, Version)] = &[("v1", Version::V1), ("v2", Version::V2)];
 
-const DEPARTURES: &[(&str, Departure)] = &[("keep", Departure::Keep), ("kill", Departure::Kill)];
+const DEPARTURES: &[(&str, RemovalPolicy)] =
+    &[("keep", RemovalPolicy::Keep), ("kill", RemovalPolicy::Kill)];
 
 /// The policy that `section` makes of `base`; a key it does not have stays as it is there.
 pub(super) fn read(section: &mut Section<'_>, base: &Policy) -> Policy {
@@ -143,7 +144,7 @@ fn sources(section: &mut Section<'_>, base: &SourceRules) -> SourceRules {
     })
 }
 
-fn departure(entry: Entry<'_>) -> Option<Departure> {
+fn departure(entry: Entry<'_>) -> Option<RemovalPolicy> {
     if !entry.value().is_table() {
         let refusal = |refusal: Refusal| refusal.or("{ drain = \"30s\" }");
         return entry.read(|value| word(DEPARTURES)(value).map_err(refusal));
@@ -153,5 +154,5 @@ fn departure(entry: Entry<'_>) -> Option<Departure> {
         .required("drain", "the time that sessions have left, such as \"30s\"")
         .and_then(|entry| entry.read(duration(ANY_DURATION)));
     section.finish();
-    deadline.map(Departure::Drain)
+    deadline.map(RemovalPolicy::Drain)
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     limit::{Limits, OnRefuse, Penalty, Rate, SessionLimits},
     proxy_protocol::Version,
-    table::{Departure, Keepalive, Policy, RelayMode},
+    table::{Keepalive, Policy, RelayMode, RemovalPolicy},
 };
 
 const MAPPING: &str = "[[mapping]]\nname = \"a\"\nlisten = 1000\ntarget = \"10.0.0.1:22\"\n";
@@ -165,8 +165,8 @@ mod switchboard {
             Some("endpoint/us-east")
         );
         assert!(!own.withdraw);
-        assert_eq!(own.policy.on_remove, Departure::Drain(seconds(5)));
-        assert_eq!(own.policy.on_retarget, Departure::Kill);
+        assert_eq!(own.policy.on_remove, RemovalPolicy::Drain(seconds(5)));
+        assert_eq!(own.policy.on_retarget, RemovalPolicy::Kill);
         assert_eq!(own.policy.idle_timeout, Some(seconds(3600)));
         assert_eq!(
             own.expose[0].condition,
@@ -178,8 +178,8 @@ mod switchboard {
     fn sessions_of_jobs_are_killed_unless_the_section_itself_says_otherwise() {
         let config = config(&format!("[defaults]\non_remove = \"keep\"\n{LEAST}{RULE}"));
         let own = config.switchboard.expect("it is there");
-        assert_eq!(own.policy.on_remove, Departure::Kill);
-        assert_eq!(config.defaults.on_remove, Departure::Keep);
+        assert_eq!(own.policy.on_remove, RemovalPolicy::Kill);
+        assert_eq!(config.defaults.on_remove, RemovalPolicy::Keep);
     }
 
     #[test]

@@ -12,14 +12,14 @@ use super::lost::Lost;
 use crate::{
     listen::{Change, ListenError, Listeners, check_transparent},
     table::{
-        self, Diff, Hold, Holds, ListenAddr, Mapping, MappingName, Route, RouteChange, Summary,
-        Table,
+        self, Diff, ListenAddr, Mapping, MappingName, MappingOverride, MappingOverrides, Route,
+        RouteChange, Summary, Table,
     },
     telemetry::EndReason,
     units::millis,
     worker::{
-        Command, Lane, LostListener, Roster, SessionChange, SessionChanges, SessionOrder, Shared,
-        WorkerHandle,
+        Command, LostListener, SessionChange, SessionChanges, SessionOrder, WorkerContext,
+        WorkerHandle, WorkerRole, Workers,
     },
 };
 
@@ -30,8 +30,8 @@ const WAIT_AT_MOST: Duration = Duration::from_secs(1);
 /// The control plane's grip on the data path.
 #[derive(Debug)]
 pub struct Control {
-    shared: Arc<Shared>,
-    roster: Roster,
+    shared: Arc<WorkerContext>,
+    workers: Workers,
     /// How many of them accept; they are the first.
     front: usize,
     listeners: Listeners,
@@ -48,17 +48,17 @@ struct Placed {
     /// The worker that accepts from it.
     worker: usize,
     /// Whether its clients have to wait.
-    held: bool,
+    paused: bool,
 }
 
 impl Control {
-    /// Control over the workers of a roster, with nothing forwarded yet.
-    pub fn new(shared: Arc<Shared>, roster: Roster) -> Self {
-        let accepts = |worker: &&WorkerHandle| worker.lane() == Lane::Front;
+    /// Control over the workers, with nothing forwarded yet.
+    pub fn new(shared: Arc<WorkerContext>, workers: Workers) -> Self {
+        let accepts = |worker: &&WorkerHandle| worker.role() == WorkerRole::Interactive;
         Self {
             shared,
-            front: roster.workers().iter().filter(accepts).count(),
-            roster,
+            front: workers.handles().iter().filter(accepts).count(),
+            workers,
             listeners: Listeners::default(),
             placed: HashMap::new(),
             lost: Lost::default(),
@@ -77,7 +77,7 @@ impl Control {
     }
 
     /// Puts `table` into force: every new socket is opened first, then everything changes, and
-    /// what did not change is not touched. A mapping an operator holds stays held; so does one that
+    /// what did not change is not touched. A mapping that an operator paused or drained stays so; so does one that
     /// is gone, if it `returns` under the same name.
     ///
     /// # Errors
@@ -89,8 +89,8 @@ impl Control {
         returns: &dyn Fn(&MappingName) -> bool,
     ) -> Result<Summary, Vec<ListenError>> {
         let diff = table::diff(&self.table(), &table);
-        let mut holds = Holds::clone(&self.shared.holds.load());
-        holds.retain(|name, _| {
+        let mut overrides = MappingOverrides::clone(&self.shared.overrides.load());
+        overrides.retain(|name, _| {
             table.mappings().iter().any(|mapping| mapping.name == *name) || returns(name)
         });
         let changed = diff.changed.iter().map(|change| &change.new);
@@ -102,11 +102,11 @@ impl Control {
         if !refused.is_empty() {
             return Err(refused);
         }
-        let missing = self.missing(&touched, &holds);
+        let missing = self.missing(&touched, &overrides);
         let opened = self.listeners.prepare(missing, &diff.removed)?;
         self.retire(&diff, &table);
         self.shared.table.store(Arc::new(table));
-        self.shared.holds.store(Arc::new(holds));
+        self.shared.overrides.store(Arc::new(overrides));
         self.close(&diff.removed).await;
         for change in &diff.changed {
             self.listeners.adjust(&change.new);
@@ -150,10 +150,10 @@ impl Control {
     /// Opens lost listeners again, as far as they are wanted and can be.
     async fn reopen(&mut self, addrs: impl Iterator<Item = ListenAddr>) {
         let table = self.table();
-        let holds = self.shared.holds.load_full();
+        let overrides = self.shared.overrides.load_full();
         let wanted = |addr: &ListenAddr| {
             let route = table.route(addr)?;
-            let drained = holds.get(&route.mapping.name) == Some(&Hold::Drained);
+            let drained = overrides.get(&route.mapping.name) == Some(&MappingOverride::Drained);
             (!drained).then_some(route)
         };
         self.lost.retain(|addr| wanted(addr).is_some());
@@ -211,7 +211,7 @@ impl Control {
         self.shared.departed.store(Arc::new(departed));
     }
 
-    /// Holds a mapping, or lets go of it.
+    /// Pauses or drains a mapping, or resumes it.
     ///
     /// # Errors
     ///
@@ -219,18 +219,18 @@ impl Control {
     pub async fn hold(
         &mut self,
         mapping: &MappingName,
-        hold: Option<Hold>,
+        hold: Option<MappingOverride>,
     ) -> Result<(), Vec<ListenError>> {
-        let mut holds = Holds::clone(&self.shared.holds.load());
+        let mut overrides = MappingOverrides::clone(&self.shared.overrides.load());
         match hold {
-            Some(hold) => holds.insert(mapping.clone(), hold),
-            None => holds.remove(mapping),
+            Some(hold) => overrides.insert(mapping.clone(), hold),
+            None => overrides.remove(mapping),
         };
         let touched = self.routes_of(mapping);
         let opened = self
             .listeners
-            .prepare(self.missing(&touched, &holds), &[])?;
-        self.shared.holds.store(Arc::new(holds));
+            .prepare(self.missing(&touched, &overrides), &[])?;
+        self.shared.overrides.store(Arc::new(overrides));
         self.place(opened, &touched).await;
         self.reopen(std::iter::empty()).await;
         Ok(())
@@ -255,8 +255,13 @@ impl Control {
     }
 
     /// Those of `routes` that should have a listener and have none.
-    fn missing<'r>(&self, routes: &'r [Arc<Route>], holds: &Holds) -> Vec<&'r Arc<Route>> {
-        let drained = |route: &Route| holds.get(&route.mapping.name) == Some(&Hold::Drained);
+    fn missing<'r>(
+        &self,
+        routes: &'r [Arc<Route>],
+        overrides: &MappingOverrides,
+    ) -> Vec<&'r Arc<Route>> {
+        let drained =
+            |route: &Route| overrides.get(&route.mapping.name) == Some(&MappingOverride::Drained);
         let missing = |route: &&Arc<Route>| {
             !drained(route.as_ref()) && !self.listeners.contains(&route.listen)
         };
@@ -264,21 +269,21 @@ impl Control {
     }
 
     /// Hands new listeners to workers and brings those of `routes` that exist in step with the
-    /// holds in force.
+    /// overrides in force.
     async fn place(&mut self, opened: Change, routes: &[Arc<Route>]) {
-        let holds = self.shared.holds.load_full();
-        let hold = |route: &Route| holds.get(&route.mapping.name).copied();
+        let overrides = self.shared.overrides.load_full();
+        let hold = |route: &Route| overrides.get(&route.mapping.name).copied();
         let mut drained = Vec::new();
         for route in routes {
             match (hold(route), self.placed.get_mut(&route.listen)) {
                 (_, None) => {}
-                (Some(Hold::Drained), Some(_)) => drained.push(Arc::clone(route)),
+                (Some(MappingOverride::Drained), Some(_)) => drained.push(Arc::clone(route)),
                 (hold, Some(placed)) => {
-                    let held = hold.is_some();
-                    if placed.held != held {
-                        placed.held = held;
-                        let worker = &self.roster.workers()[placed.worker];
-                        worker.send(Command::Hold(route.listen, held));
+                    let paused = hold.is_some();
+                    if placed.paused != paused {
+                        placed.paused = paused;
+                        let worker = &self.workers.handles()[placed.worker];
+                        worker.send(Command::Pause(route.listen, paused));
                     }
                 }
             }
@@ -288,15 +293,15 @@ impl Control {
             let addr = opened.route.listen;
             let worker = self.next_worker % self.front;
             self.next_worker += 1;
-            let held = hold(&opened.route).is_some();
-            self.placed.insert(addr, Placed { worker, held });
+            let paused = hold(&opened.route).is_some();
+            self.placed.insert(addr, Placed { worker, paused });
             if self.lost.opened(&addr, Instant::now()) {
                 tracing::info!(listen = %addr, "lost listener opened again");
             }
-            self.roster.workers()[worker].send(Command::Listen {
+            self.workers.handles()[worker].send(Command::Listen {
                 addr,
                 socket: opened.socket,
-                held,
+                paused,
             });
         }
     }
@@ -309,18 +314,18 @@ impl Control {
             self.listeners.remove(&route.listen);
             if let Some(placed) = self.placed.remove(&route.listen) {
                 let command = Command::Unlisten(Arc::clone(route), holding.clone());
-                self.roster.workers()[placed.worker].send(command);
+                self.workers.handles()[placed.worker].send(command);
             }
         }
         drop(holding);
-        // Nothing is ever sent: what comes is the end of the last worker that holds the sender.
+        // Nothing is ever sent: what comes is the end of the last worker that overrides the sender.
         if timeout(WAIT_AT_MOST, closed.recv()).await.is_err() {
             tracing::warn!("a worker is busy: removed listeners are not closed yet");
         }
     }
 
     fn tell_sessions(&self, changes: SessionChanges) {
-        self.roster.order(&SessionOrder::Apply(Arc::new(changes)));
+        self.workers.order(&SessionOrder::Apply(Arc::new(changes)));
     }
 
     /// Whether there is a listener on an address.
@@ -335,28 +340,28 @@ impl Control {
 
     /// Stops accepting and lets the workers end with their last session.
     pub fn drain(&mut self) {
-        self.roster.order(&SessionOrder::Drain);
+        self.workers.order(&SessionOrder::Drain);
         // The workers hold the sockets until they have served what waits in the queues.
         self.listeners = Listeners::default();
     }
 
     /// Ends every session, spread over a time.
     pub fn cut(&self, spread: Duration) {
-        self.roster
+        self.workers
             .order(&SessionOrder::Cut(EndReason::Shutdown, spread));
     }
 
     /// Asks every worker to show that it goes round.
     pub fn beat(&self) {
-        for worker in self.roster.workers() {
+        for worker in self.workers.handles() {
             worker.send(Command::Beat);
         }
     }
 
     /// How often the slowest worker has shown it.
     pub fn beats(&self) -> u64 {
-        self.roster
-            .workers()
+        self.workers
+            .handles()
             .iter()
             .map(WorkerHandle::beats)
             .min()
@@ -368,7 +373,7 @@ impl Control {
 /// too: a client may be on its way from the listener to its session.
 fn session_changes(diff: &Diff) -> SessionChanges {
     let removed = diff.removed.iter().filter_map(|route| {
-        let change = SessionChange::departure(
+        let change = SessionChange::by_policy(
             route.mapping.policy.on_remove,
             EndReason::MappingRemoved,
             None,
@@ -386,14 +391,14 @@ fn successor(change: &RouteChange) -> Option<SessionChange> {
     let new = &change.new;
     match (change.retargeted(), change.renamed()) {
         (false, _) => Some(SessionChange::Adopt(Arc::clone(new))),
-        (true, false) => SessionChange::departure(
+        (true, false) => SessionChange::by_policy(
             new.mapping.policy.on_retarget,
             EndReason::MappingRetargeted,
             Some(Arc::clone(new)),
         )
         .or_else(|| Some(SessionChange::Adopt(Arc::clone(new)))),
         // The port went to another mapping: for these sessions theirs was removed.
-        (true, true) => SessionChange::departure(
+        (true, true) => SessionChange::by_policy(
             change.old.mapping.policy.on_remove,
             EndReason::MappingRemoved,
             None,
@@ -406,13 +411,13 @@ mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
 
     use super::*;
-    use crate::table::{Departure, ListenHost, Policy};
+    use crate::table::{ListenHost, Policy, RemovalPolicy};
 
     #[test]
     fn a_removed_mapping_without_open_sessions_still_sets_its_queue_a_deadline() {
         let within = Duration::from_secs(30);
         let policy = Policy {
-            on_remove: Departure::Drain(within),
+            on_remove: RemovalPolicy::Drain(within),
             ..Policy::default()
         };
         let name = MappingName::new("m");

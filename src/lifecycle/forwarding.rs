@@ -18,8 +18,8 @@ use crate::{
         switchboard::{JobId, KnownJobs},
     },
     table::{
-        Conflict, Departure, ListenAddr, MappingName, MappingSpec, Reserved, Summary, Surroundings,
-        Table,
+        Conflict, ListenAddr, MappingName, MappingSpec, RemovalPolicy, Reserved, Summary,
+        Surroundings, Table,
     },
     text::lines,
 };
@@ -101,7 +101,7 @@ impl Forwarding {
         let ending = mappings.filter_map(|mapping| {
             let why = found.remove(&mapping.name)?;
             let sessions = mapping.stats.open();
-            let stay = mapping.policy.on_remove == Departure::Keep;
+            let stay = mapping.policy.on_remove == RemovalPolicy::Keep;
             (sessions > 0 && !stay).then(|| Ending {
                 mapping: mapping.name.clone(),
                 sessions,

@@ -42,14 +42,14 @@ use crate::{
     provider::{Overrides, Source, switchboard::SwitchboardStatus},
     relay::PipeBudget,
     session::SessionLine,
-    table::{Hold, MappingName, Summary, Table},
+    table::{MappingName, MappingOverride, Summary, Table},
     telemetry::{
         Events, History, LogControl, LogQueue, ProcessStats, Records, Reloads, Sampler, Task,
         TaskFailures, log,
     },
     text::of_panic,
     units,
-    worker::{self, LostListener, Roster, Shared, WorkerHandle},
+    worker::{self, LostListener, WorkerContext, WorkerHandle, Workers},
 };
 
 /// Ended sessions that may wait to be logged.
@@ -204,7 +204,7 @@ impl Running {
         warn_of_kernel();
         let budget = take_budget(&config, routes)?;
         let (lose, lost) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(WorkerContext {
             lost: lose,
             closed: ArcSwap::default(),
             table: ArcSwap::from_pointee(Table::default()),
@@ -214,7 +214,7 @@ impl Running {
                 budget.pipe_memory,
                 config.process.pipe_size,
             )),
-            holds: ArcSwap::default(),
+            overrides: ArcSwap::default(),
             departed: ArcSwap::default(),
             log: queue,
             refusals: Sampler::new(
@@ -246,8 +246,9 @@ impl Running {
             let error = in_words(&errno.into());
             tracing::warn!(error, "process.bulk_nice has no effect");
         }
-        let roster = Roster::new(handles.clone());
-        let mut forwarding = Forwarding::new(Control::new(Arc::clone(&shared), roster.clone()));
+        let all_workers = Workers::new(handles.clone());
+        let mut forwarding =
+            Forwarding::new(Control::new(Arc::clone(&shared), all_workers.clone()));
         let summary = forwarding.load(&config).await;
         let summary = summary.map_err(RunError::Start)?;
         let status = Arc::new(SwitchboardStatus::default());
@@ -261,7 +262,7 @@ impl Running {
         let (order, orders) = Orders::channel(ORDERS);
         let sources = Arc::new(Sources {
             shared: Arc::clone(&shared),
-            workers: roster,
+            workers: all_workers,
             config: ArcSwap::from_pointee(config.clone()),
             reloads: Reloads::started(forwarding.control.listeners(), started.0.elapsed()),
             events,
@@ -485,7 +486,7 @@ impl Running {
     async fn hold(
         &mut self,
         mapping: &MappingName,
-        hold: Option<Hold>,
+        hold: Option<MappingOverride>,
         sessions_within: Option<Duration>,
     ) -> Result<(), OrderError> {
         let held = self.forwarding.control.hold(mapping, hold).await;

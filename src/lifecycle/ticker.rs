@@ -115,6 +115,6 @@ async fn report_ongoing(sources: &Sources, period: Option<Duration>) {
     let mut ticks = every(period);
     loop {
         ticks.tick().await;
-        sources.workers.survey(&all, report).await;
+        sources.workers.list_sessions(&all, report).await;
     }
 }

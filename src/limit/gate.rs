@@ -53,12 +53,12 @@ pub struct Arrival<'a> {
 
 /// A session's place among those that are counted; dropping it gives it back.
 #[derive(Debug, Default)]
-pub struct Seat {
+pub struct Admission {
     sources: Option<(Arc<SourceTable>, [Option<SourceKey>; 2])>,
     meter: Option<Arc<Meter>>,
 }
 
-impl Seat {
+impl Admission {
     /// The bytes of all sessions of the source in this mapping.
     pub fn meter(&self) -> Option<&Meter> {
         self.meter.as_deref()
@@ -107,13 +107,13 @@ impl Gate {
     /// # Errors
     ///
     /// The limit.
-    pub fn admit(&self, arrival: &Arrival<'_>) -> Result<Option<(Seat, Dialling)>, EndReason> {
+    pub fn admit(&self, arrival: &Arrival<'_>) -> Result<Option<(Admission, Dialling)>, EndReason> {
         let limits = self.limits.load();
         let counts = limits.penalty.is_some() || limits.sessions != SessionLimits::default();
         if arrival.gate.is_none() && !counts {
             return Ok(None);
         }
-        let seat = self.seat(arrival, &limits)?;
+        let admission = self.admission(arrival, &limits)?;
         let own = arrival.gate.map(|gate| (arrival.limits, gate));
         if let Some((limits, gate)) = own {
             take(
@@ -137,13 +137,13 @@ impl Gate {
                 *place = Some(count_in(counter, max).ok_or(EndReason::DiallingFull)?);
             }
         }
-        let holds = seat.sources.is_some() || dialling.0.iter().any(Option::is_some);
-        Ok(holds.then_some((seat, dialling)))
+        let holds = admission.sources.is_some() || dialling.0.iter().any(Option::is_some);
+        Ok(holds.then_some((admission, dialling)))
     }
 
-    fn seat(&self, arrival: &Arrival<'_>, limits: &Limits) -> Result<Seat, EndReason> {
+    fn admission(&self, arrival: &Arrival<'_>, limits: &Limits) -> Result<Admission, EndReason> {
         let Some(net) = limits.source(arrival.client) else {
-            return Ok(Seat::default());
+            return Ok(Admission::default());
         };
         if limits.penalty.is_some() && self.sources.is_aside(net, arrival.now) {
             return Err(EndReason::PutAside);
@@ -152,7 +152,7 @@ impl Gate {
         let of_mapping = arrival
             .gate
             .map(|gate| (arrival.limits, gate.scope, arrival.metered));
-        let mut seat = Seat::default();
+        let mut admission = Admission::default();
         for (place, counted) in [of_process, of_mapping].into_iter().enumerate() {
             let Some((own, scope, metered)) = counted else {
                 continue;
@@ -165,15 +165,15 @@ impl Gate {
                 self.strike(net, limits, arrival.now);
                 return Err(reason);
             }
-            let (_, keys) = seat
+            let (_, keys) = admission
                 .sources
                 .get_or_insert_with(|| (Arc::clone(&self.sources), [None; 2]));
             keys[place] = Some(key);
             if metered {
-                seat.meter = Some(self.sources.meter(key));
+                admission.meter = Some(self.sources.meter(key));
             }
         }
-        Ok(seat)
+        Ok(admission)
     }
 
     fn strike(&self, net: SourceNet, limits: &Limits, now: Tick) {
@@ -223,7 +223,7 @@ fn count_in(counter: &Arc<AtomicU32>, max: u32) -> Option<Arc<AtomicU32>> {
     counted.ok().map(|_| Arc::clone(counter))
 }
 
-impl Drop for Seat {
+impl Drop for Admission {
     fn drop(&mut self) {
         if let Some((sources, keys)) = &self.sources {
             keys.iter().flatten().for_each(|key| sources.leave(*key));

@@ -1,21 +1,22 @@
 //! How much of the proxy a mapping or a source may take: counts, rates, and time put aside.
 //!
 //! A [`Gate`] holds what is counted for the process and a [`MappingGate`] what is counted for one
-//! mapping; a [`Seat`] is one session's share of both, given back when it is dropped. Rates are
+//! mapping; an [`Admission`] is one session's share of both, given back when it is dropped. Rates are
 //! [`Bucket`]s, which are a single number and need no timer. Sources are counted by network in a
-//! [`SourceTable`] of bounded size; bandwidth is shared by [`Lane`]s. Nothing here does I/O, reads a clock or knows a session; what
-//! has no limit is not counted and costs nothing.
+//! [`SourceTable`] of bounded size; bandwidth is shared by [`Throttle`]s.
+//! Nothing here does I/O, reads a clock or knows a session; what has no limit is not counted and
+//! costs nothing.
 
 mod bucket;
 mod gate;
-mod lane;
 mod policy;
 mod sources;
+mod throttle;
 mod tick;
 
 pub use bucket::{Bucket, Rate};
-pub use gate::{Arrival, Dialling, Gate, MappingGate, Seat};
-pub use lane::{Lane, Meter, Toll};
+pub use gate::{Admission, Arrival, Dialling, Gate, MappingGate};
 pub use policy::{Limits, OnRefuse, Penalty, SessionLimits};
 pub use sources::{SourceNet, SourceTable};
+pub use throttle::{Meter, Quota, Throttle};
 pub use tick::Tick;

@@ -28,7 +28,7 @@ pub struct AckProbe {
 
 /// What is on its way to the peer of a TCP socket, and whether the peer answers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Standing {
+pub struct PeerState {
     /// Bytes, and an end of stream as one more, that the peer has not acknowledged and still may.
     pub unacknowledged: u32,
     /// Segments of those that were sent. Without any, the peer's window is closed.
@@ -47,9 +47,9 @@ pub struct Standing {
     pub since_heard: Duration,
 }
 
-/// Why a [`Standing`] could not be learnt.
+/// Why a [`PeerState`] could not be learnt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unknown {
+pub enum Unanswered {
     /// Something ran short; it may be told another time.
     Now,
     /// This kernel does not tell.
@@ -114,22 +114,22 @@ impl AckProbe {
     /// # Errors
     ///
     /// Whether it is worth asking again.
-    pub fn standing(&mut self, socket: BorrowedFd<'_>) -> Result<Standing, Unknown> {
+    pub fn peer_state(&mut self, socket: BorrowedFd<'_>) -> Result<PeerState, Unanswered> {
         let Some(question) = question(socket, path::EXTENSION) else {
             // A connection that is gone has nothing on its way.
-            return Ok(Standing::default());
+            return Ok(PeerState::default());
         };
         let answer = self.ask(&question).map_err(|errno| match errno {
             io::Errno::MFILE | io::Errno::NFILE | io::Errno::NOMEM | io::Errno::NOBUFS => {
-                Unknown::Now
+                Unanswered::Now
             }
-            io::Errno::AGAIN => Unknown::Now,
-            _ => Unknown::Ever,
+            io::Errno::AGAIN => Unanswered::Now,
+            _ => Unanswered::Ever,
         })?;
         let found = answer.get(WQUEUE).and_then(|bytes| bytes.try_into().ok());
         let info = answer.get(ATTRIBUTES..).and_then(TcpInfo::find);
         match (found, info) {
-            (Some(wqueue), Some(info)) => Ok(Standing {
+            (Some(wqueue), Some(info)) => Ok(PeerState {
                 unacknowledged: u32::from_ne_bytes(wqueue),
                 in_flight: info.in_flight(),
                 window_closed: info.window_closed(),
@@ -140,8 +140,8 @@ impl AckProbe {
                 since_heard: info.since_heard(),
             }),
             // It may have broken while it was asked about.
-            _ if getpeername(socket).is_err() => Ok(Standing::default()),
-            _ => Err(Unknown::Ever),
+            _ if getpeername(socket).is_err() => Ok(PeerState::default()),
+            _ => Err(Unanswered::Ever),
         }
     }
 

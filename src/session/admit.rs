@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Instant};
 
 use crate::{
-    limit::{Arrival, Dialling, Gate, Seat},
+    limit::{Admission, Arrival, Dialling, Gate},
     table::Route,
     telemetry::{EndReason, ProcessStats},
 };
@@ -20,7 +20,7 @@ pub fn admit(
     gate: &Gate,
     process: &ProcessStats,
     now: Instant,
-) -> Result<Option<(Seat, Dialling)>, EndReason> {
+) -> Result<Option<(Admission, Dialling)>, EndReason> {
     let mapping = &route.mapping;
     let permitted = || {
         if !mapping.policy.sources.permits(client.ip()) {

@@ -10,9 +10,9 @@ use std::{
 };
 
 use super::{
-    Phase, Session, Turn, Verdict,
+    Phase, Session, SessionStep, Turn,
     ending::lost,
-    silence::{Finding, Silence},
+    user_timeout::{Finding, UserTimeout},
 };
 use crate::{relay::Side, socket, telemetry::EndReason};
 
@@ -56,28 +56,31 @@ impl Session {
         };
         let guard = (!self.guarded).then(|| self.opened + LONG_LIVED);
         let leave = self.leave().map(|(at, _)| at);
-        let silence = self
+        let user_timeout = self
             .extras
             .as_ref()
-            .and_then(|extras| extras.silence.as_ref());
-        let silence = silence.and_then(|silence| silence.next());
-        [own, guard, leave, silence].into_iter().flatten().min()
+            .and_then(|extras| extras.user_timeout.as_ref());
+        let user_timeout = user_timeout.and_then(|user_timeout| user_timeout.next());
+        [own, guard, leave, user_timeout]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Does what is due.
-    pub fn on_deadline(&mut self, turn: &mut Turn<'_>) -> Verdict {
+    pub fn on_deadline(&mut self, turn: &mut Turn<'_>) -> SessionStep {
         let now = turn.now;
         if let Some((at, reason)) = self.leave()
             && at <= now
         {
-            return Verdict::End(reason);
+            return SessionStep::End(reason);
         }
         if !self.guarded && now.duration_since(self.opened) >= LONG_LIVED {
             self.guard();
         }
         if let Some(side) = self.find_lost(turn) {
             // What broke first is why the session ends.
-            return Verdict::End(match self.relay.fault() {
+            return SessionStep::End(match self.relay.fault() {
                 Some(_) => self.fault_reason(),
                 None => lost(side),
             });
@@ -88,34 +91,34 @@ impl Session {
         let dialled = turn.reported.saturating_duration_since(self.opened);
         match self.phase {
             Phase::Dialing if dialled >= policy.connect_timeout => {
-                Verdict::End(EndReason::ConnectTimeout)
+                SessionStep::End(EndReason::ConnectTimeout)
             }
-            Phase::Dialing => Verdict::Wait,
+            Phase::Dialing => SessionStep::Wait,
             Phase::Settling { pause, .. } if quiet >= pause => self.settle(turn),
-            Phase::Settling { .. } => Verdict::Wait,
+            Phase::Settling { .. } => SessionStep::Wait,
             Phase::Relaying if self.paused_until().is_some() => {
                 // It is neither idle nor silent: bytes wait for their time.
                 self.active = now;
-                Verdict::Wait
+                SessionStep::Wait
             }
             Phase::Relaying => {
                 let over = |span: Option<Duration>| span.is_some_and(|span| quiet >= span);
                 if let Some(closed) = self.relay.half_closed_by()
                     && over(policy.half_close_timeout)
                 {
-                    return Verdict::End(match closed {
+                    return SessionStep::End(match closed {
                         Side::Client => EndReason::TargetHalfCloseTimeout,
                         Side::Target => EndReason::ClientHalfCloseTimeout,
                     });
                 }
                 if over(policy.idle_timeout) {
-                    return Verdict::End(EndReason::IdleTimeout);
+                    return SessionStep::End(EndReason::IdleTimeout);
                 }
                 if quiet >= CALM {
                     self.relay.calm();
                     self.bulk = 0;
                 }
-                Verdict::Wait
+                SessionStep::Wait
             }
         }
     }
@@ -160,16 +163,18 @@ impl Session {
 
     /// Notes for `user_timeout` whether something was sent to the client and to the target.
     pub(super) fn note_sent(&mut self, [to_client, to_target]: [bool; 2], now: Instant) {
-        let silence = self
+        let user_timeout = self
             .extras
             .as_mut()
-            .and_then(|extras| extras.silence.as_mut());
-        if let (Some(silence), Some(limit)) = (silence, self.route.mapping.policy.user_timeout) {
+            .and_then(|extras| extras.user_timeout.as_mut());
+        if let (Some(user_timeout), Some(limit)) =
+            (user_timeout, self.route.mapping.policy.user_timeout)
+        {
             if to_client {
-                silence.sent(Side::Client, now, limit);
+                user_timeout.sent(Side::Client, now, limit);
             }
             if to_target {
-                silence.sent(Side::Target, now, limit);
+                user_timeout.sent(Side::Target, now, limit);
             }
         }
     }
@@ -178,15 +183,15 @@ impl Session {
     fn find_lost(&mut self, turn: &mut Turn<'_>) -> Option<Side> {
         let limit = self.route.mapping.policy.user_timeout?;
         loop {
-            let silence = self.extras.as_mut()?.silence.as_mut()?;
+            let user_timeout = self.extras.as_mut()?.user_timeout.as_mut()?;
             let (client, target) = (self.client.as_fd(), self.target.as_fd());
             let ask = |side| {
-                turn.acks.standing(match side {
+                turn.acks.peer_state(match side {
                     Side::Client => client,
                     Side::Target => target,
                 })
             };
-            match silence.look(turn.now, limit, ask) {
+            match user_timeout.look(turn.now, limit, ask) {
                 Finding::Nothing => return None,
                 Finding::Lost(side) => return Some(side),
                 Finding::Untold(side) => {
@@ -204,19 +209,19 @@ impl Session {
         let before = self
             .extras
             .as_mut()
-            .and_then(|extras| extras.silence.take());
+            .and_then(|extras| extras.user_timeout.take());
         for side in [Side::Client, Side::Target] {
             if before
                 .as_ref()
-                .is_some_and(|silence| silence.is_left_to_kernel(side))
+                .is_some_and(|user_timeout| user_timeout.is_left_to_kernel(side))
                 && let Err(error) = socket::set_user_timeout(self.socket(side), None)
             {
                 tracing::debug!(session = %self.id, %error, "the {side} keeps its user_timeout");
             }
         }
         if let Some(limit) = limit {
-            let silence = Silence::of_a_session(Instant::now(), limit);
-            self.extras.get_or_insert_default().silence = Some(Box::new(silence));
+            let user_timeout = UserTimeout::of_a_session(Instant::now(), limit);
+            self.extras.get_or_insert_default().user_timeout = Some(Box::new(user_timeout));
         }
     }
 }

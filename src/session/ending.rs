@@ -9,7 +9,7 @@ use std::{
 use rustix::io::Errno;
 
 use super::{
-    AckProbe, Phase, Session, SessionError, SessionRecord, Turn, Verdict, acknowledged, dial,
+    AckProbe, Phase, Session, SessionError, SessionRecord, SessionStep, Turn, acknowledged, dial,
     error::Step,
 };
 use crate::{
@@ -27,7 +27,7 @@ const SETTLE_POLL: (Duration, Duration) = (Duration::from_millis(1), Duration::f
 
 impl Session {
     /// Waits for the side that did not break to acknowledge what it was sent.
-    pub(super) fn begin_settling(&mut self, side: Side, turn: &mut Turn<'_>) -> Verdict {
+    pub(super) fn begin_settling(&mut self, side: Side, turn: &mut Turn<'_>) -> SessionStep {
         self.phase = Phase::Settling {
             side,
             since: turn.now,
@@ -39,7 +39,7 @@ impl Session {
     }
 
     /// Ends the session if the side that did not break has acknowledged everything.
-    pub(super) fn settle(&mut self, turn: &mut Turn<'_>) -> Verdict {
+    pub(super) fn settle(&mut self, turn: &mut Turn<'_>) -> SessionStep {
         let Phase::Settling {
             side,
             mut since,
@@ -47,7 +47,7 @@ impl Session {
             pause,
         } = self.phase
         else {
-            return Verdict::Wait;
+            return SessionStep::Wait;
         };
         let longest = SETTLE_POLL.1;
         let settled = match turn.acks.unacknowledged(self.socket(side)) {
@@ -62,7 +62,7 @@ impl Session {
             None => pause >= longest,
         };
         if settled || turn.now.duration_since(since) >= SETTLE_AT_MOST {
-            return Verdict::End(self.fault_reason());
+            return SessionStep::End(self.fault_reason());
         }
         self.active = turn.now;
         self.phase = Phase::Settling {
@@ -71,7 +71,7 @@ impl Session {
             left,
             pause: (pause * 2).min(longest),
         };
-        Verdict::Wait
+        SessionStep::Wait
     }
 
     pub(super) fn fault_reason(&self) -> EndReason {

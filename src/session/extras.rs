@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use super::{retry::Retry, silence::Silence};
+use super::{retry::Retry, user_timeout::UserTimeout};
 use crate::{
-    limit::{Dialling, Lane, Seat},
+    limit::{Admission, Dialling, Throttle},
     listen::Front,
 };
 
@@ -12,13 +12,13 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Extras {
     /// Its place among those that are counted.
-    pub seat: Seat,
+    pub admission: Admission,
     /// Its place among those that wait for their target; given back when that answers.
     pub dialling: Dialling,
     /// Both directions under the limits of bandwidth.
-    pub up: Lane,
+    pub up: Throttle,
     /// See there.
-    pub down: Lane,
+    pub down: Throttle,
     /// When a direction that has spent what it may move goes on.
     pub wake: Option<Instant>,
     /// Until when it may go on while an operator drains its mapping.
@@ -26,16 +26,16 @@ pub struct Extras {
     /// Who brought the client here, if it did not come by itself.
     pub front: Option<Box<Front>>,
     /// Whether both hosts answer, where `user_timeout` wants to know.
-    pub(super) silence: Option<Box<Silence>>,
+    pub(super) user_timeout: Option<Box<UserTimeout>>,
     /// Since when this machine has refused to move its bytes.
     pub(super) retry: Option<Box<Retry>>,
 }
 
 impl Extras {
     /// Those of a session that is counted.
-    pub fn counted(seat: Seat, dialling: Dialling) -> Box<Self> {
+    pub fn counted(admission: Admission, dialling: Dialling) -> Box<Self> {
         Box::new(Self {
-            seat,
+            admission,
             dialling,
             ..Self::default()
         })

@@ -2,23 +2,23 @@
 //!
 //! A [`Session`] is a plain value. It owns its two sockets and everything known about them; the
 //! worker that drives it tells it what epoll reported and what time it is, and does what the
-//! [`Verdict`] says. It never waits, never sleeps and keeps nothing outside itself, so it can be
+//! [`SessionStep`] says. It never waits, never sleeps and keeps nothing outside itself, so it can be
 //! moved to another worker between two calls.
 
 mod acks;
 mod admit;
+mod bandwidth;
 mod deadlines;
 mod dial;
 mod ending;
 mod error;
 mod extras;
 mod filter;
-mod greeting;
 mod path;
+mod proxy_header;
 mod record;
 mod retry;
-mod silence;
-mod throttle;
+mod user_timeout;
 mod view;
 
 use std::{
@@ -30,12 +30,12 @@ use std::{
 
 use rustix::{event::epoll::EventFlags, io::Errno, net::getsockname, net::sockopt::socket_error};
 
-pub use acks::{AckProbe, Standing, Unknown, acknowledged};
+pub use acks::{AckProbe, PeerState, Unanswered, acknowledged};
 pub use admit::admit;
 pub use error::SessionError;
 pub use extras::Extras;
 pub use filter::SessionFilter;
-pub use greeting::{Greeted, Greeting, Heard};
+pub use proxy_header::{HeaderOutcome, HeaderRead, PendingProxyHeader};
 pub use record::{SessionId, SessionLine, SessionRecord};
 use retry::Retry;
 pub use view::{SessionView, Stage};
@@ -98,7 +98,7 @@ enum Phase {
 
 /// What the worker has to do with a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum SessionStep {
     /// Wait for a socket or the deadline.
     Wait,
     /// Give it another turn soon.
@@ -161,9 +161,9 @@ impl Session {
             extras.get_or_insert_default().front = accepted.front;
         }
         let relay = Relay::new(mode);
-        throttle::take_on(&mut extras, &route.mapping, &relay);
+        bandwidth::take_on(&mut extras, &route.mapping, &relay);
         if route.mapping.policy.user_timeout.is_some() {
-            extras.get_or_insert_default().silence = Some(Box::default());
+            extras.get_or_insert_default().user_timeout = Some(Box::default());
         }
         Ok(Self {
             id,
@@ -258,7 +258,7 @@ impl Session {
     }
 
     /// Goes on as far as possible.
-    pub fn turn(&mut self, side: Side, events: EventFlags, turn: &mut Turn<'_>) -> Verdict {
+    pub fn turn(&mut self, side: Side, events: EventFlags, turn: &mut Turn<'_>) -> SessionStep {
         self.note(side, events);
         match self.phase {
             Phase::Dialing => self.check_dial(side, events, turn),
@@ -267,29 +267,29 @@ impl Session {
                 // Bytes from a side about to be reset have nowhere to go; its own break ends the
                 // wait.
                 if side == waiting && events.intersects(EventFlags::ERR | EventFlags::HUP) {
-                    return Verdict::End(self.fault_reason());
+                    return SessionStep::End(self.fault_reason());
                 }
-                Verdict::Wait
+                SessionStep::Wait
             }
         }
     }
 
-    /// Another turn for a session that had said [`Verdict::Again`].
-    pub fn resume(&mut self, turn: &mut Turn<'_>) -> Verdict {
+    /// Another turn for a session that had said [`SessionStep::Again`].
+    pub fn resume(&mut self, turn: &mut Turn<'_>) -> SessionStep {
         match self.phase {
             Phase::Relaying => self.relay(turn),
-            Phase::Dialing | Phase::Settling { .. } => Verdict::Wait,
+            Phase::Dialing | Phase::Settling { .. } => SessionStep::Wait,
         }
     }
 
-    fn check_dial(&mut self, side: Side, events: EventFlags, turn: &mut Turn<'_>) -> Verdict {
+    fn check_dial(&mut self, side: Side, events: EventFlags, turn: &mut Turn<'_>) -> SessionStep {
         let broke = events.intersects(EventFlags::ERR | EventFlags::HUP);
         if side == Side::Client {
             // A client that has merely closed its sending half still wants its answer.
             if broke && pending_error(&self.client).is_some() {
-                return Verdict::End(EndReason::ClientGone);
+                return SessionStep::End(EndReason::ClientGone);
             }
-            return Verdict::Wait;
+            return SessionStep::Wait;
         }
         let error = match broke {
             true => pending_error(&self.target),
@@ -303,9 +303,9 @@ impl Session {
             }
             Some(errno) => {
                 self.relay.report_fault(Side::Target, errno);
-                return Verdict::End(dial::failed(errno));
+                return SessionStep::End(dial::failed(errno));
             }
-            None if !events.intersects(EventFlags::OUT) => return Verdict::Wait,
+            None if !events.intersects(EventFlags::OUT) => return SessionStep::Wait,
             None => {}
         }
         self.source = getsockname(&self.target)
@@ -314,7 +314,7 @@ impl Session {
         // Where nobody listens on a port of this machine, the kernel may pick that very port to call
         // from; the socket is then connected to itself and would send the client its own bytes.
         if self.source == Some(self.route.target) {
-            return Verdict::End(EndReason::ConnectRefused);
+            return SessionStep::End(EndReason::ConnectRefused);
         }
         self.connected = Some(turn.now);
         self.active = turn.now;
@@ -362,11 +362,11 @@ impl Session {
         proxy_protocol::write(version, ends, &values)
     }
 
-    fn relay(&mut self, turn: &mut Turn<'_>) -> Verdict {
+    fn relay(&mut self, turn: &mut Turn<'_>) -> SessionStep {
         let before = (self.delivered(), self.relay.half_closed_by());
         let budget = match &self.extras {
             None => Budget::turn(turn.budget),
-            Some(extras) => throttle::budget(extras, &self.route.mapping, turn),
+            Some(extras) => bandwidth::budget(extras, &self.route.mapping, turn),
         };
         let mut kernel = Kernel {
             client: self.client.as_fd(),
@@ -378,7 +378,7 @@ impl Session {
         let after = self.delivered();
         let moved = self.moved_since(before.0);
         if let Some(extras) = &mut self.extras {
-            throttle::charge(extras, &self.route.mapping, moved, turn.now);
+            bandwidth::charge(extras, &self.route.mapping, moved, turn.now);
         }
         if before != (after, self.relay.half_closed_by()) {
             self.active = turn.now;
@@ -402,12 +402,12 @@ impl Session {
             false => 0,
         };
         match progress {
-            Progress::Waiting => Verdict::Wait,
-            Progress::Again => Verdict::Again,
+            Progress::Waiting => SessionStep::Wait,
+            Progress::Again => SessionStep::Again,
             Progress::Exhausted => self.pause(turn.now),
             Progress::Refused(errno) => self.retry(errno, turn.now),
-            Progress::Closed => Verdict::End(EndReason::Closed),
-            Progress::Broken => Verdict::End(self.fault_reason()),
+            Progress::Closed => SessionStep::End(EndReason::Closed),
+            Progress::Broken => SessionStep::End(self.fault_reason()),
             Progress::Settling(side) => self.begin_settling(side, turn),
         }
     }
@@ -436,22 +436,22 @@ impl Session {
     }
 
     /// Waits until a direction may move bytes again.
-    fn pause(&mut self, now: Instant) -> Verdict {
+    fn pause(&mut self, now: Instant) -> SessionStep {
         let wake = self.extras.as_ref().and_then(|extras| {
-            let lanes = [&extras.up, &extras.down];
-            let ready = lanes.map(|lane| lane.ready().instant());
+            let throttles = [&extras.up, &extras.down];
+            let ready = throttles.map(|throttle| throttle.ready().instant());
             ready.into_iter().filter(|at| *at > now).min()
         });
         let (Some(extras), Some(_)) = (&mut self.extras, wake) else {
-            return Verdict::Again;
+            return SessionStep::Again;
         };
         extras.wake = wake;
         self.route.mapping.stats.count_pause();
-        Verdict::Wait
+        SessionStep::Wait
     }
 
     /// Tries again after a while what this machine refused.
-    fn retry(&mut self, errno: Errno, now: Instant) -> Verdict {
+    fn retry(&mut self, errno: Errno, now: Instant) -> SessionStep {
         let retry = &mut self.extras.get_or_insert_default().retry;
         let hope = match retry {
             Some(retry) => retry.go_on(now),
@@ -461,14 +461,14 @@ impl Session {
             }
         };
         if hope {
-            return Verdict::Wait;
+            return SessionStep::Wait;
         }
         tracing::warn!(
             session = %self.id,
             errno = in_words(&errno.into()),
             "this machine refuses to move the bytes of a session"
         );
-        Verdict::End(match self.relay.fault() {
+        SessionStep::End(match self.relay.fault() {
             Some(_) => self.fault_reason(),
             None => EndReason::SystemError,
         })
@@ -489,7 +489,7 @@ impl Session {
                 mapping: Arc::clone(&successor.mapping),
             }),
         };
-        throttle::take_on(&mut self.extras, &self.route.mapping, &self.relay);
+        bandwidth::take_on(&mut self.extras, &self.route.mapping, &self.relay);
         self.take_on_user_timeout();
         self.guard();
         if let Err(error) = socket::set_liveness(&self.client, &self.route.mapping.policy) {

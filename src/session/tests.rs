@@ -56,13 +56,13 @@ impl Stage {
             scratch: vec![0; 65536],
             now,
         };
-        let verdict = stage.act(|session, turn| session.turn(Side::Target, EventFlags::OUT, turn));
-        assert_eq!(verdict, Verdict::Wait);
+        let step = stage.act(|session, turn| session.turn(Side::Target, EventFlags::OUT, turn));
+        assert_eq!(step, SessionStep::Wait);
         assert!(stage.session.is_connected());
         stage
     }
 
-    fn act(&mut self, act: impl FnOnce(&mut Session, &mut Turn<'_>) -> Verdict) -> Verdict {
+    fn act(&mut self, act: impl FnOnce(&mut Session, &mut Turn<'_>) -> SessionStep) -> SessionStep {
         let mut turn = Turn {
             now: self.now,
             reported: self.now,
@@ -74,7 +74,7 @@ impl Stage {
         act(&mut self.session, &mut turn)
     }
 
-    fn passes(&mut self, time: Duration) -> Verdict {
+    fn passes(&mut self, time: Duration) -> SessionStep {
         self.now += time;
         self.act(Session::on_deadline)
     }
@@ -124,7 +124,7 @@ fn a_slow_reader_gets_all_that_came_before_a_reset_however_long_it_takes() {
     let mut stage = Stage::new(Policy::default());
     stage.receive_and_break(LENGTH);
     let (begin, mut read) = (stage.now, 0);
-    let verdict = loop {
+    let step = loop {
         let left = stage.unacknowledged();
         let mut bytes = [0; 2048];
         if left > 0 {
@@ -135,11 +135,11 @@ fn a_slow_reader_gets_all_that_came_before_a_reset_however_long_it_takes() {
             });
         }
         match stage.passes(Duration::from_secs(20)) {
-            Verdict::Wait => {}
-            verdict => break verdict,
+            SessionStep::Wait => {}
+            step => break step,
         }
     };
-    assert_eq!(verdict, Verdict::End(EndReason::TargetReset));
+    assert_eq!(step, SessionStep::End(EndReason::TargetReset));
     assert!(stage.now - begin > 2 * SETTLE_AT_MOST, "too fast to tell");
     let Stage {
         session,
@@ -164,17 +164,17 @@ fn a_reader_that_takes_nothing_more_is_not_waited_for_and_what_it_did_not_get_is
     stage.receive_and_break(LENGTH);
     // An acknowledgement may take a moment.
     stage.wait("the window to close", |stage| {
-        let standing = stage.acks.standing(stage.session.socket(Side::Client));
-        standing.is_ok_and(|standing| standing.in_flight == 0)
+        let peer = stage.acks.peer_state(stage.session.socket(Side::Client));
+        peer.is_ok_and(|peer| peer.in_flight == 0)
     });
     let begin = stage.now;
-    let verdict = loop {
+    let step = loop {
         match stage.passes(Duration::from_secs(20)) {
-            Verdict::Wait => {}
-            verdict => break verdict,
+            SessionStep::Wait => {}
+            step => break step,
         }
     };
-    assert_eq!(verdict, Verdict::End(EndReason::TargetReset));
+    assert_eq!(step, SessionStep::End(EndReason::TargetReset));
     assert!(stage.now - begin >= SETTLE_AT_MOST);
     let lost = u64::from(stage.unacknowledged());
     assert!(lost > 0, "its host has taken everything");
@@ -223,7 +223,7 @@ fn a_kernel_that_tells_nothing_judges_user_timeout_by_itself() {
         }
         stage.session.delivered() == (5, 5)
     });
-    assert_eq!(stage.passes(Duration::from_secs(1)), Verdict::Wait);
+    assert_eq!(stage.passes(Duration::from_secs(1)), SessionStep::Wait);
     assert_eq!(of_both(&stage), [8000, 8000]);
 
     let route = &stage.session.route;

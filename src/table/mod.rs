@@ -11,9 +11,9 @@
 mod conflict;
 mod diff;
 mod ends;
-mod hold;
 mod listen_addr;
 mod mapping;
+mod mapping_override;
 mod policy;
 mod sources;
 
@@ -27,10 +27,10 @@ use std::{
 pub use conflict::{Conflict, Reserved, Surroundings};
 pub use diff::{Diff, RouteChange, Summary, diff};
 pub(crate) use ends::Ends;
-pub use hold::{Hold, Holds};
 pub use listen_addr::{ListenAddr, ListenHost};
 pub use mapping::{Mapping, MappingName, MappingSpec, Origin, Pairs};
-pub use policy::{Departure, Keepalive, Policy};
+pub use mapping_override::{MappingOverride, MappingOverrides};
+pub use policy::{Keepalive, Policy, RemovalPolicy};
 
 pub use crate::relay::RelayMode;
 pub use sources::{RuleConflict, SourceRules};

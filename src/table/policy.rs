@@ -47,9 +47,9 @@ pub struct Policy {
     /// How a client is told that it gets no session.
     pub on_refuse: OnRefuse,
     /// What happens to live sessions when the mapping, or the port they came through, goes.
-    pub on_remove: Departure,
+    pub on_remove: RemovalPolicy,
     /// What happens to live sessions when the target behind their port changes.
-    pub on_retarget: Departure,
+    pub on_retarget: RemovalPolicy,
     /// How bytes are moved.
     pub relay: RelayMode,
     /// Source address for connections to the target.
@@ -86,8 +86,8 @@ impl Default for Policy {
             bandwidth: None,
             bandwidth_per_source: None,
             on_refuse: OnRefuse::Reset,
-            on_remove: Departure::Keep,
-            on_retarget: Departure::Keep,
+            on_remove: RemovalPolicy::Keep,
+            on_retarget: RemovalPolicy::Keep,
             relay: RelayMode::Auto,
             bind: None,
             transparent: false,
@@ -110,7 +110,7 @@ pub struct Keepalive {
 
 /// What becomes of live sessions when their route goes or leads elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Departure {
+pub enum RemovalPolicy {
     /// They stay as long as they like.
     Keep,
     /// They may finish within this time, then they are closed.

@@ -6,12 +6,12 @@
 //! more.
 
 mod closing;
-mod greet;
-mod lanes;
+mod hand_over;
+mod list_sessions;
 mod orders;
+mod proxy_header;
 mod reported;
 mod shortage;
-mod survey;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -34,8 +34,8 @@ use rustix::{
 use reported::{Reported, Wait};
 
 use super::{
-    Command, Lane, LostListener, OrderNumber, SessionChange, SessionChanges, SessionOrder, Shared,
-    WorkerHandle,
+    Command, LostListener, OrderNumber, SessionChange, SessionChanges, SessionOrder, WorkerContext,
+    WorkerHandle, WorkerRole,
     slots::{Key, Slots},
     timers::Timers,
     token::Token,
@@ -46,15 +46,15 @@ use crate::{
     os_error::in_words,
     relay::{PipePool, Side},
     session::{
-        AckProbe, Extras, Greeting, INTEREST, Session, SessionId, SessionLine, SessionRecord, Turn,
-        Verdict, admit,
+        AckProbe, Extras, INTEREST, PendingProxyHeader, Session, SessionId, SessionLine,
+        SessionRecord, SessionStep, Turn, admit,
     },
     socket,
-    table::{Departure, ListenAddr, Route, Table},
+    table::{ListenAddr, RemovalPolicy, Route, Table},
     telemetry::EndReason,
 };
 use closing::Closing;
-use greet::Awaited;
+use proxy_header::Awaited;
 
 /// Bytes after which a direction's turn is over. A pipe is emptied all the same.
 const TURN_BYTES: usize = 256 * 1024;
@@ -102,7 +102,7 @@ pub(super) struct EventLoop {
     workers: Vec<WorkerHandle>,
     commands: Receiver<Command>,
     wake: Arc<OwnedFd>,
-    shared: Arc<Shared>,
+    shared: Arc<WorkerContext>,
     epoll: OwnedFd,
     listeners: Slots<Listener>,
     listening: HashMap<ListenAddr, Key>,
@@ -111,8 +111,8 @@ pub(super) struct EventLoop {
     /// Sessions that have had their turn and can go on.
     unfinished: VecDeque<Key>,
     /// Connections whose header is awaited, and until when.
-    greetings: Slots<Awaited>,
-    greeting_timers: Timers,
+    pending_headers: Slots<Awaited>,
+    header_timers: Timers,
     /// Sessions that wait for a limit of bandwidth. They come and go often, and would leave an entry
     /// among the deadlines each time.
     pauses: Timers,
@@ -153,7 +153,7 @@ struct Listener {
     /// Connections that could not be accepted since the last that could.
     failures: usize,
     /// Whether control wants its clients to wait.
-    held: bool,
+    paused: bool,
 }
 
 struct Entry {
@@ -172,7 +172,7 @@ impl EventLoop {
         workers: Vec<WorkerHandle>,
         commands: Receiver<Command>,
         wake: Arc<OwnedFd>,
-        shared: Arc<Shared>,
+        shared: Arc<WorkerContext>,
     ) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(
@@ -194,8 +194,8 @@ impl EventLoop {
             sessions: Slots::new(),
             timers: Timers::default(),
             unfinished: VecDeque::new(),
-            greetings: Slots::new(),
-            greeting_timers: Timers::default(),
+            pending_headers: Slots::new(),
+            header_timers: Timers::default(),
             pauses: Timers::default(),
             paused: Vec::new(),
             pipes,
@@ -247,12 +247,12 @@ impl EventLoop {
             for event in &events {
                 let flags = event.flags;
                 match Token::from_bits(event.data.u64()) {
-                    Token::Commands => self.obey(),
+                    Token::Commands => self.run_commands(),
                     Token::Listener(key) => self.accept_from(key),
                     Token::Session(key, side) => {
                         self.with_session(key, |session, turn| session.turn(side, flags, turn));
                     }
-                    Token::Greeting(key) => self.hear(key, flags),
+                    Token::ProxyHeader(key) => self.read_header(key, flags),
                 }
             }
             if waited.is_ok() && !self.took {
@@ -264,8 +264,8 @@ impl EventLoop {
                     watched,
                 });
             }
-            self.on_time();
-            self.go_on();
+            self.fire_timers();
+            self.run_ready();
             self.serve_closing();
             self.workers[self.number].publish_sessions(self.sessions.len());
         }
@@ -274,7 +274,7 @@ impl EventLoop {
 
     /// Whether its last session has ended and none can arrive.
     fn is_done(&self) -> bool {
-        let served = self.sessions.len() + self.greetings.len() + self.closing.len();
+        let served = self.sessions.len() + self.pending_headers.len() + self.closing.len();
         self.draining && served == 0 && self.orders.is_empty()
     }
 
@@ -285,7 +285,7 @@ impl EventLoop {
         }
         let next = [
             self.timers.next(),
-            self.greeting_timers.next(),
+            self.header_timers.next(),
             self.pauses.next(),
             self.paused.iter().map(|(until, _)| *until).min(),
         ]
@@ -297,16 +297,16 @@ impl EventLoop {
 
     /// Sockets that epoll may report on.
     fn watched(&self) -> usize {
-        2 * self.sessions.len() + self.greetings.len() + self.listeners.len() + 1
+        2 * self.sessions.len() + self.pending_headers.len() + self.listeners.len() + 1
     }
 
     // --- sessions
 
     /// Gives those of the unfinished sessions another turn that should have one now.
-    fn go_on(&mut self) {
-        let turns = match self.lane() {
-            Lane::Front => 1,
-            Lane::Bulk => self.unfinished.len(),
+    fn run_ready(&mut self) {
+        let turns = match self.role() {
+            WorkerRole::Interactive => 1,
+            WorkerRole::Bulk => self.unfinished.len(),
         };
         for _ in 0..turns {
             let Some(key) = self.unfinished.pop_front() else {
@@ -319,14 +319,14 @@ impl EventLoop {
         }
     }
 
-    fn on_time(&mut self) {
+    fn fire_timers(&mut self) {
         while let Some(slot) = self.timers.pop_due(self.reported.until()) {
             if let Some(key) = self.sessions.occupant_of(slot) {
                 self.with_session(key, Session::on_deadline);
             }
         }
         self.end_pauses();
-        self.end_silent_greetings();
+        self.end_silent_pending();
         let now = self.now;
         let mut due = Vec::new();
         self.paused.retain(|&(until, key)| {
@@ -342,7 +342,11 @@ impl EventLoop {
     }
 
     /// Lends a session what it needs, and does what it then says.
-    fn with_session(&mut self, key: Key, act: impl FnOnce(&mut Session, &mut Turn<'_>) -> Verdict) {
+    fn with_session(
+        &mut self,
+        key: Key,
+        act: impl FnOnce(&mut Session, &mut Turn<'_>) -> SessionStep,
+    ) {
         let Some(entry) = self.sessions.get_mut(key) else {
             return;
         };
@@ -355,22 +359,22 @@ impl EventLoop {
             acks: &mut self.acks,
         };
         let was_connected = entry.session.is_connected();
-        let verdict = act(&mut entry.session, &mut turn);
+        let step = act(&mut entry.session, &mut turn);
         if !was_connected && entry.session.is_connected() && self.shared.log_openings.load(Relaxed)
         {
             let view = entry.session.view(self.now);
             self.shared.record(SessionLine::Opened(view));
         }
-        match verdict {
-            Verdict::End(reason) => {
+        match step {
+            SessionStep::End(reason) => {
                 self.end(key, reason);
                 return;
             }
-            Verdict::Again if !entry.queued => {
+            SessionStep::Again if !entry.queued => {
                 entry.queued = true;
                 self.unfinished.push_back(key);
             }
-            Verdict::Again | Verdict::Wait => {}
+            SessionStep::Again | SessionStep::Wait => {}
         }
         let pace = entry.session.pace();
         match self.belongs_to_partner(pace) {
@@ -473,11 +477,15 @@ impl EventLoop {
                     tracing::debug!(listen = %listener.addr, errno = in_words(&errno.into()), "connection lost before it was accepted");
                     match failures {
                         ..KEEPS_FAILING => {}
-                        KEEPS_FAILING..LOST_AFTER => return self.leave_alone(key, errno),
+                        KEEPS_FAILING..LOST_AFTER => {
+                            return self.back_off_after_failures(key, errno);
+                        }
                         _ => return self.lose_listener(key, in_words(&errno.into())),
                     }
                 }
-                Err(AcceptError::Pause(errno)) => return self.run_short(key, &route, errno),
+                Err(AcceptError::Pause(errno)) => {
+                    return self.back_off_after_shortage(key, &route, errno);
+                }
                 Err(AcceptError::Fatal(errno)) => {
                     return self.lose_listener(key, in_words(&errno.into()));
                 }
@@ -487,7 +495,7 @@ impl EventLoop {
 
     fn watch_listener(&mut self, key: Key, events: EventFlags) {
         if let Some(listener) = self.listeners.get_mut(key) {
-            let events = if listener.held {
+            let events = if listener.paused {
                 EventFlags::empty()
             } else {
                 events
@@ -506,7 +514,9 @@ impl EventLoop {
             .workers
             .iter()
             .enumerate()
-            .filter(|(number, worker)| *number != self.number && worker.lane() == Lane::Front)
+            .filter(|(number, worker)| {
+                *number != self.number && worker.role() == WorkerRole::Interactive
+            })
             .min_by_key(|(_, worker)| worker.sessions());
         match lightest {
             Some((_, worker)) if !self.draining && worker.sessions() + IMBALANCE < own => {
@@ -522,7 +532,7 @@ impl EventLoop {
         let table = self.shared.table.load_full();
         match orders::current_route(&table, &route) {
             Some(current) => self.open(accepted, Arc::clone(current), seen),
-            None if route.mapping.policy.on_remove == Departure::Kill => {
+            None if route.mapping.policy.on_remove == RemovalPolicy::Kill => {
                 let id = SessionId(self.shared.next_session.fetch_add(1, Relaxed));
                 let reason = EndReason::MappingRemoved;
                 route.mapping.stats.refuse(reason);
@@ -535,9 +545,9 @@ impl EventLoop {
     /// Serves a connection that has had that order and those before.
     fn open(&mut self, accepted: Accepted, route: Arc<Route>, seen: OrderNumber) {
         let id = SessionId(self.shared.next_session.fetch_add(1, Relaxed));
-        match Greeting::is_due(&accepted, &route) {
+        match PendingProxyHeader::is_due(&accepted, &route) {
             false => self.begin(id, accepted, route, seen, None),
-            true => self.greet(id, accepted, route, seen),
+            true => self.await_header(id, accepted, route, seen),
         }
     }
 
@@ -556,7 +566,7 @@ impl EventLoop {
             Ok(counted) => counted,
             Err(reason) => return self.refuse(id, &accepted, route, reason),
         };
-        let extras = counted.map(|(seat, dialling)| Extras::counted(seat, dialling));
+        let extras = counted.map(|(admission, dialling)| Extras::counted(admission, dialling));
         let (route_of, splice) = (Arc::clone(&route), shared.splice.load(Relaxed));
         let mut session = match Session::dial(id, accepted, route_of, self.now, splice, extras) {
             Ok(session) => session,
@@ -643,7 +653,7 @@ impl EventLoop {
 
     // --- control
 
-    fn obey(&mut self) {
+    fn run_commands(&mut self) {
         // Resets the eventfd's counter; an empty one has been reset already.
         let _ = rustix::io::read(&*self.wake, &mut [0; 8]);
         let confirmed = self.confirmed_by_all();
@@ -655,34 +665,38 @@ impl EventLoop {
 
     fn execute(&mut self, command: Command) {
         match command {
-            Command::Listen { addr, socket, held } => self.listen(addr, socket, held),
-            Command::Hold(addr, held) => self.hold(addr, held),
+            Command::Listen {
+                addr,
+                socket,
+                paused,
+            } => self.listen(addr, socket, paused),
+            Command::Pause(addr, paused) => self.pause(addr, paused),
             Command::Unlisten(route, closed) => self.unlisten(route, closed),
             Command::Order(number, order) => self.carry_out(number, order),
             Command::Adopt(accepted, route, seen) => self.open_late(accepted, route, seen),
             Command::Take(session, seen) => self.take(*session, seen),
             // Whoever asked may have gone; the answer is then nobody's.
-            Command::Survey {
+            Command::ListSessions {
                 from,
                 filter,
                 reply,
-            } => _ = reply.send(self.survey(from, &filter)),
+            } => _ = reply.send(self.list_sessions(from, &filter)),
             Command::SamplePaths(reply) => _ = reply.send(self.sample_paths()),
             Command::Beat => self.workers[self.number].beat(),
         }
     }
 
-    fn listen(&mut self, addr: ListenAddr, socket: Arc<OwnedFd>, held: bool) {
+    fn listen(&mut self, addr: ListenAddr, socket: Arc<OwnedFd>, paused: bool) {
         let key = self.listeners.insert(Listener {
             addr,
             socket: Arc::clone(&socket),
             backoff: Backoff::default(),
             failures: 0,
-            held,
+            paused,
         });
         self.listening.insert(addr, key);
         let data = EventData::new_u64(Token::Listener(key).to_bits());
-        let events = match held {
+        let events = match paused {
             true => EventFlags::empty(),
             false => EventFlags::IN,
         };
@@ -691,12 +705,12 @@ impl EventLoop {
         }
     }
 
-    fn hold(&mut self, addr: ListenAddr, held: bool) {
+    fn pause(&mut self, addr: ListenAddr, paused: bool) {
         let Some(&key) = self.listening.get(&addr) else {
             return;
         };
         if let Some(listener) = self.listeners.get_mut(key) {
-            listener.held = held;
+            listener.paused = paused;
         }
         self.watch_listener(key, EventFlags::IN);
     }
@@ -707,8 +721,10 @@ impl EventLoop {
             return;
         };
         match route.mapping.policy.on_remove {
-            Departure::Kill => _ = self.remove_listener(key),
-            Departure::Keep | Departure::Drain(_) => self.close_listener(key, route, Some(closed)),
+            RemovalPolicy::Kill => _ = self.remove_listener(key),
+            RemovalPolicy::Keep | RemovalPolicy::Drain(_) => {
+                self.close_listener(key, route, Some(closed))
+            }
         }
     }
 

@@ -22,14 +22,14 @@ use rustix::{
     thread::gettid,
 };
 
-use super::{Command, OrderNumber, Shared, event_loop::EventLoop};
+use super::{Command, OrderNumber, WorkerContext, event_loop::EventLoop};
 use crate::{os_error::in_words, text::of_panic};
 
 /// Which of a pair a worker is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lane {
+pub enum WorkerRole {
     /// It accepts, and serves all sessions that do not move bulk.
-    Front,
+    Interactive,
     /// It serves those that do.
     Bulk,
 }
@@ -37,7 +37,7 @@ pub enum Lane {
 /// A way to reach a worker.
 #[derive(Debug, Clone)]
 pub struct WorkerHandle {
-    lane: Lane,
+    role: WorkerRole,
     pair: usize,
     commands: mpsc::Sender<Command>,
     wake: Arc<OwnedFd>,
@@ -50,15 +50,15 @@ pub struct WorkerHandle {
 
 impl WorkerHandle {
     /// Which of its pair it is.
-    pub fn lane(&self) -> Lane {
-        self.lane
+    pub fn role(&self) -> WorkerRole {
+        self.role
     }
 
     /// What the worker is called in metrics: its thread's name without `worker-`.
     pub fn label(&self) -> String {
-        match self.lane {
-            Lane::Front => self.pair.to_string(),
-            Lane::Bulk => format!("{}-bulk", self.pair),
+        match self.role {
+            WorkerRole::Interactive => self.pair.to_string(),
+            WorkerRole::Bulk => format!("{}-bulk", self.pair),
         }
     }
 
@@ -117,7 +117,7 @@ impl WorkerHandle {
 pub fn set_bulk_nice(workers: &[WorkerHandle], bulk_nice: u8) -> Result<(), Errno> {
     workers
         .iter()
-        .filter(|worker| worker.lane == Lane::Bulk)
+        .filter(|worker| worker.role == WorkerRole::Bulk)
         .filter_map(|worker| worker.thread.get())
         // Of one thread only, as Linux has it.
         .try_for_each(|thread| setpriority_process(Some(*thread), bulk_nice.into()))
@@ -129,12 +129,12 @@ pub(super) fn prepare(
 ) -> std::io::Result<(Vec<WorkerHandle>, Vec<mpsc::Receiver<Command>>)> {
     let mut handles = Vec::with_capacity(2 * count);
     let mut queues = Vec::with_capacity(2 * count);
-    for lane in [Lane::Front, Lane::Bulk] {
+    for role in [WorkerRole::Interactive, WorkerRole::Bulk] {
         for pair in 0..count {
             let (commands, queue) = mpsc::channel();
             let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
             handles.push(WorkerHandle {
-                lane,
+                role,
                 pair,
                 commands,
                 wake: Arc::new(wake),
@@ -157,7 +157,7 @@ pub(super) fn prepare(
 /// What the kernel refused: a thread, an epoll instance or an eventfd.
 pub fn spawn(
     count: usize,
-    shared: &Arc<Shared>,
+    shared: &Arc<WorkerContext>,
     on_end: impl Fn(Result<(), String>) + Clone + Send + 'static,
 ) -> std::io::Result<Vec<WorkerHandle>> {
     let (handles, queues) = prepare(count)?;

@@ -15,10 +15,10 @@
 mod event_loop;
 mod handle;
 mod orders;
-mod roster;
 mod slots;
 mod timers;
 mod token;
+mod workers;
 
 use std::{
     collections::HashMap,
@@ -34,16 +34,16 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
-pub use handle::{Lane, WorkerHandle, set_bulk_nice, spawn};
+pub use handle::{WorkerHandle, WorkerRole, set_bulk_nice, spawn};
 pub use orders::{Kill, OrderNumber, SessionOrder};
-pub use roster::Roster;
+pub use workers::Workers;
 
 use crate::{
     limit::Gate,
     listen::Accepted,
     relay::PipeBudget,
     session::{Session, SessionFilter, SessionLine, SessionView},
-    table::{Departure, Holds, ListenAddr, Mapping, MappingName, Route, Table},
+    table::{ListenAddr, Mapping, MappingName, MappingOverrides, RemovalPolicy, Route, Table},
     telemetry::{EndReason, LogQueue, PathInfo, ProcessStats, Sampler, Tally},
 };
 
@@ -69,15 +69,15 @@ pub struct ClosedListener {
 
 /// What the workers of a process share.
 #[derive(Debug)]
-pub struct Shared {
+pub struct WorkerContext {
     /// The table in force.
     pub table: ArcSwap<Table>,
     /// Counters of the process.
     pub stats: ProcessStats,
     /// The pipes of the process.
     pub pipes: Arc<PipeBudget>,
-    /// The mappings an operator holds. Only control acts on it.
-    pub holds: ArcSwap<Holds>,
+    /// The mappings an operator paused or drained. Only control acts on it.
+    pub overrides: ArcSwap<MappingOverrides>,
     /// Where control hears of listeners that were lost.
     pub lost: mpsc::UnboundedSender<LostListener>,
     /// Listeners that were lost and are to be opened again, in the order of their addresses.
@@ -100,7 +100,7 @@ pub struct Shared {
     pub splice: AtomicBool,
 }
 
-impl Shared {
+impl WorkerContext {
     /// What all mappings have counted since the start, those that are gone included.
     pub fn tally(&self) -> Tally {
         let mut tally = self.stats.retired.tally();
@@ -128,10 +128,10 @@ pub enum Command {
         /// The socket.
         socket: Arc<OwnedFd>,
         /// Whether its clients are to wait for now.
-        held: bool,
+        paused: bool,
     },
     /// Let the clients of a listener wait, or no longer.
-    Hold(ListenAddr, bool),
+    Pause(ListenAddr, bool),
     /// Stop accepting for this route; what waits in its queue is still served, unless its sessions
     /// would be closed at once. The sender is dropped when the socket is.
     Unlisten(Arc<Route>, mpsc::Sender<Infallible>),
@@ -143,13 +143,13 @@ pub enum Command {
     /// Take over a session of the partner, which has had that order and those before.
     Take(Box<Session>, OrderNumber),
     /// Tell of live sessions.
-    Survey {
+    ListSessions {
         /// Where to begin: 0, or where the last page left off.
         from: usize,
         /// Which ones.
         filter: SessionFilter,
         /// Who asks.
-        reply: oneshot::Sender<SurveyPage>,
+        reply: oneshot::Sender<SessionPage>,
     },
     /// Look at the way to the target of a few sessions, others each time.
     SamplePaths(oneshot::Sender<Vec<PathSample>>),
@@ -159,7 +159,7 @@ pub enum Command {
 
 /// Some of a worker's live sessions.
 #[derive(Debug)]
-pub struct SurveyPage {
+pub struct SessionPage {
     /// The sessions.
     pub sessions: Vec<SessionView>,
     /// Where the next page begins, if there is one.
@@ -202,15 +202,15 @@ pub enum SessionChange {
 impl SessionChange {
     /// What becomes of sessions whose route goes, or leads elsewhere: nothing, or an end in time. An
     /// end at once is for `reason`.
-    pub fn departure(
-        policy: Departure,
+    pub fn by_policy(
+        policy: RemovalPolicy,
         reason: EndReason,
         successor: Option<Arc<Route>>,
     ) -> Option<Self> {
         let (within, reason) = match policy {
-            Departure::Keep => return None,
-            Departure::Drain(within) => (within, EndReason::DrainDeadline),
-            Departure::Kill => (Duration::ZERO, reason),
+            RemovalPolicy::Keep => return None,
+            RemovalPolicy::Drain(within) => (within, EndReason::DrainDeadline),
+            RemovalPolicy::Kill => (Duration::ZERO, reason),
         };
         Some(Self::Leave {
             within,

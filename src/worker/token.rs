@@ -13,7 +13,7 @@ pub(super) enum Token {
     /// One side of a session.
     Session(Key, Side),
     /// A connection whose header is awaited.
-    Greeting(Key),
+    ProxyHeader(Key),
 }
 
 const KIND_SHIFT: u32 = 61;
@@ -26,7 +26,7 @@ impl Token {
             Self::Listener(key) => (1, key),
             Self::Session(key, Side::Client) => (2, key),
             Self::Session(key, Side::Target) => (3, key),
-            Self::Greeting(key) => (4, key),
+            Self::ProxyHeader(key) => (4, key),
         };
         kind << KIND_SHIFT | key.to_bits()
     }
@@ -38,7 +38,7 @@ impl Token {
             1 => Self::Listener(key),
             2 => Self::Session(key, Side::Client),
             3 => Self::Session(key, Side::Target),
-            _ => Self::Greeting(key),
+            _ => Self::ProxyHeader(key),
         }
     }
 }
@@ -55,7 +55,7 @@ mod tests {
             Token::Listener(key),
             Token::Session(key, Side::Client),
             Token::Session(key, Side::Target),
-            Token::Greeting(key),
+            Token::ProxyHeader(key),
         ] {
             assert_eq!(Token::from_bits(token.to_bits()), token);
         }

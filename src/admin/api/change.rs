@@ -16,7 +16,7 @@ use crate::{
     config::LogLevel,
     orders::{Order, OrderError},
     session::SessionFilter,
-    table::{Hold, MappingName},
+    table::{MappingName, MappingOverride},
 };
 
 type Answer<T> = Result<Json<T>, ApiError>;
@@ -95,7 +95,7 @@ pub(super) async fn pause(
     Extension(by): Extension<Peer>,
     Body(body): Body<model::Hold>,
 ) -> Answer<model::Held> {
-    hold(&sources, by, body, Some(Hold::Paused)).await
+    hold(&sources, by, body, Some(MappingOverride::Paused)).await
 }
 
 pub(super) async fn drain(
@@ -103,7 +103,7 @@ pub(super) async fn drain(
     Extension(by): Extension<Peer>,
     Body(body): Body<model::Hold>,
 ) -> Answer<model::Held> {
-    hold(&sources, by, body, Some(Hold::Drained)).await
+    hold(&sources, by, body, Some(MappingOverride::Drained)).await
 }
 
 pub(super) async fn resume(
@@ -118,10 +118,10 @@ async fn hold(
     sources: &Sources,
     by: Peer,
     body: model::Hold,
-    hold: Option<Hold>,
+    hold: Option<MappingOverride>,
 ) -> Answer<model::Held> {
     let within = body.within.as_deref().map(duration).transpose()?;
-    if within.is_some() && hold != Some(Hold::Drained) {
+    if within.is_some() && hold != Some(MappingOverride::Drained) {
         return Err(ApiError::bad_request("only a drain has a time"));
     }
     let mapping = MappingName::new(body.mapping);
@@ -132,7 +132,7 @@ async fn hold(
         reply,
     };
     sources.orders.ask(order).await?;
-    let state = hold.map_or("accepting", Hold::word);
+    let state = hold.map_or("accepting", MappingOverride::word);
     tracing::info!(
         mapping = %mapping,
         state,

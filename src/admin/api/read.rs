@@ -111,7 +111,7 @@ pub(super) async fn sessions(
     let mut found = Vec::new();
     sources
         .workers
-        .survey(&filter, |session| found.push(session))
+        .list_sessions(&filter, |session| found.push(session))
         .await;
     match query.sort {
         Sort::Age => found.sort_by_key(|session| std::cmp::Reverse(session.age)),

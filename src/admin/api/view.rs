@@ -18,7 +18,7 @@ use crate::{
         stats::Request,
     },
     session::SessionView,
-    table::{Hold, Holds, ListenAddr, Mapping, MappingName},
+    table::{ListenAddr, Mapping, MappingName, MappingOverride, MappingOverrides},
     telemetry::{self, ConnectFailure, EndReason, Usage},
     units::{duration_ms, millis},
 };
@@ -95,7 +95,7 @@ pub(super) fn ready(sources: &Sources) -> model::Ready {
 
 pub(in crate::admin) fn mappings(sources: &Sources) -> Vec<model::Mapping> {
     let table = sources.shared.table.load();
-    let holds = sources.shared.holds.load();
+    let holds = sources.shared.overrides.load();
     let mut pairs: HashMap<&MappingName, Vec<(ListenAddr, SocketAddr)>> = HashMap::new();
     for route in table.routes() {
         let pairs = pairs.entry(&route.mapping.name).or_default();
@@ -107,7 +107,7 @@ pub(in crate::admin) fn mappings(sources: &Sources) -> Vec<model::Mapping> {
         let state = holds
             .get(&mapping.name)
             .copied()
-            .map_or("accepting", Hold::word);
+            .map_or("accepting", MappingOverride::word);
         self::mapping(mapping, &pairs, state)
     });
     each.collect()
@@ -212,7 +212,7 @@ pub(in crate::admin) fn endpoints(sources: &Sources) -> model::Endpoints {
     let Some(exposure) = sources.switchboard.read() else {
         return model::Endpoints::default();
     };
-    let holds = sources.shared.holds.load();
+    let holds = sources.shared.overrides.load();
     let open = |one: &Endpoint| endpoint(one, &exposure, &holds);
     let mut endpoints: Vec<_> = exposure.endpoints.iter().map(open).collect();
     let news = |one: &&Refused| !one.reason.is_ordinary();
@@ -226,7 +226,7 @@ pub(in crate::admin) fn endpoints_of(sources: &Sources, jobs: &[JobId]) -> model
     let Some(exposure) = sources.switchboard.read() else {
         return model::Endpoints::default();
     };
-    let holds = sources.shared.holds.load();
+    let holds = sources.shared.overrides.load();
     let mut endpoints = Vec::new();
     for job in jobs {
         let before = endpoints.len();
@@ -339,8 +339,11 @@ fn refused(one: &Refused, exposure: &Exposure) -> model::Endpoint {
     }
 }
 
-fn endpoint(one: &Endpoint, exposure: &Exposure, holds: &Holds) -> model::Endpoint {
-    let hold = holds.get(&one.owner.mapping()).copied().map(Hold::word);
+fn endpoint(one: &Endpoint, exposure: &Exposure, holds: &MappingOverrides) -> model::Endpoint {
+    let hold = holds
+        .get(&one.owner.mapping())
+        .copied()
+        .map(MappingOverride::word);
     let state = match one.closed {
         None => hold.unwrap_or("open"),
         Some(Reason::NoPort) => "waiting",

@@ -126,7 +126,7 @@ fn mappings(page: &mut Exposition, sources: &Sources) {
         family.sample(&[name], path.connections);
     }
     let mut family = page.family(&series::MAPPING_HELD);
-    for (name, hold) in sources.shared.holds.load().iter() {
+    for (name, hold) in sources.shared.overrides.load().iter() {
         family.sample(&[name.as_str(), hold.word()], true);
     }
 }

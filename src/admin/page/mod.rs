@@ -50,7 +50,7 @@ pub(super) async fn serve(State(sources): State<Arc<Sources>>) -> impl IntoRespo
     let mut sessions = Vec::new();
     let all = SessionFilter::default();
     (sources.workers)
-        .survey(&all, |session| sessions.push(session))
+        .list_sessions(&all, |session| sessions.push(session))
         .await;
     sessions.sort_by_key(|session| std::cmp::Reverse(session.bytes_up + session.bytes_down));
     let busiest: Vec<Session> = sessions.iter().take(ROWS).map(view::session).collect();

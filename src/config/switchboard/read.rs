@@ -24,7 +24,7 @@ use crate::{
         follow::FollowSettings,
         publish::AnnotationKey,
     },
-    table::{Departure, Origin, Policy},
+    table::{Origin, Policy, RemovalPolicy},
     units,
 };
 
@@ -124,8 +124,8 @@ pub(in crate::config) fn read(mut section: Section<'_>, defaults: &Policy) -> Op
     }
     // An internal address may be somebody else's a moment later.
     let base = Policy {
-        on_remove: Departure::Kill,
-        on_retarget: Departure::Kill,
+        on_remove: RemovalPolicy::Kill,
+        on_retarget: RemovalPolicy::Kill,
         ..defaults.clone()
     };
     let policy = policy::read(&mut section, &base);

@@ -59,7 +59,7 @@ impl EventLoop {
         }
         if self.closing.is_empty() {
             // Nothing can come from them any more, which orders may have waited for.
-            self.obey();
+            self.run_commands();
         }
     }
 

@@ -17,7 +17,7 @@ impl EventLoop {
     /// Carries out an order on every session that has not had it.
     pub(super) fn carry_out(&mut self, number: OrderNumber, order: SessionOrder) {
         self.carried_out = number;
-        let count = self.sessions.len() + self.greetings.len();
+        let count = self.sessions.len() + self.pending_headers.len();
         let pace = match &order {
             SessionOrder::Cut(_, spread) => {
                 PACE.min(*spread / u32::try_from(count.max(1)).unwrap_or(u32::MAX))
@@ -34,12 +34,12 @@ impl EventLoop {
                 at += pace;
             }
         }
-        for key in self.greetings.keys() {
+        for key in self.pending_headers.keys() {
             let has_had_it = |awaited: &mut Awaited| awaited.seen >= number;
-            if self.greetings.get_mut(key).is_none_or(has_had_it) {
+            if self.pending_headers.get_mut(key).is_none_or(has_had_it) {
                 continue;
             }
-            if self.order_greeting(key, &order, at) == Effect::Leaves {
+            if self.order_pending(key, &order, at) == Effect::Leaves {
                 at += pace;
             }
         }
@@ -93,9 +93,9 @@ impl EventLoop {
     }
 
     /// Makes up for the orders a connection has missed on its way.
-    pub(super) fn catch_up_greeting(&mut self, key: Key, seen: OrderNumber) {
+    pub(super) fn catch_up_pending(&mut self, key: Key, seen: OrderNumber) {
         for order in self.missed(seen) {
-            self.order_greeting(key, &order, self.now);
+            self.order_pending(key, &order, self.now);
         }
     }
 
@@ -125,31 +125,31 @@ impl EventLoop {
     }
 
     /// Carries out an order on one connection whose header is awaited.
-    fn order_greeting(&mut self, key: Key, order: &SessionOrder, at: Instant) -> Effect {
+    fn order_pending(&mut self, key: Key, order: &SessionOrder, at: Instant) -> Effect {
         let table = self.shared.table.load_full();
-        let Some(Awaited { greeting, .. }) = self.greetings.get_mut(key) else {
+        let Some(Awaited { pending, .. }) = self.pending_headers.get_mut(key) else {
             return Effect::None;
         };
         let effect = match order {
-            SessionOrder::Apply(changes) => change_greeting(greeting, changes, &table, at),
+            SessionOrder::Apply(changes) => change_pending(pending, changes, &table, at),
             SessionOrder::Kill(kill) => {
-                let (id, client) = (greeting.id(), greeting.accepted().client);
-                let meant = kill.filter().means(id, greeting.route(), client);
-                killed(kill, meant && greeting.leave_by(at, EndReason::Killed))
+                let (id, client) = (pending.id(), pending.accepted().client);
+                let meant = kill.filter().means(id, pending.route(), client);
+                killed(kill, meant && pending.leave_by(at, EndReason::Killed))
             }
             SessionOrder::Drain => Effect::None,
             SessionOrder::Cut(reason, _) => {
-                greeting.leave_by(at, *reason);
+                pending.leave_by(at, *reason);
                 Effect::Leaves
             }
         };
         if effect != Effect::None {
-            let deadline = greeting.deadline();
-            self.greeting_timers.arm(key.index(), deadline);
+            let deadline = pending.deadline();
+            self.header_timers.arm(key.index(), deadline);
         }
         if let SessionOrder::Apply(_) = order {
             // It may have become an ordinary connection, or need not wait any longer.
-            self.hear(key, EventFlags::empty());
+            self.read_header(key, EventFlags::empty());
         }
         effect
     }
@@ -203,32 +203,32 @@ fn change(session: &mut Session, changes: &SessionChanges, table: &Table, at: In
 
 /// Has a connection follow the mapping it came to, which need not be there any more. It has no
 /// session that could finish, so it ends at once where that would have had time.
-fn change_greeting(
-    greeting: &mut Greeting,
+fn change_pending(
+    pending: &mut PendingProxyHeader,
     changes: &SessionChanges,
     table: &Table,
     at: Instant,
 ) -> Effect {
-    let route = greeting.route();
+    let route = pending.route();
     let Some(current) = current_route(table, route) else {
-        greeting.leave_by(at, EndReason::MappingRemoved);
+        pending.leave_by(at, EndReason::MappingRemoved);
         return Effect::Leaves;
     };
     let change = changes.get(&route.listen);
     let change = change.filter(|(mapping, _)| *mapping == route.mapping.name);
     let leaves = match change {
         Some((_, SessionChange::Drain(within))) => {
-            greeting.drain_by(within.map(|within| at + within));
+            pending.drain_by(within.map(|within| at + within));
             true
         }
         Some((_, SessionChange::Leave { within, reason, .. }))
             if within.is_zero() && !Arc::ptr_eq(current, route) =>
         {
-            greeting.leave_by(at, *reason)
+            pending.leave_by(at, *reason)
         }
         _ => false,
     };
-    greeting.adopt(current);
+    pending.adopt(current);
     match leaves {
         true => Effect::Leaves,
         false => Effect::Changed,
@@ -262,12 +262,12 @@ mod tests {
         session::SessionFilter,
         table::{ListenHost, Mapping, MappingName, Policy},
         telemetry::{LogQueue, ProcessStats, Sampler},
-        worker::{Roster, handle},
+        worker::{Workers, handle},
     };
 
     /// A pair of workers that turn when told, and a target.
     struct Stage {
-        roster: Roster,
+        workers: Workers,
         front: EventLoop,
         bulk: EventLoop,
         target: TcpListener,
@@ -277,11 +277,11 @@ mod tests {
         fn new() -> Self {
             let (handles, queues) = handle::prepare(1).expect("descriptors");
             let (lost, _) = tokio::sync::mpsc::unbounded_channel();
-            let shared = Arc::new(Shared {
+            let shared = Arc::new(WorkerContext {
                 table: ArcSwap::default(),
                 stats: ProcessStats::default(),
                 pipes: Arc::new(PipeBudget::new(0, 0, 0)),
-                holds: ArcSwap::default(),
+                overrides: ArcSwap::default(),
                 lost,
                 closed: ArcSwap::default(),
                 departed: ArcSwap::default(),
@@ -305,14 +305,14 @@ mod tests {
             let (front, bulk) = (loops.next().expect("two"), loops.next().expect("two"));
             drop(loops);
             Self {
-                roster: Roster::new(handles),
+                workers: Workers::new(handles),
                 front,
                 bulk,
                 target: TcpListener::bind("127.0.0.1:0").expect("a free port"),
             }
         }
 
-        fn route(&self, on_remove: Departure) -> Arc<Route> {
+        fn route(&self, on_remove: RemovalPolicy) -> Arc<Route> {
             let policy = Policy {
                 on_remove,
                 ..Policy::default()
@@ -338,7 +338,7 @@ mod tests {
 
         /// Gives the front worker a session.
         fn open(&mut self) -> Key {
-            let route = self.route(Departure::Keep);
+            let route = self.route(RemovalPolicy::Keep);
             self.front
                 .open(Self::accepted(), route, OrderNumber::default());
             self.front.sessions.keys()[0]
@@ -346,7 +346,7 @@ mod tests {
 
         fn kill(&self) -> tokio::sync::oneshot::Receiver<usize> {
             let (kill, told) = Kill::new(SessionFilter::default());
-            self.roster.order(&SessionOrder::Kill(Arc::new(kill)));
+            self.workers.order(&SessionOrder::Kill(Arc::new(kill)));
             told
         }
     }
@@ -363,14 +363,14 @@ mod tests {
         let mut stage = Stage::new();
         let session = stage.open();
         let mut told = stage.kill();
-        stage.bulk.obey();
+        stage.bulk.run_commands();
         stage.front.hand_over(session);
-        stage.front.obey();
+        stage.front.run_commands();
         assert!(told.try_recv().is_err(), "not all have been told");
-        stage.bulk.obey();
+        stage.bulk.run_commands();
         assert!(leaves(&mut stage.bulk));
-        stage.front.obey();
-        stage.bulk.obey();
+        stage.front.run_commands();
+        stage.bulk.run_commands();
         assert_eq!(told.try_recv(), Ok(1));
     }
 
@@ -383,40 +383,40 @@ mod tests {
         let number = OrderNumber::default().next();
         let tell = |worker: usize| {
             let order = order.clone();
-            stage.roster.workers()[worker].send(Command::Order(number, order));
+            stage.workers.handles()[worker].send(Command::Order(number, order));
         };
         tell(0);
-        stage.front.obey();
+        stage.front.run_commands();
         stage.front.hand_over(session);
         tell(1);
         drop(order);
-        stage.bulk.obey();
+        stage.bulk.run_commands();
         assert!(leaves(&mut stage.bulk));
-        stage.front.obey();
-        stage.bulk.obey();
+        stage.front.run_commands();
+        stage.bulk.run_commands();
         assert_eq!(told.try_recv(), Ok(1));
     }
 
     #[test]
     fn a_connection_on_its_way_when_its_mapping_goes_is_treated_like_those_that_have_arrived() {
-        for on_remove in [Departure::Kill, Departure::Drain(Duration::ZERO)] {
+        for on_remove in [RemovalPolicy::Kill, RemovalPolicy::Drain(Duration::ZERO)] {
             let mut stage = Stage::new();
             let route = stage.route(on_remove);
             let within = Duration::ZERO;
-            let change = SessionChange::departure(on_remove, EndReason::MappingRemoved, None);
+            let change = SessionChange::by_policy(on_remove, EndReason::MappingRemoved, None);
             let change = change.expect("they do not stay");
             let changes = [(route.listen, (route.mapping.name.clone(), change))];
             let changes: SessionChanges = changes.into_iter().collect();
-            stage.roster.order(&SessionOrder::Apply(Arc::new(changes)));
-            stage.front.obey();
+            stage.workers.order(&SessionOrder::Apply(Arc::new(changes)));
+            stage.front.run_commands();
             let sent = Command::Adopt(
                 Stage::accepted(),
                 Arc::clone(&route),
                 OrderNumber::default(),
             );
-            stage.roster.workers()[0].send(sent);
-            stage.front.obey();
-            if on_remove == Departure::Drain(within) {
+            stage.workers.handles()[0].send(sent);
+            stage.front.run_commands();
+            if on_remove == RemovalPolicy::Drain(within) {
                 assert!(leaves(&mut stage.front));
             } else {
                 assert_eq!(route.mapping.stats.ended(EndReason::MappingRemoved), 1);
@@ -429,15 +429,15 @@ mod tests {
     fn a_worker_without_sessions_stays_until_none_can_come_from_a_busy_one() {
         let mut stage = Stage::new();
         let session = stage.open();
-        stage.roster.order(&SessionOrder::Drain);
-        stage.bulk.obey();
+        stage.workers.order(&SessionOrder::Drain);
+        stage.bulk.run_commands();
         assert!(!stage.bulk.is_done());
         stage.front.hand_over(session);
-        stage.front.obey();
+        stage.front.run_commands();
         assert!(stage.front.orders.len() == 1 && !stage.front.is_done());
-        stage.front.obey();
+        stage.front.run_commands();
         assert!(stage.front.is_done());
-        stage.bulk.obey();
+        stage.bulk.run_commands();
         assert!(stage.bulk.orders.is_empty() && !stage.bulk.is_done());
         stage
             .bulk

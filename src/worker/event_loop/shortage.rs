@@ -9,7 +9,7 @@ const TURNED_AWAY: usize = 1024;
 impl EventLoop {
     /// Turns away who waits, as far as the reserve allows, and leaves the listener alone for a
     /// while: trying at once would fail the same way.
-    pub(super) fn run_short(&mut self, key: Key, route: &Arc<Route>, errno: Errno) {
+    pub(super) fn back_off_after_shortage(&mut self, key: Key, route: &Arc<Route>, errno: Errno) {
         let socket = self
             .listeners
             .get_mut(key)
@@ -34,7 +34,7 @@ impl EventLoop {
 
     /// Leaves a listener alone for a while from which nothing can be accepted: trying at once would
     /// keep the processor busy.
-    pub(super) fn leave_alone(&mut self, key: Key, errno: Errno) {
+    pub(super) fn back_off_after_failures(&mut self, key: Key, errno: Errno) {
         let Some((listen, pause)) = self.pause_listener(key) else {
             return;
         };

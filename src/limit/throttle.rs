@@ -1,12 +1,13 @@
 //! Bandwidth: one direction of one session under the rates it shares with others.
 //!
-//! A lane may always move a quantum, a hundredth of a second's worth. Then it is given a time to go
-//! on, which is when everything moved so far by all who share the rate has been paid for: so lanes
+//! A direction may always move a quantum, a hundredth of a second's worth. Then it is given a time to go
+//! on, which is when everything moved so far by all who share the rate has been paid for: so directions
 //! take turns, a quantum each. One that moves little, as keystrokes do, spends a quantum seldom and
-//! hardly ever waits behind those that move much. Nobody watches a bucket; each lane knows its time.
+//! hardly ever waits behind those that move much. Nobody watches a bucket; each [`Throttle`] knows its
+//! time.
 //!
 //! What had been read before the rates came into force was granted already, and goes out without
-//! being charged: a lane never waits for more than its turn.
+//! being charged: a throttle never waits for more than its turn.
 
 use super::{Bucket, Rate, Tick};
 
@@ -26,9 +27,9 @@ pub struct Meter {
     pub down: Bucket,
 }
 
-/// A rate a lane is under, and what is counted for it.
+/// A rate a throttle is under, and what is counted for it.
 #[derive(Debug, Clone, Copy)]
-pub struct Toll<'a> {
+pub struct Quota<'a> {
     /// Bytes a second.
     pub rate: Rate,
     /// Of all who share it.
@@ -37,17 +38,17 @@ pub struct Toll<'a> {
 
 /// One direction of a session.
 #[derive(Debug, Default)]
-pub struct Lane {
+pub struct Throttle {
     /// Bytes of the quantum that are used up.
     spent: u64,
     /// When it may go on.
     ready: Tick,
-    /// Bytes on their way that were granted before the tolls were.
+    /// Bytes on their way that were granted before the quotas were.
     granted: u64,
 }
 
-impl Lane {
-    /// A lane that comes under tolls with so many bytes on their way.
+impl Throttle {
+    /// A throttle that comes under quotas with so many bytes on their way.
     pub fn with_granted(bytes: u64) -> Self {
         Self {
             granted: bytes,
@@ -55,9 +56,9 @@ impl Lane {
         }
     }
 
-    /// Bytes it may move now; no toll is no limit.
-    pub fn allowance(&self, tolls: &[Option<Toll<'_>>], now: Tick) -> usize {
-        match quantum(tolls) {
+    /// Bytes it may move now; no quota is no limit.
+    pub fn allowance(&self, quotas: &[Option<Quota<'_>>], now: Tick) -> usize {
+        match quantum(quotas) {
             None => usize::MAX,
             Some(_) if self.ready > now => 0,
             Some(quantum) => {
@@ -67,8 +68,8 @@ impl Lane {
     }
 
     /// Counts bytes it has moved.
-    pub fn charge(&mut self, tolls: &[Option<Toll<'_>>], bytes: u64, now: Tick) {
-        let Some(quantum) = quantum(tolls) else {
+    pub fn charge(&mut self, quotas: &[Option<Quota<'_>>], bytes: u64, now: Tick) {
+        let Some(quantum) = quantum(quotas) else {
             return;
         };
         let granted = bytes.min(self.granted);
@@ -77,8 +78,8 @@ impl Lane {
         if bytes == 0 {
             return;
         }
-        let charged = tolls.iter().flatten();
-        let paid = charged.map(|toll| toll.bucket.charge(toll.rate, bytes, now));
+        let charged = quotas.iter().flatten();
+        let paid = charged.map(|quota| quota.bucket.charge(quota.rate, bytes, now));
         let paid = paid.max().unwrap_or_default();
         self.spent += bytes;
         if self.spent >= quantum {
@@ -93,14 +94,14 @@ impl Lane {
     }
 }
 
-/// The bytes of a turn under the strictest of the tolls.
-fn quantum(tolls: &[Option<Toll<'_>>]) -> Option<u64> {
+/// The bytes of a turn under the strictest of the quotas.
+fn quantum(quotas: &[Option<Quota<'_>>]) -> Option<u64> {
     let of = |rate: Rate| {
         let part = rate.per_second.get() / PARTS_OF_A_SECOND;
         part.clamp(*QUANTUM.start(), *QUANTUM.end())
             .min(rate.burst.get())
     };
-    tolls.iter().flatten().map(|toll| of(toll.rate)).min()
+    quotas.iter().flatten().map(|quota| of(quota.rate)).min()
 }
 
 #[cfg(test)]
@@ -119,25 +120,25 @@ mod tests {
         }
     }
 
-    /// A lane that always has bytes, and one of so many bytes each tenth of a second.
+    /// A throttle that always has bytes, and one of so many bytes each tenth of a second.
     enum Load {
         Bulk,
         Keystrokes(u64),
     }
 
-    /// Lets lanes run for so many seconds under one shared rate; bytes moved by each, and the
+    /// Lets throttles run for so many seconds under one shared rate; bytes moved by each, and the
     /// longest each had to wait.
     fn run(loads: &[Load], rate: Rate, seconds: u64) -> Vec<(u64, u64)> {
         let bucket = Bucket::default();
-        let toll = [Some(Toll {
+        let quota = [Some(Quota {
             rate,
             bucket: &bucket,
         })];
-        let mut lanes: Vec<(Lane, u64, u64, u64)> = Vec::new();
-        lanes.resize_with(loads.len(), || (Lane::default(), 0, 0, 0));
+        let mut throttles: Vec<(Throttle, u64, u64, u64)> = Vec::new();
+        throttles.resize_with(loads.len(), || (Throttle::default(), 0, 0, 0));
         let step = SECOND / 1000;
         for at in (0..seconds * 1000).map(|turn| SECOND + turn * step) {
-            for (load, (lane, moved, waiting, longest)) in loads.iter().zip(&mut lanes) {
+            for (load, (throttle, moved, waiting, longest)) in loads.iter().zip(&mut throttles) {
                 if let Load::Keystrokes(bytes) = load
                     && at % (SECOND / 10) == 0
                 {
@@ -147,17 +148,17 @@ mod tests {
                     Load::Bulk => u64::MAX,
                     Load::Keystrokes(_) => *waiting,
                 };
-                let allowed = lane.allowance(&toll, Tick(at)) as u64;
+                let allowed = throttle.allowance(&quota, Tick(at)) as u64;
                 let bytes = wanted.min(allowed);
-                lane.charge(&toll, bytes, Tick(at));
+                throttle.charge(&quota, bytes, Tick(at));
                 *moved += bytes;
                 *waiting = waiting.saturating_sub(bytes);
                 if wanted > 0 && allowed == 0 {
-                    *longest = (*longest).max(lane.ready().0 - at);
+                    *longest = (*longest).max(throttle.ready().0 - at);
                 }
             }
         }
-        lanes
+        throttles
             .into_iter()
             .map(|(_, moved, _, longest)| (moved, longest))
             .collect()
@@ -165,9 +166,9 @@ mod tests {
 
     #[test]
     fn without_a_toll_there_is_no_limit() {
-        let mut lane = Lane::default();
-        lane.charge(&[None], u64::MAX, Tick(1));
-        assert_eq!(lane.allowance(&[None, None], Tick(1)), usize::MAX);
+        let mut throttle = Throttle::default();
+        throttle.charge(&[None], u64::MAX, Tick(1));
+        assert_eq!(throttle.allowance(&[None, None], Tick(1)), usize::MAX);
     }
 
     #[test]
@@ -204,43 +205,43 @@ mod tests {
     }
 
     #[test]
-    fn what_was_on_its_way_when_the_limit_came_does_not_stop_the_lane() {
+    fn what_was_on_its_way_when_the_limit_came_does_not_stop_the_throttle() {
         let bucket = Bucket::default();
-        let toll = [Some(Toll {
+        let quota = [Some(Quota {
             rate: rate(4096, 4096),
             bucket: &bucket,
         })];
         let now = Tick(SECOND);
-        let mut lane = Lane::with_granted(1 << 20);
-        lane.charge(&toll, 1 << 19, now);
-        lane.charge(&toll, 1 << 19, now);
-        assert_eq!(lane.allowance(&toll, now), 2048);
-        lane.charge(&toll, 2048, now);
-        lane.charge(&toll, 2048, now);
-        assert!(lane.ready() <= now, "the burst was left");
-        lane.charge(&toll, 2048, now);
-        assert_eq!(lane.ready(), Tick(SECOND + SECOND / 2));
+        let mut throttle = Throttle::with_granted(1 << 20);
+        throttle.charge(&quota, 1 << 19, now);
+        throttle.charge(&quota, 1 << 19, now);
+        assert_eq!(throttle.allowance(&quota, now), 2048);
+        throttle.charge(&quota, 2048, now);
+        throttle.charge(&quota, 2048, now);
+        assert!(throttle.ready() <= now, "the burst was left");
+        throttle.charge(&quota, 2048, now);
+        assert_eq!(throttle.ready(), Tick(SECOND + SECOND / 2));
     }
 
     #[test]
     fn of_two_tolls_the_stricter_counts() {
         let buckets = [Bucket::default(), Bucket::default()];
-        let tolls = [
-            Some(Toll {
+        let quotas = [
+            Some(Quota {
                 rate: rate(1_000_000, 10_000),
                 bucket: &buckets[0],
             }),
-            Some(Toll {
+            Some(Quota {
                 rate: rate(1_000, 2_000),
                 bucket: &buckets[1],
             }),
         ];
-        let mut lane = Lane::default();
+        let mut throttle = Throttle::default();
         let now = Tick(SECOND);
-        assert_eq!(lane.allowance(&tolls, now), 2_000);
-        lane.charge(&tolls, 3_000, now);
-        assert_eq!(lane.ready(), Tick(2 * SECOND));
-        assert_eq!(lane.allowance(&tolls, now), 0);
-        assert_eq!(lane.allowance(&tolls, Tick(2 * SECOND)), 2_000);
+        assert_eq!(throttle.allowance(&quotas, now), 2_000);
+        throttle.charge(&quotas, 3_000, now);
+        assert_eq!(throttle.ready(), Tick(2 * SECOND));
+        assert_eq!(throttle.allowance(&quotas, now), 0);
+        assert_eq!(throttle.allowance(&quotas, Tick(2 * SECOND)), 2_000);
     }
 }

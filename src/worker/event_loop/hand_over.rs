@@ -2,22 +2,22 @@
 
 use rustix::event::epoll;
 
-use super::{Command, EventLoop, Key, Lane, Side};
+use super::{Command, EventLoop, Key, Side, WorkerRole};
 use crate::{
     session::{Pace, Session},
     worker::OrderNumber,
 };
 
 impl EventLoop {
-    pub(super) fn lane(&self) -> Lane {
-        self.workers[self.number].lane()
+    pub(super) fn role(&self) -> WorkerRole {
+        self.workers[self.number].role()
     }
 
     /// Whether a session at this pace is for the other worker of the pair to serve.
     pub(super) fn belongs_to_partner(&self, pace: Pace) -> bool {
-        let wrong = match self.lane() {
-            Lane::Front => Pace::Bulk,
-            Lane::Bulk => Pace::Interactive,
+        let wrong = match self.role() {
+            WorkerRole::Interactive => Pace::Bulk,
+            WorkerRole::Bulk => Pace::Interactive,
         };
         pace == wrong && !self.draining
     }

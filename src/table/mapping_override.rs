@@ -4,20 +4,20 @@ use std::collections::BTreeMap;
 
 use super::MappingName;
 
-/// A mapping that an operator keeps from taking new sessions.
+/// How an operator keeps a mapping from taking new sessions.
 ///
-/// It is held by its name: a reload that keeps the name keeps the hold, whatever else changes; one
+/// It belongs to the name: a reload that keeps the name keeps the override, whatever else changes; one
 /// that removes the mapping forgets it, and so does a restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hold {
+pub enum MappingOverride {
     /// Listeners stay open and are not looked at: clients wait in the kernel's queue.
     Paused,
     /// Listeners are closed: clients are refused.
     Drained,
 }
 
-impl Hold {
-    /// The hold in one word.
+impl MappingOverride {
+    /// The override in one word.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Paused => "paused",
@@ -26,5 +26,5 @@ impl Hold {
     }
 }
 
-/// Every mapping held.
-pub type Holds = BTreeMap<MappingName, Hold>;
+/// Every mapping that is paused or drained.
+pub type MappingOverrides = BTreeMap<MappingName, MappingOverride>;

@@ -16,13 +16,13 @@ use crate::session::{SessionFilter, SessionId, SessionView};
 
 /// Every worker of the process.
 #[derive(Debug, Clone)]
-pub struct Roster {
+pub struct Workers {
     workers: Arc<[WorkerHandle]>,
     /// The number of the last order.
     ordered: Arc<Mutex<OrderNumber>>,
 }
 
-impl Roster {
+impl Workers {
     /// These workers.
     pub fn new(workers: Vec<WorkerHandle>) -> Self {
         Self {
@@ -32,7 +32,7 @@ impl Roster {
     }
 
     /// Each worker for itself.
-    pub fn workers(&self) -> &[WorkerHandle] {
+    pub fn handles(&self) -> &[WorkerHandle] {
         &self.workers
     }
 
@@ -54,13 +54,13 @@ impl Roster {
     }
 
     /// Hands every session meant to `each`, once. Those of a worker that has ended are gone with it.
-    pub async fn survey(&self, filter: &SessionFilter, mut each: impl FnMut(SessionView)) {
+    pub async fn list_sessions(&self, filter: &SessionFilter, mut each: impl FnMut(SessionView)) {
         let mut met: HashSet<SessionId> = HashSet::new();
         for worker in &*self.workers {
             let mut next = Some(0);
             while let Some(from) = next {
                 let (reply, answer) = oneshot::channel();
-                worker.send(Command::Survey {
+                worker.send(Command::ListSessions {
                     from,
                     filter: filter.clone(),
                     reply,

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{Extras, Turn};
 use crate::{
-    limit::{Bucket, Lane, Meter, Seat, Tick, Toll},
+    limit::{Admission, Bucket, Meter, Quota, Throttle, Tick},
     relay::{Budget, Level, Relay, Side},
     table::Mapping,
 };
@@ -20,8 +20,8 @@ pub(super) fn take_on(
         extras.get_or_insert_default();
     }
     if let Some(extras) = extras {
-        extras.up = Lane::with_granted(relay.in_flight_to(Side::Target));
-        extras.down = Lane::with_granted(relay.in_flight_to(Side::Client));
+        extras.up = Throttle::with_granted(relay.in_flight_to(Side::Target));
+        extras.down = Throttle::with_granted(relay.in_flight_to(Side::Client));
         extras.wake = extras.wake.map(|_| Tick::default().instant());
     }
 }
@@ -29,7 +29,7 @@ pub(super) fn take_on(
 /// What the session may move in this turn.
 pub(super) fn budget(extras: &Extras, mapping: &Mapping, turn: &Turn<'_>) -> Budget {
     let now = Tick::from(turn.now);
-    let (up, down) = tolls(&extras.seat, mapping);
+    let (up, down) = quotas(&extras.admission, mapping);
     Budget {
         turn: turn.budget,
         up: extras.up.allowance(&up, now),
@@ -40,28 +40,28 @@ pub(super) fn budget(extras: &Extras, mapping: &Mapping, turn: &Turn<'_>) -> Bud
 /// Counts what it has moved to the target and to the client.
 pub(super) fn charge(extras: &mut Extras, mapping: &Mapping, moved: (u64, u64), now: Instant) {
     let now = Tick::from(now);
-    let (up, down) = tolls(&extras.seat, mapping);
+    let (up, down) = quotas(&extras.admission, mapping);
     extras.up.charge(&up, moved.0, now);
     extras.down.charge(&down, moved.1, now);
     extras.wake = None;
 }
 
-type Tolls<'a> = [Option<Toll<'a>>; 2];
+type Quotas<'a> = [Option<Quota<'a>>; 2];
 
 /// What applies to each direction: the limit of the mapping, and that of the source in it.
-fn tolls<'a>(seat: &'a Seat, mapping: &'a Mapping) -> (Tolls<'a>, Tolls<'a>) {
+fn quotas<'a>(admission: &'a Admission, mapping: &'a Mapping) -> (Quotas<'a>, Quotas<'a>) {
     let of_mapping = mapping.gate.as_deref().map(|gate| &gate.bandwidth);
     let shared = [
         mapping.policy.bandwidth.zip(of_mapping),
-        mapping.policy.bandwidth_per_source.zip(seat.meter()),
+        mapping.policy.bandwidth_per_source.zip(admission.meter()),
     ];
-    let toll = |bucket: fn(&Meter) -> &Bucket| {
+    let quota = |bucket: fn(&Meter) -> &Bucket| {
         shared.map(|shared| {
-            shared.map(|(rate, meter)| Toll {
+            shared.map(|(rate, meter)| Quota {
                 rate,
                 bucket: bucket(meter),
             })
         })
     };
-    (toll(|meter| &meter.up), toll(|meter| &meter.down))
+    (quota(|meter| &meter.up), quota(|meter| &meter.down))
 }

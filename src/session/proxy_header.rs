@@ -21,7 +21,7 @@ use crate::{
 
 /// A connection whose header is awaited. It is counted in its mapping.
 #[derive(Debug)]
-pub struct Greeting {
+pub struct PendingProxyHeader {
     id: SessionId,
     route: Arc<Route>,
     accepted: Accepted,
@@ -34,7 +34,7 @@ pub struct Greeting {
 
 /// What remains of a connection whose header is not awaited any more.
 #[derive(Debug)]
-pub struct Greeted {
+pub struct HeaderOutcome {
     /// Its number.
     pub id: SessionId,
     /// The connection, which knows its client if the header said so.
@@ -45,18 +45,18 @@ pub struct Greeted {
     pub drained: Option<Instant>,
 }
 
-/// How far a greeting is.
+/// How far the header is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Heard {
+pub enum HeaderRead {
     /// More has to arrive.
     Partly,
     /// The header has been taken out; what it says is known.
-    All,
+    Whole,
     /// It was none.
-    Nonsense,
+    Invalid,
 }
 
-impl Greeting {
+impl PendingProxyHeader {
     /// Whether this connection is one whose header counts.
     pub fn is_due(accepted: &Accepted, route: &Route) -> bool {
         let trusted = &route.mapping.policy.accept_proxy;
@@ -182,19 +182,19 @@ impl Greeting {
 
     /// Takes the header if it is there. `scratch` is working space of at least
     /// [`LONGEST`] bytes.
-    pub fn hear(&mut self, scratch: &mut [u8]) -> Heard {
+    pub fn read_header(&mut self, scratch: &mut [u8]) -> HeaderRead {
         let room = scratch.len().min(LONGEST);
         let seen = match self.receive(&mut scratch[..room], RecvFlags::PEEK) {
-            Err(Errno::AGAIN) => return Heard::Partly,
-            Ok(0) | Err(_) => return Heard::Nonsense,
+            Err(Errno::AGAIN) => return HeaderRead::Partly,
+            Ok(0) | Err(_) => return HeaderRead::Invalid,
             Ok(seen) => seen,
         };
         let (header, len) = match parse(&scratch[..seen]) {
-            Ok(Parsed::Partly) => return Heard::Partly,
+            Ok(Parsed::Partly) => return HeaderRead::Partly,
             Ok(Parsed::Whole { header, len }) => (header, len),
             Err(error) => {
                 tracing::debug!(session = %self.id, %error, "no PROXY header");
-                return Heard::Nonsense;
+                return HeaderRead::Invalid;
             }
         };
         let mut left = len;
@@ -202,13 +202,13 @@ impl Greeting {
             match self.receive(&mut scratch[..left], RecvFlags::empty()) {
                 Ok(taken) if taken > 0 => left -= taken,
                 // It was there a moment ago.
-                _ => return Heard::Nonsense,
+                _ => return HeaderRead::Invalid,
             }
         }
         if let Header::Proxied(ends) = header {
             self.accepted.speak_for(ends);
         }
-        Heard::All
+        HeaderRead::Whole
     }
 
     fn receive(&self, into: &mut [u8], flags: RecvFlags) -> Result<usize, Errno> {
@@ -216,13 +216,13 @@ impl Greeting {
     }
 
     /// Counts it out of its mapping again: it becomes a session, or ends for `reason`.
-    pub fn end(self, reason: Option<EndReason>) -> Greeted {
+    pub fn end(self, reason: Option<EndReason>) -> HeaderOutcome {
         let stats = &self.route.mapping.stats;
         stats.give_back();
         if let Some(reason) = reason {
             stats.refuse(reason);
         }
-        Greeted {
+        HeaderOutcome {
             id: self.id,
             accepted: self.accepted,
             route: self.route,

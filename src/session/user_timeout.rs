@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::acks::{Standing, Unknown};
+use super::acks::{PeerState, Unanswered};
 use crate::relay::Side;
 
 /// The kernel is asked this often in the time allowed; so late may the end be.
@@ -22,7 +22,7 @@ const PROBES: u8 = 3;
 
 /// What is known of both sides of a session.
 #[derive(Debug, Default)]
-pub(super) struct Silence {
+pub(super) struct UserTimeout {
     client: Waiting,
     target: Waiting,
     next: Option<Instant>,
@@ -51,13 +51,13 @@ pub(super) enum Finding {
     Untold(Side),
 }
 
-impl Silence {
+impl UserTimeout {
     /// Of a session that is under way: something may be on its way to both sides.
     pub(super) fn of_a_session(now: Instant, limit: Duration) -> Self {
-        let mut silence = Self::default();
-        silence.sent(Side::Client, now, limit);
-        silence.sent(Side::Target, now, limit);
-        silence
+        let mut user_timeout = Self::default();
+        user_timeout.sent(Side::Client, now, limit);
+        user_timeout.sent(Side::Target, now, limit);
+        user_timeout
     }
 
     /// Notes that something was sent to that side.
@@ -90,7 +90,7 @@ impl Silence {
         &mut self,
         now: Instant,
         limit: Duration,
-        mut ask: impl FnMut(Side) -> Result<Standing, Unknown>,
+        mut ask: impl FnMut(Side) -> Result<PeerState, Unanswered>,
     ) -> Finding {
         let Some(due) = self.next.filter(|at| *at <= now) else {
             return Finding::Nothing;
@@ -111,12 +111,12 @@ impl Silence {
                 Waiting::Since(since) => Some(since + stood_still),
             };
             let at = match ask(side) {
-                Err(Unknown::Ever) => {
+                Err(Unanswered::Ever) => {
                     *waiting = Waiting::LeftToKernel;
                     return Finding::Untold(side);
                 }
-                Err(Unknown::Now) => now + pause(limit),
-                Ok(standing) => match judge(since, &standing, now, limit) {
+                Err(Unanswered::Now) => now + pause(limit),
+                Ok(peer) => match judge(since, &peer, now, limit) {
                     Judgement::AllAcknowledged => {
                         *waiting = Waiting::Nothing;
                         continue;
@@ -166,31 +166,29 @@ enum Judgement {
 }
 
 /// Judges a side that has something to answer from `since`, as far as is known.
-fn judge(since: Option<Instant>, standing: &Standing, now: Instant, limit: Duration) -> Judgement {
-    if standing.unacknowledged == 0 {
+fn judge(since: Option<Instant>, peer: &PeerState, now: Instant, limit: Duration) -> Judgement {
+    if peer.unacknowledged == 0 {
         return Judgement::AllAcknowledged;
     }
-    let sent_later = standing.since_sent + GRAIN < standing.since_heard;
-    let asks = match standing.in_flight {
-        0 => standing.probes > 0,
+    let sent_later = peer.since_sent + GRAIN < peer.since_heard;
+    let asks = match peer.in_flight {
+        0 => peer.probes > 0,
         // An end of stream alone does not count as data that was sent.
-        _ => sent_later || (standing.unacknowledged == 1 && standing.tries > 0),
+        _ => sent_later || (peer.unacknowledged == 1 && peer.tries > 0),
     };
     // `None` if that is further back than the clock goes.
-    let heard = now.checked_sub(standing.since_heard);
+    let heard = now.checked_sub(peer.since_heard);
     let known = since.filter(|since| heard.is_none_or(|heard| heard + GRAIN < *since));
     let since = match known {
         Some(since) => since,
         None if !asks => return Judgement::Answers,
-        None if sent_later && standing.in_flight > 0 => {
-            now.checked_sub(standing.since_sent).unwrap_or(now)
-        }
+        None if sent_later && peer.in_flight > 0 => now.checked_sub(peer.since_sent).unwrap_or(now),
         None => now,
     };
-    let tried = match (standing.in_flight, standing.window_closed) {
-        (0, _) => standing.probes >= PROBES,
+    let tried = match (peer.in_flight, peer.window_closed) {
+        (0, _) => peer.probes >= PROBES,
         // What the host has no room for is sent again as seldom as a probe.
-        (_, true) => now.duration_since(since) >= 2 * standing.retry_after,
+        (_, true) => now.duration_since(since) >= 2 * peer.retry_after,
         (_, false) => true,
     };
     match asks && tried && now.duration_since(since) >= limit {
@@ -215,27 +213,27 @@ mod tests {
     }
 
     /// A reader that has paused: its window is closed, and it was last heard so long ago.
-    fn paused(probes: u8, heard: u64) -> Standing {
-        Standing {
+    fn paused(probes: u8, heard: u64) -> PeerState {
+        PeerState {
             unacknowledged: 100_000,
             probes,
             window_closed: true,
             since_sent: seconds(4000),
             since_heard: seconds(heard),
-            ..Standing::default()
+            ..PeerState::default()
         }
     }
 
     /// Bytes on their way, last sent and last heard so long ago.
-    fn on_the_way(sent: u64, heard: u64) -> Standing {
-        Standing {
+    fn on_the_way(sent: u64, heard: u64) -> PeerState {
+        PeerState {
             unacknowledged: 100,
             in_flight: 1,
             tries: 3,
             retry_after: seconds(10),
             since_sent: seconds(sent),
             since_heard: seconds(heard),
-            ..Standing::default()
+            ..PeerState::default()
         }
     }
 
@@ -262,10 +260,10 @@ mod tests {
         let now = now();
         let sent = |ago| Some(now - seconds(ago));
         // It was idle for an hour and then sent a byte.
-        let standing = on_the_way(2, 3600);
-        let judged = judge(sent(29), &standing, now, LIMIT);
+        let peer = on_the_way(2, 3600);
+        let judged = judge(sent(29), &peer, now, LIMIT);
         assert_eq!(judged, Judgement::Silent(now - seconds(29)));
-        assert_eq!(judge(sent(30), &standing, now, LIMIT), Judgement::Lost);
+        assert_eq!(judge(sent(30), &peer, now, LIMIT), Judgement::Lost);
         // It has said something since.
         let judged = judge(sent(30), &on_the_way(20, 25), now, LIMIT);
         assert_eq!(judged, Judgement::Silent(now - seconds(20)));
@@ -276,7 +274,7 @@ mod tests {
     #[test]
     fn bytes_a_host_has_no_room_for_are_no_silence_between_two_attempts() {
         let now = now();
-        let refused = |sent, heard| Standing {
+        let refused = |sent, heard| PeerState {
             window_closed: true,
             retry_after: seconds(120),
             ..on_the_way(sent, heard)
@@ -295,7 +293,7 @@ mod tests {
     #[test]
     fn an_end_of_stream_that_nobody_acknowledges_is_noticed() {
         let now = now();
-        let end = Standing {
+        let end = PeerState {
             unacknowledged: 1,
             since_sent: seconds(50),
             since_heard: seconds(40),
@@ -309,20 +307,20 @@ mod tests {
     #[test]
     fn a_proxy_that_stood_still_gives_the_host_its_time() {
         let start = now();
-        let mut silence = Silence::default();
-        silence.sent(Side::Target, start, LIMIT);
-        let due = silence.next().expect("something is on its way");
+        let mut user_timeout = UserTimeout::default();
+        user_timeout.sent(Side::Target, start, LIMIT);
+        let due = user_timeout.next().expect("something is on its way");
         let late = due + seconds(300);
         let silent = |side| {
             Ok(match side {
-                Side::Client => Standing::default(),
+                Side::Client => PeerState::default(),
                 Side::Target => on_the_way(1, 3600),
             })
         };
-        assert_eq!(silence.look(late, LIMIT, silent), Finding::Nothing);
-        let mut at = silence.next().expect("it goes on");
-        while silence.look(at, LIMIT, silent) == Finding::Nothing {
-            at = silence.next().expect("it goes on");
+        assert_eq!(user_timeout.look(late, LIMIT, silent), Finding::Nothing);
+        let mut at = user_timeout.next().expect("it goes on");
+        while user_timeout.look(at, LIMIT, silent) == Finding::Nothing {
+            at = user_timeout.next().expect("it goes on");
         }
         assert_eq!(at, start + seconds(330));
     }
@@ -330,10 +328,10 @@ mod tests {
     #[test]
     fn where_the_kernel_does_not_tell_it_judges_by_itself() {
         let start = now();
-        let mut silence = Silence::of_a_session(start, LIMIT);
-        let untold = |_| Err(Unknown::Ever);
+        let mut user_timeout = UserTimeout::of_a_session(start, LIMIT);
+        let untold = |_| Err(Unanswered::Ever);
         let at = start + LIMIT;
-        let findings = [0; 3].map(|_| silence.look(at, LIMIT, untold));
+        let findings = [0; 3].map(|_| user_timeout.look(at, LIMIT, untold));
         assert_eq!(
             findings,
             [
@@ -342,8 +340,8 @@ mod tests {
                 Finding::Nothing
             ]
         );
-        assert_eq!(silence.next(), None);
-        silence.sent(Side::Client, at, LIMIT);
-        assert_eq!(silence.next(), None);
+        assert_eq!(user_timeout.next(), None);
+        user_timeout.sent(Side::Client, at, LIMIT);
+        assert_eq!(user_timeout.next(), None);
     }
 }

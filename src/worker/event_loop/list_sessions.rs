@@ -7,32 +7,32 @@ use super::*;
 use crate::{
     session::{SessionFilter, SessionView},
     telemetry::PathInfo,
-    worker::{PathSample, SurveyPage},
+    worker::{PathSample, SessionPage},
 };
 
 /// Slots looked at for one piece of an answer.
 const SLOTS: usize = 512;
 
 /// Where in a survey the connections come whose header is awaited. Sessions number fewer.
-const GREETINGS: usize = 1 << 32;
+const PENDING_HEADERS: usize = 1 << 32;
 
 /// Sessions whose way to the target is looked at in one sample.
 const SAMPLES: usize = 32;
 
 impl EventLoop {
-    pub(super) fn survey(&mut self, from: usize, filter: &SessionFilter) -> SurveyPage {
+    pub(super) fn list_sessions(&mut self, from: usize, filter: &SessionFilter) -> SessionPage {
         let now = self.now;
-        if let Some(from) = from.checked_sub(GREETINGS) {
-            let (keys, next) = self.greetings.keys_from(from, SLOTS);
-            let greetings = keys.into_iter().filter_map(|key| {
-                let greeting = &self.greetings.get_mut(key)?.greeting;
-                let client = greeting.accepted().client;
-                let meant = filter.means(greeting.id(), greeting.route(), client);
-                meant.then(|| greeting.view(now))
+        if let Some(from) = from.checked_sub(PENDING_HEADERS) {
+            let (keys, next) = self.pending_headers.keys_from(from, SLOTS);
+            let pending_headers = keys.into_iter().filter_map(|key| {
+                let pending = &self.pending_headers.get_mut(key)?.pending;
+                let client = pending.accepted().client;
+                let meant = filter.means(pending.id(), pending.route(), client);
+                meant.then(|| pending.view(now))
             });
-            return SurveyPage {
-                sessions: greetings.collect(),
-                next: next.map(|next| GREETINGS + next),
+            return SessionPage {
+                sessions: pending_headers.collect(),
+                next: next.map(|next| PENDING_HEADERS + next),
             };
         }
         let (keys, next) = self.sessions.keys_from(from, SLOTS);
@@ -44,8 +44,8 @@ impl EventLoop {
                 meant.then(|| session.view(now))
             })
             .collect();
-        let last = (self.greetings.len() > 0).then_some(GREETINGS);
-        SurveyPage {
+        let last = (self.pending_headers.len() > 0).then_some(PENDING_HEADERS);
+        SessionPage {
             sessions,
             next: next.or(last),
         }
