@@ -35,12 +35,25 @@ pub enum HostPortError {
 }
 
 impl HostPort {
-    /// Takes `HOST` and `HOST:PORT`.
+    /// Takes `HOST` and `HOST:PORT` that one can connect to.
     ///
     /// # Errors
     ///
     /// Which part is not allowed; what is said of it is what would be.
     pub fn parse(text: &str) -> Result<Self, HostPortError> {
+        let read = Self::parse_any(text)?;
+        match read.ip().is_some_and(is_unreachable) {
+            true => Err(HostPortError::Unreachable),
+            false => Ok(read),
+        }
+    }
+
+    /// Takes the same from somebody who has connected already, by whatever address.
+    ///
+    /// # Errors
+    ///
+    /// Which part is not allowed.
+    pub fn parse_any(text: &str) -> Result<Self, HostPortError> {
         let end = text.find(']').map_or(0, |bracket| bracket + 1);
         let (host, port) = match text[end..].split_once(':') {
             Some((name, port)) => (&text[..end + name.len()], Some(port)),
@@ -48,9 +61,6 @@ impl HostPort {
         };
         if !is_host(host) {
             return Err(HostPortError::Host);
-        }
-        if address(host).is_some_and(is_unreachable) {
-            return Err(HostPortError::Unreachable);
         }
         let digits = |port: &&str| port.bytes().all(|byte| byte.is_ascii_digit());
         let number = |port: &str| {
@@ -70,21 +80,27 @@ impl HostPort {
         self.port
     }
 
+    /// The host, an IPv6 address in brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The host as an address, if it is one.
+    pub fn ip(&self) -> Option<Ip> {
+        let host = in_brackets(&self.host).unwrap_or(&self.host);
+        host.parse().ok()
+    }
+
     /// Whether it is this machine's loopback.
     pub fn is_loopback(&self) -> bool {
         let is_its_name = self.host.eq_ignore_ascii_case("localhost");
-        address(&self.host).map_or(is_its_name, |ip| ip.is_loopback())
+        self.ip().map_or(is_its_name, |ip| ip.is_loopback())
     }
 }
 
 /// What stands in brackets, as an IPv6 address does beside a port.
 pub fn in_brackets(text: &str) -> Option<&str> {
     text.strip_prefix('[')?.strip_suffix(']')
-}
-
-/// The host as an address, if it is one.
-fn address(host: &str) -> Option<Ip> {
-    in_brackets(host).unwrap_or(host).parse().ok()
 }
 
 /// Whether the kernel refuses to connect there: nothing here says on which interface a link-local

@@ -1,7 +1,9 @@
-//! Text of others that is kept or printed, no longer than makes sense: long values and lists, and what
-//! somebody said who panicked.
+//! Text of others that is kept, printed or sent on, no longer than makes sense: long values and lists,
+//! what somebody said who panicked, and what must not steer a terminal or change a request.
 
 use std::{any::Any, fmt::Display};
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// Of a list of things that are wrong, so many are told in full.
 pub const TOLD: usize = 20;
@@ -23,6 +25,28 @@ pub fn char_start(text: &str, offset: usize) -> usize {
     let starts = (0..=offset).rev();
     let mut starts = starts.filter(|place| text.is_char_boundary(*place));
     starts.next().unwrap_or(0)
+}
+
+/// `text` in one line of at most `most` characters, of which nothing steers a terminal or turns the text
+/// around.
+pub fn printable(text: &str, most: usize) -> String {
+    let fit = |c: char| c.is_ascii_graphic() || c == ' ' || c.is_alphanumeric();
+    let shown = text.chars().flat_map(|c| match fit(c) {
+        true => vec![c],
+        false => c.escape_default().collect(),
+    });
+    shown.take(most).collect()
+}
+
+/// `value` as part of a URL's query, to which it adds no parameter and no header.
+pub fn in_query(value: &str) -> String {
+    /// All but what RFC 3986 calls unreserved.
+    const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+        .remove(b'-')
+        .remove(b'_')
+        .remove(b'.')
+        .remove(b'~');
+    utf8_percent_encode(value, RESERVED).to_string()
 }
 
 /// What somebody said who panicked.
@@ -48,6 +72,23 @@ mod tests {
     fn long_text_ends_between_two_characters_and_says_how_much_is_missing() {
         assert_eq!(clipped("short".to_owned(), 5), "short");
         assert_eq!(clipped("aéé".to_owned(), 4), "aé… (2 more bytes)");
+    }
+
+    #[test]
+    fn words_from_outside_cannot_steer_the_terminal() {
+        let text = printable("no job\x1b]0;x\x07\n\u{9b}\u{202e} für Sie", 100);
+        let expected = "no job\\u{1b}]0;x\\u{7}\\n\\u{9b}\\u{202e} für Sie";
+        assert_eq!(text, expected);
+        assert_eq!(printable(&"\n".repeat(10_000), 500).len(), 500);
+    }
+
+    #[test]
+    fn a_value_from_outside_cannot_change_a_query() {
+        let value = "a/b&limit=9 #\r\nX: ü-_.~";
+        assert_eq!(
+            in_query(value),
+            "a%2Fb%26limit%3D9%20%23%0D%0AX%3A%20%C3%BC-_.~"
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! are answered that no stranger can have: addresses, `localhost`, the name of this machine, and those
 //! in `admin.hosts`. Whoever says no name is no browser.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     extract::{Request, State},
@@ -16,7 +16,7 @@ use axum::{
 use rustix::system::uname;
 
 use super::{Sources, api::error::ApiError};
-use crate::host_port::in_brackets;
+use crate::host_port::HostPort;
 
 /// Answers only what was asked by a name that is allowed.
 pub(super) async fn check(
@@ -49,19 +49,13 @@ pub(super) async fn check(
 }
 
 fn is_allowed(stated: &str, hosts: &[String], machine: &[u8]) -> bool {
-    let Ok(authority) = stated.parse::<Authority>() else {
+    let Ok(stated) = HostPort::parse_any(stated) else {
         return false;
     };
-    let host = authority.host().to_ascii_lowercase();
-    if in_brackets(&host)
-        .unwrap_or(&host)
-        .parse::<IpAddr>()
-        .is_ok()
-    {
-        return true;
-    }
+    let host = stated.host().to_ascii_lowercase();
     let name = host.strip_suffix('.').unwrap_or(&host);
-    name == "localhost"
+    stated.ip().is_some()
+        || name == "localhost"
         || name.as_bytes().eq_ignore_ascii_case(machine)
         || hosts.iter().any(|host| host == name)
 }
@@ -89,6 +83,9 @@ mod tests {
             ("example.org", false),
             ("127.0.0.1, rebound.example.net", false),
             ("[127.0.0.1", false),
+            ("[fe80::1]:9422", true),
+            ("x@localhost", false),
+            ("localhost:99999", false),
             ("", false),
         ] {
             assert_eq!(is_allowed(stated, &hosts, b"Gate-1"), expected, "{stated}");

@@ -3,7 +3,7 @@
 use std::{process::ExitCode, thread, time::Duration};
 
 use super::{
-    client::{ANSWER_WITHIN, Client, ClientError, escaped, get_from},
+    client::{ANSWER_WITHIN, Client, ClientError, get_from},
     code,
     output::{self, Align, Column, Screen, table},
 };
@@ -12,6 +12,7 @@ use crate::{
     config::PublicHost,
     host_port::HostPort,
     provider::switchboard::JobId,
+    text::in_query,
 };
 
 /// Jobs asked for in one request: what fits into the head of one.
@@ -143,7 +144,7 @@ fn worth(endpoints: &[Endpoint]) -> u8 {
 
 fn path(jobs: &[JobId]) -> String {
     let ids: Vec<_> = jobs.iter().map(JobId::as_str).collect();
-    format!("/api/v1/endpoints?jobs={}", escaped(&ids.join(",")))
+    format!("/api/v1/endpoints?jobs={}", in_query(&ids.join(",")))
 }
 
 /// Asks about so many jobs at a time as one request has room for.

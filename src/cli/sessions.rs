@@ -3,13 +3,14 @@
 use std::process::ExitCode;
 
 use super::{
-    client::{Client, escaped},
+    client::Client,
     endpoints::job_id,
     output::{self, Align, Column, Screen, bytes, duration_ms, table},
 };
 use crate::{
     admin::api::model::{Session, Sessions},
     provider::switchboard::JobId,
+    text::in_query,
 };
 
 /// List live sessions of the running proxy.
@@ -80,7 +81,7 @@ fn path(args: &SessionsArgs) -> String {
         ("source", args.source.as_deref()),
     ] {
         if let Some(value) = value {
-            path.push_str(&format!("&{name}={}", escaped(value)));
+            path.push_str(&format!("&{name}={}", in_query(value)));
         }
     }
     path

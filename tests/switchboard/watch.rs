@@ -37,7 +37,7 @@ fn a_watch_that_ends_is_opened_again_and_misses_nothing() {
     wait_until("another watch", || board.watches(&id) == 1);
     assert!(follower.stats.watch_ends(WatchEnd::Ended) >= 1);
     // The end of a stream is no error.
-    for kind in FailureKind::ALL {
+    for kind in FailureKind::ALL.iter().copied() {
         assert_eq!(follower.stats.episodes(kind), 0, "{}", kind.word());
     }
 }

@@ -169,9 +169,9 @@ pub(in crate::admin) fn switchboard(sources: &Sources) -> Option<model::Switchbo
     });
     let age = stats.knowledge_age();
     let requests = Request::ALL.into_iter().flat_map(|request| {
-        let failed = FailureKind::ALL.map(|kind| (kind.word(), stats.failed(request, kind)));
-        failed
-            .into_iter()
+        let kinds = FailureKind::ALL.iter().copied();
+        kinds
+            .map(move |kind| (kind.word(), stats.failed(request, kind)))
             .chain([("success", stats.succeeded(request))])
     });
     let mut by_result: BTreeMap<String, u64> = BTreeMap::new();

@@ -88,7 +88,7 @@ fn following(page: &mut Exposition, sources: &Sources) {
             .sample(&[], age.as_secs_f64());
     }
     let mut family = page.family(&series::SWITCHBOARD_RIGHTS);
-    for rights in Rights::ALL {
+    for rights in Rights::ALL.iter().copied() {
         family.sample(&[rights.word()], stats.rights() == rights);
     }
     page.family(&series::SWITCHBOARD_HELD_BACK)
@@ -101,7 +101,7 @@ fn following(page: &mut Exposition, sources: &Sources) {
     let mut family = page.family(&series::SWITCHBOARD_REQUESTS);
     for request in Request::ALL {
         family.sample(&[request.word(), "success"], stats.succeeded(request));
-        for kind in FailureKind::ALL {
+        for kind in FailureKind::ALL.iter().copied() {
             match stats.failed(request, kind) {
                 0 => {}
                 count => family.sample(&[request.word(), kind.word()], count),
@@ -109,7 +109,7 @@ fn following(page: &mut Exposition, sources: &Sources) {
         }
     }
     let mut family = page.family(&series::SWITCHBOARD_FAILING);
-    for kind in FailureKind::ALL {
+    for kind in FailureKind::ALL.iter().copied() {
         match stats.episodes_open(kind) {
             0 => {}
             count => family.sample(&[kind.word()], count),

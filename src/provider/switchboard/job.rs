@@ -12,10 +12,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::read::HostId;
+use serde::Deserialize;
+use strum::IntoStaticStr;
 
 /// A job's id: a UUID in its canonical lower-case form.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
 pub struct JobId(Arc<str>);
 
 impl JobId {
@@ -36,14 +38,48 @@ impl JobId {
     }
 }
 
+impl TryFrom<String> for JobId {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text).ok_or_else(|| format!("{text:?} is no UUID"))
+    }
+}
+
 impl fmt::Display for JobId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
+/// The id of a host, on which jobs run: a UUID in its canonical lower-case form.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HostId(Arc<str>);
+
+impl HostId {
+    /// Takes 36 characters of a hyphenated UUID in either case.
+    pub fn parse(text: &str) -> Option<Self> {
+        // One form for every id.
+        let id = JobId::parse(text)?;
+        Some(Self(id.as_str().into()))
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for HostId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// Where a job is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, IntoStaticStr)]
+#[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum JobState {
     /// Waits for a host.
     Queued,
@@ -58,21 +94,14 @@ pub enum JobState {
     /// Has ended, for ever. Its address and services stay in the answers.
     Finalized,
     /// A state of a later switchboard; nothing is known of it, so nothing is exposed in it.
+    #[serde(other)]
     Unknown,
 }
 
 impl JobState {
     /// The state in one word.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Queued => "queued",
-            Self::Assigned => "assigned",
-            Self::Initializing => "initializing",
-            Self::Ready => "ready",
-            Self::Terminating => "terminating",
-            Self::Finalized => "finalized",
-            Self::Unknown => "unknown",
-        }
+    pub fn word(self) -> &'static str {
+        self.into()
     }
 }
 

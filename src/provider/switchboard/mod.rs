@@ -24,6 +24,6 @@ pub mod token_file;
 pub mod watch;
 
 pub use boot_instant::{BootInstant, boot};
-pub use job::{Job, JobId, JobState, KnownJobs, Remembered, Service};
+pub use job::{HostId, Job, JobId, JobState, KnownJobs, Remembered, Service};
 pub use owner::Owner;
 pub use status::{Contact, Endpoint, Exposure, SwitchboardStatus};

@@ -252,8 +252,8 @@ impl FollowStats {
     /// Which jobs the account may read, as it was said last.
     pub fn rights(&self) -> Rights {
         let number = self.rights.load(Relaxed);
-        let found = Rights::ALL.into_iter().find(|one| *one as u8 == number);
-        found.unwrap_or_default()
+        let found = Rights::ALL.iter().find(|one| **one as u8 == number);
+        found.copied().unwrap_or_default()
     }
 
     /// Whether the last page of the listing that was asked for was not had.

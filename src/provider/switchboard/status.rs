@@ -204,7 +204,8 @@ impl SwitchboardStatus {
             };
         }
         let failing = FailureKind::ALL
-            .into_iter()
+            .iter()
+            .copied()
             .filter(|kind| self.stats.episodes_open(*kind) > 0);
         let failing: Vec<_> = failing.collect();
         let words: Vec<_> = failing.iter().map(|kind| kind.word()).collect();

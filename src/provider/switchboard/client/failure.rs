@@ -6,12 +6,21 @@
 use std::{error::Error, fmt, fmt::Write as _, io, time::Duration};
 
 use http::StatusCode;
+use strum::{EnumDiscriminants, IntoStaticStr, VariantArray};
+
+use crate::{provider::switchboard::read::Unreadable, text::printable};
 
 /// How much of somebody else's words goes into a text, in characters.
 const WORDS_AT_MOST: usize = 240;
 
 /// Why a request came to nothing.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, EnumDiscriminants)]
+#[strum_discriminants(
+    name(FailureKind),
+    derive(Hash, IntoStaticStr, VariantArray),
+    strum(serialize_all = "snake_case"),
+    doc = "The causes as they are counted."
+)]
 pub enum Failure {
     /// Nothing to talk to: no name, no route, refused, or no agreement on TLS.
     #[error("no connection: {0}")]
@@ -39,6 +48,7 @@ pub enum Failure {
     Outdated,
     /// 5xx, which an admin also gets for what does not exist.
     #[error("{status}: an error of the server's own")]
+    #[strum_discriminants(strum(serialize = "server_error"))]
     Server {
         /// The status code.
         status: u16,
@@ -65,8 +75,8 @@ pub enum Failure {
         allowed: u64,
     },
     /// The body is not what the request asks for.
-    #[error("the body makes no sense: {0}")]
-    Invalid(Box<str>),
+    #[error(transparent)]
+    Invalid(#[from] Unreadable),
 }
 
 /// Why there is no connection.
@@ -78,7 +88,8 @@ pub struct NoConnection {
 }
 
 /// What a connection failed at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum ConnectCause {
     /// The name is not known, or nobody can be asked for it.
     Name,
@@ -87,29 +98,18 @@ pub enum ConnectCause {
     /// There is no way to the host.
     Unreachable,
     /// The host did not answer.
+    #[strum(serialize = "connect_timeout")]
     Silent,
     /// The certificate is not to be trusted.
     Certificate,
     /// No agreement on TLS.
     Tls,
     /// Anything else.
+    #[strum(serialize = "connect")]
     Other,
 }
 
 impl ConnectCause {
-    /// The cause in one word.
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Name => "name",
-            Self::Refused => "refused",
-            Self::Unreachable => "unreachable",
-            Self::Silent => "connect_timeout",
-            Self::Certificate => "certificate",
-            Self::Tls => "tls",
-            Self::Other => "connect",
-        }
-    }
-
     const fn text(self) -> &'static str {
         match self {
             Self::Name => "its name cannot be looked up",
@@ -190,33 +190,6 @@ pub enum Fault {
     Switchboard,
 }
 
-/// The causes as they are counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum FailureKind {
-    /// See [`Failure::Connect`].
-    Connect,
-    /// See [`Failure::Timeout`].
-    Timeout,
-    /// See [`Failure::Cut`].
-    Cut,
-    /// See [`Failure::Unauthorized`].
-    Unauthorized,
-    /// See [`Failure::Forbidden`].
-    Forbidden,
-    /// See [`Failure::NotFound`].
-    NotFound,
-    /// See [`Failure::Outdated`].
-    Outdated,
-    /// See [`Failure::Server`].
-    Server,
-    /// See [`Failure::Status`].
-    Status,
-    /// See [`Failure::TooLarge`].
-    TooLarge,
-    /// See [`Failure::Invalid`].
-    Invalid,
-}
-
 impl Failure {
     /// What a status that is no success says.
     pub(super) fn of_status(status: StatusCode) -> Self {
@@ -250,14 +223,14 @@ impl Failure {
     }
 
     /// A body that cannot be used because of `reason`.
-    pub fn invalid(reason: &str) -> Self {
-        Self::Invalid(bounded(reason))
+    pub(crate) fn invalid(reason: &str) -> Self {
+        Unreadable::new(reason).into()
     }
 
     /// The cause in one word; for a connection, what it failed at.
     pub fn cause(&self) -> &'static str {
         match self {
-            Self::Connect(failed) => failed.cause.word(),
+            Self::Connect(failed) => failed.cause.into(),
             other => other.kind().word(),
         }
     }
@@ -274,53 +247,17 @@ impl Failure {
 
     /// As which cause it is counted.
     pub fn kind(&self) -> FailureKind {
-        match self {
-            Self::Connect(_) => FailureKind::Connect,
-            Self::Timeout { .. } => FailureKind::Timeout,
-            Self::Cut(_) => FailureKind::Cut,
-            Self::Unauthorized => FailureKind::Unauthorized,
-            Self::Forbidden => FailureKind::Forbidden,
-            Self::NotFound => FailureKind::NotFound,
-            Self::Outdated => FailureKind::Outdated,
-            Self::Server { .. } => FailureKind::Server,
-            Self::Status { .. } => FailureKind::Status,
-            Self::TooLarge { .. } => FailureKind::TooLarge,
-            Self::Invalid(_) => FailureKind::Invalid,
-        }
+        self.into()
     }
 }
 
 impl FailureKind {
     /// Every cause there is, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
-        Self::Connect,
-        Self::Timeout,
-        Self::Cut,
-        Self::Unauthorized,
-        Self::Forbidden,
-        Self::NotFound,
-        Self::Outdated,
-        Self::Server,
-        Self::Status,
-        Self::TooLarge,
-        Self::Invalid,
-    ];
+    pub const ALL: &[Self] = Self::VARIANTS;
 
     /// The cause as a label.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Connect => "connect",
-            Self::Timeout => "timeout",
-            Self::Cut => "cut",
-            Self::Unauthorized => "unauthorized",
-            Self::Forbidden => "forbidden",
-            Self::NotFound => "not_found",
-            Self::Outdated => "outdated",
-            Self::Server => "server_error",
-            Self::Status => "status",
-            Self::TooLarge => "too_large",
-            Self::Invalid => "invalid",
-        }
+    pub fn word(self) -> &'static str {
+        self.into()
     }
 
     /// Who has to do something about it.
@@ -347,15 +284,7 @@ pub(super) fn words(error: &(dyn Error + 'static)) -> Box<str> {
         let _ = write!(text, ": {error}");
         cause = error.source();
     }
-    bounded(&text)
-}
-
-fn bounded(text: &str) -> Box<str> {
-    let escaped = text.chars().flat_map(|c| match c.is_control() {
-        true => c.escape_default().collect::<Vec<_>>(),
-        false => vec![c],
-    });
-    escaped.take(WORDS_AT_MOST).collect::<String>().into()
+    printable(&text, WORDS_AT_MOST).into()
 }
 
 #[cfg(test)]
@@ -367,12 +296,5 @@ mod tests {
         let failure = Failure::invalid(&format!("\u{1b}[31m\n{}", "x".repeat(10_000)));
         let text = failure.to_string();
         assert!(text.len() < 400 && !text.chars().any(char::is_control));
-    }
-
-    #[test]
-    fn the_numbers_of_causes_are_their_places() {
-        for (place, kind) in FailureKind::ALL.into_iter().enumerate() {
-            assert_eq!(kind as usize, place);
-        }
     }
 }

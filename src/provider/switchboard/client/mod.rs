@@ -251,14 +251,14 @@ impl Client {
         let mut route = format!("/jobs?include=all&state=active&limit={limit}");
         if let Some(cursor) = cursor {
             route.push_str("&cursor=");
-            route.push_str(&cursor.escaped());
+            route.push_str(&cursor.in_query());
         }
         let question = Question {
             about: About::Listing,
             ..Question::get(&route)
         };
         let (_, body) = self.read(question, LISTING_AT_MOST).await?;
-        read::page(&body)
+        Ok(read::page(&body)?)
     }
 
     /// One job in detail.
@@ -285,7 +285,7 @@ impl Client {
     /// See [`Failure`].
     pub async fn hosts(&self) -> Result<Hosts, Failure> {
         let (_, body) = self.read(Question::get("/hosts"), LISTING_AT_MOST).await?;
-        read::hosts(&body)
+        Ok(read::hosts(&body)?)
     }
 
     /// Which jobs the account of the token may read.
@@ -295,7 +295,7 @@ impl Client {
     /// See [`Failure`].
     pub async fn rights(&self) -> Result<Rights, Failure> {
         let (_, body) = self.read(Question::get("/users/me"), JOB_AT_MOST).await?;
-        read::rights(&body)
+        Ok(read::rights(&body)?)
     }
 
     /// Until when the token is good; `None` where the switchboard does not say.
@@ -307,7 +307,7 @@ impl Client {
         let (_, body) = self
             .read(Question::get("/users/me/tokens"), JOB_AT_MOST)
             .await?;
-        read::token_expiry(&body)
+        Ok(read::token_expiry(&body)?)
     }
 
     /// The annotations of a job, and their version.
@@ -318,7 +318,7 @@ impl Client {
     pub(super) async fn annotations(&self, id: &JobId) -> Result<Annotated, Failure> {
         let route = format!("/jobs/{id}");
         let (head, body) = self.read(Question::get(&route), JOB_AT_MOST).await?;
-        read::annotations(id, head.get(ETAG).cloned(), &body)
+        Ok(read::annotations(id, head.get(ETAG).cloned(), &body)?)
     }
 
     /// Replaces the annotations of a job, if they still are of the version in `annotated`.

@@ -12,7 +12,7 @@ use std::{
 use super::{Inputs, Remembered, address_of};
 use crate::{
     config::Switchboard,
-    provider::switchboard::{JobId, JobState, KnownJobs, Owner, read::HostId, state::Kept},
+    provider::switchboard::{HostId, JobId, JobState, KnownJobs, Owner, state::Kept},
 };
 
 /// Which job was exposed first at each address, for as long as it is said to be there.

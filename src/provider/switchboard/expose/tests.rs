@@ -3,7 +3,7 @@ use std::{sync::Arc, time::SystemTime};
 use super::*;
 use crate::{
     config,
-    provider::switchboard::{JobState, Service, read::HostId},
+    provider::switchboard::{HostId, JobState, Service},
 };
 
 const BASE: &str = "version = 1\n[switchboard]\nurl = \"https://sb.example.org\"\n\

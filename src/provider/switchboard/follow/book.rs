@@ -19,8 +19,8 @@ use std::{
 use super::{recent::Recent, silent::Silent};
 use crate::provider::switchboard::{
     client::{Failure, FailureKind},
-    job::{Job, JobId, JobState, KnownJobs, Remembered},
-    read::{Detail, HostId, Hosts, Position, Row},
+    job::{HostId, Job, JobId, JobState, KnownJobs, Remembered},
+    read::{Detail, Hosts, Position, Row},
 };
 
 /// How many jobs are followed. More is no testbed but a mistake, and memory is not endless.

@@ -16,8 +16,7 @@ use tracing::{info, warn};
 
 use crate::provider::switchboard::{
     client::{Availability, Failure, FailureKind, Fault},
-    job::JobId,
-    read::HostId,
+    job::{HostId, JobId},
     stats::{FollowStats, Request},
 };
 

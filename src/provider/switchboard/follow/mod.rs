@@ -39,8 +39,8 @@ use self::{
 };
 use super::{
     client::{Client, Failure, FailureKind},
-    job::{JobId, JobState, KnownJobs},
-    read::{Detail, HostId, Hosts, Page, Position, Rights},
+    job::{HostId, JobId, JobState, KnownJobs},
+    read::{Detail, Hosts, Page, Position, Rights},
     stats::{FollowStats, Request},
     watch::{Lanes, Watched},
 };

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::provider::switchboard::read::{HostId, Hosts};
+use crate::provider::switchboard::{job::HostId, read::Hosts};
 
 /// Hosts that the last reading called not alive.
 #[derive(Debug, Default)]

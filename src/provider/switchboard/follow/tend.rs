@@ -25,8 +25,7 @@ use super::{
 };
 use crate::provider::switchboard::{
     client::{Client, Failure, FailureKind},
-    job::{Job, JobId, JobState},
-    read::HostId,
+    job::{HostId, Job, JobId, JobState},
     stats::{FollowStats, Request, WatchEnd},
     watch::{Lanes, Need, Purpose, Sign, Watch, Watched},
 };

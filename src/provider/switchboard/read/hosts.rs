@@ -1,53 +1,34 @@
 //! The hosts that jobs run on.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::raw::RawHost;
-use crate::provider::switchboard::job::JobId;
-
-/// A host's id: a UUID in its canonical lower-case form.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct HostId(Arc<str>);
-
-impl HostId {
-    /// Takes 36 characters of a hyphenated UUID in either case.
-    pub fn parse(text: &str) -> Option<Self> {
-        // One form for every id.
-        let id = JobId::parse(text)?;
-        Some(Self(id.as_str().into()))
-    }
-
-    /// The id as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for HostId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+use crate::provider::switchboard::job::HostId;
 
 /// Every host there is, and what the switchboard says of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hosts(BTreeMap<HostId, Host>);
 
-/// A host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Host {
+struct Host {
     /// What people call it.
-    pub name: Option<Arc<str>>,
+    name: Option<Arc<str>>,
     /// Whether it is alive, if the switchboard says so.
-    pub live: Option<bool>,
+    live: Option<bool>,
 }
 
 impl Hosts {
     /// Of the rows of a valid answer; what is no host is left out, as nobody's life depends on
     /// its absence.
     pub(super) fn of_rows(rows: &[&RawValue]) -> Self {
+        #[derive(Deserialize)]
+        struct RawHost {
+            host_id: String,
+            live: Option<bool>,
+            name: Option<String>,
+        }
         let hosts = rows.iter().filter_map(|text| {
             let raw: RawHost = serde_json::from_str(text.get()).ok()?;
             let host = Host {
@@ -65,12 +46,11 @@ impl Hosts {
     }
 
     /// What `host` is called.
-    pub fn name(&self, host: &HostId) -> Option<&Arc<str>> {
+    pub(crate) fn name(&self, host: &HostId) -> Option<&Arc<str>> {
         self.0.get(host)?.name.as_ref()
     }
 
-    /// Whether there is such a host.
-    pub fn contains(&self, host: &HostId) -> bool {
+    pub(crate) fn contains(&self, host: &HostId) -> bool {
         self.0.contains_key(host)
     }
 

@@ -6,24 +6,18 @@
 //! belongs to that job.
 
 mod hosts;
-mod raw;
-mod text;
 
 use std::{collections::BTreeMap, time::SystemTime};
 
 use http::HeaderValue;
+use serde::Deserialize;
 use serde_json::value::RawValue;
+use strum::{IntoStaticStr, VariantArray};
 
-use self::raw::{RawAccount, RawAnnotated, RawDetail, RawPage, RawSummary};
-use super::{
-    client::Failure,
-    job::{Job, JobId, JobState, Service},
-};
+use super::job::{HostId, Job, JobId, JobState, Service};
+use crate::text::{in_query, printable};
 
-pub use self::{
-    hosts::{HostId, Hosts},
-    text::Cursor,
-};
+pub use self::hosts::Hosts;
 
 /// How many services of a job are kept.
 pub const SERVICES_AT_MOST: usize = 64;
@@ -32,11 +26,32 @@ pub const SERVICES_AT_MOST: usize = 64;
 /// the switchboard checks them.
 pub const SERVICE_TEXT_AT_MOST: usize = 64;
 
+/// The longest cursor that is sent back, in bytes. Usual is 150.
+const CURSOR_AT_MOST: usize = 4096;
+
+/// How much of an answer that makes no sense goes into an error, in characters.
+const QUOTED_AT_MOST: usize = 240;
+
 /// The group whose members may read every job; every switchboard is made with it.
 const ADMINS: &str = "00000000-0000-0000-0000-000000000001";
 
+/// An answer that makes no sense, and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the body makes no sense: {0}")]
+pub struct Unreadable(Box<str>);
+
+impl Unreadable {
+    /// For `reason`, which may quote what was found.
+    pub fn new(reason: &str) -> Self {
+        Self(printable(reason, QUOTED_AT_MOST).into())
+    }
+}
+
 /// Which jobs the account of a token may read.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, IntoStaticStr, VariantArray,
+)]
+#[strum(serialize_all = "snake_case")]
 pub enum Rights {
     /// The switchboard has not said.
     #[default]
@@ -49,15 +64,11 @@ pub enum Rights {
 
 impl Rights {
     /// Every value there is, in the order of their numbers.
-    pub const ALL: [Self; 3] = [Self::Unknown, Self::Some, Self::All];
+    pub const ALL: &[Self] = Self::VARIANTS;
 
     /// The rights as a label.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Unknown => "unknown",
-            Self::Some => "some",
-            Self::All => "all",
-        }
+    pub fn word(self) -> &'static str {
+        self.into()
     }
 }
 
@@ -76,6 +87,27 @@ impl Position {
             queued: humantime::parse_rfc3339(queued).ok()?,
             id: id.clone(),
         })
+    }
+}
+
+/// Where the next page of a listing begins. Opaque.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Cursor(String);
+
+impl Cursor {
+    fn new(text: String) -> Result<Self, Unreadable> {
+        match text.len() {
+            0 => Err(Unreadable::new("next_cursor is empty")),
+            1..=CURSOR_AT_MOST => Ok(Self(text)),
+            found => Err(Unreadable::new(&format!(
+                "next_cursor has {found} bytes, {CURSOR_AT_MOST} are allowed"
+            ))),
+        }
+    }
+
+    /// As the value of a parameter of a query.
+    pub(super) fn in_query(&self) -> String {
+        in_query(&self.0)
     }
 }
 
@@ -117,7 +149,6 @@ pub struct Detail {
 pub(super) struct Annotated {
     /// The entity tag, as it came.
     pub(super) version: HeaderValue,
-    /// All of them.
     pub(super) annotations: BTreeMap<String, String>,
 }
 
@@ -130,12 +161,18 @@ impl Annotated {
     }
 }
 
-/// Reads a page of the listing.
+/// Reads a page of the listing, row by row, so that a bad one spoils no other.
 ///
 /// # Errors
 ///
-/// [`Failure::Invalid`].
-pub fn page(body: &[u8]) -> Result<Page, Failure> {
+/// See [`Unreadable`].
+pub fn page(body: &[u8]) -> Result<Page, Unreadable> {
+    #[derive(Deserialize)]
+    struct RawPage<'a> {
+        #[serde(borrow)]
+        jobs: Vec<&'a RawValue>,
+        next_cursor: Option<String>,
+    }
     let raw: RawPage<'_> = parse("a listing of jobs", body)?;
     let rows: Vec<_> = raw.jobs.iter().filter_map(|text| row(text)).collect();
     Ok(Page {
@@ -146,34 +183,48 @@ pub fn page(body: &[u8]) -> Result<Page, Failure> {
 }
 
 fn row(text: &RawValue) -> Option<Row> {
-    match serde_json::from_str::<RawSummary>(text.get()) {
-        Ok(raw) => {
-            let id = JobId::parse(&raw.job_id)?;
-            let queued = raw.queued_at.as_ref().and_then(|at| at.as_str());
-            Some(Row {
-                position: queued.and_then(|at| Position::parse(at, &id)),
-                id,
-                state: Some(state(&raw.state)),
-            })
-        }
-        Err(_) => {
-            let id = serde_json::from_str::<raw::RawId>(text.get()).ok()?.job_id;
-            let id = JobId::parse(&id)?;
-            Some(Row {
-                id,
-                state: None,
-                position: None,
-            })
-        }
+    #[derive(Deserialize)]
+    struct RawRow {
+        job_id: JobId,
+        state: JobState,
+        /// Of any shape: it spoils no row.
+        queued_at: Option<serde_json::Value>,
     }
+    #[derive(Deserialize)]
+    struct OnlyId {
+        job_id: JobId,
+    }
+    if let Ok(raw) = serde_json::from_str::<RawRow>(text.get()) {
+        let queued = raw.queued_at.as_ref().and_then(|at| at.as_str());
+        return Some(Row {
+            position: queued.and_then(|at| Position::parse(at, &raw.job_id)),
+            id: raw.job_id,
+            state: Some(raw.state),
+        });
+    }
+    let raw: OnlyId = serde_json::from_str(text.get()).ok()?;
+    Some(Row {
+        id: raw.job_id,
+        state: None,
+        position: None,
+    })
 }
 
 /// Reads the job `id` in detail.
 ///
 /// # Errors
 ///
-/// [`Failure::Invalid`], also if it is another job.
-pub fn detail(id: &JobId, body: &[u8]) -> Result<Detail, Failure> {
+/// See [`Unreadable`]; also if it is another job.
+pub fn detail(id: &JobId, body: &[u8]) -> Result<Detail, Unreadable> {
+    #[derive(Deserialize)]
+    struct RawDetail<'a> {
+        job_id: JobId,
+        state: JobState,
+        dispatched_on_host_id: Option<String>,
+        job_ip_address: Option<String>,
+        #[serde(borrow)]
+        services: Option<Vec<&'a RawValue>>,
+    }
     let raw: RawDetail<'_> = parse("a job", body)?;
     is_about(id, &raw.job_id)?;
     let announced = raw.services.unwrap_or_default();
@@ -185,7 +236,7 @@ pub fn detail(id: &JobId, body: &[u8]) -> Result<Detail, Failure> {
         left_out: announced.len() - services.len() + usize::from(odd_address),
         job: Job {
             id: id.clone(),
-            state: state(&raw.state),
+            state: raw.state,
             address: address.and_then(Result::ok),
             services,
             host: raw.dispatched_on_host_id.as_deref().and_then(HostId::parse),
@@ -196,28 +247,39 @@ pub fn detail(id: &JobId, body: &[u8]) -> Result<Detail, Failure> {
 }
 
 fn service(text: &RawValue) -> Option<Service> {
-    let raw: raw::RawService = serde_json::from_str(text.get()).ok()?;
-    let fits = |text: &str| text.len() <= SERVICE_TEXT_AT_MOST;
+    #[derive(Deserialize)]
+    struct RawService {
+        name: Box<str>,
+        protocol: Option<Box<str>>,
+    }
+    let raw: RawService = serde_json::from_str(text.get()).ok()?;
     let service = Service {
-        name: raw.name.into(),
-        protocol: raw.protocol.unwrap_or_default().into(),
+        name: raw.name,
+        protocol: raw.protocol.unwrap_or_default(),
     };
+    let fits = |text: &str| text.len() <= SERVICE_TEXT_AT_MOST;
     (fits(&service.name) && fits(&service.protocol)).then_some(service)
+}
+
+#[derive(Deserialize)]
+struct RawAnnotated {
+    job_id: JobId,
+    annotations: Option<BTreeMap<String, String>>,
 }
 
 /// Reads the annotations of the job `id`.
 ///
 /// # Errors
 ///
-/// [`Failure::Invalid`], also where there are none to be changed.
+/// See [`Unreadable`]; also where there are none to be changed.
 pub(super) fn annotations(
     id: &JobId,
     version: Option<HeaderValue>,
     body: &[u8],
-) -> Result<Annotated, Failure> {
+) -> Result<Annotated, Unreadable> {
     let raw: RawAnnotated = parse("a job with annotations", body)?;
     is_about(id, &raw.job_id)?;
-    let missing = |what| Failure::invalid(&format!("a job without {what}: too old a switchboard"));
+    let missing = |what| Unreadable::new(&format!("a job without {what}: too old a switchboard"));
     Ok(Annotated {
         version: version.ok_or_else(|| missing("an ETag"))?,
         annotations: raw.annotations.ok_or_else(|| missing("annotations"))?,
@@ -234,8 +296,8 @@ pub(super) fn annotation(body: &[u8], key: &str) -> Option<Option<String>> {
 ///
 /// # Errors
 ///
-/// [`Failure::Invalid`].
-pub fn hosts(body: &[u8]) -> Result<Hosts, Failure> {
+/// See [`Unreadable`].
+pub fn hosts(body: &[u8]) -> Result<Hosts, Unreadable> {
     let rows: Vec<&RawValue> = parse("a list of hosts", body)?;
     Ok(Hosts::of_rows(&rows))
 }
@@ -244,8 +306,16 @@ pub fn hosts(body: &[u8]) -> Result<Hosts, Failure> {
 ///
 /// # Errors
 ///
-/// [`Failure::Invalid`].
-pub fn rights(body: &[u8]) -> Result<Rights, Failure> {
+/// See [`Unreadable`].
+pub fn rights(body: &[u8]) -> Result<Rights, Unreadable> {
+    #[derive(Deserialize)]
+    struct RawAccount {
+        groups: Vec<RawGroup>,
+    }
+    #[derive(Deserialize)]
+    struct RawGroup {
+        group_id: String,
+    }
     let account: RawAccount = parse("an account with its groups", body)?;
     let is_admin = account.groups.iter().any(|group| group.group_id == ADMINS);
     Ok(match is_admin {
@@ -258,42 +328,33 @@ pub fn rights(body: &[u8]) -> Result<Rights, Failure> {
 ///
 /// # Errors
 ///
-/// [`Failure::Invalid`].
-pub fn token_expiry(body: &[u8]) -> Result<Option<SystemTime>, Failure> {
-    let rows: Vec<raw::RawToken> = parse("a list of tokens", body)?;
+/// See [`Unreadable`].
+pub fn token_expiry(body: &[u8]) -> Result<Option<SystemTime>, Unreadable> {
+    #[derive(Deserialize)]
+    struct RawToken {
+        current: Option<bool>,
+        expires_at: Option<String>,
+    }
+    let rows: Vec<RawToken> = parse("a list of tokens", body)?;
     let current = rows.iter().find(|row| row.current == Some(true));
-    let Some(expires) = current.and_then(|row| row.expires_at.as_deref()) else {
-        return Ok(None);
-    };
-    let unreadable = |error| Failure::invalid(&format!("expires_at: {error}"));
-    humantime::parse_rfc3339(expires)
-        .map(Some)
-        .map_err(unreadable)
+    let expires = current.and_then(|row| row.expires_at.as_deref());
+    let unreadable = |error| Unreadable::new(&format!("expires_at: {error}"));
+    expires
+        .map(|at| humantime::parse_rfc3339(at).map_err(unreadable))
+        .transpose()
 }
 
-fn parse<'a, T: serde::Deserialize<'a>>(what: &str, body: &'a [u8]) -> Result<T, Failure> {
+fn parse<'a, T: Deserialize<'a>>(what: &str, body: &'a [u8]) -> Result<T, Unreadable> {
     serde_json::from_slice(body)
-        .map_err(|error| Failure::invalid(&format!("expected {what}: {error}")))
+        .map_err(|error| Unreadable::new(&format!("expected {what}: {error}")))
 }
 
-fn is_about(id: &JobId, found: &str) -> Result<(), Failure> {
-    match JobId::parse(found).is_some_and(|found| found == *id) {
+fn is_about(id: &JobId, found: &JobId) -> Result<(), Unreadable> {
+    match found == id {
         true => Ok(()),
-        false => Err(Failure::invalid(&format!(
+        false => Err(Unreadable::new(&format!(
             "expected job {id}: it is about {found}"
         ))),
-    }
-}
-
-fn state(word: &str) -> JobState {
-    match word {
-        "queued" => JobState::Queued,
-        "assigned" => JobState::Assigned,
-        "initializing" => JobState::Initializing,
-        "ready" => JobState::Ready,
-        "terminating" => JobState::Terminating,
-        "finalized" => JobState::Finalized,
-        _ => JobState::Unknown,
     }
 }
 

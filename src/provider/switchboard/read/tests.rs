@@ -27,20 +27,8 @@ fn id(number: u32) -> JobId {
     JobId::parse(&format!("10b00000-0000-7000-8000-{number:012}")).expect("an id")
 }
 
-fn invalid<T>(result: Result<T, Failure>) -> bool {
-    matches!(result, Err(Failure::Invalid(_)))
-}
-
-fn word(state: JobState) -> &'static str {
-    match state {
-        JobState::Queued => "queued",
-        JobState::Assigned => "assigned",
-        JobState::Initializing => "initializing",
-        JobState::Ready => "ready",
-        JobState::Terminating => "terminating",
-        JobState::Finalized => "finalized",
-        JobState::Unknown => "unknown",
-    }
+fn invalid<T>(result: Result<T, Unreadable>) -> bool {
+    result.is_err()
 }
 
 #[test]
@@ -56,7 +44,7 @@ fn every_captured_listing_is_read_in_full() {
         );
         for (row, expected) in read.rows.iter().zip(expected) {
             assert_eq!(row.id.as_str(), expected["job_id"]);
-            assert_eq!(row.state.map(word), expected["state"].as_str());
+            assert_eq!(row.state.map(JobState::word), expected["state"].as_str());
         }
         assert_eq!(
             read.next.is_some(),
@@ -72,7 +60,7 @@ fn every_captured_job_is_read_in_full() {
         let value: Value = serde_json::from_slice(&body).expect("JSON");
         let id = JobId::parse(value["job_id"].as_str().expect("text")).expect("an id");
         let read = detail(&id, &body).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        assert_eq!(word(read.job.state), value["state"], "{path:?}");
+        assert_eq!(read.job.state.word(), value["state"], "{path:?}");
         let address = read.job.address.map(|address| address.to_string());
         assert_eq!(
             address.as_deref(),
@@ -141,6 +129,14 @@ fn an_answer_without_its_list_is_no_empty_list() {
     }
     assert_eq!(page(br#"{"jobs":[]}"#).expect("a page").rows, []);
     assert!(invalid(hosts(b"{}")));
+}
+
+#[test]
+fn a_cursor_of_no_sensible_length_is_refused() {
+    let page = |cursor: &str| page(format!(r#"{{"jobs":[],"next_cursor":"{cursor}"}}"#).as_bytes());
+    assert!(invalid(page("")));
+    assert!(page(&"x".repeat(CURSOR_AT_MOST)).is_ok());
+    assert!(invalid(page(&"x".repeat(CURSOR_AT_MOST + 1))));
 }
 
 #[test]

@@ -13,8 +13,7 @@ use tokio::time::timeout;
 pub use self::events::{Endless, Events, Heard};
 use super::{
     client::{Client, Failure},
-    job::JobId,
-    read::HostId,
+    job::{HostId, JobId},
 };
 
 pub use self::lanes::{Lanes, Need, Place, Purpose, Tenant};

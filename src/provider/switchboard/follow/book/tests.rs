@@ -91,7 +91,7 @@ fn failures() -> [Failure; 8] {
             found: None,
             allowed: 1,
         },
-        Failure::Invalid("x".into()),
+        Failure::invalid("x"),
     ]
 }
 
