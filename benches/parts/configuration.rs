@@ -4,8 +4,7 @@ use std::{env, fs, hint::black_box, path::Path, process};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use tml_proxy::{
-    config::{self, Memory},
-    provider::{Overrides, Source},
+    config::{self, Memory, Overrides, Source},
     table::{Table, diff},
 };
 

@@ -9,8 +9,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use super::{code, output};
 use crate::{
-    config::notes,
-    provider::{Overrides, Source},
+    config::{Overrides, Source, notes},
     table::Table,
 };
 

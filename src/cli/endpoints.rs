@@ -9,9 +9,8 @@ use super::{
 };
 use crate::{
     admin::api::model::{Endpoint, Endpoints},
-    config::PublicHost,
     host_port::HostPort,
-    provider::switchboard::JobId,
+    provider::switchboard::{JobId, PublicHost},
     text::in_query,
 };
 

@@ -4,9 +4,8 @@ use std::{path::PathBuf, process::ExitCode};
 
 use super::{code, output};
 use crate::{
-    config::{LogFormat, LogLevel, own_listen},
+    config::{LogFormat, LogLevel, Overrides, Source, own_listen},
     lifecycle::{self, RunError},
-    provider::{Overrides, Source},
     table::ListenAddr,
 };
 

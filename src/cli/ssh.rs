@@ -17,8 +17,9 @@ use super::{
     output,
 };
 use crate::{
-    admin::api::model::Endpoint, config::PublicHost, os_error::in_words,
-    provider::switchboard::JobId,
+    admin::api::model::Endpoint,
+    os_error::in_words,
+    provider::switchboard::{JobId, PublicHost},
 };
 
 /// How often it is asked for a job that is waited for.

@@ -9,11 +9,11 @@ use toml::de::DeValue;
 
 use super::{
     reader::{Entry, Section},
-    settings::AutoOr,
     values::{
         ANY_DURATION, Parsed, Refusal, bytes, duration, is_off, number, or_auto, or_off, prefix,
     },
 };
+use crate::auto_or::AutoOr;
 use crate::limit::{Limits, OnRefuse, Penalty, Rate, SessionLimits};
 
 /// How a client that gets no session is told.

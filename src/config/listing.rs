@@ -9,11 +9,13 @@ use serde::{Serialize, Serializer};
 use super::{
     limits::ON_REFUSE,
     policy::PROXY_VERSIONS,
-    settings::{Admin, AutoOr, Config, Log, Process, Targets},
-    switchboard::{Condition, Rule, Switchboard, state_word},
+    settings::{Admin, Config, Log, Process, Targets},
+    switchboard::state_word,
 };
 use crate::{
+    auto_or::AutoOr,
     limit::{Limits, Penalty, Rate, SessionLimits},
+    provider::switchboard::{Condition, Rule, Switchboard},
     table::{Keepalive, Policy, RemovalPolicy},
     units,
 };

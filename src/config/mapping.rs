@@ -10,9 +10,9 @@ use super::{
     policy,
     reader::{Entry, KeyPath, Section},
     settings::Targets,
-    switchboard::RESERVED,
     values::{Parsed, Refusal, integer},
 };
+use crate::provider::switchboard::RESERVED;
 use crate::table::{ListenHost, MappingName, MappingSpec, Origin, Policy};
 
 /// Public addresses that a file may ask for in all. Each costs a descriptor, and far fewer are to

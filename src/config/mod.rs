@@ -6,7 +6,9 @@
 //! remembered of an earlier reading ([`Memory`]) saves work and changes no outcome.
 
 mod address;
+mod args;
 mod blocks;
+pub mod demo;
 mod document;
 mod draft;
 mod each_port;
@@ -23,24 +25,24 @@ mod report;
 mod sections;
 mod settings;
 mod similar;
+mod source;
 mod switchboard;
 mod values;
 
 use std::path::Path;
 
-pub(crate) use address::{LISTEN, Listen, TARGET, Target, own_listen, pair};
+pub use crate::auto_or::AutoOr;
+pub(crate) use address::own_listen;
 pub use document::{Document, RouteRange, route_ranges};
 pub(crate) use draft::{Draft, reserved};
-pub(crate) use file::{LONGEST, read, read_content, read_text};
+pub(crate) use file::{read, read_text};
 pub use listing::{Setting, Settings};
 pub use memory::Memory;
 pub use notes::notes;
 pub use problem::{ConfigErrors, Fault, Problem, Problems};
-pub use settings::{
-    Admin, AutoOr, Config, Log, LogFormat, LogLevel, Process, Targets, UnknownWord,
-};
-pub use switchboard::{Condition, PortRanges, PublicHost, Rule, RuleName, Switchboard};
-pub(crate) use values::{Refusal, SOCKET_PATH_AT_MOST};
+pub use settings::{Admin, Config, Log, LogFormat, LogLevel, Process, Targets, UnknownWord};
+pub use source::{Content, Overrides, Source};
+pub(crate) use values::SOCKET_PATH_AT_MOST;
 
 /// The version of the file format; every file says which it is written in.
 pub const VERSION: u32 = 1;

@@ -4,9 +4,10 @@ use std::{fmt, net::Ipv4Addr, num::NonZeroU32, path::PathBuf, str::FromStr, time
 
 use ipnet::IpNet;
 
-use super::switchboard::Switchboard;
 use crate::{
+    auto_or::AutoOr,
     limit::Limits,
+    provider::switchboard::Switchboard,
     table::{ListenAddr, ListenHost, MappingSpec, Origin, Policy},
 };
 
@@ -129,26 +130,6 @@ impl Default for Log {
 pub struct Targets {
     /// Prefixes of which one must contain a target; none means that any target is fit.
     pub allow: Vec<IpNet>,
-}
-
-/// A value, or the wish that the program picks one.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum AutoOr<T> {
-    /// The program picks.
-    #[default]
-    Auto,
-    /// The operator picked.
-    Value(T),
-}
-
-impl<T> AutoOr<T> {
-    /// The operator's value, or what `pick` says.
-    pub fn or_else(self, pick: impl FnOnce() -> T) -> T {
-        match self {
-            Self::Auto => pick(),
-            Self::Value(value) => value,
-        }
-    }
 }
 
 /// How a log line is written.

@@ -72,9 +72,11 @@ mod again;
 mod hostile;
 mod reference;
 mod refused;
+mod source;
 
 mod switchboard {
     use super::*;
+    use crate::provider::switchboard::Condition;
 
     const LEAST: &str = "[switchboard]\nurl = \"https://sb.example.org\"\ntoken_file = \"/t\"\n\
         public_host = \"p.example.org\"\nports = \"40000-40099\"\n\

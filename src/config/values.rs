@@ -7,11 +7,10 @@ use std::{fmt, net::IpAddr, num::NonZeroU64, ops::RangeInclusive, path::PathBuf,
 use ipnet::IpNet;
 use toml::de::DeValue;
 
-use super::{
-    address::{NOT_LINK_LOCAL, OWN_LISTEN, is_broadcast, is_link_local, is_scoped, own_listen},
-    settings::AutoOr,
+use super::address::{
+    NOT_LINK_LOCAL, OWN_LISTEN, is_broadcast, is_link_local, is_scoped, own_listen,
 };
-use crate::{table::ListenAddr, units};
+use crate::{auto_or::AutoOr, table::ListenAddr, units};
 
 /// A value, or what would have been allowed in its place.
 pub(crate) type Parsed<T> = Result<T, Refusal>;

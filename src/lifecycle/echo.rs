@@ -8,8 +8,8 @@ use tokio::{
 };
 
 use crate::{
+    config::demo,
     os_error::in_words,
-    provider::demo,
     telemetry::{Task, TaskFailures},
 };
 

@@ -6,9 +6,8 @@ use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
 use super::{limits, tasks::Tasks};
 use crate::{
-    config::Switchboard,
     provider::switchboard::{
-        KnownJobs, SwitchboardStatus,
+        KnownJobs, Switchboard, SwitchboardStatus,
         client::{Client, ClientSettings, Patience},
         follow::{FollowSettings, follow},
         publish::Publisher,

@@ -11,11 +11,11 @@ use std::{
 
 use super::control::Control;
 use crate::{
-    config::{Config, Switchboard, reserved},
+    config::{Config, reserved},
     listen::{ListenError, ListenStep},
     provider::{
         LocalAddresses,
-        switchboard::{JobId, KnownJobs},
+        switchboard::{JobId, KnownJobs, Switchboard},
     },
     table::{
         Conflict, ListenAddr, MappingName, MappingSpec, RemovalPolicy, Reserved, Summary,

@@ -17,9 +17,8 @@ use super::{
 };
 use crate::{
     admin::{self, Sources},
-    config::Switchboard,
     os_error::in_words,
-    provider::switchboard::{KnownJobs, SwitchboardStatus},
+    provider::switchboard::{KnownJobs, Switchboard, SwitchboardStatus},
     telemetry::Task,
 };
 

@@ -11,10 +11,10 @@ use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::exposing::Exposing;
 use crate::{
-    config::{Config, ConfigErrors, Memory, Switchboard},
+    config::{Config, ConfigErrors, Content, Memory, Overrides, Source},
     files::{self, FileError},
     orders::OrderError,
-    provider::{Content, Overrides, Source, switchboard::SwitchboardStatus},
+    provider::switchboard::{Switchboard, SwitchboardStatus},
     table::{Summary, Table},
 };
 

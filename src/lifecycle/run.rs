@@ -35,11 +35,11 @@ use super::{
 };
 use crate::{
     admin::Sources,
-    config::{Config, ConfigErrors, Log, LogFormat, Memory, Process, Switchboard},
+    config::{Config, ConfigErrors, Log, LogFormat, Memory, Overrides, Process, Source},
     limit::Gate,
     orders::{Order, OrderError, Orders},
     os_error::in_words,
-    provider::{Overrides, Source, switchboard::SwitchboardStatus},
+    provider::switchboard::{Switchboard, SwitchboardStatus},
     relay::PipeBudget,
     session::SessionLine,
     table::{MappingName, MappingOverride, Summary, Table},

@@ -18,8 +18,8 @@ use crate::{
         metrics::{self, Format},
         places::{Place, Stage},
     },
-    config::{Document, Switchboard},
-    provider::switchboard::JobId,
+    config::Document,
+    provider::switchboard::{JobId, Switchboard},
     session::{SessionFilter, SessionId},
     table::MappingName,
 };

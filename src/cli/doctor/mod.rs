@@ -17,8 +17,7 @@ use super::{
     code, output,
 };
 use crate::{
-    config::{AutoOr, Config},
-    provider::{Overrides, Source},
+    config::{AutoOr, Config, Overrides, Source},
     table::Table,
 };
 use report::{Finding, Grade};

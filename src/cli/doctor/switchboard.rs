@@ -4,8 +4,8 @@ use std::{fs, io, os::unix::fs::MetadataExt, path::Path, time::SystemTime};
 
 use super::{PATIENCE, report::Finding};
 use crate::{
-    config::Switchboard,
     provider::switchboard::{
+        Switchboard,
         client::{Client, Failure, Fault, Patience},
         read::Rights,
         token_file::SOON,

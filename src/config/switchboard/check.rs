@@ -1,14 +1,9 @@
 //! What [switchboard] must not contradict: the ports it may allocate belong to nobody else.
 
-use super::Switchboard;
 use crate::{
     config::{Config, Fault, Problem},
     table::Origin,
 };
-
-/// How a mapping from the switchboard is called, up to the job. No mapping of a file is, whether there
-/// is a switchboard or not: there may be one after a reload, and commands take the job from the name.
-pub(in crate::config) const RESERVED: &str = "job/";
 
 /// Everything in `config` that the section does not go together with.
 pub(in crate::config) fn problems(config: &Config) -> Vec<Problem> {
@@ -52,17 +47,4 @@ pub(in crate::config) fn problems(config: &Config) -> Vec<Problem> {
         }
     }
     found
-}
-
-/// Kept beside the check, so that both agree on the name.
-impl Switchboard {
-    /// What a mapping of a job is called.
-    pub fn mapping_name(job: &str, rule: &str) -> String {
-        format!("{RESERVED}{job}/{rule}")
-    }
-
-    /// The job in the name of a mapping, if it is a job's.
-    pub fn job_in(mapping: &str) -> Option<&str> {
-        mapping.strip_prefix(RESERVED)?.split('/').next()
-    }
 }

@@ -7,7 +7,6 @@ use std::{
 
 use toml::de::DeValue;
 
-use super::{Condition, PortRanges, PublicHost, Rule, RuleName, Switchboard};
 use crate::{
     config::{
         AutoOr, policy,
@@ -18,7 +17,7 @@ use crate::{
         },
     },
     provider::switchboard::{
-        JobState,
+        Condition, JobState, PortRanges, PublicHost, Rule, RuleName, Switchboard,
         client::{BaseUrl, UrlError},
         expose::fit_for_any,
         follow::FollowSettings,

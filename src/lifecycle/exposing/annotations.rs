@@ -76,7 +76,7 @@ fn texts(exposure: &Exposure, rules: usize) -> BTreeMap<JobId, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config::RuleName, provider::switchboard::Owner};
+    use crate::provider::switchboard::{Owner, RuleName};
 
     #[test]
     fn the_text_is_what_one_connects_to() {

@@ -3,12 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::{
-    config::{Rule, RuleName},
-    provider::switchboard::{
-        Endpoint, Exposure, JobId, KnownJobs, Owner, SwitchboardStatus,
-        expose::{Closing, Reason},
-    },
+use crate::provider::switchboard::{
+    Endpoint, Exposure, JobId, KnownJobs, Owner, Rule, RuleName, SwitchboardStatus,
+    expose::{Closing, Reason},
 };
 
 /// Lines of one kind in one go; of the rest there is a number.

@@ -22,12 +22,11 @@ use tokio::{
 
 use super::forwarding::NotOpened;
 use crate::{
-    config::Switchboard,
     files::{self, Answer, Unanswered},
     provider::AddressChanges,
     provider::switchboard::{
-        BootInstant, Endpoint, Exposure, JobId, JobState, KnownJobs, Owner, SwitchboardStatus,
-        boot,
+        BootInstant, Endpoint, Exposure, JobId, JobState, KnownJobs, Owner, Switchboard,
+        SwitchboardStatus, boot,
         expose::{
             Decision, DesiredMapping, Evidence, FirstHolders, Inputs, Reason, Refused, decide,
         },

@@ -2,11 +2,8 @@
 
 use std::fmt;
 
-use super::JobId;
-use crate::{
-    config::{RuleName, Switchboard},
-    table::MappingName,
-};
+use super::{JobId, RuleName, Switchboard};
+use crate::table::MappingName;
 
 /// A job and a rule: together they own a port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::Reason;
-use crate::config::Switchboard;
+use crate::provider::switchboard::Switchboard;
 
 /// Refuses whatever could lead to ourselves, to everybody or out of the allowed prefixes; the
 /// prefixes permit nothing that is refused here.

@@ -10,9 +10,8 @@ use std::{
 };
 
 use super::{Inputs, Remembered, address_of};
-use crate::{
-    config::Switchboard,
-    provider::switchboard::{HostId, JobId, JobState, KnownJobs, Owner, state::Kept},
+use crate::provider::switchboard::{
+    HostId, JobId, JobState, KnownJobs, Owner, Switchboard, state::Kept,
 };
 
 /// Which job was exposed first at each address, for as long as it is said to be there.

@@ -1,21 +1,62 @@
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use super::*;
 use crate::{
-    config,
-    provider::switchboard::{HostId, JobState, Service},
+    auto_or::AutoOr,
+    provider::switchboard::{
+        Condition, HostId, JobState, PortRanges, PublicHost, Rule, Service, client::BaseUrl,
+    },
+    table::{Origin, Policy},
 };
 
-const BASE: &str = "version = 1\n[switchboard]\nurl = \"https://sb.example.org\"\n\
-    token_file = \"/t\"\nports = \"40000-40009\"\npublic_host = \"p.example.org\"\n\
-    targets = { allow = [\"fd00::/8\", \"10.0.0.0/8\", \"::/96\", \"127.0.0.0/8\", \"ff00::/8\"] }\n";
+/// A port of every job.
+fn settings() -> Switchboard {
+    let net = |text: &str| text.parse().expect("a prefix");
+    Switchboard {
+        url: BaseUrl::parse("https://sb.example.org").expect("a URL"),
+        token_file: "/t".into(),
+        ca_file: None,
+        expose: vec![rule("ssh", 22, Condition::Always)],
+        states: vec![JobState::Ready],
+        ports: PortRanges::new([40000..=40009]).expect("ports"),
+        ports_origin: Origin::BuiltIn,
+        public_host: PublicHost::parse("p.example.org").expect("a name"),
+        allow: ["fd00::/8", "10.0.0.0/8", "::/96", "127.0.0.0/8", "ff00::/8"]
+            .map(net)
+            .to_vec(),
+        addresses: BTreeMap::new(),
+        cooldown: Duration::from_secs(600),
+        max_per_job: 8,
+        max_total: None,
+        host_gone: None,
+        refresh: Duration::from_secs(60),
+        poll: Duration::from_secs(5),
+        state_dir: "/s".into(),
+        publish: None,
+        publish_name: AutoOr::Auto,
+        withdraw: true,
+        lookup: None,
+        lookup_origin: Origin::BuiltIn,
+        policy: Arc::default(),
+    }
+}
 
-const SSH: &str = "[[switchboard.expose]]\nname = \"ssh\"\nport = 22\n";
+fn with_rules(expose: Vec<Rule>) -> Switchboard {
+    Switchboard {
+        expose,
+        ..settings()
+    }
+}
 
-fn settings(keys: &str, rules: &str) -> Switchboard {
-    let text = format!("{BASE}{keys}\n{rules}");
-    let config = config::parse(&text, std::path::Path::new("f")).expect("valid");
-    config.switchboard.expect("it is there")
+fn rule(name: &str, port: u16, condition: Condition) -> Rule {
+    Rule {
+        name: RuleName::parse(name).expect("a name"),
+        port,
+        condition,
+    }
 }
 
 fn job(number: usize, address: &str) -> Job {
@@ -53,7 +94,7 @@ fn decided(settings: &Switchboard, known_jobs: &KnownJobs) -> Decision {
 
 /// Why a single job with that address is not exposed.
 fn reason(address: &str) -> Option<Reason> {
-    let decision = decided(&settings("", SSH), &known_jobs([job(1, address)]));
+    let decision = decided(&settings(), &known_jobs([job(1, address)]));
     decision.refused.first().map(|refused| refused.reason)
 }
 
@@ -95,10 +136,13 @@ fn the_state_decides_and_not_that_there_is_an_address() {
             state,
             ..job(1, "fd00::1")
         };
-        let decision = decided(&settings("", SSH), &known_jobs([job]));
+        let decision = decided(&settings(), &known_jobs([job]));
         assert!(decision.wanted.is_empty(), "{state:?}");
     }
-    let two = settings("states = [\"ready\", \"terminating\"]", SSH);
+    let two = Switchboard {
+        states: vec![JobState::Ready, JobState::Terminating],
+        ..settings()
+    };
     let job = Job {
         state: JobState::Terminating,
         ..job(1, "fd00::1")
@@ -114,7 +158,7 @@ fn of_two_live_jobs_with_one_address_neither_is_exposed() {
     };
     for other in [job(2, "fd00::1"), booting] {
         let known = known_jobs([job(1, "fd00::1"), other, job(3, "fd00::3")]);
-        let decision = decided(&settings("", SSH), &known);
+        let decision = decided(&settings(), &known);
         let exposed: Vec<_> = decision
             .wanted
             .iter()
@@ -129,7 +173,7 @@ fn of_two_live_jobs_with_one_address_neither_is_exposed() {
 /// Any host may say that its job is anywhere.
 #[test]
 fn a_job_that_is_there_is_not_closed_by_another_that_claims_its_address() {
-    let settings = settings("", SSH);
+    let settings = settings();
     let on = |number: usize, host: usize| Job {
         host: HostId::parse(&format!("{host:08x}-0000-4000-8000-000000000000")),
         ..job(number, "fd00::1")
@@ -207,13 +251,13 @@ fn an_ended_job_with_the_same_address_harms_nobody() {
         state: JobState::Finalized,
         ..job(1, "fd00::1")
     };
-    let decision = decided(&settings("", SSH), &known_jobs([ended, job(2, "fd00::1")]));
+    let decision = decided(&settings(), &known_jobs([ended, job(2, "fd00::1")]));
     assert_eq!(decision.wanted.len(), 1);
 }
 
 #[test]
 fn what_was_exposed_before_stands_until_the_jobs_are_known() {
-    let settings = settings("", SSH);
+    let settings = settings();
     let owner = |number| Owner {
         job: job(number, "fd00::1").id,
         rule: RuleName::parse("ssh").expect("a name"),
@@ -287,10 +331,12 @@ fn a_thousand_services_make_no_more_ports_than_there_are_rules() {
         services: services.collect(),
         ..job(1, "fd00::1")
     };
-    let rules = "[[switchboard.expose]]\nname = \"a\"\nport = 1\nservice = \"s999\"\n\
-                 [[switchboard.expose]]\nname = \"b\"\nport = 2\nprotocol = \"raw\"\n\
-                 [[switchboard.expose]]\nname = \"c\"\nport = 3\nservice = \"none\"\n";
-    let decision = decided(&settings("", rules), &known_jobs([busy.clone()]));
+    let three = with_rules(vec![
+        rule("a", 1, Condition::Service("s999".to_owned())),
+        rule("b", 2, Condition::Protocol("raw".to_owned())),
+        rule("c", 3, Condition::Service("none".to_owned())),
+    ]);
+    let decision = decided(&three, &known_jobs([busy.clone()]));
     let rules_of = |decision: &Decision| -> Vec<String> {
         let desired = decision.wanted.iter();
         desired
@@ -298,7 +344,11 @@ fn a_thousand_services_make_no_more_ports_than_there_are_rules() {
             .collect()
     };
     assert_eq!(rules_of(&decision), ["a", "b"]);
-    let decision = decided(&settings("max_per_job = 1", rules), &known_jobs([busy]));
+    let one = Switchboard {
+        max_per_job: 1,
+        ..three
+    };
+    let decision = decided(&one, &known_jobs([busy]));
     assert_eq!(rules_of(&decision), ["a"], "the first rule counts most");
     assert_eq!(decision.refused[0].reason, Reason::TooMany);
 }
@@ -313,10 +363,10 @@ fn names_with_anything_in_them_are_compared_and_nothing_else() {
         }],
         ..job(1, "fd00::1")
     };
-    let rules = "[[switchboard.expose]]\nname = \"a\"\nport = 1\nprotocol = \"raw\"\n";
-    let decision = decided(&settings("", rules), &known_jobs([job.clone()]));
+    let rules = vec![rule("a", 1, Condition::Protocol("raw".to_owned()))];
+    let decision = decided(&with_rules(rules), &known_jobs([job.clone()]));
     assert_eq!(decision.refused[0].reason, Reason::NoRule);
-    let decision = decided(&settings("", SSH), &known_jobs([job]));
+    let decision = decided(&settings(), &known_jobs([job]));
     let name = decision.wanted[0].owner.mapping();
     assert_eq!(
         name.as_str(),
@@ -326,11 +376,14 @@ fn names_with_anything_in_them_are_compared_and_nothing_else() {
 
 #[test]
 fn a_job_whose_host_is_gone_too_long_is_not_exposed() {
-    let settings = settings("host_gone = \"5m\"", SSH);
+    let settings = Switchboard {
+        host_gone: Some(Duration::from_secs(300)),
+        ..settings()
+    };
     let mut known = known_jobs([job(1, "fd00::1")]);
     let id = job(1, "fd00::1").id;
     for (seconds, gone) in [(299, false), (300, true)] {
-        let silent = std::time::Duration::from_secs(seconds);
+        let silent = Duration::from_secs(seconds);
         known.silent.insert(id.clone(), silent);
         let decision = decided(&settings, &known);
         let refused = decision.refused.first().map(|refused| refused.reason);
@@ -341,10 +394,12 @@ fn a_job_whose_host_is_gone_too_long_is_not_exposed() {
 #[test]
 fn a_job_on_a_board_that_says_no_address_is_where_the_operator_says_its_board_is() {
     let board = "40000000-0000-4000-8000-000000000001";
-    let tables =
-        format!("[switchboard.addresses]\n\"lab-1\" = \"fd00::11\"\n\"{board}\" = \"fd00::12\"\n");
-    let rules = format!("{SSH}{tables}");
-    let settings = settings("", &rules);
+    let addresses = [("lab-1", "fd00::11"), (board, "fd00::12")]
+        .map(|(host, address)| (host.to_owned(), address.parse().expect("an address")));
+    let settings = Switchboard {
+        addresses: addresses.into(),
+        ..settings()
+    };
     let on = |name: Option<&str>, address: Option<&str>| Job {
         address: address.map(|address| address.parse().expect("an address")),
         host: HostId::parse(board),
@@ -368,7 +423,13 @@ fn a_job_on_a_board_that_says_no_address_is_where_the_operator_says_its_board_is
 
 #[test]
 fn an_address_of_another_family_than_the_one_to_connect_from_is_refused() {
-    let settings = settings("bind = \"fd00::9\"", SSH);
+    let settings = Switchboard {
+        policy: Arc::new(Policy {
+            bind: Some("fd00::9".parse().expect("an address")),
+            ..Policy::default()
+        }),
+        ..settings()
+    };
     let decision = decided(&settings, &known_jobs([job(1, "10.0.0.2")]));
     assert_eq!(decision.refused[0].reason, Reason::Family);
 }

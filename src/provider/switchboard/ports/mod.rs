@@ -21,8 +21,7 @@ use std::{
 
 pub use record::{BlockedRecord, LeftRecord, PortsRecord};
 
-use super::{Owner, boot_instant::BootInstant, stable};
-use crate::config::PortRanges;
+use super::{Owner, PortRanges, boot_instant::BootInstant, stable};
 
 /// How long a port that could not be bound is left alone.
 pub const LEFT_ALONE: Duration = Duration::from_secs(600);

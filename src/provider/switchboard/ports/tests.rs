@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
-use crate::{config::RuleName, provider::switchboard::JobId};
+use crate::provider::switchboard::{JobId, RuleName};
 
 const COOLDOWN: Duration = Duration::from_secs(60);
 

@@ -7,14 +7,11 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    config::RuleName,
-    provider::switchboard::{
-        JobId, Owner,
-        boot_instant::BootInstant,
-        ports::{BlockedRecord, LeftRecord, PortsRecord},
-        stable,
-    },
+use crate::provider::switchboard::{
+    JobId, Owner, RuleName,
+    boot_instant::BootInstant,
+    ports::{BlockedRecord, LeftRecord, PortsRecord},
+    stable,
 };
 
 /// The first word of the file.

@@ -7,13 +7,10 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::{
-    config::RuleName,
-    provider::switchboard::{
-        JobId, Owner,
-        boot_instant::BootInstant,
-        ports::{BlockedRecord, LeftRecord, PortsRecord},
-    },
+use crate::provider::switchboard::{
+    JobId, Owner, RuleName,
+    boot_instant::BootInstant,
+    ports::{BlockedRecord, LeftRecord, PortsRecord},
 };
 
 /// A directory that is gone afterwards.

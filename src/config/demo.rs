@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use crate::config::{self, Draft};
+use super::{Draft, read_text};
 
 /// Where the example's one mapping leads; the process answers there itself.
 pub const ECHO: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 7008));
@@ -13,5 +13,5 @@ pub const ECHO: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOS
 const TEXT: &str = include_str!("../../config/demo.toml");
 
 pub(super) fn read() -> Draft {
-    config::read_text(TEXT, Path::new("built-in demo.toml"))
+    read_text(TEXT, Path::new("built-in demo.toml"))
 }

@@ -2,10 +2,13 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use crate::{
-    config::{Draft, Fault, LISTEN, Listen, Problem, Refusal, TARGET, Target, pair},
-    table::{MappingName, MappingSpec, Origin, Policy},
+use super::{
+    address::{LISTEN, Listen, TARGET, Target, pair},
+    draft::Draft,
+    problem::{Fault, Problem},
+    values::Refusal,
 };
+use crate::table::{MappingName, MappingSpec, Origin, Policy};
 
 pub(super) fn read(maps: &[String]) -> Draft {
     let mut draft = Draft::default();

@@ -1,7 +1,10 @@
 use std::net::SocketAddr;
 
 use super::*;
-use crate::table::diff;
+use crate::{
+    config::source::{Overrides, Source},
+    table::{Table, diff},
+};
 
 fn load(source: &Source) -> Result<(Config, Table), ConfigErrors> {
     source.load(&Overrides::default(), &Table::default())

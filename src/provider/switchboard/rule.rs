@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::provider::switchboard::Service;
+use super::Service;
 
 /// A name that is part of a mapping's: 1 to 32 lower-case letters, digits and hyphens.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
