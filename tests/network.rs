@@ -7,24 +7,17 @@ mod harness;
 use std::{fs, net::SocketAddr, time::Duration};
 
 use harness::{
-    Peer, Proxy, Setup, Stream, Target, TempDir, both_ways, config,
-    lab::{Lab, TARGET},
+    Line, Peer, Proxy, Setup, Stream, Target, TempDir, config,
+    lab::{Lab, PORT, TARGET},
     mapping, process,
     proxy::PROGRAM,
     require::{Need, require},
     wait_until,
 };
 
-const PORT: u16 = 22014;
-
-fn available() -> bool {
-    require(&[Need::Root, Need::Tool("ip")])
-}
-
-/// A proxy in the lab whose mapping `m` leads to `target`.
-fn proxy(lab: &Lab, target: SocketAddr, more: &str) -> Proxy {
-    let text = config([mapping("m", PORT, target, more)]);
-    Proxy::start_with(&lab.setup(), &text)
+/// Three networks in a row, where this machine can have them.
+fn lab() -> Option<Lab> {
+    require(&[Need::Root, Need::Tool("ip")]).then(Lab::new)
 }
 
 /// An address of the network behind the target's.
@@ -47,39 +40,30 @@ fn cannot_connect(lab: &Lab, proxy: &Proxy, reason: &str, cause: &str) {
 
 #[test]
 fn a_target_without_a_route_is_unreachable() {
-    if !available() {
-        return;
-    }
-    let lab = Lab::new();
-    let proxy = proxy(&lab, beyond(), "");
+    let Some(lab) = lab() else { return };
+    let proxy = lab.proxy_to(beyond(), "");
     cannot_connect(&lab, &proxy, "connect_unreachable", "unreachable");
 }
 
 #[test]
 fn a_target_that_a_router_cannot_reach_is_unreachable() {
-    if !available() {
-        return;
-    }
-    let lab = Lab::new();
+    let Some(lab) = lab() else { return };
     lab.proxy
         .ip(&format!("route add fd9d:773b:e6f8:2::/64 via {TARGET}"));
     lab.target.sysctl("net.ipv6.conf.all.forwarding", "1");
     lab.target.ip("route add unreachable fd9d:773b:e6f8:2::/64");
-    let proxy = proxy(&lab, beyond(), "");
+    let proxy = lab.proxy_to(beyond(), "");
     cannot_connect(&lab, &proxy, "connect_unreachable", "unreachable");
 }
 
 #[test]
 fn a_target_that_answers_nothing_runs_out_of_time() {
-    if !available() {
-        return;
-    }
-    let lab = Lab::new();
+    let Some(lab) = lab() else { return };
     lab.proxy
         .ip(&format!("route add fd9d:773b:e6f8:2::/64 via {TARGET}"));
     lab.target.sysctl("net.ipv6.conf.all.forwarding", "1");
     lab.target.ip("route add blackhole fd9d:773b:e6f8:2::/64");
-    let proxy = proxy(&lab, beyond(), "connect_timeout = \"300ms\"");
+    let proxy = lab.proxy_to(beyond(), "connect_timeout = \"300ms\"");
     cannot_connect(&lab, &proxy, "connect_timeout", "timeout");
 }
 
@@ -87,12 +71,9 @@ fn a_target_that_answers_nothing_runs_out_of_time() {
 /// back to itself, and whatever the client sent would come back to it.
 #[test]
 fn a_dead_port_of_this_machine_is_refused_even_if_it_is_the_one_to_call_from() {
-    if !available() {
-        return;
-    }
-    let lab = Lab::new();
+    let Some(lab) = lab() else { return };
     let target = "[::1]:40001".parse().expect("a literal");
-    let proxy = proxy(&lab, target, "");
+    let proxy = lab.proxy_to(target, "");
     lab.proxy
         .sysctl("net.ipv4.ip_local_port_range", "40000 40001");
     for _ in 0..10 {
@@ -110,10 +91,7 @@ fn a_dead_port_of_this_machine_is_refused_even_if_it_is_the_one_to_call_from() {
 /// Where any address can be bound, as with keepalived, binding says nothing about whose it is.
 #[test]
 fn a_loop_is_found_where_foreign_addresses_can_be_bound() {
-    if !available() {
-        return;
-    }
-    let lab = Lab::new();
+    let Some(lab) = lab() else { return };
     lab.proxy.ip("route add local 192.0.2.0/24 dev lo");
     lab.proxy.ip("-6 route add local 2001:db8::/64 dev lo");
     for value in ["0", "1"] {
@@ -145,97 +123,78 @@ fn a_loop_is_found_where_foreign_addresses_can_be_bound() {
 /// A session over the lab that has exchanged a few bytes.
 fn session(lab: &Lab, more: &str) -> (Proxy, Target, Peer, Peer) {
     let target = lab.listen(22);
-    let proxy = proxy(lab, target.addr(), more);
-    let mut client = lab.connect(PORT);
-    let mut server = target.accept();
-    client.exchange(&mut server, b"hello");
+    let proxy = lab.proxy_to(target.addr(), more);
+    let (client, server) = lab.pair(&target);
     (proxy, target, client, server)
+}
+
+/// The session of that client ends in a reset of the peer that is left, for that reason.
+#[track_caller]
+fn is_lost(proxy: &Proxy, client: SocketAddr, left: &mut Peer, reason: &str) -> Line {
+    left.expect_reset();
+    let line = proxy.ended_session(client);
+    assert_eq!(line.text("reason"), reason);
+    proxy.settles();
+    line
 }
 
 /// With bytes under way keepalive does not help; the user timeout does.
 #[test]
 fn a_host_that_vanishes_with_bytes_under_way_is_noticed() {
-    if !available() {
-        return;
-    }
+    let Some(lab) = lab() else { return };
     let more = "user_timeout = \"1s\"\nkeepalive = \"off\"";
-    let lab = Lab::new();
     let (proxy, _target, client, mut server) = session(&lab, more);
     lab.client.ip("link set near down");
     server.send(b"into the void");
-    server.expect_reset();
-    let line = proxy.ended_session(client.addr());
-    assert_eq!(line.text("reason"), "client_lost");
+    let line = is_lost(&proxy, client.addr(), &mut server, "client_lost");
     assert_eq!(line.text("end"), "CD");
     // What was not acknowledged was not delivered.
     assert_eq!((line.number("bytes_up"), line.number("bytes_down")), (5, 5));
-    proxy.settles();
 
     let lab = Lab::new();
     let (proxy, _target, mut client, _server) = session(&lab, more);
     lab.target.ip("link set far down");
     client.send(b"into the void");
-    client.expect_reset();
-    let line = proxy.ended_session(client.addr());
-    assert_eq!(line.text("reason"), "target_lost");
+    let line = is_lost(&proxy, client.addr(), &mut client, "target_lost");
     assert_eq!(line.text("end"), "SD");
     assert_eq!((line.number("bytes_up"), line.number("bytes_down")), (5, 5));
-    proxy.settles();
 }
 
 #[test]
 fn a_host_that_vanishes_from_a_quiet_session_is_noticed() {
-    if !available() {
-        return;
-    }
+    let Some(lab) = lab() else { return };
     let more = "keepalive = { idle = \"1s\", interval = \"1s\", count = 1 }\n\
                 user_timeout = \"off\"";
-    let lab = Lab::new();
     let (proxy, _target, client, mut server) = session(&lab, more);
     lab.client.ip("link set near down");
-    server.expect_reset();
-    let line = proxy.ended_session(client.addr());
-    assert_eq!(line.text("reason"), "client_lost");
-    proxy.settles();
+    is_lost(&proxy, client.addr(), &mut server, "client_lost");
 
     let lab = Lab::new();
     let (proxy, _target, mut client, _server) = session(&lab, more);
     lab.target.ip("link set far down");
-    client.expect_reset();
-    let line = proxy.ended_session(client.addr());
-    assert_eq!(line.text("reason"), "target_lost");
-    proxy.settles();
+    is_lost(&proxy, client.addr(), &mut client, "target_lost");
 }
 
 /// A reader that pauses is there as long as its host answers, and its host may vanish.
 #[test]
 fn a_host_that_vanishes_while_its_reader_pauses_is_noticed() {
-    if !available() {
-        return;
-    }
+    let Some(lab) = lab() else { return };
     let more = "user_timeout = \"1s\"\nkeepalive = \"off\"";
-    let lab = Lab::new();
     let (proxy, _target, client, mut server) = session(&lab, more);
     let mut stream = Stream::new(1);
     server.offer_stream(&mut stream, 256_000_000, Duration::from_millis(300));
     assert!(stream.position() < 256_000_000, "the path takes everything");
     lab.client.ip("link set near down");
-    server.expect_reset();
-    let line = proxy.ended_session(client.addr());
-    assert_eq!(line.text("reason"), "client_lost");
-    proxy.settles();
+    is_lost(&proxy, client.addr(), &mut server, "client_lost");
 }
 
 /// The kernel's own option for it would end the session with the first probe that is lost after that
 /// time.
 #[test]
 fn as_many_probes_may_be_lost_as_configured_whatever_user_timeout_is() {
-    if !available() {
-        return;
-    }
+    let Some(lab) = lab() else { return };
     let more = "keepalive = { idle = \"1s\", interval = \"1s\", count = 60 }\n\
                 user_timeout = \"2s\"";
-    let lab = Lab::new();
     let (proxy, _target, mut client, mut server) = session(&lab, more);
     lab.client.ip("link set near down");
     wait_until("four probes to be lost", || {
@@ -250,28 +209,19 @@ fn as_many_probes_may_be_lost_as_configured_whatever_user_timeout_is() {
 /// And a longer `user_timeout` does not make the probes wait.
 #[test]
 fn a_host_that_vanishes_is_noticed_by_keepalive_whatever_user_timeout_is() {
-    if !available() {
-        return;
-    }
+    let Some(lab) = lab() else { return };
     let more = "keepalive = { idle = \"1s\", interval = \"1s\", count = 2 }\n\
                 user_timeout = \"10m\"";
-    let lab = Lab::new();
     let (proxy, _target, client, mut server) = session(&lab, more);
     lab.client.ip("link set near down");
-    server.expect_reset();
-    let line = proxy.ended_session(client.addr());
-    assert_eq!(line.text("reason"), "client_lost");
-    proxy.settles();
+    is_lost(&proxy, client.addr(), &mut server, "client_lost");
 }
 
 /// A peer that has closed its socket looks like one that has only finished sending, until its kernel
 /// has forgotten it: then it answers a probe with a reset.
 #[test]
 fn a_half_closed_session_ends_when_its_peer_is_gone_and_stays_while_it_is_there() {
-    if !available() {
-        return;
-    }
-    let lab = Lab::new();
+    let Some(lab) = lab() else { return };
     lab.client.sysctl("net.ipv4.tcp_fin_timeout", "1");
     let more = "keepalive = { idle = \"1s\" }";
     let (proxy, target, mut waiting, mut answering) = session(&lab, more);
@@ -305,10 +255,7 @@ fn a_host_that_is_away_has_two_hours_to_come_back() {
     assert_eq!(policy.user_timeout, None);
     assert_eq!(policy.idle_timeout, None);
     assert_eq!(policy.half_close_timeout, None);
-    if !available() {
-        return;
-    }
-    let lab = Lab::new();
+    let Some(lab) = lab() else { return };
     let (proxy, _target, mut client, mut server) = session(&lab, "");
     let socket = format!("sport = :{PORT}");
     let shown = process::succeed(lab.proxy.command("ss").args(["-Htno", &socket]));
@@ -321,10 +268,7 @@ fn a_host_that_is_away_has_two_hours_to_come_back() {
 /// A link that fails for a while costs time, not the session.
 #[test]
 fn a_link_that_comes_back_in_time_costs_nothing() {
-    if !available() {
-        return;
-    }
-    let lab = Lab::new();
+    let Some(lab) = lab() else { return };
     let (proxy, _target, mut client, mut server) = session(&lab, "");
     lab.client.ip("link set near down");
     server.send(b"meanwhile");
@@ -347,19 +291,8 @@ fn small_segments_arrive_whole() {
     let lab = Lab::new();
     lab.without_offloads();
     let target = lab.listen(22);
-    let proxy = proxy(&lab, target.addr(), "");
-    for relay in ["splice", "auto", "copy"] {
-        let more = format!("relay = \"{relay}\"");
-        proxy.reload(&config([mapping("m", PORT, target.addr(), &more)]));
-        let client = lab.connect(PORT);
-        let server = target.accept();
-        let streams = [Stream::new(1), Stream::new(2)];
-        both_ways([(&client, &server, streams)], LENGTH);
-        let line = proxy.ended_session(client.addr());
-        assert_eq!(line.text("reason"), "closed");
-        assert_eq!(line.number("bytes_up"), LENGTH);
-        assert_eq!(line.number("bytes_down"), LENGTH);
-    }
+    let proxy = lab.proxy_to(target.addr(), "");
+    lab.bulk_passes(&proxy, &target, LENGTH);
     let spliced = proxy.metrics().sum("tml_proxy_spliced_bytes_total", &[]);
     assert!(spliced > 2 * LENGTH, "only {spliced} bytes spliced");
     proxy.settles();
@@ -368,15 +301,12 @@ fn small_segments_arrive_whole() {
 /// The proxy takes the address it is told to call from.
 #[test]
 fn the_source_address_is_the_one_configured() {
-    if !available() {
-        return;
-    }
-    let lab = Lab::new();
+    let Some(lab) = lab() else { return };
     lab.proxy
         .ip("addr add fd9d:773b:e6f8:1::99/64 dev back nodad");
     let target = lab.listen(22);
     let more = "bind = \"fd9d:773b:e6f8:1::99\"";
-    let proxy = proxy(&lab, target.addr(), more);
+    let proxy = lab.proxy_to(target.addr(), more);
     let client = lab.connect(PORT);
     let server = target.accept();
     let source = server.stream().peer_addr().expect("connected");
@@ -391,10 +321,7 @@ fn the_source_address_is_the_one_configured() {
 /// An address that appears only later can be listened on beforehand.
 #[test]
 fn an_address_that_comes_later_is_listened_on_with_freebind() {
-    if !available() {
-        return;
-    }
-    let lab = Lab::new();
+    let Some(lab) = lab() else { return };
     let target = lab.listen(22);
     let late = "198.51.100.77";
     let text = |more: &str| {
@@ -420,10 +347,7 @@ fn an_address_that_comes_later_is_listened_on_with_freebind() {
 /// An admin address on a mesh that is not up yet is no reason not to forward.
 #[test]
 fn an_admin_address_that_comes_later_is_served_then() {
-    if !available() {
-        return;
-    }
-    let lab = Lab::new();
+    let Some(lab) = lab() else { return };
     let target = lab.listen(22);
     let late = "198.51.100.78:9422".parse().expect("an address");
     let setup = Setup {
@@ -447,10 +371,7 @@ fn an_admin_address_that_comes_later_is_served_then() {
 /// The lab is what it is taken for.
 #[test]
 fn the_lab_is_cleaned_up() {
-    if !available() {
-        return;
-    }
-    let lab = Lab::new();
+    let Some(lab) = lab() else { return };
     let path = lab.proxy.path();
     assert!(fs::exists(&path).expect("a readable directory"));
     drop(lab);

@@ -13,17 +13,15 @@ use std::{
 };
 
 use harness::{
-    Line, Peer, Proxy, Stream, Target, both_ways, config, figure,
+    Line, Peer, Proxy, Target, config, figure,
     forge::{Forger, Kind},
-    lab::{CLIENT, Lab, PROXY},
+    lab::{CLIENT, Lab, PORT, PROXY},
     mapping, process,
     require::{Need, require},
     wait_until,
     wire::Faults,
 };
 use socket2::SockRef;
-
-const PORT: u16 = 22014;
 
 /// How much longer than configured anything may take on a machine that is busy. Without the
 /// configuration it would be minutes.
@@ -36,33 +34,7 @@ fn available() -> bool {
 /// A proxy in the lab whose mapping `m` leads to a target in it.
 fn start(lab: &Lab, more: &str) -> (Proxy, Target) {
     let target = lab.listen(22);
-    let text = config([mapping("m", PORT, target.addr(), more)]);
-    (Proxy::start_with(&lab.setup(), &text), target)
-}
-
-/// A client and, at the target, the connection made for it, with a few bytes exchanged.
-fn pair(lab: &Lab, target: &Target) -> (Peer, Peer) {
-    let mut client = lab.connect(PORT);
-    let mut server = target.accept();
-    client.exchange(&mut server, b"hello");
-    (client, server)
-}
-
-/// Bulk both ways arrives whole in every mode.
-#[track_caller]
-fn bulk_passes(lab: &Lab, proxy: &Proxy, target: &Target, length: u64) {
-    for relay in ["auto", "splice", "copy"] {
-        let more = format!("relay = \"{relay}\"");
-        proxy.reload(&config([mapping("m", PORT, target.addr(), &more)]));
-        let client = lab.connect(PORT);
-        let server = target.accept();
-        let streams = [Stream::new(1), Stream::new(2)];
-        both_ways([(&client, &server, streams)], length);
-        let line = proxy.ended_session(client.addr());
-        assert_eq!(line.text("reason"), "closed");
-        assert_eq!(line.number("bytes_up"), length);
-        assert_eq!(line.number("bytes_down"), length);
-    }
+    (lab.proxy_to(target.addr(), more), target)
 }
 
 #[test]
@@ -79,8 +51,8 @@ fn packets_lost_late_doubled_or_swapped_cost_time_and_no_byte() {
     };
     let lab = Lab::with_faults([faults; 2]);
     let (proxy, target) = start(&lab, "");
-    let (mut client, mut server) = pair(&lab, &target);
-    bulk_passes(&lab, &proxy, &target, 1_000_000);
+    let (mut client, mut server) = lab.pair(&target);
+    lab.bulk_passes(&proxy, &target, 1_000_000);
     for _ in 0..20 {
         client.exchange(&mut server, b"x");
     }
@@ -118,7 +90,7 @@ fn a_network_of_1280_bytes_without_modern_options_passes_bulk() {
         }
     }
     let (proxy, target) = start(&lab, "");
-    bulk_passes(&lab, &proxy, &target, 5_000_000);
+    lab.bulk_passes(&proxy, &target, 5_000_000);
     proxy.settles();
 }
 
@@ -154,7 +126,7 @@ fn a_peer_that_falls_silent_is_given_up_in_the_configured_time() {
         let lab = Lab::with_faults([Faults::default(); 2]);
         let (proxy, target) = start(&lab, more);
         let since = Instant::now();
-        let (mut client, mut server) = pair(&lab, &target);
+        let (mut client, mut server) = lab.pair(&target);
         // With bytes on their way there would be no keepalive but attempts to send them again.
         wait_until("every byte to be acknowledged", || {
             process::unacknowledged(proxy.id()) == 0
@@ -181,7 +153,7 @@ fn a_network_silent_from_the_start_costs_the_client_the_configured_time() {
     }
     let lab = Lab::with_faults([Faults::default(); 2]);
     let (proxy, target) = start(&lab, "connect_timeout = \"1s\"");
-    drop(pair(&lab, &target));
+    drop(lab.pair(&target));
     proxy.settles();
     lab.wires[1].silence();
     let since = Instant::now();
@@ -209,7 +181,7 @@ fn an_answer_right_at_the_deadline_makes_a_session_or_none() {
     // The first one also has to find out where the target's interface is.
     let took: Vec<u64> = (0..6)
         .map(|_| {
-            let (client, server) = pair(&lab, &target);
+            let (client, server) = lab.pair(&target);
             let addr = client.addr();
             drop((client, server));
             proxy.ended_session(addr).number("connect_ms")
@@ -271,7 +243,7 @@ fn a_goodbye_that_is_lost_for_ever_holds_no_session() {
     let lab = Lab::with_faults([forgetful, Faults::default()]);
     let (proxy, target) = start(&lab, more);
     let since = Instant::now();
-    let (client, mut server) = pair(&lab, &target);
+    let (client, mut server) = lab.pair(&target);
     client.finish();
     server.expect_reset();
     let line = ends_in_time(&proxy, &client, since, Duration::from_millis(1900));
@@ -282,7 +254,7 @@ fn a_goodbye_that_is_lost_for_ever_holds_no_session() {
     let lab = Lab::with_faults([Faults::default(), forgetful]);
     let (proxy, target) = start(&lab, more);
     let since = Instant::now();
-    let (mut client, _server) = pair(&lab, &target);
+    let (mut client, _server) = lab.pair(&target);
     client.finish();
     client.expect_reset();
     let line = ends_in_time(&proxy, &client, since, Duration::from_millis(1900));
@@ -298,7 +270,7 @@ fn the_targets_interface_may_go_and_come_back() {
     let lab = Lab::new();
     let more = "user_timeout = \"1s\"\nkeepalive = \"off\"\nconnect_timeout = \"2s\"";
     let (proxy, target) = start(&lab, more);
-    let (mut client, _server) = pair(&lab, &target);
+    let (mut client, _server) = lab.pair(&target);
     lab.proxy.ip("link del back");
     client.send(b"into the void");
     client.expect_reset();
@@ -315,7 +287,7 @@ fn the_targets_interface_may_go_and_come_back() {
         .ip("addr add fd9d:773b:e6f8:1::1/64 dev back nodad");
     lab.target
         .ip("addr add fd9d:773b:e6f8:1::10/64 dev far nodad");
-    let (mut client, mut server) = pair(&lab, &target);
+    let (mut client, mut server) = lab.pair(&target);
     client.exchange(&mut server, b"as before");
     drop((client, server));
     proxy.settles();
@@ -329,7 +301,7 @@ fn forged_resets_break_no_session() {
     const FORGED: u32 = 20_000;
     let lab = Lab::new();
     let (proxy, target) = start(&lab, "");
-    let (mut client, mut server) = pair(&lab, &target);
+    let (mut client, mut server) = lab.pair(&target);
     let source = SocketAddrV4::new(CLIENT, client.addr().port());
     lab.client.run(|| {
         let forger = Forger::new();
@@ -353,9 +325,9 @@ fn a_storm_of_resets_ends_those_sessions_and_no_other() {
     }
     let lab = Lab::new();
     let (proxy, target) = start(&lab, "");
-    let (mut client, mut server) = pair(&lab, &target);
+    let (mut client, mut server) = lab.pair(&target);
     for _ in 0..3 {
-        let pairs: Vec<(Peer, Peer)> = (0..200).map(|_| pair(&lab, &target)).collect();
+        let pairs: Vec<(Peer, Peer)> = (0..200).map(|_| lab.pair(&target)).collect();
         let addrs: Vec<_> = pairs.iter().map(|(client, _)| client.addr()).collect();
         let mut servers = Vec::new();
         for (client, server) in pairs {
@@ -387,7 +359,7 @@ fn a_flood_of_connections_that_never_complete_keeps_nobody_out() {
     let lab = Lab::new();
     lab.proxy.ip(&format!("route add default via {CLIENT}"));
     let (proxy, target) = start(&lab, &format!("backlog = {BACKLOG}"));
-    let (mut client, mut server) = pair(&lab, &target);
+    let (mut client, mut server) = lab.pair(&target);
     let before = process::resident_kib(proxy.id());
     let descriptors = process::descriptors(proxy.id());
     lab.client.run(|| {
@@ -402,7 +374,7 @@ fn a_flood_of_connections_that_never_complete_keeps_nobody_out() {
     let begun = process::half_open(proxy.id());
     assert!((1..=2 * BACKLOG).contains(&begun), "{begun} half open");
     for _ in 0..20 {
-        let (client, server) = pair(&lab, &target);
+        let (client, server) = lab.pair(&target);
         drop((client, server));
     }
     client.exchange(&mut server, b"not affected");

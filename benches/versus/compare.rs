@@ -107,7 +107,7 @@ fn start_all(bench: &mut Bench) -> Result<Vec<(Peer, Running)>> {
 }
 
 fn job(bench: &Bench) -> Result<Job> {
-    let mut job = Job::new(bench.backend.services(), 0)?;
+    let mut job = Job::new(bench.backend.services(), 0);
     job.log_sessions = bench.args.log_sessions;
     Ok(job)
 }

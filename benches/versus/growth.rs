@@ -96,7 +96,7 @@ fn by_size(bench: &mut Bench, peer: &Peer, what: &str, sizes: [Size; 3]) -> Resu
     let mut conditions = Vec::new();
     for size in sizes {
         let label = format!("{}, {} {what}", peer.name(), size.named);
-        let job = Job::new(backend.services(), size.mappings - SERVICES)?;
+        let job = Job::new(backend.services(), size.mappings - SERVICES);
         let running = bench
             .start_checked(peer, job)
             .with_context(|| label.clone())?;
@@ -142,7 +142,7 @@ fn by_size(bench: &mut Bench, peer: &Peer, what: &str, sizes: [Size; 3]) -> Resu
 fn starts(bench: &mut Bench, peer: &Peer) -> Result<()> {
     let mut result = Results::of(peer.name());
     for round in 1..=bench.args.rounds() {
-        let job = Job::new(bench.backend.services(), MANY - SERVICES)?;
+        let job = Job::new(bench.backend.services(), MANY - SERVICES);
         let running = peer.start(bench.workspace.path(), job)?;
         let sample = Sample::from([(Metric::Start, running.started_in.as_secs_f64() * 1e3)]);
         bench.report.sample("start", peer.name(), round, &sample)?;
@@ -155,7 +155,7 @@ fn starts(bench: &mut Bench, peer: &Peer) -> Result<()> {
 
 /// One reload a second, each with one mapping changed.
 fn reloads(bench: &mut Bench, peer: &Peer) -> Result<()> {
-    let job = Job::new(bench.backend.services(), MANY - SERVICES)?;
+    let job = Job::new(bench.backend.services(), MANY - SERVICES);
     let running = peer.start(bench.workspace.path(), job)?;
     let mut result = Results::of(peer.name());
     for round in 0..=bench.args.rounds() {

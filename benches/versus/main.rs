@@ -14,12 +14,13 @@ mod args;
 mod backend;
 mod compare;
 mod growth;
+#[path = "../../tests/harness/mod.rs"]
+mod harness;
 mod load;
 mod measure;
 mod meter;
 mod net;
 mod network;
-mod pattern;
 mod peers;
 mod process;
 mod report;
@@ -36,6 +37,7 @@ use clap::Parser;
 use crate::{
     args::Args,
     backend::{Backend, Service},
+    harness::process::raise_descriptor_limit,
     peers::{Job, Peer, Running},
     process::Workspace,
     report::Report,
@@ -80,11 +82,11 @@ fn main() -> Result<()> {
     let workloads = args.workloads()?;
     network::enter(&args)?;
 
-    process::raise_descriptor_limit()?;
+    raise_descriptor_limit();
     process::clean_up_on_signal()?;
     let mut bench = Bench {
         report: Report::new(args.json.as_deref())?,
-        workspace: Workspace::new()?,
+        workspace: Workspace::new(),
         backend: Backend::start()?,
         peers,
         args,

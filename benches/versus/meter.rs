@@ -12,6 +12,8 @@ use std::{
 
 use anyhow::{Context, Result};
 
+use crate::harness::process::with_descendants;
+
 /// The processes of a proxy and what they have used so far.
 #[derive(Debug, Clone, Default)]
 pub struct Meter {
@@ -46,20 +48,10 @@ pub struct Holdings {
 
 impl Meter {
     /// Watches a process and its children, as they are now.
-    pub fn of_process(root: u32) -> Result<Self> {
-        let mut pids = vec![root];
-        let parents = parents()?;
-        let mut next = 0;
-        while let Some(&parent) = pids.get(next) {
-            pids.extend(
-                parents
-                    .iter()
-                    .filter(|(_, of)| **of == parent)
-                    .map(|(pid, _)| *pid),
-            );
-            next += 1;
+    pub fn of_process(root: u32) -> Self {
+        Self {
+            pids: with_descendants(root),
         }
-        Ok(Self { pids })
     }
 
     /// The processes watched.
@@ -148,22 +140,6 @@ fn field(text: &str, name: &str) -> Result<u64> {
         .and_then(|rest| rest.split_whitespace().next())
         .and_then(|number| number.parse().ok())
         .with_context(|| format!("no number after {name}"))
-}
-
-/// Every process and its parent.
-fn parents() -> Result<HashMap<u32, u32>> {
-    let mut parents = HashMap::new();
-    for entry in fs::read_dir("/proc")? {
-        let name = entry?.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else {
-            continue;
-        };
-        parents.insert(pid, u32::try_from(field(&status, "PPid:")?)?);
-    }
-    Ok(parents)
 }
 
 /// How many processors somebody uses although nothing is measured yet.

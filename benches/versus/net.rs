@@ -6,7 +6,6 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::fd::{AsFd, AsRawFd},
-    sync::atomic::{AtomicU16, Ordering},
     time::Duration,
 };
 
@@ -18,6 +17,8 @@ use rustix::{
 use socket2::{Domain, Socket, Type};
 
 pub use rustix::event::epoll::{Event, EventFlags};
+
+use crate::harness::ports;
 
 /// Nothing here waits longer than this for a peer to do something.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -111,33 +112,9 @@ pub fn connect_blocking(to: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// `count` loopback ports nobody listens on, outside the range the kernel picks from, so that no
-/// outgoing connection takes one before the proxy does.
-pub fn free_ports(count: usize) -> Result<Vec<SocketAddr>> {
-    const FIRST: u16 = 10_000;
-    const LAST: u16 = 32_000;
-    static NEXT: AtomicU16 = AtomicU16::new(FIRST);
-
-    let mut ports = Vec::with_capacity(count);
-    for _ in FIRST..LAST {
-        if ports.len() == count {
-            break;
-        }
-        let step = |port| Some(if port + 1 < LAST { port + 1 } else { FIRST });
-        let port = NEXT
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, step)
-            .expect("the step always gives a port");
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        if TcpListener::bind(address).is_ok() {
-            ports.push(address);
-        }
-    }
-    ensure!(
-        ports.len() == count,
-        "only {} of {count} ports are free",
-        ports.len()
-    );
-    Ok(ports)
+/// A loopback address nobody listens on.
+pub fn free_address() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free()))
 }
 
 /// Sends all of a small message on a non-blocking socket.

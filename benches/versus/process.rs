@@ -2,7 +2,6 @@
 
 use std::{
     fs, io,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus},
     sync::{Mutex, PoisonError},
@@ -11,8 +10,10 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions, kill_process, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use tokio::signal::unix::{SignalKind, signal};
+
+use crate::harness::TempDir;
 
 /// What has to be cleared away when a signal ends the run.
 static LEFT_BEHIND: Mutex<LeftBehind> = Mutex::new(LeftBehind {
@@ -121,33 +122,26 @@ impl Drop for Process {
     }
 }
 
-/// A directory for configurations and logs, removed at the end. Readable by every user, because a
-/// proxy may run as another.
-pub struct Workspace {
-    path: PathBuf,
-}
+/// A directory for configurations and logs, removed at the end.
+pub struct Workspace(TempDir);
 
 impl Workspace {
     /// Makes an empty directory.
-    pub fn new() -> Result<Self> {
-        let name = format!("tml-proxy-versus-{}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).with_context(|| format!("create {}", path.display()))?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
-        left_behind(|left| left.directories.push(path.clone()));
-        Ok(Self { path })
+    pub fn new() -> Self {
+        let dir = TempDir::new();
+        left_behind(|left| left.directories.push(dir.path().to_owned()));
+        Self(dir)
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.0.path()
     }
 }
 
 impl Drop for Workspace {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.path);
-        left_behind(|left| left.directories.retain(|path| *path != self.path));
+        left_behind(|left| left.directories.retain(|path| path != self.path()));
     }
 }
 
@@ -181,14 +175,4 @@ pub fn clean_up_on_signal() -> Result<()> {
             });
         })?;
     Ok(())
-}
-
-/// Allows this process and its children as many descriptors as the system does.
-pub fn raise_descriptor_limit() -> Result<()> {
-    let limit = rustix::process::getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    rustix::process::setrlimit(Resource::Nofile, raised).context("raise the descriptor limit")
 }

@@ -39,12 +39,12 @@ struct Watched {
 
 impl Watched {
     fn start(bench: &Bench) -> Result<Self> {
-        let admin = net::free_ports(1)?[0];
+        let admin = net::free_address();
         let peer = Peer::own_with(
             "tml-proxy",
             Overrides::one("admin.listen", &admin.to_string()),
         );
-        let job = Job::new(bench.backend.services(), MAPPINGS - SERVICES)?;
+        let job = Job::new(bench.backend.services(), MAPPINGS - SERVICES);
         let running = bench.start_checked(&peer, job)?;
         // Every mapping has had a session, so that it has all its series.
         let ways = running.ways_to(Service::Exchange);

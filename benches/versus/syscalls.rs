@@ -70,7 +70,7 @@ pub fn run(bench: &mut Bench) -> Result<()> {
 
 fn count(bench: &Bench, peer: &crate::peers::Peer) -> Result<[Calls; 3]> {
     let backend = &bench.backend;
-    let mut job = Job::new(backend.services(), 0)?;
+    let mut job = Job::new(backend.services(), 0);
     job.log_sessions = bench.args.log_sessions;
     let peer = bench.start_checked(peer, job)?;
     let output = bench.workspace.path().join("strace");

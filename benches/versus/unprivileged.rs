@@ -62,7 +62,7 @@ pub fn run(bench: &mut Bench) -> Result<()> {
 /// A new process each time: how it comes to its pipes is what this is about.
 fn measure(bench: &Bench, peer: &Peer) -> Result<Sample> {
     let backend = &bench.backend;
-    let mut job = Job::new(backend.services(), 0)?;
+    let mut job = Job::new(backend.services(), 0);
     job.unprivileged = true;
     job.log_sessions = bench.args.log_sessions;
     let running = bench.start_checked(peer, job)?;

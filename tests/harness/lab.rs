@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::AsFd,
     path::{Path, PathBuf},
     process::{self, Command},
@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    Peer, Setup, Target,
+    Peer, Proxy, Setup, Stream, Target, both_ways, config, mapping,
     process::succeed,
     wire::{Faults, Wire},
 };
@@ -115,6 +115,9 @@ pub const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 /// The proxy's public address.
 pub const PROXY: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 
+/// The public port of the mapping of [`Lab::proxy_to`].
+pub const PORT: u16 = 22014;
+
 /// The target's address.
 pub const TARGET: Ipv6Addr = Ipv6Addr::new(0xfd9d, 0x773b, 0xe6f8, 1, 0, 0, 0, 0x10);
 
@@ -173,6 +176,40 @@ impl Lab {
     /// A target on a port of the target's network.
     pub fn listen(&self, port: u16) -> Target {
         self.target.run(|| Target::bind_to((TARGET, port).into()))
+    }
+
+    /// A proxy in it whose mapping `m` leads to `target`.
+    #[track_caller]
+    pub fn proxy_to(&self, target: SocketAddr, more: &str) -> Proxy {
+        let text = config([mapping("m", PORT, target, more)]);
+        Proxy::start_with(&self.setup(), &text)
+    }
+
+    /// A client of that mapping and, at the target, the connection made for it, with a few bytes
+    /// exchanged.
+    #[track_caller]
+    pub fn pair(&self, target: &Target) -> (Peer, Peer) {
+        let mut client = self.connect(PORT);
+        let mut server = target.accept();
+        client.exchange(&mut server, b"hello");
+        (client, server)
+    }
+
+    /// Bulk both ways arrives whole through that mapping in every mode.
+    #[track_caller]
+    pub fn bulk_passes(&self, proxy: &Proxy, target: &Target, length: u64) {
+        for relay in ["auto", "splice", "copy"] {
+            let more = format!("relay = \"{relay}\"");
+            proxy.reload(&config([mapping("m", PORT, target.addr(), &more)]));
+            let client = self.connect(PORT);
+            let server = target.accept();
+            let streams = [Stream::new(1), Stream::new(2)];
+            both_ways([(&client, &server, streams)], length);
+            let line = proxy.ended_session(client.addr());
+            assert_eq!(line.text("reason"), "closed");
+            assert_eq!(line.number("bytes_up"), length);
+            assert_eq!(line.number("bytes_down"), length);
+        }
     }
 
     /// Has every packet carry one segment, as on a network without offloads.

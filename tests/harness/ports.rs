@@ -23,6 +23,8 @@ const LOWEST: u16 = 10_000;
 struct Registry {
     /// Claimed and not handed out yet.
     free: VecDeque<u16>,
+    /// Handed out by [`free`].
+    used: VecDeque<u16>,
     /// The next block to try.
     cursor: u16,
     claims: Vec<UnixListener>,
@@ -35,9 +37,12 @@ pub fn free() -> u16 {
     with_registry(|registry| {
         loop {
             match registry.free.pop_front() {
-                Some(port) if is_free(port) => return port,
+                Some(port) if is_free(port) => {
+                    registry.used.push_back(port);
+                    return port;
+                }
                 Some(_) => {}
-                None => registry.claim_blocks(1),
+                None => registry.refill(),
             }
         }
     })
@@ -73,25 +78,32 @@ impl Registry {
         let offset = process::id() % u32::from(blocks());
         Self {
             free: VecDeque::new(),
+            used: VecDeque::new(),
             cursor: u16::try_from(offset).expect("smaller than the number of blocks"),
             claims: Vec::new(),
         }
     }
 
-    fn claim_blocks(&mut self, count: u16) {
-        let first = self.claim_run(count);
-        self.free.extend(first..first + count * BLOCK);
+    fn refill(&mut self) {
+        match self.claim_run(1) {
+            Some(first) => self.free.extend(first..first + BLOCK),
+            // Benchmarks start so many proxies that ports have to serve several of them in turn.
+            None => self.free.append(&mut self.used),
+        }
+        assert!(!self.free.is_empty(), "no port is free");
     }
 
     fn take_run(&mut self, count: u16) -> u16 {
         let blocks = count.div_ceil(BLOCK);
-        let first = self.claim_run(blocks);
+        let first = self
+            .claim_run(blocks)
+            .unwrap_or_else(|| panic!("no {blocks} adjacent blocks of ports are free"));
         self.free.extend(first + count..first + blocks * BLOCK);
         first
     }
 
     /// Claims adjacent blocks and returns their first port.
-    fn claim_run(&mut self, count: u16) -> u16 {
+    fn claim_run(&mut self, count: u16) -> Option<u16> {
         for _ in 0..2 * blocks() {
             let first = self.cursor;
             self.cursor = (first + 1) % blocks();
@@ -102,10 +114,10 @@ impl Registry {
             if claims.len() == usize::from(count) {
                 self.claims.extend(claims);
                 self.cursor = (first + count) % blocks();
-                return LOWEST + first * BLOCK;
+                return Some(LOWEST + first * BLOCK);
             }
         }
-        panic!("no {count} adjacent blocks of ports are free");
+        None
     }
 }
 

@@ -34,7 +34,9 @@ impl Need {
     fn missing(self) -> Option<String> {
         match self {
             Self::Root => (!is_root()).then(|| "root".to_owned()),
-            Self::Tool(name) => find(name).is_none().then(|| format!("the program {name}")),
+            Self::Tool(name) => find_program(name)
+                .is_none()
+                .then(|| format!("the program {name}")),
             Self::Descriptors(count) => {
                 let most = super::process::raise_descriptor_limit();
                 (most < count).then(|| format!("{count} descriptors ({most} is the limit)"))
@@ -48,10 +50,12 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-fn find(name: &str) -> Option<PathBuf> {
+/// Where a program is, if it is installed.
+pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
+    // Debian keeps servers where only root's PATH looks.
     env::split_paths(&path)
-        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .chain(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from))
         .map(|directory| directory.join(name))
         .find(|candidate| candidate.is_file())
 }

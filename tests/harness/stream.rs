@@ -71,16 +71,24 @@ impl Stream {
 
     /// Checks that `bytes` come next and goes on past them.
     #[track_caller]
-    pub fn check(&mut self, mut bytes: &[u8]) {
+    pub fn check(&mut self, bytes: &[u8]) {
+        if let Some(at) = self.first_difference(bytes) {
+            panic!("stream differs at byte {at}");
+        }
+    }
+
+    /// Goes on past `bytes`, or says where they first differ from what comes next.
+    pub fn first_difference(&mut self, mut bytes: &[u8]) -> Option<u64> {
         while !bytes.is_empty() {
             let expected = self.ahead(bytes.len());
             let (got, rest) = bytes.split_at(expected.len());
             if expected != got {
                 let right = expected.iter().zip(got).take_while(|(a, b)| a == b).count();
-                panic!("stream differs at byte {}", self.passed + right as u64);
+                return Some(self.passed + right as u64);
             }
             self.advance(got.len());
             bytes = rest;
         }
+        None
     }
 }

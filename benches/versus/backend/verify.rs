@@ -13,8 +13,8 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
+    harness::Stream,
     net::{self, EventFlags, PATIENCE, Poller},
-    pattern::Pattern,
 };
 
 const CHUNK: usize = 64 * 1024;
@@ -44,7 +44,7 @@ fn answer(mut stream: TcpStream) -> Result<()> {
     stream.read_exact(&mut header)?;
     let [seed, length] =
         [0, 8].map(|at| u64::from_le_bytes(std::array::from_fn(|byte| header[at + byte])));
-    let outcome = exchange(&stream, Pattern::new(!seed), Pattern::new(seed), length);
+    let outcome = exchange(&stream, downwards(seed), upwards(seed), length);
     let verdict = if outcome.is_ok() { RIGHT } else { WRONG };
     stream.write_all(&[verdict])?;
     Ok(())
@@ -74,8 +74,7 @@ fn check_one(to: SocketAddr, seed: u64, length: u64) -> Result<()> {
         .flat_map(u64::to_le_bytes)
         .collect();
     stream.write_all(&header)?;
-    exchange(&stream, Pattern::new(seed), Pattern::new(!seed), length)
-        .context("towards the client")?;
+    exchange(&stream, upwards(seed), downwards(seed), length).context("towards the client")?;
     let mut verdict = Vec::new();
     stream
         .take(2)
@@ -88,8 +87,18 @@ fn check_one(to: SocketAddr, seed: u64, length: u64) -> Result<()> {
     Ok(())
 }
 
-/// Sends one pattern and receives the other.
-fn exchange(stream: &TcpStream, ours: Pattern, theirs: Pattern, length: u64) -> Result<()> {
+/// What the client of that session sends.
+fn upwards(seed: u64) -> Stream {
+    Stream::new(2 * seed)
+}
+
+/// What it is sent.
+fn downwards(seed: u64) -> Stream {
+    Stream::new(2 * seed + 1)
+}
+
+/// Sends one stream and receives the other.
+fn exchange(stream: &TcpStream, ours: Stream, theirs: Stream, length: u64) -> Result<()> {
     thread::scope(|scope| {
         let sender = scope.spawn(|| send(stream, ours, length));
         let received = receive(stream, theirs, length);
@@ -101,25 +110,21 @@ fn exchange(stream: &TcpStream, ours: Pattern, theirs: Pattern, length: u64) -> 
     })
 }
 
-fn send(mut stream: &TcpStream, pattern: Pattern, length: u64) -> io::Result<()> {
-    let mut chunk = vec![0; CHUNK];
-    let mut offset = 0;
-    while offset < length {
-        let part = (length - offset).min(CHUNK as u64);
-        let part = &mut chunk[..usize::try_from(part).expect("at most a chunk")];
-        pattern.fill(offset, part);
-        stream.write_all(part)?;
-        offset += part.len() as u64;
+fn send(mut stream: &TcpStream, mut content: Stream, length: u64) -> io::Result<()> {
+    while content.position() < length {
+        let most = usize::try_from(length - content.position()).unwrap_or(usize::MAX);
+        let piece = content.ahead(most);
+        stream.write_all(piece)?;
+        content.advance(piece.len());
     }
     Ok(())
 }
 
-fn receive(stream: &TcpStream, pattern: Pattern, length: u64) -> Result<()> {
+fn receive(stream: &TcpStream, mut content: Stream, length: u64) -> Result<()> {
     let mut stream = stream.take(length);
     let mut chunk = vec![0; CHUNK];
-    let mut scratch = Vec::new();
-    let mut offset = 0;
-    while offset < length {
+    while content.position() < length {
+        let offset = content.position();
         let count = stream
             .read(&mut chunk)
             .with_context(|| format!("after {offset} bytes"))?;
@@ -127,10 +132,9 @@ fn receive(stream: &TcpStream, pattern: Pattern, length: u64) -> Result<()> {
             count > 0,
             "the stream ended after {offset} of {length} bytes"
         );
-        if let Some(at) = pattern.first_difference(offset, &chunk[..count], &mut scratch) {
+        if let Some(at) = content.first_difference(&chunk[..count]) {
             anyhow::bail!("wrong content at byte {at} of {length}");
         }
-        offset += count as u64;
     }
     Ok(())
 }

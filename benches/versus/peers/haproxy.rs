@@ -9,7 +9,8 @@ use std::{
 
 use anyhow::Result;
 
-use super::{Job, output_of, program};
+use super::{Job, output_of};
+use crate::harness::require::find_program;
 
 /// Pipes it may use; each costs two descriptors of the 20 000 a process often has.
 const PIPES: usize = 512;
@@ -24,7 +25,7 @@ pub(super) struct Haproxy {
 
 /// The configurations to compare with, if it is installed.
 pub(super) fn find() -> Vec<(&'static str, Haproxy)> {
-    let Some(program) = program("haproxy") else {
+    let Some(program) = find_program("haproxy") else {
         return Vec::new();
     };
     [

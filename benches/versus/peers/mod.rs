@@ -84,20 +84,19 @@ pub struct Running {
 
 impl Job {
     /// The services of the backend, and `further` mappings to one of them.
-    pub fn new(targets: [SocketAddr; SERVICES], further: usize) -> Result<Self> {
+    pub fn new(targets: [SocketAddr; SERVICES], further: usize) -> Self {
         let exchange = targets[Service::Exchange as usize];
         let targets = targets
             .into_iter()
             .chain(std::iter::repeat_n(exchange, further));
-        let routes = net::free_ports(SERVICES + further)?
-            .into_iter()
-            .zip(targets)
-            .map(|(listen, target)| Route { listen, target })
-            .collect();
-        Ok(Self {
-            routes,
+        let routes = targets.map(|target| Route {
+            listen: net::free_address(),
+            target,
+        });
+        Self {
+            routes: routes.collect(),
             ..Self::default()
-        })
+        }
     }
 }
 
@@ -295,19 +294,9 @@ impl Running {
             thread::sleep(Duration::from_millis(2));
         }
         self.started_in = started.elapsed();
-        self.meter = Meter::of_process(process)?;
+        self.meter = Meter::of_process(process);
         Ok(())
     }
-}
-
-/// Where a program is, if it is installed.
-fn program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    // Debian keeps servers where only root's PATH looks.
-    std::env::split_paths(&path)
-        .chain(["/usr/sbin".into(), "/usr/local/sbin".into()])
-        .map(|directory| directory.join(name))
-        .find(|candidate| candidate.is_file())
 }
 
 /// What a program prints about its version, in one piece.

@@ -9,7 +9,8 @@ use std::{
 
 use anyhow::Result;
 
-use super::{Job, output_of, program};
+use super::{Job, output_of};
+use crate::harness::require::find_program;
 
 /// How it is configured.
 #[derive(Debug, Clone)]
@@ -22,7 +23,7 @@ pub(super) struct Nginx {
 
 /// The configurations to compare with, if nginx and its stream module are installed.
 pub(super) fn find() -> Vec<(&'static str, Nginx)> {
-    let Some(program) = program("nginx") else {
+    let Some(program) = find_program("nginx") else {
         return Vec::new();
     };
     let built = output_of(&program, "-V");
