@@ -23,7 +23,7 @@ fn ip(text: &str) -> IpAddr {
 fn refused(scene: &Scene, mut peer: Peer, reason: &str) -> Line {
     peer.expect_reset();
     let line = scene.ends(peer.addr(), reason, 0, 0);
-    assert!(!line.has("source"), "a refused client costs no connection");
+    assert!(!line.has("local"), "a refused client costs no connection");
     line
 }
 

@@ -125,7 +125,7 @@ fn a_session_is_one_line_of_text() {
         &format!(" client={addr} "),
         &format!(" listen=*:{port} "),
         &format!(" target={} ", target.addr()),
-        " source=[::1]:",
+        " local=[::1]:",
         " bytes_up=0 bytes_down=0 ",
         " end=-- reason=closed",
     ] {

@@ -314,7 +314,7 @@ fn the_source_address_is_the_one_configured() {
     let addr = client.addr();
     drop((client, server));
     let line = proxy.ended_session(addr);
-    assert_eq!(line.text("source"), source.to_string());
+    assert_eq!(line.text("local"), source.to_string());
     proxy.settles();
 }
 

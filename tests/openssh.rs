@@ -74,7 +74,7 @@ fn commands_run_and_terminals_work() {
     assert_eq!(words[3], TARGET.to_string(), "{output}");
     let line = stage.session_ended("closed");
     let source = format!("[{}]:{}", words[1], words[2]);
-    assert_eq!(line.text("source"), source, "one line joins both logs");
+    assert_eq!(line.text("local"), source, "one line joins both logs");
 
     let mut terminal = peers::Remote::start(
         ssh(&stage.lab, &stage.keys).args(["-tt", "stty raw -echo; echo ready; exec cat"]),

@@ -62,7 +62,7 @@ fn a_target_sees_the_clients_address_and_its_answers_find_back() {
     );
     let line = proxy.ended_session(client.addr());
     assert_eq!(line.text("reason"), "closed");
-    assert_eq!(line.text("source"), client.addr().to_string());
+    assert_eq!(line.text("local"), client.addr().to_string());
 
     // Without it the same target sees the proxy.
     proxy.reload(&text(""));

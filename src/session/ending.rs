@@ -137,7 +137,7 @@ impl Session {
             connect: self.connected.map(|at| at.duration_since(self.opened)),
             client: self.peer,
             front,
-            source: self.source,
+            local: self.local,
             route: self.route,
             reason,
             error,

@@ -62,7 +62,7 @@ pub struct Session {
     client: OwnedFd,
     target: OwnedFd,
     peer: SocketAddr,
-    source: Option<SocketAddr>,
+    local: Option<SocketAddr>,
     opened: Instant,
     connected: Option<Instant>,
     /// When a byte last moved, or an end of stream.
@@ -171,7 +171,7 @@ impl Session {
             client: accepted.socket,
             target,
             peer: accepted.client,
-            source: None,
+            local: None,
             opened: now,
             connected: None,
             active: now,
@@ -226,7 +226,7 @@ impl Session {
             route: Arc::clone(&self.route),
             client: self.peer,
             front: self.front().map(|front| front.peer),
-            source: self.source,
+            local: self.local,
             bytes_up,
             bytes_down,
             age: now.duration_since(self.opened),
@@ -308,12 +308,12 @@ impl Session {
             None if !events.intersects(EventFlags::OUT) => return SessionStep::Wait,
             None => {}
         }
-        self.source = getsockname(&self.target)
+        self.local = getsockname(&self.target)
             .ok()
             .and_then(|addr| addr.try_into().ok());
         // Where nobody listens on a port of this machine, the kernel may pick that very port to call
         // from; the socket is then connected to itself and would send the client its own bytes.
-        if self.source == Some(self.route.target) {
+        if self.local == Some(self.route.target) {
             return SessionStep::End(EndReason::ConnectRefused);
         }
         self.connected = Some(turn.now);

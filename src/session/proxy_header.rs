@@ -121,7 +121,7 @@ impl PendingProxyHeader {
             route: Arc::clone(&self.route),
             client: self.accepted.client,
             front: None,
-            source: None,
+            local: None,
             bytes_up: 0,
             bytes_down: 0,
             age: waiting,

@@ -31,7 +31,7 @@ pub struct SessionRecord {
     /// Who brought the client here, if it did not come by itself.
     pub front: Option<SocketAddr>,
     /// The local address towards the target: the peer in the target's own log.
-    pub source: Option<SocketAddr>,
+    pub local: Option<SocketAddr>,
     /// Bytes delivered to the target.
     pub bytes_up: u64,
     /// Bytes delivered to the client.
@@ -61,7 +61,7 @@ impl SessionRecord {
             route,
             client: accepted.client,
             front: accepted.front.as_ref().map(|front| front.peer),
-            source: None,
+            local: None,
             bytes_up: 0,
             bytes_down: 0,
             bytes_spliced: 0,
@@ -119,12 +119,10 @@ impl SessionLine {
                     &view.route,
                     view.client,
                     view.front,
-                    view.source,
+                    view.local,
                 );
             }
-            Self::Ended(end) => {
-                parties(line, end.id, &end.route, end.client, end.front, end.source)
-            }
+            Self::Ended(end) => parties(line, end.id, &end.route, end.client, end.front, end.local),
         }
         match self {
             Self::Opened(view) => {
@@ -158,7 +156,7 @@ fn parties(
     route: &Route,
     client: SocketAddr,
     front: Option<SocketAddr>,
-    source: Option<SocketAddr>,
+    local: Option<SocketAddr>,
 ) {
     line.number("session", id.0)
         .field("mapping", &route.mapping.name)
@@ -166,5 +164,5 @@ fn parties(
     front.map(|front| line.field("front", front));
     line.field("listen", route.listen)
         .field("target", route.target);
-    source.map(|source| line.field("source", source));
+    local.map(|local| line.field("local", local));
 }

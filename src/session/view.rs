@@ -17,7 +17,7 @@ pub struct SessionView {
     /// Who brought the client here, if it did not come by itself.
     pub front: Option<SocketAddr>,
     /// The local address towards the target: the peer in the target's own log.
-    pub source: Option<SocketAddr>,
+    pub local: Option<SocketAddr>,
     /// Bytes delivered to the target.
     pub bytes_up: u64,
     /// Bytes delivered to the client.

@@ -67,9 +67,9 @@ fn a_live_session_is_shown_with_all_that_is_known_of_it() {
     assert_eq!((session.bytes_up, session.bytes_down), (5, 5));
     assert_eq!(session.client, addr);
     assert_eq!(session.target, desk.scene.target.addr().to_string());
-    let source = session.source.as_deref().expect("it is connected");
+    let local = session.local.as_deref().expect("it is connected");
     assert_eq!(
-        source,
+        local,
         server.stream().peer_addr().expect("connected").to_string()
     );
 

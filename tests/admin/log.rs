@@ -27,12 +27,11 @@ fn shape(desk: &Desk, line: &Line, client: &Peer) -> String {
 fn an_opening_line_has_what_is_known_by_then() {
     let desk = Desk::new("[log]\nsession_openings = true\n", "");
     let (client, server) = desk.scene.pair();
-    let source = server.stream().peer_addr().expect("connected").to_string();
+    let local = server.stream().peer_addr().expect("connected").to_string();
     let line = desk.scene.proxy.wait_for_line(0, "session opened");
     assert_eq!(
-        shape(&desk, &line.without(&["timestamp", "connect_ms"]), &client)
-            .replace(&source, "SOURCE"),
-        r#"{"client":"CLIENT","level":"INFO","listen":"LISTEN","mapping":"m","message":"session opened","session":1,"source":"SOURCE","target":"TARGET"}"#
+        shape(&desk, &line.without(&["timestamp", "connect_ms"]), &client).replace(&local, "LOCAL"),
+        r#"{"client":"CLIENT","level":"INFO","listen":"LISTEN","local":"LOCAL","mapping":"m","message":"session opened","session":1,"target":"TARGET"}"#
     );
     assert!(line.has("connect_ms") && line.has("timestamp"));
     drop(server);
@@ -47,15 +46,15 @@ fn a_closing_line_has_everything() {
     let desk = Desk::new("", "");
     let (mut client, mut server) = desk.scene.pair();
     client.exchange(&mut server, b"hello");
-    let source = server.stream().peer_addr().expect("connected").to_string();
+    let local = server.stream().peer_addr().expect("connected").to_string();
     client.finish();
     server.expect_end();
     server.finish();
     let line = desk.scene.ended(client.addr(), "closed");
     let timeless = line.without(&["timestamp", "connect_ms", "duration_ms"]);
     assert_eq!(
-        shape(&desk, &timeless, &client).replace(&source, "SOURCE"),
-        r#"{"bytes_down":5,"bytes_up":5,"client":"CLIENT","end":"--","level":"INFO","listen":"LISTEN","mapping":"m","message":"session ended","reason":"closed","session":1,"source":"SOURCE","target":"TARGET"}"#
+        shape(&desk, &timeless, &client).replace(&local, "LOCAL"),
+        r#"{"bytes_down":5,"bytes_up":5,"client":"CLIENT","end":"--","level":"INFO","listen":"LISTEN","local":"LOCAL","mapping":"m","message":"session ended","reason":"closed","session":1,"target":"TARGET"}"#
     );
     assert!(line.has("connect_ms") && line.has("duration_ms"));
 }

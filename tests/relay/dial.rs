@@ -26,7 +26,7 @@ fn a_refused_connection_resets_the_client() {
     assert_eq!(line.text("end"), "SC");
     assert_eq!(line.text("target"), target);
     assert_eq!((line.number("bytes_up"), line.number("bytes_down")), (0, 0));
-    assert!(!line.has("source"), "never connected");
+    assert!(!line.has("local"), "never connected");
     proxy.wait_until(
         "tml_proxy_connect_failures_total",
         &[("mapping", "m"), ("cause", "refused")],
@@ -116,7 +116,7 @@ fn the_session_line_names_both_ends() {
     assert_eq!(line.text("level"), "INFO");
     assert_eq!(line.text("listen"), format!("*:{}", scene.port));
     assert_eq!(line.text("target"), scene.target.addr().to_string());
-    assert_eq!(line.text("source"), source.to_string());
+    assert_eq!(line.text("local"), source.to_string());
     assert!(line.number("connect_ms") <= line.number("duration_ms"));
     assert!(line.number("session") > 0);
     scene.finish();

@@ -194,7 +194,7 @@ documents! {
         /// Where its bytes go.
         target: String,
         /// The local address towards the target, as the target's own log has it.
-        source: Option<String>,
+        local: Option<String>,
         /// `awaiting_header` of a trusted front, `connecting`, `open`, `half_closed`, `leaving` or
         /// `ending`.
         stage: String,

@@ -371,7 +371,7 @@ pub(in crate::admin) fn session(view: &SessionView) -> model::Session {
         front: view.front.map(|front| front.to_string()),
         listen: view.route.listen.to_string(),
         target: view.route.target.to_string(),
-        source: view.source.map(|source| source.to_string()),
+        local: view.local.map(|local| local.to_string()),
         stage: view.stage.word().to_owned(),
         bytes_up: view.bytes_up,
         bytes_down: view.bytes_down,
