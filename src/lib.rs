@@ -10,6 +10,7 @@ pub mod admin;
 pub mod auto_or;
 pub mod cli;
 pub mod config;
+pub mod end_reason;
 pub mod files;
 pub mod host_port;
 pub mod lifecycle;

@@ -10,12 +10,12 @@ use tokio::{sync::mpsc, time::timeout};
 
 use super::lost::Lost;
 use crate::{
+    end_reason::EndReason,
     listen::{Change, ListenError, Listeners, check_transparent},
     table::{
         self, Diff, ListenAddr, Mapping, MappingName, MappingOverride, MappingOverrides, Route,
         RouteChange, Summary, Table,
     },
-    telemetry::EndReason,
     units::millis,
     worker::{
         Command, LostListener, SessionChange, SessionChanges, SessionOrder, WorkerContext,

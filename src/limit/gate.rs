@@ -14,7 +14,7 @@ use super::{
     Bucket, Limits, Meter, Rate, SessionLimits, SourceNet, SourceTable, Tick,
     sources::{Scope, SourceKey},
 };
-use crate::telemetry::EndReason;
+use crate::end_reason::EndReason;
 
 /// What is counted for the process.
 #[derive(Debug, Default)]

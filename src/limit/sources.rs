@@ -18,7 +18,7 @@ use std::{
 };
 
 use super::{Meter, Penalty, SessionLimits, Tick, bucket, tick::nanos};
-use crate::telemetry::EndReason;
+use crate::end_reason::EndReason;
 
 /// Parts of the table, each with a lock of its own.
 const PARTS: usize = 16;

@@ -3,9 +3,10 @@
 use std::{net::SocketAddr, time::Instant};
 
 use crate::{
+    end_reason::EndReason,
     limit::{Admission, Arrival, Dialling, Gate},
     table::Route,
-    telemetry::{EndReason, ProcessStats},
+    telemetry::ProcessStats,
 };
 
 /// Counts a client in, or says why not. The answer is what a session of a limited kind holds as

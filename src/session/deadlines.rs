@@ -14,7 +14,7 @@ use super::{
     ending::lost,
     user_timeout::{Finding, UserTimeout},
 };
-use crate::{relay::Side, socket, telemetry::EndReason};
+use crate::{end_reason::EndReason, relay::Side, socket};
 
 /// A session that lives this long gets keepalive and the like on the socket to its target: five
 /// system calls that a short one is spared.

@@ -8,11 +8,7 @@ use rustix::{
 };
 
 use super::error::{SessionError, Step};
-use crate::{
-    socket,
-    table::Route,
-    telemetry::{ConnectFailure, EndReason},
-};
+use crate::{end_reason::EndReason, socket, table::Route, telemetry::ConnectFailure};
 
 /// Opens a socket and starts connecting it. The outcome shows as writability.
 pub(super) fn start(route: &Route, client: SocketAddr) -> Result<OwnedFd, SessionError> {

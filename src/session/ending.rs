@@ -13,9 +13,9 @@ use super::{
     error::Step,
 };
 use crate::{
+    end_reason::EndReason,
     relay::{Kernel, PipePool, Side},
     socket,
-    telemetry::EndReason,
 };
 
 /// How long the side that did not break may take to acknowledge any more of what it was sent before the

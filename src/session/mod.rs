@@ -41,6 +41,7 @@ use retry::Retry;
 pub use view::{SessionView, Stage};
 
 use crate::{
+    end_reason::EndReason,
     limit::Dialling,
     listen::{Accepted, Front},
     os_error::in_words,
@@ -48,7 +49,6 @@ use crate::{
     relay::{Budget, Kernel, Pipe, PipePool, Progress, Readiness, Relay, RelayMode, Side},
     socket,
     table::Route,
-    telemetry::EndReason,
 };
 
 /// Bytes a session has to move in bulk before it is worth a change of worker.

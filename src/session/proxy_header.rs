@@ -13,10 +13,10 @@ use rustix::{
 
 use super::{SessionId, SessionView, Stage};
 use crate::{
+    end_reason::EndReason,
     listen::Accepted,
     proxy_protocol::{Header, LONGEST, Parsed, parse},
     table::Route,
-    telemetry::EndReason,
 };
 
 /// A connection whose header is awaited. It is counted in its mapping.

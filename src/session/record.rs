@@ -3,11 +3,7 @@
 use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{SessionError, SessionView, dial};
-use crate::{
-    listen::Accepted,
-    table::Route,
-    telemetry::{EndReason, Line},
-};
+use crate::{end_reason::EndReason, listen::Accepted, table::Route, telemetry::Line};
 
 /// Numbers the sessions of one run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

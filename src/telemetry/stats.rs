@@ -10,7 +10,9 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 
-use super::{EndReason, Histogram, PathStats, Retired};
+use crate::end_reason::EndReason;
+
+use super::{Histogram, PathStats, Retired};
 
 /// Bounds of the time from accepting a client to its target's answer: a target nearby takes less
 /// than a millisecond, one that lost its first packet a second more than usual.

@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{EndReason, MappingStats};
+use crate::end_reason::EndReason;
+
+use super::MappingStats;
 
 /// Sums of what mappings have counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

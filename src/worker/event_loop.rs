@@ -41,6 +41,7 @@ use super::{
     token::Token,
 };
 use crate::{
+    end_reason::EndReason,
     limit::OnRefuse,
     listen::{AcceptError, Accepted, Backoff, Reserve, accept},
     os_error::in_words,
@@ -51,7 +52,6 @@ use crate::{
     },
     socket,
     table::{ListenAddr, RemovalPolicy, Route, Table},
-    telemetry::EndReason,
 };
 use closing::Closing;
 use proxy_header::Awaited;

@@ -39,12 +39,13 @@ pub use orders::{Kill, OrderNumber, SessionOrder};
 pub use workers::Workers;
 
 use crate::{
+    end_reason::EndReason,
     limit::Gate,
     listen::Accepted,
     relay::PipeBudget,
     session::{Session, SessionFilter, SessionLine, SessionView},
     table::{ListenAddr, Mapping, MappingName, MappingOverrides, RemovalPolicy, Route, Table},
-    telemetry::{EndReason, LogQueue, PathInfo, ProcessStats, Sampler, Tally},
+    telemetry::{LogQueue, PathInfo, ProcessStats, Sampler, Tally},
 };
 
 /// A listening socket a worker had to give up.

@@ -19,7 +19,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::SessionChanges;
-use crate::{session::SessionFilter, telemetry::EndReason};
+use crate::{end_reason::EndReason, session::SessionFilter};
 
 /// What all sessions are told.
 #[derive(Debug, Clone)]

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use crate::admin::health::{Problem, Severity};
-use crate::telemetry::EndReason;
+use crate::end_reason::EndReason;
 
 /// Derives what every document needs.
 macro_rules! documents {

@@ -10,6 +10,7 @@ use super::model;
 use crate::{
     admin::{Sources, problems},
     config::{LogLevel, route_ranges},
+    end_reason::EndReason,
     provider::switchboard::{
         Contact, Endpoint, Exposure, JobId,
         client::{FailureKind, Outage},
@@ -19,7 +20,7 @@ use crate::{
     },
     session::SessionView,
     table::{ListenAddr, Mapping, MappingName, MappingOverride, MappingOverrides},
-    telemetry::{self, ConnectFailure, EndReason, Usage},
+    telemetry::{self, ConnectFailure, Usage},
     units::{duration_ms, millis},
 };
 

@@ -16,8 +16,9 @@ use exposition::{Exposition, Family};
 
 use super::Sources;
 use crate::{
+    end_reason::EndReason,
     table::Mapping,
-    telemetry::{ConnectFailure, EndReason, PathSummary},
+    telemetry::{ConnectFailure, PathSummary},
 };
 
 /// About how many bytes a mapping takes on the page: enough that a large page is not copied again

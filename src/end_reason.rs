@@ -1,0 +1,147 @@
+//! Why a session ended: one word for machines, and the two letters HAProxy's users know.
+
+/// Defines the reasons from one list: what each means, whether it is a refusal, its code, its word.
+macro_rules! reasons {
+    ($($(#[$meaning:meta])+ $name:ident = $kind:ident $code:literal $word:literal;)+) => {
+        /// Why a session ended.
+        ///
+        /// The two-letter [code](Self::code) follows HAProxy's termination states: who ended the
+        /// session (`C` client, `S` target, `P` policy, `R` resources, `K` killed, `I` internal; small
+        /// letters: that side's time ran out), then when (`C` while connecting, `D` with the session
+        /// established, `-` complete).
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum EndReason {
+            $($(#[$meaning])+ $name,)+
+        }
+
+        impl EndReason {
+            /// Every reason there is, in the order of their numbers.
+            pub const ALL: [Self; [$($code),+].len()] = [$(Self::$name),+];
+
+            /// The reason in one word, as metrics and the log carry it.
+            pub const fn word(self) -> &'static str {
+                match self {
+                    $(Self::$name => $word,)+
+                }
+            }
+
+            /// HAProxy's two letters.
+            pub const fn code(self) -> &'static str {
+                match self {
+                    $(Self::$name => $code,)+
+                }
+            }
+
+            /// Whether the client got no session at all. Such an end is counted, but nothing was opened.
+            pub const fn is_refusal(self) -> bool {
+                match self {
+                    $(Self::$name => is_refusal!($kind),)+
+                }
+            }
+        }
+    };
+}
+
+macro_rules! is_refusal {
+    (refusal) => {
+        true
+    };
+    (end) => {
+        false
+    };
+}
+
+reasons! {
+    /// Both sides closed, every byte was delivered.
+    Closed = end "--" "closed";
+    /// The client reset the connection.
+    ClientReset = end "CD" "client_reset";
+    /// The target reset the connection.
+    TargetReset = end "SD" "target_reset";
+    /// The client's host stopped answering.
+    ClientLost = end "CD" "client_lost";
+    /// The target's host stopped answering.
+    TargetLost = end "SD" "target_lost";
+    /// Neither side sent anything for `idle_timeout`.
+    IdleTimeout = end "cD" "idle_timeout";
+    /// The target had closed and the client was silent for `half_close_timeout`.
+    ClientHalfCloseTimeout = end "cD" "client_half_close_timeout";
+    /// The client had closed and the target was silent for `half_close_timeout`.
+    TargetHalfCloseTimeout = end "sD" "target_half_close_timeout";
+    /// The client left before the target had answered.
+    ClientGone = end "CC" "client_gone";
+    /// The target's host refused the connection.
+    ConnectRefused = end "SC" "connect_refused";
+    /// No way to the target.
+    ConnectUnreachable = end "SC" "connect_unreachable";
+    /// The target did not answer within `connect_timeout`.
+    ConnectTimeout = end "sC" "connect_timeout";
+    /// This machine could not open a connection to the target.
+    ConnectFailed = end "RC" "connect_failed";
+    /// The client's address may not connect.
+    Denied = refusal "PC" "denied";
+    /// The mapping has `max_sessions` sessions already.
+    MappingFull = refusal "PC" "mapping_full";
+    /// The process has no room for another session.
+    NoResources = refusal "RC" "no_resources";
+    /// The client's network has `max_sessions_per_source` sessions already.
+    SourceFull = refusal "PC" "source_full";
+    /// The client's network begins more sessions than `new_sessions_per_second_per_source`.
+    SourceRate = refusal "PC" "source_rate";
+    /// The mapping's clients begin more sessions than `new_sessions_per_second`.
+    MappingRate = refusal "PC" "mapping_rate";
+    /// All clients together begin more sessions than `limits.new_sessions_per_second`.
+    ProcessRate = refusal "PC" "process_rate";
+    /// `max_dialling` sessions wait for their target already.
+    DiallingFull = refusal "PC" "dialling_full";
+    /// The client's network ran into limits too often and is put aside.
+    PutAside = refusal "PC" "put_aside";
+    /// A front that may say whose its connections are sent no PROXY header, or none that is valid.
+    ProxyHeaderInvalid = refusal "CC" "proxy_header_invalid";
+    /// Such a front sent no whole header within `proxy_header_timeout`.
+    ProxyHeaderTimeout = refusal "cC" "proxy_header_timeout";
+    /// The mapping was removed, and its policy closes sessions then.
+    MappingRemoved = end "KD" "mapping_removed";
+    /// The mapping leads to another target now, and its policy closes sessions then.
+    MappingRetargeted = end "KD" "mapping_retargeted";
+    /// The time to finish after a removal, a new target or an operator's drain ran out.
+    DrainDeadline = end "KD" "drain_deadline";
+    /// An operator ended it.
+    Killed = end "KD" "killed";
+    /// The proxy stops.
+    Shutdown = end "KD" "shutdown";
+    /// This machine refused to move its bytes for too long: no memory, or a security module.
+    SystemError = end "RD" "system_error";
+    /// A fault of the proxy itself.
+    Internal = end "ID" "internal";
+    /// It goes on in a mapping of another name. Only counted: no session ends for it.
+    Renamed = end "--" "renamed";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::EndReason;
+
+    #[test]
+    fn every_reason_has_its_number_and_a_word_of_its_own() {
+        let mut words = std::collections::HashSet::new();
+        for (number, reason) in EndReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, number);
+            assert!(words.insert(reason.word()), "{} twice", reason.word());
+        }
+    }
+
+    #[test]
+    fn every_reason_is_explained() {
+        const DOCUMENT: &str = include_str!("../config/session-log.md");
+        let rows: Vec<&str> = DOCUMENT
+            .lines()
+            .filter(|line| line.starts_with("| `"))
+            .collect();
+        for reason in EndReason::ALL {
+            let start = format!("| `{}` | `{}` | ", reason.code(), reason.word());
+            let count = rows.iter().filter(|row| row.starts_with(&start)).count();
+            assert_eq!(count, 1, "{start}");
+        }
+    }
+}
