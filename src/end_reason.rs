@@ -94,8 +94,8 @@ reasons! {
     ProcessRate = refusal "PC" "process_rate";
     /// `max_dialling` sessions wait for their target already.
     DiallingFull = refusal "PC" "dialling_full";
-    /// The client's network ran into limits too often and is put aside.
-    PutAside = refusal "PC" "put_aside";
+    /// The client's network ran into limits too often and is banned for a while.
+    Banned = refusal "PC" "banned";
     /// A front that may say whose its connections are sent no PROXY header, or none that is valid.
     ProxyHeaderInvalid = refusal "CC" "proxy_header_invalid";
     /// Such a front sent no whole header within `proxy_header_timeout`.

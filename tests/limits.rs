@@ -160,7 +160,7 @@ fn a_client_whose_target_has_answered_keeps_nobody_from_dialling() {
 }
 
 #[test]
-fn a_source_that_keeps_being_refused_is_put_aside_everywhere_but_where_it_is_exempt() {
+fn a_source_that_keeps_being_refused_is_banned_everywhere_but_where_it_is_exempt() {
     let limits = "[limits]\nexempt = [\"127.0.0.9\"]\n\
                   penalty = { after = 3, within = \"10m\", lasts = \"10m\" }\n";
     let mapping = "max_sessions_per_source = 1";
@@ -169,18 +169,18 @@ fn a_source_that_keeps_being_refused_is_put_aside_everywhere_but_where_it_is_exe
     for _ in 0..3 {
         refused(&scene, from(&scene, "127.0.0.2"), "source_full");
     }
-    let line = scene.proxy.wait_for_line(0, "source put aside");
+    let line = scene.proxy.wait_for_line(0, "client banned");
     assert_eq!(line.text("source"), "127.0.0.2/32");
     leaves(&scene, kept.remove(0));
-    refused(&scene, from(&scene, "127.0.0.2"), "put_aside");
+    refused(&scene, from(&scene, "127.0.0.2"), "banned");
     for _ in 0..6 {
         kept.push(served(&scene, from(&scene, "127.0.0.9")));
     }
     leaves(&scene, served(&scene, from(&scene, "127.0.0.3")));
     let metrics = scene.proxy.metrics();
-    assert_eq!(metrics.sum("tml_proxy_sources_put_aside_total", &[]), 1);
+    assert_eq!(metrics.sum("tml_proxy_clients_banned_total", &[]), 1);
 
-    // A reload without the penalty lifts it.
+    // A reload without the ban lifts it.
     scene.proxy.reload(&scene.config(mapping));
     leaves(&scene, served(&scene, from(&scene, "127.0.0.2")));
     drop(kept);

@@ -128,11 +128,8 @@ fn refused(status: &Status) -> String {
         .iter()
         .map(|(reason, count)| format!("{count} {reason}"));
     let mut text: Vec<String> = counts.collect();
-    if status.sources_put_aside > 0 {
-        text.push(format!(
-            "{} put aside",
-            count(status.sources_put_aside, "source")
-        ));
+    if status.clients_banned > 0 {
+        text.push(format!("{} banned", count(status.clients_banned, "client")));
     }
     match text.is_empty() {
         true => "nobody".to_owned(),
@@ -174,7 +171,7 @@ mod tests {
             refused: [("denied", 2), ("source_rate", 30)]
                 .map(|(reason, count)| (reason.to_owned(), count))
                 .into(),
-            sources_put_aside: 1,
+            clients_banned: 1,
             bytes_up: 2048,
             ..Status::default()
         };
@@ -186,7 +183,7 @@ mod tests {
                         sessions   3 of 10 open, 0 so far\n\
                         mappings   0 with 0 listeners\n\
                         delivered  2.0K up, 0 down\n\
-                        refused    30 source_rate, 2 denied, 1 source put aside\n";
+                        refused    30 source_rate, 2 denied, 1 client banned\n";
         assert!(text.starts_with(expected), "{text}");
     }
 

@@ -14,7 +14,7 @@ use super::{
     },
 };
 use crate::auto_or::AutoOr;
-use crate::limit::{Limits, OnRefuse, Penalty, Rate, SessionLimits};
+use crate::limit::{Ban, Limits, OnRefuse, Rate, SessionLimits};
 
 /// How a client that gets no session is told.
 pub(super) const ON_REFUSE: &[(&str, OnRefuse)] =
@@ -52,7 +52,7 @@ pub(super) fn read_process(mut section: Section<'_>) -> (AutoOr<NonZeroU32>, Lim
         number(16..=128),
     );
     if let Some(penalty) = section.entry("penalty").and_then(penalty) {
-        limits.penalty = penalty;
+        limits.ban = penalty;
     }
     limits.exempt = section.list("exempt", prefix).unwrap_or_default();
     section.finish();
@@ -121,7 +121,7 @@ pub(super) fn bandwidth(entry: Entry<'_>) -> Option<Option<Rate>> {
 }
 
 /// A penalty may be off, or a table of all three keys.
-fn penalty(entry: Entry<'_>) -> Option<Option<Penalty>> {
+fn penalty(entry: Entry<'_>) -> Option<Option<Ban>> {
     const EXAMPLE: &str = "{ after = 20, within = \"1m\", lasts = \"10m\" }";
     if is_off(entry.value()) {
         return Some(None);
@@ -141,7 +141,7 @@ fn penalty(entry: Entry<'_>) -> Option<Option<Penalty>> {
     let within = span("within", "the time they have to fall into, such as \"1m\"");
     let lasts = span("lasts", "how long the source is refused, such as \"10m\"");
     section.finish();
-    Some(Some(Penalty {
+    Some(Some(Ban {
         after: after?,
         within: within?,
         lasts: lasts?,

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     auto_or::AutoOr,
-    limit::{Limits, Penalty, Rate, SessionLimits},
+    limit::{Ban, Limits, Rate, SessionLimits},
     provider::switchboard::{Condition, Rule, Switchboard},
     table::{Keepalive, Policy, RemovalPolicy},
     units,
@@ -187,7 +187,7 @@ fn limits(max_sessions: AutoOr<NonZeroU32>, limits: &Limits) -> Settings {
             "source_prefix_v6",
             Setting::Number(limits.source_prefix_v6.into()),
         ),
-        ("penalty", off_or(limits.penalty.map(penalty))),
+        ("penalty", off_or(limits.ban.map(penalty))),
         ("exempt", list(&limits.exempt)),
     ]);
     Settings(settings)
@@ -221,7 +221,7 @@ fn bandwidth(limit: Rate) -> Setting {
     rate(limit, |bytes| size(bytes as usize))
 }
 
-fn penalty(penalty: Penalty) -> Setting {
+fn penalty(penalty: Ban) -> Setting {
     Setting::Table(Settings(vec![
         ("after", Setting::Number(penalty.after.into())),
         ("within", duration(penalty.within)),

@@ -2,7 +2,7 @@ use std::{net::SocketAddr, num::NonZeroU64, path::Path, time::Duration};
 
 use super::*;
 use crate::{
-    limit::{Limits, OnRefuse, Penalty, Rate, SessionLimits},
+    limit::{Ban, Limits, OnRefuse, Rate, SessionLimits},
     proxy_protocol::Version,
     table::{Keepalive, Policy, RelayMode, RemovalPolicy},
 };

@@ -109,7 +109,7 @@ impl Gate {
     /// The limit.
     pub fn admit(&self, arrival: &Arrival<'_>) -> Result<Option<(Admission, Dialling)>, EndReason> {
         let limits = self.limits.load();
-        let counts = limits.penalty.is_some() || limits.sessions != SessionLimits::default();
+        let counts = limits.ban.is_some() || limits.sessions != SessionLimits::default();
         if arrival.gate.is_none() && !counts {
             return Ok(None);
         }
@@ -145,8 +145,8 @@ impl Gate {
         let Some(net) = limits.source(arrival.client) else {
             return Ok(Admission::default());
         };
-        if limits.penalty.is_some() && self.sources.is_aside(net, arrival.now) {
-            return Err(EndReason::PutAside);
+        if limits.ban.is_some() && self.sources.is_banned(net, arrival.now) {
+            return Err(EndReason::Banned);
         }
         let of_process = Some((&limits.sessions, Scope::PROCESS, false));
         let of_mapping = arrival
@@ -177,11 +177,11 @@ impl Gate {
     }
 
     fn strike(&self, net: SourceNet, limits: &Limits, now: Tick) {
-        if let Some(penalty) = limits.penalty
-            && self.sources.strike(net, penalty, now)
+        if let Some(ban) = limits.ban
+            && self.sources.strike(net, ban, now)
         {
-            // At most once in the time a source stays aside.
-            tracing::info!(source = %net, lasts = ?penalty.lasts, "source put aside");
+            // At most once in the time a source is banned.
+            tracing::info!(source = %net, lasts = ?ban.lasts, "client banned");
         }
     }
 }
@@ -244,7 +244,7 @@ mod tests {
     use std::{num::NonZeroU64, time::Duration};
 
     use super::*;
-    use crate::limit::Penalty;
+    use crate::limit::Ban;
 
     const NOW: Tick = Tick(1_000_000_000_000);
 
@@ -341,13 +341,13 @@ mod tests {
     }
 
     #[test]
-    fn a_source_that_keeps_asking_is_put_aside_unless_it_is_exempt() {
+    fn a_source_that_keeps_asking_is_banned_unless_it_is_exempt() {
         let limits = |exempt: &[&str]| Limits {
             sessions: SessionLimits {
                 new_sessions_per_source: rate(1),
                 ..SessionLimits::default()
             },
-            penalty: Some(Penalty {
+            ban: Some(Ban {
                 after: 2,
                 within: Duration::from_secs(60),
                 lasts: Duration::from_secs(60),
@@ -363,7 +363,7 @@ mod tests {
         assert_eq!(admit("2001:db8::1"), Ok(()));
         assert_eq!(admit("2001:db8::2"), Err(EndReason::SourceRate));
         assert_eq!(admit("2001:db8::3"), Err(EndReason::SourceRate));
-        assert_eq!(admit("2001:db8::4"), Err(EndReason::PutAside));
+        assert_eq!(admit("2001:db8::4"), Err(EndReason::Banned));
         assert_eq!(admit("2001:db8:0:1::4"), Ok(()));
         for _ in 0..100 {
             assert_eq!(admit("198.51.100.1"), Ok(()));

@@ -1,4 +1,4 @@
-//! How much of the proxy a mapping or a source may take: counts, rates, and time put aside.
+//! How much of the proxy a mapping or a source may take: counts, rates, and bans.
 //!
 //! A [`Gate`] holds what is counted for the process and a [`MappingGate`] what is counted for one
 //! mapping; an [`Admission`] is one session's share of both, given back when it is dropped. Rates are
@@ -16,7 +16,7 @@ mod tick;
 
 pub use bucket::{Bucket, Rate};
 pub use gate::{Admission, Arrival, Dialling, Gate, MappingGate};
-pub use policy::{Limits, OnRefuse, Penalty, SessionLimits};
+pub use policy::{Ban, Limits, OnRefuse, SessionLimits};
 pub use sources::{SourceNet, SourceTable};
 pub use throttle::{Meter, Quota, Throttle};
 pub use tick::Tick;

@@ -36,7 +36,7 @@ pub struct Limits {
     /// Bits of an IPv6 address that make a source.
     pub source_prefix_v6: u8,
     /// What happens to a source that keeps running into limits.
-    pub penalty: Option<Penalty>,
+    pub ban: Option<Ban>,
     /// Who is never counted as a source.
     pub exempt: Vec<IpNet>,
 }
@@ -47,7 +47,7 @@ impl Default for Limits {
             sessions: SessionLimits::default(),
             source_prefix_v4: 32,
             source_prefix_v6: 64,
-            penalty: None,
+            ban: None,
             exempt: Vec::new(),
         }
     }
@@ -65,12 +65,12 @@ impl Limits {
 
 /// A source refused for its own limits too often is refused altogether for a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Penalty {
+pub struct Ban {
     /// Refusals it takes.
     pub after: u32,
     /// The time they have to fall into.
     pub within: Duration,
-    /// How long the source is put aside.
+    /// How long the source is banned.
     pub lasts: Duration,
 }
 

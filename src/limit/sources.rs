@@ -17,7 +17,7 @@ use std::{
     },
 };
 
-use super::{Meter, Penalty, SessionLimits, Tick, bucket, tick::nanos};
+use super::{Ban, Meter, SessionLimits, Tick, bucket, tick::nanos};
 use crate::end_reason::EndReason;
 
 /// Parts of the table, each with a lock of its own.
@@ -96,7 +96,7 @@ pub struct SourceTable {
     hasher: RandomState,
     tracked: AtomicUsize,
     evicted: AtomicU64,
-    put_aside: AtomicU64,
+    banned: AtomicU64,
 }
 
 impl Default for SourceTable {
@@ -106,7 +106,7 @@ impl Default for SourceTable {
             hasher: RandomState::new(),
             tracked: AtomicUsize::new(0),
             evicted: AtomicU64::new(0),
-            put_aside: AtomicU64::new(0),
+            banned: AtomicU64::new(0),
         }
     }
 }
@@ -122,9 +122,9 @@ impl SourceTable {
         self.evicted.load(Relaxed)
     }
 
-    /// Times a source was put aside.
-    pub fn put_aside(&self) -> u64 {
-        self.put_aside.load(Relaxed)
+    /// Times a source was banned.
+    pub fn banned(&self) -> u64 {
+        self.banned.load(Relaxed)
     }
 
     /// Counts a session of a source in, if `limits` allow one more.
@@ -159,20 +159,20 @@ impl SourceTable {
         self.with(key, |entry| entry.open = entry.open.saturating_sub(1));
     }
 
-    /// Whether a source is put aside.
-    pub(super) fn is_aside(&self, net: SourceNet, now: Tick) -> bool {
+    /// Whether a source is banned.
+    pub(super) fn is_banned(&self, net: SourceNet, now: Tick) -> bool {
         let scope = Scope::PROCESS;
         let part = self.part(SourceKey { scope, net });
         let found = part.index.get(&SourceKey { scope, net });
-        found.is_some_and(|&at| part.slots[at as usize].entry.aside_until > now)
+        found.is_some_and(|&at| part.slots[at as usize].entry.banned_until > now)
     }
 
-    /// Notes that a source ran into one of its limits; true if that puts it aside.
-    pub(super) fn strike(&self, net: SourceNet, penalty: Penalty, now: Tick) -> bool {
+    /// Notes that a source ran into one of its limits; true if it is banned for that.
+    pub(super) fn strike(&self, net: SourceNet, ban: Ban, now: Tick) -> bool {
         let scope = Scope::PROCESS;
-        let aside = self.with(SourceKey { scope, net }, |entry| {
-            let within = nanos(penalty.within);
-            let strike = within / u64::from(penalty.after.max(1));
+        let banned = self.with(SourceKey { scope, net }, |entry| {
+            let within = nanos(ban.within);
+            let strike = within / u64::from(ban.after.max(1));
             match bucket::take(entry.struck, strike, within - strike, now) {
                 Ok(full) => {
                     entry.struck = full;
@@ -180,13 +180,13 @@ impl SourceTable {
                 }
                 Err(_) => {
                     entry.struck = Tick::default();
-                    entry.aside_until = now.after(penalty.lasts);
+                    entry.banned_until = now.after(ban.lasts);
                     true
                 }
             }
         });
-        self.put_aside.fetch_add(aside.into(), Relaxed);
-        aside
+        self.banned.fetch_add(banned.into(), Relaxed);
+        banned
     }
 
     fn part(&self, key: SourceKey) -> MutexGuard<'_, Part> {
@@ -245,7 +245,7 @@ struct Entry {
     open: u32,
     begun: Tick,
     struck: Tick,
-    aside_until: Tick,
+    banned_until: Tick,
     meter: Option<Arc<Meter>>,
 }
 
@@ -403,24 +403,24 @@ mod tests {
     }
 
     #[test]
-    fn strikes_in_time_put_a_source_aside_and_strikes_long_apart_do_not() {
+    fn strikes_in_time_ban_a_source_and_strikes_long_apart_do_not() {
         let table = SourceTable::default();
-        let penalty = Penalty {
+        let ban = Ban {
             after: 3,
             within: Duration::from_secs(60),
             lasts: Duration::from_secs(600),
         };
         let at = |seconds: u64| Tick((1000 + seconds) * SECOND);
         for far in 0..10 {
-            assert!(!table.strike(net(1), penalty, at(far * 40)));
+            assert!(!table.strike(net(1), ban, at(far * 40)));
         }
-        assert!(!table.strike(net(2), penalty, at(0)));
-        assert!(!table.strike(net(2), penalty, at(1)));
-        assert!(table.strike(net(2), penalty, at(2)));
-        assert!(table.is_aside(net(2), at(601)));
-        assert!(!table.is_aside(net(2), at(602)));
-        assert!(!table.is_aside(net(1), at(2)));
-        assert_eq!(table.put_aside(), 1);
+        assert!(!table.strike(net(2), ban, at(0)));
+        assert!(!table.strike(net(2), ban, at(1)));
+        assert!(table.strike(net(2), ban, at(2)));
+        assert!(table.is_banned(net(2), at(601)));
+        assert!(!table.is_banned(net(2), at(602)));
+        assert!(!table.is_banned(net(1), at(2)));
+        assert_eq!(table.banned(), 1);
     }
 
     #[test]

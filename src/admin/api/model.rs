@@ -49,8 +49,8 @@ documents! {
         sessions_opened: u64,
         /// Clients that got no session since the start, by reason.
         refused: BTreeMap<String, u64>,
-        /// Times a source was put aside because it kept running into its limits.
-        sources_put_aside: u64,
+        /// Times a source was banned because it kept running into its limits.
+        clients_banned: u64,
         /// Bytes delivered to targets since the start.
         bytes_up: u64,
         /// Bytes delivered to clients since the start.

@@ -46,7 +46,7 @@ pub(in crate::admin) fn status(sources: &Sources) -> model::Status {
             .refusals()
             .map(|(reason, count)| (reason.word().to_owned(), count))
             .collect(),
-        sources_put_aside: shared.gate.sources().put_aside(),
+        clients_banned: shared.gate.sources().banned(),
         bytes_up: tally.bytes_up,
         bytes_down: tally.bytes_down,
         pipes: model::Pipes {

@@ -37,10 +37,7 @@ pub(super) fn write(page: &mut Exposition, sources: &Sources) {
             shared.gate.sources().tracked() as u64,
         ),
         (&series::SOURCES_EVICTED, shared.gate.sources().evicted()),
-        (
-            &series::SOURCES_PUT_ASIDE,
-            shared.gate.sources().put_aside(),
-        ),
+        (&series::CLIENTS_BANNED, shared.gate.sources().banned()),
         (&series::PIPES_IN_USE, shared.pipes.in_use() as u64),
         (&series::PIPES_FREE, shared.pipes.free() as u64),
         (&series::PIPES_LIMIT, shared.pipes.limit() as u64),

@@ -112,8 +112,8 @@ series! {
         "Entries of the table in which limits per source are counted";
     SOURCES_EVICTED = Counter "tml_proxy_sources_evicted_total" []
         "Entries without a session that were forgotten to make room for others";
-    SOURCES_PUT_ASIDE = Counter "tml_proxy_sources_put_aside_total" []
-        "Times a source was put aside because it kept running into its limits";
+    CLIENTS_BANNED = Counter "tml_proxy_clients_banned_total" []
+        "Times a source was banned because it kept running into its limits";
     PIPES_IN_USE = Gauge "tml_proxy_pipes_in_use" []
         "Pipes lent to sessions";
     PIPES_FREE = Gauge "tml_proxy_pipes_free" []

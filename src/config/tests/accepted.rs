@@ -161,7 +161,7 @@ fn every_limit_of_the_process_can_be_set() {
         },
         source_prefix_v4: 24,
         source_prefix_v6: 56,
-        penalty: Some(Penalty {
+        ban: Some(Ban {
             after: 20,
             within: seconds(60),
             lasts: seconds(600),
