@@ -6,5 +6,5 @@ use clap::Parser;
 use tml_proxy::cli::Cli;
 
 fn main() -> ExitCode {
-    Cli::parse().command.run()
+    Cli::parse().run()
 }

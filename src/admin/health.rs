@@ -2,9 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use serde::{Deserialize, Serialize};
-
-use super::Sources;
+use super::{
+    Sources,
+    api::model::{Problem, Severity},
+};
 use crate::{
     config::AutoOr,
     provider::switchboard::{Contact, expose::Reason, read::Rights, token_file::SOON},
@@ -22,31 +23,8 @@ const RECENTLY: Duration = Duration::from_secs(60 * 60);
 /// From this share of a limit on it is worth a warning.
 const NEARLY_FULL: f64 = 0.9;
 
-/// How bad something is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum Severity {
-    /// As an operator wanted it, and worth remembering.
-    Note,
-    /// It will get worse, or somebody is already served less well.
-    Warning,
-    /// Somebody is not served.
-    Error,
-}
-
-/// Something that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Problem {
-    /// How bad it is.
-    pub severity: Severity,
-    /// What it is, and what to do.
-    pub text: String,
-}
-
 /// Everything that is wrong, worst first.
-pub fn problems(sources: &Sources) -> Vec<Problem> {
+pub(super) fn problems(sources: &Sources) -> Vec<Problem> {
     let mut found = Vec::new();
     let mut add = |severity, text: String| found.push(Problem { severity, text });
     if sources.is_stopping() {

@@ -14,7 +14,6 @@ mod page;
 mod places;
 mod server;
 mod unix;
-pub mod words;
 
 use std::{
     sync::{
@@ -25,7 +24,6 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-pub use health::{Problem, Severity, problems};
 pub use lookup::{CONNECTIONS as LOOKUP_CONNECTIONS, serve as serve_lookup};
 pub use metrics::series::{ALL as SERIES, Kind, Series};
 pub use server::{AdminListener, CONNECTIONS, serve};

@@ -6,7 +6,7 @@ use super::{
     client::Client,
     output::{self, Paint, Screen, one_line, wrapped},
 };
-use crate::admin::api::model::{Event, Events};
+use crate::admin::api::model::{Event, EventQuery, Events};
 
 /// How long the proxy waits for an event before it answers with none, in seconds.
 const WAIT: u64 = 25;
@@ -24,15 +24,14 @@ pub struct EventsArgs {
     json: bool,
 }
 
-/// Runs the command.
 pub fn run(args: &EventsArgs) -> ExitCode {
     let screen = Screen::stdout();
     let mut after = 0;
     // The first answer is what there is, however little.
     let mut wait = 0;
     loop {
-        let path = format!("/api/v1/events?after={after}&wait={wait}");
-        let events: Events = match args.client.get(&path) {
+        let query = EventQuery { after, wait };
+        let events: Events = match args.client.find("/api/v1/events", &query) {
             Ok(events) => events,
             Err(error) => return output::give_up(&error),
         };

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::{client::Client, endpoints::job_id, output};
+use super::{client::Client, lookup::job_id, output};
 use crate::{
     admin::api::model::{Kill, Killed},
     provider::switchboard::JobId,
@@ -37,7 +37,6 @@ pub struct KillArgs {
     json: bool,
 }
 
-/// Runs the command.
 pub fn run(args: &KillArgs) -> ExitCode {
     let which = Kill {
         session: args.session,
@@ -46,12 +45,8 @@ pub fn run(args: &KillArgs) -> ExitCode {
         source: args.source.clone(),
         all: args.all,
     };
-    let killed: Killed = match args.client.post("/api/v1/sessions/kill", &which) {
-        Ok(killed) => killed,
-        Err(error) => return output::give_up(&error),
-    };
-    output::print(&match args.json {
-        true => output::json(&killed),
-        false => format!("{} told to end\n", count(killed.sessions, "session")),
+    let killed = args.client.post("/api/v1/sessions/kill", &which);
+    output::answer(killed, args.json, |killed: &Killed| {
+        format!("{} told to end\n", count(killed.sessions, "session"))
     })
 }

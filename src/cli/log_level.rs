@@ -18,17 +18,10 @@ pub struct LogLevelArgs {
     json: bool,
 }
 
-/// Runs the command.
 pub fn run(args: &LogLevelArgs) -> ExitCode {
-    let level = Level {
-        level: args.level.to_string(),
-    };
-    let level: Level = match args.client.put("/api/v1/log/level", &level) {
-        Ok(level) => level,
-        Err(error) => return output::give_up(&error),
-    };
-    output::print(&match args.json {
-        true => output::json(&level),
-        false => format!("log level is {}\n", level.level),
+    let level = args.level.to_string();
+    let set = args.client.put("/api/v1/log/level", &Level { level });
+    output::answer(set, args.json, |set: &Level| {
+        format!("log level is {}\n", set.level)
     })
 }

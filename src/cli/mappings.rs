@@ -18,15 +18,10 @@ pub struct MappingsArgs {
     json: bool,
 }
 
-/// Runs the command.
 pub fn run(args: &MappingsArgs) -> ExitCode {
-    let mappings: Mappings = match args.client.get("/api/v1/mappings") {
-        Ok(mappings) => mappings,
-        Err(error) => return output::give_up(&error),
-    };
-    output::print(&match args.json {
-        true => output::json(&mappings),
-        false => text(&mappings, &Screen::stdout()),
+    let mappings = args.client.get("/api/v1/mappings");
+    output::answer(mappings, args.json, |mappings| {
+        text(mappings, &Screen::stdout())
     })
 }
 

@@ -2,25 +2,26 @@
 //!
 //! Help, completions and man pages all come from the descriptions here.
 
-pub mod check;
-pub mod client;
-pub mod code;
-pub mod doctor;
-pub mod endpoints;
-pub mod events;
-pub mod generate;
-pub mod hold;
-pub mod kill;
-pub mod log_level;
-pub mod mappings;
-pub mod output;
-pub mod reload;
-pub mod run;
-pub mod sessions;
-pub mod ssh;
-pub mod ssh_config;
-pub mod status;
-pub mod top;
+mod check;
+mod client;
+mod code;
+mod doctor;
+mod endpoints;
+mod events;
+mod generate;
+mod kill;
+mod log_level;
+mod lookup;
+mod mapping_state;
+mod mappings;
+mod output;
+mod reload;
+mod run;
+mod sessions;
+mod ssh;
+mod ssh_config;
+mod status;
+mod top;
 
 use std::process::ExitCode;
 
@@ -36,18 +37,14 @@ use clap::{Parser, Subcommand};
                   start, 4 failed, 5 no proxy answers at the socket."
 )]
 pub struct Cli {
-    /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    command: Command,
 }
 
-/// What to do.
-///
-/// The description of a command stands on its arguments. One here would take the place of all of it,
-/// so there is one only where two commands share their arguments.
-#[expect(missing_docs, reason = "see above")]
+// The description of a command stands on its arguments. One here would take the place of all of it,
+// so there is one only where two commands share their arguments.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+enum Command {
     Run(run::RunArgs),
     Check(check::CheckArgs),
     Status(status::StatusArgs),
@@ -58,10 +55,10 @@ pub enum Command {
     Sessions(sessions::SessionsArgs),
     Kill(kill::KillArgs),
     /// Let new clients of a mapping wait; its sessions go on.
-    Pause(hold::MappingArgs),
-    Drain(hold::DrainArgs),
+    Pause(mapping_state::MappingArgs),
+    Drain(mapping_state::DrainArgs),
     /// Serve a paused or drained mapping again.
-    Resume(hold::MappingArgs),
+    Resume(mapping_state::MappingArgs),
     Reload(reload::ReloadArgs),
     Events(events::EventsArgs),
     Top(top::TopArgs),
@@ -71,29 +68,29 @@ pub enum Command {
     Man(generate::ManArgs),
 }
 
-impl Command {
-    /// Does it, and says with which code to leave.
+impl Cli {
+    /// Does what was asked for, and says with which code to leave.
     pub fn run(self) -> ExitCode {
-        match self {
-            Self::Run(args) => run::run(args),
-            Self::Check(args) => check::run(&args),
-            Self::Status(args) => status::run(&args),
-            Self::Mappings(args) => mappings::run(&args),
-            Self::Endpoints(args) => endpoints::run(&args),
-            Self::Ssh(args) => ssh::run(&args),
-            Self::SshConfig(args) => ssh_config::run(&args),
-            Self::Sessions(args) => sessions::run(&args),
-            Self::Kill(args) => kill::run(&args),
-            Self::Pause(args) => hold::pause(&args),
-            Self::Drain(args) => hold::drain(&args),
-            Self::Resume(args) => hold::resume(&args),
-            Self::Reload(args) => reload::run(&args),
-            Self::Events(args) => events::run(&args),
-            Self::Top(args) => top::run(&args),
-            Self::LogLevel(args) => log_level::run(&args),
-            Self::Doctor(args) => doctor::run(&args),
-            Self::Completions(args) => generate::completions(&args),
-            Self::Man(args) => generate::man(&args),
+        match self.command {
+            Command::Run(args) => run::run(args),
+            Command::Check(args) => check::run(&args),
+            Command::Status(args) => status::run(&args),
+            Command::Mappings(args) => mappings::run(&args),
+            Command::Endpoints(args) => endpoints::run(&args),
+            Command::Ssh(args) => ssh::run(&args),
+            Command::SshConfig(args) => ssh_config::run(&args),
+            Command::Sessions(args) => sessions::run(&args),
+            Command::Kill(args) => kill::run(&args),
+            Command::Pause(args) => mapping_state::pause(&args),
+            Command::Drain(args) => mapping_state::drain(&args),
+            Command::Resume(args) => mapping_state::resume(&args),
+            Command::Reload(args) => reload::run(&args),
+            Command::Events(args) => events::run(&args),
+            Command::Top(args) => top::run(&args),
+            Command::LogLevel(args) => log_level::run(&args),
+            Command::Doctor(args) => doctor::run(&args),
+            Command::Completions(args) => generate::completions(&args),
+            Command::Man(args) => generate::man(&args),
         }
     }
 }

@@ -17,21 +17,19 @@ pub struct ReloadArgs {
     json: bool,
 }
 
-/// Runs the command.
 pub fn run(args: &ReloadArgs) -> ExitCode {
-    let reloaded: Reloaded = match args.client.order("/api/v1/reload") {
-        Ok(reloaded) => reloaded,
-        Err(error) => return output::give_up(&error),
-    };
-    output::print(&match args.json {
-        true => output::json(&reloaded),
-        false => format!(
-            "{} added, {} removed, {} retargeted, {} repolicied, {} unchanged\n",
-            reloaded.added,
-            reloaded.removed,
-            reloaded.retargeted,
-            reloaded.repolicied,
-            reloaded.unchanged
-        ),
+    let reloaded = args.client.order("/api/v1/reload");
+    output::answer(reloaded, args.json, |reloaded: &Reloaded| {
+        let Reloaded {
+            added,
+            removed,
+            retargeted,
+            repolicied,
+            unchanged,
+        } = reloaded;
+        format!(
+            "{added} added, {removed} removed, {retargeted} retargeted, {repolicied} repolicied, \
+             {unchanged} unchanged\n"
+        )
     })
 }

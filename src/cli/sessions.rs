@@ -4,13 +4,12 @@ use std::process::ExitCode;
 
 use super::{
     client::Client,
-    endpoints::job_id,
+    lookup::job_id,
     output::{self, Align, Column, Screen, bytes, duration_ms, table},
 };
 use crate::{
-    admin::api::model::{Session, Sessions},
+    admin::api::model::{Session, SessionQuery, Sessions, Sort},
     provider::switchboard::JobId,
-    text::in_query,
 };
 
 /// List live sessions of the running proxy.
@@ -38,53 +37,19 @@ pub struct SessionsArgs {
     json: bool,
 }
 
-/// An order of sessions.
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-pub enum Sort {
-    /// The oldest.
-    Age,
-    /// Those that moved most bytes.
-    Bytes,
-    /// Those that have been silent for longest.
-    Quiet,
-    /// By address of the client.
-    Client,
-    /// By name of the mapping.
-    Mapping,
-}
-
-/// Runs the command.
 pub fn run(args: &SessionsArgs) -> ExitCode {
-    let sessions: Sessions = match args.client.get(&path(args)) {
-        Ok(sessions) => sessions,
-        Err(error) => return output::give_up(&error),
+    let query = SessionQuery {
+        session: None,
+        mapping: args.mapping.clone(),
+        job: args.job.as_ref().map(JobId::to_string),
+        source: args.source.clone(),
+        sort: args.sort,
+        limit: Some(args.limit),
     };
-    output::print(&match args.json {
-        true => output::json(&sessions),
-        false => text(&sessions, &Screen::stdout()),
+    let sessions = args.client.find("/api/v1/sessions", &query);
+    output::answer(sessions, args.json, |sessions| {
+        text(sessions, &Screen::stdout())
     })
-}
-
-fn path(args: &SessionsArgs) -> String {
-    let sort = match args.sort {
-        Sort::Age => "age",
-        Sort::Bytes => "bytes",
-        Sort::Quiet => "quiet",
-        Sort::Client => "client",
-        Sort::Mapping => "mapping",
-    };
-    let mut path = format!("/api/v1/sessions?sort={sort}&limit={}", args.limit);
-    let job = args.job.as_ref().map(JobId::as_str);
-    for (name, value) in [
-        ("mapping", args.mapping.as_deref()),
-        ("job", job),
-        ("source", args.source.as_deref()),
-    ] {
-        if let Some(value) = value {
-            path.push_str(&format!("&{name}={}", in_query(value)));
-        }
-    }
-    path
 }
 
 const COLUMNS: [Column; 10] = [

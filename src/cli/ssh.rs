@@ -13,11 +13,12 @@ use std::{
 use super::{
     client::ClientError,
     code,
-    endpoints::{Asked, absence, job_id, state},
+    endpoints::{absence, state},
+    lookup::{LookupArgs, job_id},
     output,
 };
 use crate::{
-    admin::api::model::Endpoint,
+    admin::api::model::{Absence, Endpoint},
     os_error::in_words,
     provider::switchboard::{JobId, PublicHost},
 };
@@ -38,7 +39,7 @@ const APPEARS_WITHIN: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, clap::Args)]
 pub struct SshArgs {
     #[command(flatten)]
-    asked: Asked,
+    lookup: LookupArgs,
     /// The rule that leads to the ssh server.
     #[arg(long, value_name = "NAME", default_value = "ssh")]
     rule: String,
@@ -101,12 +102,12 @@ pub(super) fn host_key_alias(job: &str) -> String {
 
 /// Where ssh has to connect to.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Door {
+pub(super) struct SshEndpoint {
     pub host: String,
     pub port: u16,
 }
 
-impl Door {
+impl SshEndpoint {
     /// The open port of a rule; what a server answers is not taken on trust.
     pub fn of(endpoint: &Endpoint) -> Option<Self> {
         PublicHost::parse(&endpoint.host)?;
@@ -117,30 +118,30 @@ impl Door {
     }
 }
 
-/// Runs the command. If ssh runs, its exit code is that of the command.
+/// If ssh runs, its exit code is that of the command.
 pub fn run(args: &SshArgs) -> ExitCode {
     let Destination { user, job } = &args.job;
-    let door = match find(args) {
-        Ok(door) => door,
+    let endpoint = match find(args) {
+        Ok(endpoint) => endpoint,
         Err(code) => return code,
     };
-    let error = command(&door, user.as_deref(), job, &args.args).exec();
+    let error = command(&endpoint, user.as_deref(), job, &args.args).exec();
     output::complain(&format_args!("ssh: {}", in_words(&error)));
     ExitCode::from(code::FAILED)
 }
 
 /// Where the job is, once it is anywhere; otherwise what to leave with, which has been said.
-fn find(args: &SshArgs) -> Result<Door, ExitCode> {
+fn find(args: &SshArgs) -> Result<SshEndpoint, ExitCode> {
     let job = &args.job.job;
     let began = Instant::now();
     let mut said: Option<(String, Instant)> = None;
     loop {
-        let answer = args.asked.endpoints(std::slice::from_ref(job));
+        let answer = args.lookup.endpoints(std::slice::from_ref(job));
         let words = match answer {
             Ok(endpoints) => {
                 let rule = |endpoint: &&Endpoint| endpoint.rule.as_deref() == Some(&*args.rule);
-                if let Some(door) = endpoints.iter().find(rule).and_then(Door::of) {
-                    return Ok(door);
+                if let Some(endpoint) = endpoints.iter().find(rule).and_then(SshEndpoint::of) {
+                    return Ok(endpoint);
                 }
                 let words = absent(&endpoints, job, &args.rule);
                 let coming = is_coming(&endpoints, &args.rule, began.elapsed());
@@ -180,14 +181,18 @@ fn is_coming(endpoints: &[Endpoint], rule: &str, after: Duration) -> bool {
     let Some(endpoint) = about(endpoints, rule) else {
         return endpoints.is_empty() && after < APPEARS_WITHIN;
     };
+    match endpoint.absence() {
+        Some(Absence::Finished) => return false,
+        Some(Absence::Unknown) => return after < APPEARS_WITHIN,
+        Some(Absence::NotHeardOf) => return true,
+        None => {}
+    }
     match endpoint.reason.as_deref().unwrap_or_default() {
         "state" => matches!(
             endpoint.job_state.as_deref(),
             Some("queued" | "assigned" | "initializing" | "ready")
         ),
-        "unknown" => after < APPEARS_WITHIN,
-        "no_address" | "no_rule" | "no_port" | "not_opened" | "not_kept" | "not_confirmed"
-        | "not_heard_of" => true,
+        "no_address" | "no_rule" | "no_port" | "not_opened" | "not_kept" | "not_confirmed" => true,
         _ => false,
     }
 }
@@ -200,15 +205,15 @@ fn about<'a>(endpoints: &'a [Endpoint], rule: &str) -> Option<&'a Endpoint> {
     found.or_else(|| endpoints.iter().find(whole))
 }
 
-fn command(door: &Door, user: Option<&str>, job: &JobId, args: &[String]) -> Command {
+fn command(endpoint: &SshEndpoint, user: Option<&str>, job: &JobId, args: &[String]) -> Command {
     let mut command = Command::new("ssh");
     let alias = format!("HostKeyAlias={}", host_key_alias(job.as_str()));
-    command.args(["-o", &alias, "-p", &door.port.to_string()]);
+    command.args(["-o", &alias, "-p", &endpoint.port.to_string()]);
     if let Some(user) = user {
         command.args(["-l", user]);
     }
     // Options may follow the host, so that those of the caller and a command go here together.
-    command.arg(&door.host).args(args);
+    command.arg(&endpoint.host).args(args);
     command
 }
 
@@ -251,9 +256,9 @@ mod tests {
     #[test]
     fn ssh_is_told_where_and_whose_host_key_it_is() {
         let job = JobId::parse(JOB).expect("an id");
-        let door = Door::of(&endpoint("open")).expect("it is open");
+        let endpoint = SshEndpoint::of(&endpoint("open")).expect("it is open");
         let command = command(
-            &door,
+            &endpoint,
             Some("tml"),
             &job,
             &["-v".to_owned(), "uptime".to_owned()],
@@ -272,7 +277,7 @@ mod tests {
             host: "-oProxyCommand=sh".to_owned(),
             ..endpoint("open")
         };
-        assert_eq!(Door::of(&evil), None);
+        assert_eq!(SshEndpoint::of(&evil), None);
         assert!(destination(&format!("-l@{JOB}")).is_err());
     }
 

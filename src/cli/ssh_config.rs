@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use super::{
     code,
-    endpoints::{Asked, job_id},
+    lookup::{LookupArgs, job_id},
     output,
-    ssh::{Door, absent, host_key_alias},
+    ssh::{SshEndpoint, absent, host_key_alias},
 };
 use crate::{admin::api::model::Endpoint, provider::switchboard::JobId};
 
@@ -18,7 +18,7 @@ use crate::{admin::api::model::Endpoint, provider::switchboard::JobId};
 #[derive(Debug, Clone, clap::Args)]
 pub struct SshConfigArgs {
     #[command(flatten)]
-    asked: Asked,
+    lookup: LookupArgs,
     /// The rule that leads to the ssh server.
     #[arg(long, value_name = "NAME", default_value = "ssh")]
     rule: String,
@@ -27,9 +27,9 @@ pub struct SshConfigArgs {
     jobs: Vec<JobId>,
 }
 
-/// Runs the command. The code says whether there is a block for every job that was asked for.
+/// The code says whether there is a block for every job that was asked for.
 pub fn run(args: &SshConfigArgs) -> ExitCode {
-    let endpoints = match args.asked.endpoints(&args.jobs) {
+    let endpoints = match args.lookup.endpoints(&args.jobs) {
         Ok(endpoints) => endpoints,
         Err(error) => return output::give_up(&error),
     };
@@ -58,7 +58,7 @@ pub fn run(args: &SshConfigArgs) -> ExitCode {
 
 fn block(endpoint: &Endpoint) -> Option<String> {
     let job = JobId::parse(&endpoint.job)?;
-    let Door { host, port } = Door::of(endpoint)?;
+    let SshEndpoint { host, port } = SshEndpoint::of(endpoint)?;
     let alias = host_key_alias(job.as_str());
     Some(format!(
         "Host {job}\n    HostName {host}\n    Port {port}\n    HostKeyAlias {alias}\n"

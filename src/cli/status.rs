@@ -4,13 +4,10 @@ use std::process::ExitCode;
 
 use super::{
     client::Client,
-    output::{self, GAP, Paint, Screen, bytes, columns, duration_ms, widths, wrapped},
+    output::{self, GAP, Paint, Screen, bytes, columns, duration_ms, severity, widths, wrapped},
 };
 use crate::{
-    admin::{
-        api::model::{Severity, Status},
-        words,
-    },
+    admin::api::model::{Pipes, Reload, Severity, Status},
     units::count,
 };
 
@@ -24,92 +21,79 @@ pub struct StatusArgs {
     json: bool,
 }
 
-/// Runs the command.
 pub fn run(args: &StatusArgs) -> ExitCode {
-    let status: Status = match args.client.get("/api/v1/status") {
-        Ok(status) => status,
-        Err(error) => return output::give_up(&error),
-    };
-    output::print(&match args.json {
-        true => output::json(&status),
-        false => text(&status, &Screen::stdout()),
-    })
+    let status = args.client.get("/api/v1/status");
+    output::answer(status, args.json, |status| text(status, &Screen::stdout()))
 }
 
 fn text(status: &Status, screen: &Screen) -> String {
     let mut text = headline(status, screen);
     for problem in &status.problems {
-        let (paint, word) = match problem.severity {
-            Severity::Error => (Paint::Bad, "error"),
-            Severity::Warning => (Paint::Warn, "warning"),
-            Severity::Note => (Paint::Dim, "note"),
-        };
-        let word = screen.paint(paint, word);
-        let problem = format!("{word}: {}\n", problem.text);
+        let severity = severity(screen, problem.severity);
+        let problem = format!("{severity}: {}\n", problem.text);
         text.push_str(&wrapped(&problem, screen.width, 2));
     }
     text.push('\n');
-    let or_unknown = |value: Option<String>| value.unwrap_or_else(|| "unknown".to_owned());
-    let process = &status.process;
+    let Status {
+        version,
+        sessions,
+        sessions_limit,
+        sessions_opened,
+        mappings,
+        pipes,
+        reload,
+        process,
+        ..
+    } = status;
+    let up = duration_ms(status.uptime_ms);
+    let listeners = count(status.listeners, "listener");
+    let (to_targets, to_clients) = (bytes(status.bytes_up), bytes(status.bytes_down));
+    let Pipes {
+        in_use,
+        free,
+        limit,
+        denied,
+    } = pipes;
+    let Reload {
+        succeeded,
+        failed,
+        last_success,
+        ..
+    } = reload;
+    let known = |number: Option<u64>| number.map_or("unknown".to_owned(), |n| n.to_string());
+    let memory = process.resident_bytes.map_or("unknown".to_owned(), bytes);
+    let descriptors = known(process.descriptors);
+    let most = known(process.descriptors_limit);
     let mut rows = vec![
-        (
-            "version",
-            format!("{}, up {}", status.version, duration_ms(status.uptime_ms)),
-        ),
+        ("version", format!("{version}, up {up}")),
         (
             "sessions",
-            format!(
-                "{} of {} open, {} so far",
-                status.sessions, status.sessions_limit, status.sessions_opened
-            ),
+            format!("{sessions} of {sessions_limit} open, {sessions_opened} so far"),
         ),
-        (
-            "mappings",
-            format!(
-                "{} with {}",
-                status.mappings,
-                count(status.listeners, "listener")
-            ),
-        ),
-        (
-            "delivered",
-            format!(
-                "{} up, {} down",
-                bytes(status.bytes_up),
-                bytes(status.bytes_down)
-            ),
-        ),
+        ("mappings", format!("{mappings} with {listeners}")),
+        ("delivered", format!("{to_targets} up, {to_clients} down")),
         ("refused", refused(status)),
         (
             "pipes",
-            format!(
-                "{} of {} in use, {} kept, {} denied",
-                status.pipes.in_use, status.pipes.limit, status.pipes.free, status.pipes.denied
-            ),
+            format!("{in_use} of {limit} in use, {free} kept, {denied} denied"),
         ),
         (
             "reloads",
-            format!(
-                "{} done, {} failed, last in force since {}",
-                status.reload.succeeded, status.reload.failed, status.reload.last_success
-            ),
+            format!("{succeeded} done, {failed} failed, last in force since {last_success}"),
         ),
         (
             "process",
             format!(
-                "{}, {} memory, {} of {} descriptors",
-                process.pid,
-                or_unknown(process.resident_bytes.map(bytes)),
-                or_unknown(process.descriptors.map(|count| count.to_string())),
-                or_unknown(process.descriptors_limit.map(|count| count.to_string())),
+                "{}, {memory} memory, {descriptors} of {most} descriptors",
+                process.pid
             ),
         ),
         ("log level", status.log_level.clone()),
     ];
     if let Some(own) = &status.switchboard {
-        rows.insert(3, ("switchboard", words::switchboard(own)));
-        rows.insert(4, ("token", words::token(own)));
-        rows.insert(5, ("job ports", words::ports(&own.ports)));
+        rows.insert(3, ("switchboard", own.in_words()));
+        rows.insert(4, ("token", own.token_in_words()));
+        rows.insert(5, ("job ports", own.ports.in_words()));
     }
     let rows: Vec<_> = rows
         .into_iter()

@@ -93,33 +93,33 @@ fn nobody_meant(sources: &Sources, filter: &SessionFilter) -> Result<(), ApiErro
 pub(super) async fn pause(
     State(sources): State<Arc<Sources>>,
     Extension(by): Extension<Peer>,
-    Body(body): Body<model::Hold>,
-) -> Answer<model::Held> {
+    Body(body): Body<model::MappingChange>,
+) -> Answer<model::MappingState> {
     hold(&sources, by, body, Some(MappingOverride::Paused)).await
 }
 
 pub(super) async fn drain(
     State(sources): State<Arc<Sources>>,
     Extension(by): Extension<Peer>,
-    Body(body): Body<model::Hold>,
-) -> Answer<model::Held> {
+    Body(body): Body<model::MappingChange>,
+) -> Answer<model::MappingState> {
     hold(&sources, by, body, Some(MappingOverride::Drained)).await
 }
 
 pub(super) async fn resume(
     State(sources): State<Arc<Sources>>,
     Extension(by): Extension<Peer>,
-    Body(body): Body<model::Hold>,
-) -> Answer<model::Held> {
+    Body(body): Body<model::MappingChange>,
+) -> Answer<model::MappingState> {
     hold(&sources, by, body, None).await
 }
 
 async fn hold(
     sources: &Sources,
     by: Peer,
-    body: model::Hold,
+    body: model::MappingChange,
     hold: Option<MappingOverride>,
-) -> Answer<model::Held> {
+) -> Answer<model::MappingState> {
     let within = body.within.as_deref().map(duration).transpose()?;
     if within.is_some() && hold != Some(MappingOverride::Drained) {
         return Err(ApiError::bad_request("only a drain has a time"));
@@ -141,7 +141,7 @@ async fn hold(
         pid = by.pid,
         "mapping set by an operator"
     );
-    Ok(Json(model::Held {
+    Ok(Json(model::MappingState {
         mapping: mapping.to_string(),
         state: state.to_owned(),
     }))

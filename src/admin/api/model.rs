@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use crate::admin::health::{Problem, Severity};
-use crate::end_reason::EndReason;
+use crate::{
+    end_reason::EndReason,
+    units::{count, duration_ms},
+};
 
 /// Derives what every document needs.
 macro_rules! documents {
@@ -179,6 +181,24 @@ documents! {
         sessions: Vec<Session>,
     }
 
+    /// Which sessions to list, and in which order.
+    #[serde(deny_unknown_fields)]
+    SessionQuery {
+        /// Only the one with this number.
+        session: Option<u64>,
+        /// Only those of this mapping.
+        mapping: Option<String>,
+        /// Only those of the job with this id.
+        job: Option<String>,
+        /// Only those whose client has this address or is in this prefix.
+        source: Option<String>,
+        /// What comes first.
+        #[serde(default)]
+        sort: Sort,
+        /// How many to list; 1000 unless given.
+        limit: Option<usize>,
+    }
+
     /// A live session.
     Session {
         /// Its number in this run of the proxy.
@@ -302,10 +322,30 @@ documents! {
         since: Option<String>,
     }
 
+    /// Which endpoints to list: those of all jobs, or of some.
+    #[serde(deny_unknown_fields)]
+    EndpointQuery {
+        /// Only those of the job with this id.
+        job: Option<String>,
+        /// Only those of the jobs with these ids, at most 64, with commas between them.
+        jobs: Option<String>,
+    }
+
     /// What happened lately.
     Events {
         /// The events, oldest first.
         events: Vec<Event>,
+    }
+
+    /// Which events to list, and whether to wait for one.
+    #[serde(deny_unknown_fields)]
+    EventQuery {
+        /// Only those after this number.
+        #[serde(default)]
+        after: u64,
+        /// If there is none, how many seconds to wait for one, at most 30.
+        #[serde(default)]
+        wait: u64,
     }
 
     /// Something that happened.
@@ -348,9 +388,9 @@ documents! {
         sessions: u64,
     }
 
-    /// A mapping to hold or to let go of.
+    /// A mapping to pause, to drain or to resume.
     #[serde(deny_unknown_fields)]
-    Hold {
+    MappingChange {
         /// Its name.
         mapping: String,
         /// For a drain: how long live sessions may go on, such as `30s`; without it, for ever.
@@ -359,7 +399,7 @@ documents! {
     }
 
     /// The state of a mapping.
-    Held {
+    MappingState {
         /// Its name.
         mapping: String,
         /// `accepting`, `paused` or `drained`.
@@ -394,9 +434,128 @@ documents! {
     }
 }
 
+/// How bad something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// As an operator wanted it, and worth remembering.
+    Note,
+    /// It will get worse, or somebody is already served less well.
+    Warning,
+    /// Somebody is not served.
+    Error,
+}
+
+/// Something that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Problem {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What it is, and what to do.
+    pub text: String,
+}
+
+/// An order of sessions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, clap::ValueEnum)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Sort {
+    /// The oldest.
+    #[default]
+    Age,
+    /// Those that moved most bytes.
+    Bytes,
+    /// Those that have been silent for longest.
+    Quiet,
+    /// By address of the client.
+    Client,
+    /// By name of the mapping.
+    Mapping,
+}
+
+/// Why nothing is known of a job that is asked for by its id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Absence {
+    /// It has ended.
+    Finished,
+    /// All jobs are known that the account of the token may read, and it is none of them.
+    Unknown,
+    /// Not all jobs are known.
+    NotHeardOf,
+}
+
+impl Absence {
+    /// The reason of an endpoint that is not there.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Finished => "finished",
+            Self::Unknown => "unknown",
+            Self::NotHeardOf => "not_heard_of",
+        }
+    }
+}
+
+impl Endpoint {
+    /// Why nothing is known of its job, if nothing is.
+    pub(crate) fn absence(&self) -> Option<Absence> {
+        let reason = self.reason.as_deref()?;
+        let all = [Absence::Finished, Absence::Unknown, Absence::NotHeardOf];
+        all.into_iter().find(|absence| absence.word() == reason)
+    }
+}
+
+impl Switchboard {
+    /// It and what is known of its jobs, in a line.
+    pub(crate) fn in_words(&self) -> String {
+        let known = match (self.heard_ms, self.age_ms) {
+            (_, None) => "not all jobs heard of yet".to_owned(),
+            (Some(heard), Some(_)) => format!("heard {} ago", duration_ms(heard)),
+            (None, Some(age)) => format!("last heard {} ago, before the start", duration_ms(age)),
+        };
+        let mut state = self.state.clone();
+        if let Some(error) = &self.error {
+            state.push_str(&format!(" ({error})"));
+        }
+        if let Some(outage) = self.outage_ms {
+            state.push_str(&format!(" for {}", duration_ms(outage)));
+        }
+        let jobs = count(self.jobs, "job");
+        let endpoints = count(self.endpoints, "endpoint");
+        format!("{state}, {known}, {jobs}, {endpoints} open")
+    }
+
+    /// How long its token lasts.
+    pub(crate) fn token_in_words(&self) -> String {
+        let lasts = match (&self.token_expires, self.token_lasts_ms) {
+            (None, _) => "how long it lasts is not known".to_owned(),
+            (Some(at), None) => format!("expired at {at}"),
+            (Some(_), Some(left)) => format!("good for {}", duration_ms(left)),
+        };
+        match &self.token_error {
+            None => lasts,
+            Some(error) => format!("{lasts}; {error}"),
+        }
+    }
+}
+
+impl Ports {
+    pub(crate) fn in_words(&self) -> String {
+        let Self {
+            used,
+            free,
+            cooling,
+            blocked,
+            waiting,
+        } = self;
+        format!("{used} used, {free} free, {cooling} cooling, {blocked} blocked, {waiting} waiting")
+    }
+}
+
 impl Mapping {
     /// Clients that got no session.
-    pub fn refused(&self) -> u64 {
+    pub(crate) fn refused(&self) -> u64 {
         let refusals = EndReason::ALL.iter().filter(|reason| reason.is_refusal());
         refusals
             .filter_map(|reason| self.ended.get(reason.word()))
@@ -404,7 +563,64 @@ impl Mapping {
     }
 
     /// Connections to the target that failed.
-    pub fn failed(&self) -> u64 {
+    pub(crate) fn failed(&self) -> u64 {
         self.connect_failures.values().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_job_is_no_plural() {
+        let one = Switchboard {
+            state: "following".to_owned(),
+            age_ms: Some(600_000),
+            heard_ms: Some(2000),
+            jobs: 1,
+            endpoints: 1,
+            ..Switchboard::default()
+        };
+        assert_eq!(
+            one.in_words(),
+            "following, heard 2s ago, 1 job, 1 endpoint open"
+        );
+    }
+
+    #[test]
+    fn a_token_says_how_long_it_lasts() {
+        let mut switchboard = Switchboard::default();
+        assert_eq!(
+            switchboard.token_in_words(),
+            "how long it lasts is not known"
+        );
+        switchboard.token_expires = Some("2026-11-28T00:00:00Z".to_owned());
+        assert_eq!(
+            switchboard.token_in_words(),
+            "expired at 2026-11-28T00:00:00Z"
+        );
+        switchboard.token_lasts_ms = Some(61_000);
+        switchboard.token_error = Some("token_file /t: is empty".to_owned());
+        assert_eq!(
+            switchboard.token_in_words(),
+            "good for 1m 01s; token_file /t: is empty"
+        );
+    }
+
+    #[test]
+    fn a_switchboard_that_is_away_says_why_and_for_how_long() {
+        let away = Switchboard {
+            state: "away".to_owned(),
+            error: Some("connection refused".to_owned()),
+            outage_ms: Some(12_000),
+            age_ms: Some(600_000),
+            heard_ms: Some(13_000),
+            ..Switchboard::default()
+        };
+        assert_eq!(
+            away.in_words(),
+            "away (connection refused) for 12s, heard 13s ago, 0 jobs, 0 endpoints open"
+        );
     }
 }

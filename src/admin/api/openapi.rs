@@ -46,22 +46,7 @@ fn shape(path: &str, schemas: &mut SchemaGenerator) -> Shape {
         "/api/v1/status" => json(of::<model::Status>(schemas)),
         "/api/v1/mappings" => json(of::<model::Mappings>(schemas)),
         "/api/v1/sessions" => {
-            parameters = vec![
-                query("session", "integer", "Only the one with this number"),
-                query("mapping", "string", "Only those of this mapping"),
-                query("job", "string", "Only those of the job with this id"),
-                query(
-                    "source",
-                    "string",
-                    "Only those whose client has this address or is in this prefix",
-                ),
-                query(
-                    "sort",
-                    "string",
-                    "What comes first: age, bytes, quiet, client or mapping",
-                ),
-                query("limit", "integer", "How many to list; 1000 unless given"),
-            ];
+            parameters = query::<model::SessionQuery>(schemas);
             json(of::<model::Sessions>(schemas))
         }
         "/api/v1/config" => json(json!({
@@ -69,25 +54,11 @@ fn shape(path: &str, schemas: &mut SchemaGenerator) -> Shape {
             "description": "The document that `tml-proxy check --json` prints",
         })),
         "/api/v1/endpoints" => {
-            parameters = vec![
-                query("job", "string", "Only those of the job with this id"),
-                query(
-                    "jobs",
-                    "string",
-                    "Only those of the jobs with these ids, at most 64, with commas between them",
-                ),
-            ];
+            parameters = query::<model::EndpointQuery>(schemas);
             json(of::<model::Endpoints>(schemas))
         }
         "/api/v1/events" => {
-            parameters = vec![
-                query("after", "integer", "Only those after this number"),
-                query(
-                    "wait",
-                    "integer",
-                    "If there is none, how many seconds to wait for one, at most 30",
-                ),
-            ];
+            parameters = query::<model::EventQuery>(schemas);
             json(of::<model::Events>(schemas))
         }
         "/api/v1/sessions/kill" => {
@@ -95,8 +66,8 @@ fn shape(path: &str, schemas: &mut SchemaGenerator) -> Shape {
             json(of::<model::Killed>(schemas))
         }
         "/api/v1/mappings/pause" | "/api/v1/mappings/drain" | "/api/v1/mappings/resume" => {
-            body = Some(of::<model::Hold>(schemas));
-            json(of::<model::Held>(schemas))
+            body = Some(of::<model::MappingChange>(schemas));
+            json(of::<model::MappingState>(schemas))
         }
         "/api/v1/reload" => json(of::<model::Reloaded>(schemas)),
         "/api/v1/log/level" => {
@@ -117,13 +88,23 @@ fn schema(kind: &str) -> Value {
     json!({ "schema": { "type": kind } })
 }
 
-fn query(name: &str, kind: &str, description: &str) -> Value {
-    json!({
-        "name": name,
-        "in": "query",
-        "description": description,
-        "schema": { "type": kind },
-    })
+/// The fields of a query as parameters; one that may be left out has a type beside `null`.
+fn query<T: JsonSchema>(schemas: &mut SchemaGenerator) -> Vec<Value> {
+    let mut query = T::json_schema(schemas).to_value();
+    let fields = query["properties"].as_object_mut().expect("it has fields");
+    let parameter = |(name, field): (&String, &mut Value)| {
+        let description = field["description"].take();
+        let kind = match &field["type"] {
+            Value::Array(kinds) => kinds[0].clone(),
+            kind => kind.clone(),
+        };
+        let schema = match kind {
+            Value::Null => json!({ "$ref": field["$ref"] }),
+            kind => json!({ "type": kind }),
+        };
+        json!({ "name": name, "in": "query", "description": description, "schema": schema })
+    };
+    fields.iter_mut().map(parameter).collect()
 }
 
 fn document() -> Value {

@@ -8,7 +8,6 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::IntoResponse,
 };
-use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::{error::ApiError, model, view};
@@ -67,39 +66,9 @@ pub(super) async fn config(State(sources): State<Arc<Sources>>) -> Json<Document
     Json(Document::from(&**sources.config.load()))
 }
 
-/// Which sessions to list, and in which order.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct SessionQuery {
-    session: Option<u64>,
-    mapping: Option<String>,
-    job: Option<String>,
-    source: Option<String>,
-    #[serde(default)]
-    sort: Sort,
-    limit: Option<usize>,
-}
-
-/// An order of sessions.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Sort {
-    /// Oldest first.
-    #[default]
-    Age,
-    /// Most bytes first.
-    Bytes,
-    /// Longest without a byte first.
-    Quiet,
-    /// By client.
-    Client,
-    /// By mapping.
-    Mapping,
-}
-
 pub(super) async fn sessions(
     State(sources): State<Arc<Sources>>,
-    query: Result<Query<SessionQuery>, QueryRejection>,
+    query: Result<Query<model::SessionQuery>, QueryRejection>,
 ) -> Answer<model::Sessions> {
     let Query(query) = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
     let filter = filter(
@@ -114,13 +83,13 @@ pub(super) async fn sessions(
         .list_sessions(&filter, |session| found.push(session))
         .await;
     match query.sort {
-        Sort::Age => found.sort_by_key(|session| std::cmp::Reverse(session.age)),
-        Sort::Bytes => {
+        model::Sort::Age => found.sort_by_key(|session| std::cmp::Reverse(session.age)),
+        model::Sort::Bytes => {
             found.sort_by_key(|session| std::cmp::Reverse(session.bytes_up + session.bytes_down));
         }
-        Sort::Quiet => found.sort_by_key(|session| std::cmp::Reverse(session.quiet)),
-        Sort::Client => found.sort_by_key(|session| session.client),
-        Sort::Mapping => {
+        model::Sort::Quiet => found.sort_by_key(|session| std::cmp::Reverse(session.quiet)),
+        model::Sort::Client => found.sort_by_key(|session| session.client),
+        model::Sort::Mapping => {
             found.sort_by(|one, other| one.route.mapping.name.cmp(&other.route.mapping.name));
         }
     }
@@ -156,15 +125,6 @@ pub(super) fn filter(
 /// Jobs whose endpoints may be asked for at once.
 const JOBS_AT_ONCE: usize = 64;
 
-/// Whose endpoints to list.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(in crate::admin) struct EndpointQuery {
-    job: Option<String>,
-    /// Several, with commas between them.
-    jobs: Option<String>,
-}
-
 /// Whose endpoints are asked for.
 #[derive(Debug)]
 pub(in crate::admin) enum Asked {
@@ -176,16 +136,15 @@ pub(in crate::admin) enum Asked {
     Several(Vec<JobId>),
 }
 
-impl EndpointQuery {
-    /// What it asks for.
-    pub fn asked(&self) -> Result<Asked, ApiError> {
-        match (&self.job, &self.jobs) {
-            (None, None) => Ok(Asked::All),
-            (Some(job), None) => job_id(job).map(Asked::One),
+impl Asked {
+    pub fn by(query: &model::EndpointQuery) -> Result<Self, ApiError> {
+        match (&query.job, &query.jobs) {
+            (None, None) => Ok(Self::All),
+            (Some(job), None) => job_id(job).map(Self::One),
             (None, Some(jobs)) => match jobs.split(',').count() {
                 ..=JOBS_AT_ONCE => {
                     let jobs: Result<_, _> = jobs.split(',').map(job_id).collect();
-                    jobs.map(Asked::Several)
+                    jobs.map(Self::Several)
                 }
                 count => Err(ApiError::bad_request(format!(
                     "jobs: found {count} ids, allowed: at most {JOBS_AT_ONCE}"
@@ -200,10 +159,10 @@ impl EndpointQuery {
 
 pub(super) async fn endpoints(
     State(sources): State<Arc<Sources>>,
-    query: Result<Query<EndpointQuery>, QueryRejection>,
+    query: Result<Query<model::EndpointQuery>, QueryRejection>,
 ) -> Answer<model::Endpoints> {
     let Query(query) = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
-    Ok(Json(match query.asked()? {
+    Ok(Json(match Asked::by(&query)? {
         Asked::All => view::endpoints(&sources),
         Asked::One(job) => view::endpoints_of(&sources, &[job]),
         Asked::Several(jobs) => view::endpoints_of(&sources, &jobs),
@@ -217,22 +176,10 @@ fn job_id(text: &str) -> Result<JobId, ApiError> {
     })
 }
 
-/// Which events to list, and whether to wait for one.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct EventQuery {
-    /// Only those after this number.
-    #[serde(default)]
-    after: u64,
-    /// If there is none, how many seconds to wait for one.
-    #[serde(default)]
-    wait: u64,
-}
-
 pub(super) async fn events(
     State(sources): State<Arc<Sources>>,
     Extension(place): Extension<Arc<Place>>,
-    query: Result<Query<EventQuery>, QueryRejection>,
+    query: Result<Query<model::EventQuery>, QueryRejection>,
 ) -> Answer<model::Events> {
     let Query(query) = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
     let wait = Duration::from_secs(query.wait.min(LONGEST_WAIT));

@@ -6,9 +6,9 @@ use std::{
     time::SystemTime,
 };
 
-use super::model;
+use super::model::{self, Absence};
 use crate::{
-    admin::{Sources, problems},
+    admin::{Sources, health::problems},
     config::{LogLevel, route_ranges},
     end_reason::EndReason,
     provider::switchboard::{
@@ -236,13 +236,13 @@ pub(in crate::admin) fn endpoints_of(sources: &Sources, jobs: &[JobId]) -> model
         let refused = exposure.refused.iter().filter(|one| one.job == *job);
         endpoints.extend(refused.map(|one| self::refused(one, &exposure)));
         if endpoints.len() == before {
-            let absence = Absence::of(job, sources, &exposure);
+            let (absence, note) = absence(job, sources, &exposure);
             endpoints.push(model::Endpoint {
                 job: job.to_string(),
                 host: exposure.host.to_string(),
                 state: "closed".to_owned(),
                 reason: Some(absence.word().to_owned()),
-                note: Some(absence.text()),
+                note: Some(note),
                 ..model::Endpoint::default()
             });
         }
@@ -250,78 +250,35 @@ pub(in crate::admin) fn endpoints_of(sources: &Sources, jobs: &[JobId]) -> model
     model::Endpoints { endpoints }
 }
 
-/// Why nothing is known of a job.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::admin) enum Absence {
-    /// It has ended.
-    Finished,
-    /// All jobs are known that the account of the token may read, and it is none of them.
-    Unknown {
-        /// That is all there are.
-        of_all: bool,
-    },
-    /// Not all jobs are known.
-    NotHeardOf(String),
-}
-
-impl Absence {
-    /// Why nothing is known of `job`, of which nothing is exposed or refused.
-    pub fn of(job: &JobId, sources: &Sources, exposure: &Exposure) -> Self {
-        let board = &sources.switchboard;
-        let stats = &board.stats;
-        if stats.finished.contains(job) {
-            return Self::Finished;
-        }
-        let lasts = |outage: Outage| duration_ms(millis(outage.since.elapsed()));
-        match (board.contact(), board.availability.outage().map(lasts)) {
-            (Contact::Away(_), Some(lasts)) => {
-                Self::NotHeardOf(format!("the switchboard has not answered for {lasts}"))
-            }
-            (Contact::Away(_), None) => {
-                Self::NotHeardOf("the switchboard cannot be asked".to_owned())
-            }
-            (_, Some(lasts)) => {
-                Self::NotHeardOf(format!("the switchboard has listed no jobs for {lasts}"))
-            }
-            _ if stats.is_listing_failing() => {
-                Self::NotHeardOf("the switchboard lists no jobs".to_owned())
-            }
-            (Contact::Starting, None) => {
-                Self::NotHeardOf("the switchboard has not told of all jobs yet".to_owned())
-            }
-            _ if exposure.complete.is_none() || stats.jobs_active() > exposure.jobs as u64 => {
-                Self::NotHeardOf("not all jobs have been asked about yet".to_owned())
-            }
-            (Contact::Following | Contact::Troubled(_), None) => Self::Unknown {
-                of_all: stats.rights() != Rights::Some,
-            },
-        }
+/// Why nothing is known of `job`, of which nothing is exposed or refused, and the same for people.
+fn absence(job: &JobId, sources: &Sources, exposure: &Exposure) -> (Absence, String) {
+    let board = &sources.switchboard;
+    let stats = &board.stats;
+    if stats.finished.contains(job) {
+        return (Absence::Finished, "job has finished".to_owned());
     }
-
-    /// It in a word.
-    pub const fn word(&self) -> &'static str {
-        match self {
-            Self::Finished => "finished",
-            Self::Unknown { .. } => "unknown",
-            Self::NotHeardOf(_) => "not_heard_of",
+    let lasts = |outage: Outage| duration_ms(millis(outage.since.elapsed()));
+    let why = match (board.contact(), board.availability.outage().map(lasts)) {
+        (Contact::Away(_), Some(lasts)) => {
+            format!("the switchboard has not answered for {lasts}")
         }
-    }
-
-    /// It for people.
-    pub fn text(&self) -> String {
-        match self {
-            Self::Finished => "job has finished".to_owned(),
-            Self::Unknown { of_all: true } => {
-                "there is no such job, or it has finished long ago".to_owned()
-            }
-            Self::Unknown { of_all: false } => {
-                "there is no such job, or it has finished long ago, or the account of this proxy \
-                 may not read it"
-                    .to_owned()
-            }
-            Self::NotHeardOf(why) => format!("job has not been heard of: {why}"),
+        (Contact::Away(_), None) => "the switchboard cannot be asked".to_owned(),
+        (_, Some(lasts)) => format!("the switchboard has listed no jobs for {lasts}"),
+        _ if stats.is_listing_failing() => "the switchboard lists no jobs".to_owned(),
+        (Contact::Starting, None) => "the switchboard has not told of all jobs yet".to_owned(),
+        _ if exposure.complete.is_none() || stats.jobs_active() > exposure.jobs as u64 => {
+            "not all jobs have been asked about yet".to_owned()
         }
-    }
+        (Contact::Following | Contact::Troubled(_), None) => {
+            let mut text = "there is no such job, or it has finished long ago".to_owned();
+            if stats.rights() == Rights::Some {
+                text.push_str(", or the account of this proxy may not read it");
+            }
+            return (Absence::Unknown, text);
+        }
+    };
+    let text = format!("job has not been heard of: {why}");
+    (Absence::NotHeardOf, text)
 }
 
 fn refused(one: &Refused, exposure: &Exposure) -> model::Endpoint {

@@ -24,8 +24,8 @@ use super::{
     Sources,
     api::{
         error::ApiError,
-        model,
-        read::{Asked, EndpointQuery},
+        model::{self, Absence},
+        read::Asked,
         view,
     },
     lock, places,
@@ -71,7 +71,7 @@ pub async fn serve(listener: TcpListener, sources: Arc<Sources>) -> io::Error {
 async fn endpoints(
     State(desk): State<Desk>,
     Extension(peer): Extension<Peer>,
-    query: Result<Query<EndpointQuery>, QueryRejection>,
+    query: Result<Query<model::EndpointQuery>, QueryRejection>,
 ) -> Result<Json<model::Endpoints>, ApiError> {
     let allowed = |source| lock(&desk.rate).allow(source, Instant::now());
     if !peer.address.map(places::source).is_none_or(allowed) {
@@ -84,7 +84,7 @@ async fn endpoints(
         )
     };
     let Query(query) = query.map_err(|_| needed())?;
-    let (jobs, alone) = match query.asked()? {
+    let (jobs, alone) = match Asked::by(&query)? {
         Asked::All => return Err(needed()),
         // It is answered with a status of its own.
         Asked::One(job) => (vec![job], true),
@@ -92,16 +92,11 @@ async fn endpoints(
     };
     let mut found = view::endpoints_of(&desk.sources, &jobs);
     if alone {
-        let reason = found
-            .endpoints
-            .first()
-            .and_then(|one| one.reason.as_deref());
-        let status = match reason {
-            None if found.endpoints.is_empty() => Some(StatusCode::NOT_FOUND),
-            Some("unknown") => Some(StatusCode::NOT_FOUND),
-            Some("finished") => Some(StatusCode::GONE),
-            Some("not_heard_of") => Some(StatusCode::SERVICE_UNAVAILABLE),
-            _ => None,
+        let status = match found.endpoints.first().map(model::Endpoint::absence) {
+            None | Some(Some(Absence::Unknown)) => Some(StatusCode::NOT_FOUND),
+            Some(Some(Absence::Finished)) => Some(StatusCode::GONE),
+            Some(Some(Absence::NotHeardOf)) => Some(StatusCode::SERVICE_UNAVAILABLE),
+            Some(None) => None,
         };
         if let Some(status) = status {
             let note = found.endpoints.pop().and_then(|one| one.note);

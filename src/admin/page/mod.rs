@@ -16,14 +16,9 @@ use axum::{
     response::{Html, IntoResponse},
 };
 
-use super::{
-    Sources,
-    api::view,
-    health::{Problem, Severity, problems},
-    words,
-};
+use super::{Sources, api::view, health::problems};
 use crate::{
-    admin::api::model::{Event, Mapping, Session, Switchboard},
+    admin::api::model::{Event, Mapping, Problem, Session, Severity, Switchboard},
     session::SessionFilter,
     telemetry::Totals,
     units::{bytes, duration_ms},
@@ -139,9 +134,9 @@ impl Content {
             page.push_str("</ul>\n");
         }
         if let Some(switchboard) = &self.switchboard {
-            let line = escaped(&words::switchboard(switchboard));
-            let token = escaped(&words::token(switchboard));
-            let ports = words::ports(&switchboard.ports);
+            let line = escaped(&switchboard.in_words());
+            let token = escaped(&switchboard.token_in_words());
+            let ports = switchboard.ports.in_words();
             writeln!(
                 page,
                 "<p>Switchboard: {line}; token: {token}; ports: {ports}</p>"

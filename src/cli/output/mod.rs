@@ -18,7 +18,7 @@ use std::{
 use serde::Serialize;
 
 use super::{client::ClientError, code};
-use crate::os_error::in_words;
+use crate::{admin::api::model::Severity, os_error::in_words};
 
 /// Writes text to standard output and says with which code to leave.
 pub fn print(text: &str) -> ExitCode {
@@ -45,6 +45,28 @@ pub fn json(document: &impl Serialize) -> String {
 pub fn complain(what: &dyn Display) {
     // When that fails too, the exit code still tells.
     let _ = writeln!(io::stderr(), "{what}");
+}
+
+/// Prints an answer as JSON or in words, or says why there is none.
+pub fn answer<T: Serialize>(
+    answer: Result<T, ClientError>,
+    json: bool,
+    words: impl FnOnce(&T) -> String,
+) -> ExitCode {
+    match answer {
+        Ok(answer) if json => print(&self::json(&answer)),
+        Ok(answer) => print(&words(&answer)),
+        Err(error) => give_up(&error),
+    }
+}
+
+/// How bad a problem is, as it stands before it.
+pub fn severity(screen: &Screen, severity: Severity) -> String {
+    match severity {
+        Severity::Error => screen.paint(Paint::Bad, "error"),
+        Severity::Warning => screen.paint(Paint::Warn, "warning"),
+        Severity::Note => screen.paint(Paint::Dim, "note"),
+    }
 }
 
 /// Says why there is no answer, and with which code to leave.

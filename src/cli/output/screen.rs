@@ -26,6 +26,8 @@ pub enum Paint {
     Bad,
     /// Of less interest.
     Dim,
+    /// A title.
+    Strong,
 }
 
 impl Screen {
@@ -62,6 +64,7 @@ impl Screen {
             Paint::Warn => 33,
             Paint::Bad => 31,
             Paint::Dim => 2,
+            Paint::Strong => 1,
         };
         match self.colour && !text.is_empty() {
             true => format!("\x1b[{code}m{text}\x1b[0m"),

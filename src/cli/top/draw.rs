@@ -1,71 +1,71 @@
 //! What `top` shows.
 
-use ratatui::{
-    Frame, Terminal,
-    backend::TestBackend,
-    layout::{Constraint, Layout, Rect},
-    style::{Style, Stylize},
-    text::{Line, Span, Text},
-    widgets::{Paragraph, Wrap},
-};
-
-use super::{
-    state::View,
-    tables::{self, Listing},
-};
+use super::state::View;
 use crate::{
-    admin::api::model::Severity,
-    cli::output::{bytes, duration_ms, rate, wrapped},
+    cli::output::{
+        Align, Column, Paint, Screen, bytes, duration_ms, rate, severity, table, wrapped,
+    },
     units::count,
 };
 
 /// Between two parts of a line.
 const APART: &str = "   ";
 
-/// Puts the view on the screen.
-pub(super) fn draw(frame: &mut Frame<'_>, view: &View) {
-    let trouble = trouble(view);
-    let [head, bad, mappings, sessions, foot] = Layout::vertical([
-        Constraint::Length(2),
-        Constraint::Length(lines_for(&trouble, frame.area())),
-        Constraint::Fill(1),
-        Constraint::Fill(2),
-        Constraint::Length(1),
-    ])
-    .areas(frame.area());
-    frame.render_widget(Paragraph::new(headline(view, head.width)), head);
-    frame.render_widget(Paragraph::new(trouble).wrap(Wrap { trim: true }), bad);
-    draw_table(frame, mappings, &tables::mappings(view));
-    draw_table(frame, sessions, &tables::sessions(view));
+/// Columns of either table.
+const COLUMNS: usize = 8;
+
+const MAPPINGS: [Column; COLUMNS] = [
+    Column::new("MAPPING", Align::Name, 0),
+    Column::new("STATE", Align::Left, 3),
+    Column::new("SESSIONS", Align::Right, 0),
+    Column::new("NEW/s", Align::Right, 4),
+    Column::new("REFUSED", Align::Right, 5),
+    Column::new("FAILED", Align::Right, 2),
+    Column::new("UP", Align::Right, 1),
+    Column::new("DOWN", Align::Right, 1),
+];
+
+const SESSIONS: [Column; COLUMNS] = [
+    Column::new("MAPPING", Align::Name, 0),
+    Column::new("CLIENT", Align::Left, 0),
+    Column::new("SESSION", Align::Right, 2),
+    Column::new("AGE", Align::Right, 3),
+    Column::new("QUIET", Align::Right, 5),
+    Column::new("BYTES", Align::Right, 4),
+    Column::new("UP", Align::Right, 1),
+    Column::new("DOWN", Align::Right, 1),
+];
+
+/// The lines of the whole screen.
+pub(super) fn lines(view: &View, screen: &Screen, height: usize) -> Vec<String> {
+    let mut lines = headline(view, screen);
+    lines.extend(trouble(view, screen).into_iter().take(height / 3));
+    let room = height.saturating_sub(lines.len() + 1);
+    for (height, listing) in [
+        (room / 3, mappings(view)),
+        (room - room / 3, sessions(view)),
+    ] {
+        let end = lines.len() + height;
+        lines.extend(listing.lines(screen, height));
+        lines.resize(end, String::new());
+    }
     let clock = if view.stopped { "go on" } else { "stop" };
     let keys = format!("q quit   s order: {}   p {clock}", view.order.word());
-    frame.render_widget(Paragraph::new(keys).dim(), foot);
+    lines.truncate(height.saturating_sub(1));
+    lines.push(screen.dim(&keys));
+    lines
 }
 
 /// The screen as text, for where there is no terminal.
-pub(super) fn as_text(view: &View, (width, height): (u16, u16)) -> String {
-    let Ok(mut terminal) = Terminal::new(TestBackend::new(width, height));
-    let Ok(_) = terminal.draw(|frame| draw(frame, view));
-    let screen = terminal.backend().buffer();
-    let lines = screen.content().chunks(usize::from(width)).map(|cells| {
-        let line: String = cells.iter().map(|cell| cell.symbol()).collect();
-        format!("{}\n", line.trim_end())
-    });
-    lines.collect()
+pub(super) fn as_text(view: &View, width: usize, height: usize) -> String {
+    let lines = lines(view, &Screen::plain(width), height).into_iter();
+    let cut = lines.map(|line| line.chars().take(width).chain(['\n']).collect::<String>());
+    cut.collect()
 }
 
-/// How many lines the trouble takes, a third of the screen at most.
-fn lines_for(trouble: &[Line<'_>], area: Rect) -> u16 {
-    let broken = |line: &Line<'_>| wrapped(&line.to_string(), area.width.into(), 0);
-    let lines: usize = (trouble.iter())
-        .map(|line| broken(line).lines().count())
-        .sum();
-    u16::try_from(lines).map_or(area.height / 3, |lines| lines.min(area.height / 3))
-}
-
-fn headline(view: &View, width: u16) -> Text<'static> {
+fn headline(view: &View, screen: &Screen) -> Vec<String> {
     let Some(status) = view.status() else {
-        return Text::raw("waiting for the proxy");
+        return vec!["waiting for the proxy".to_owned(), String::new()];
     };
     let total = view.total();
     let memory = status.process.resident_bytes.map_or("?".to_owned(), bytes);
@@ -82,57 +82,110 @@ fn headline(view: &View, width: u16) -> Text<'static> {
         format!("pipes {} of {}", status.pipes.in_use, status.pipes.limit),
         format!("memory {memory}"),
     ];
-    Text::from(vec![
-        Line::from(whole(&first, width)).bold(),
-        Line::from(whole(&second, width)),
-    ])
+    let first = screen.paint(Paint::Strong, &whole(&first, screen.width));
+    vec![first, whole(&second, screen.width)]
 }
 
 /// As many of the parts as fit whole, so that no number is cut.
-fn whole(parts: &[String], width: u16) -> String {
+fn whole(parts: &[String], width: usize) -> String {
     let joined = (1..=parts.len())
         .rev()
         .map(|count| parts[..count].join(APART));
-    let mut fitting = joined.filter(|line| line.chars().count() <= usize::from(width));
+    let mut fitting = joined.filter(|line| line.chars().count() <= width);
     fitting.next().unwrap_or_default()
 }
 
-fn trouble(view: &View) -> Vec<Line<'static>> {
-    let mut lines = Vec::new();
-    if let Some(overdue) = view.overdue {
-        lines.push(Line::from(format!("no answer for {overdue}s")).red());
-    } else if let Some(trouble) = &view.trouble {
-        lines.push(Line::from(format!("no answer: {trouble}")).red());
-    }
+fn trouble(view: &View, screen: &Screen) -> Vec<String> {
+    let unanswered = match (view.overdue, &view.trouble) {
+        (Some(overdue), _) => format!("no answer for {overdue}s"),
+        (None, Some(trouble)) => format!("no answer: {trouble}"),
+        (None, None) => String::new(),
+    };
+    let unanswered = wrapped(&unanswered, screen.width, 0);
+    let mut lines: Vec<String> = (unanswered.lines())
+        .map(|line| screen.paint(Paint::Bad, line))
+        .collect();
     for problem in view.status().iter().flat_map(|status| &status.problems) {
-        let word = match problem.severity {
-            Severity::Error => Span::from("error").red(),
-            Severity::Warning => Span::from("warning").yellow(),
-            Severity::Note => Span::from("note").dim(),
-        };
         // A reload's errors may have many lines; the first says where to look.
         let text = problem.text.lines().next().unwrap_or_default();
-        lines.push(Line::from(vec![word, Span::from(format!(": {text}"))]));
+        let told = format!("{}: {text}", severity(screen, problem.severity));
+        lines.extend(wrapped(&told, screen.width, 0).lines().map(str::to_owned));
     }
     lines
 }
 
-fn draw_table(frame: &mut Frame<'_>, area: Rect, listing: &Listing) {
-    let room = usize::from(area.height).saturating_sub(2);
-    let mut lines = listing.lines(room, area.width.into()).into_iter();
-    let mut title = vec![Span::from(listing.title).bold()];
-    let left = listing.left(room);
-    if left > 0 {
-        title.push(Span::from(format!("{APART}and {left} more")).dim());
+/// A table of which the first rows are shown.
+struct Listing {
+    title: &'static str,
+    columns: [Column; COLUMNS],
+    rows: Vec<[String; COLUMNS]>,
+    total: usize,
+}
+
+impl Listing {
+    /// Its title, its head and as many rows as there is room for.
+    fn lines(&self, screen: &Screen, height: usize) -> Vec<String> {
+        let shown = height.saturating_sub(2).min(self.rows.len());
+        let mut title = screen.paint(Paint::Strong, self.title);
+        if shown < self.total {
+            let left = format!("{APART}and {} more", self.total - shown);
+            title.push_str(&screen.dim(&left));
+        }
+        let table = table(&self.columns, &self.rows[..shown], screen);
+        let lines = [title].into_iter().chain(table.lines().map(str::to_owned));
+        lines.take(height).collect()
     }
-    let mut text = vec![Line::from(title)];
-    text.extend(
-        lines
-            .next()
-            .map(|head| Line::from(head).style(Style::new().dim())),
-    );
-    text.extend(lines.map(Line::from));
-    frame.render_widget(Paragraph::new(text), area);
+}
+
+/// The mappings, busiest first.
+fn mappings(view: &View) -> Listing {
+    let rows = view.mappings().into_iter().map(|(mapping, rates)| {
+        [
+            mapping.mapping.clone(),
+            mapping.state.clone(),
+            mapping.sessions.to_string(),
+            format!("{:.1}", rates.opened),
+            mapping.refused().to_string(),
+            mapping.failed().to_string(),
+            steady(rates.up),
+            steady(rates.down),
+        ]
+    });
+    let rows: Vec<_> = rows.collect();
+    Listing {
+        title: "Mappings",
+        columns: MAPPINGS,
+        total: rows.len(),
+        rows,
+    }
+}
+
+/// The sessions in the order asked for.
+fn sessions(view: &View) -> Listing {
+    let rows = view.sessions().into_iter().map(|(session, rates)| {
+        [
+            session.mapping.clone(),
+            session.client.clone(),
+            session.session.to_string(),
+            duration_ms(session.duration_ms),
+            duration_ms(session.quiet_ms),
+            bytes(session.bytes_up + session.bytes_down),
+            steady(rates.up),
+            steady(rates.down),
+        ]
+    });
+    let rows: Vec<_> = rows.collect();
+    Listing {
+        title: "Sessions",
+        columns: SESSIONS,
+        total: view.sessions_total().max(rows.len()),
+        rows,
+    }
+}
+
+/// A rate as wide as any, so that columns stay where they are while it changes.
+fn steady(bytes_per_second: f64) -> String {
+    format!("{:>6}", rate(bytes_per_second))
 }
 
 #[cfg(test)]
@@ -144,7 +197,7 @@ mod tests {
 
     #[test]
     fn the_screen_shows_the_busiest_first() {
-        let screen = as_text(&view(), (96, 16));
+        let screen = as_text(&view(), 96, 16);
         let lines: Vec<&str> = screen.lines().collect();
         assert!(lines[0].contains("3 of 100 sessions"), "{screen}");
         assert!(lines[1].starts_with("up 10K/s   down 0/s"), "{screen}");
@@ -168,15 +221,15 @@ mod tests {
 
     #[test]
     fn the_smallest_screen_is_drawn_too() {
-        for size in [(1, 1), (20, 3), (200, 60)] {
-            as_text(&view(), size);
-            as_text(&View::default(), size);
+        for (width, height) in [(1, 1), (20, 3), (200, 60)] {
+            as_text(&view(), width, height);
+            as_text(&View::default(), width, height);
         }
     }
 
     #[test]
     fn a_clients_port_is_whole_on_a_usual_terminal() {
-        let screen = as_text(&crowded(), (80, 24));
+        let screen = as_text(&crowded(), 80, 24);
         assert!(screen.contains("127.200.200.200:50000 "), "{screen}");
         assert!(screen.contains("and 28 more"), "{screen}");
     }
@@ -190,7 +243,7 @@ mod tests {
             !is_number || NUMBERS.contains(&number)
         };
         for width in 20..120 {
-            let screen = as_text(&crowded(), (width, 24));
+            let screen = as_text(&crowded(), width, 24);
             let rows = screen.lines().filter(|line| line.starts_with("board"));
             for row in rows {
                 assert!(row.split_whitespace().all(known), "{width}: {screen}");
@@ -204,7 +257,7 @@ mod tests {
         let mut view = view();
         let reason = "/run/tml-proxy/admin.sock: it is not there, is the proxy running?";
         view.trouble = Some(reason.to_owned());
-        let screen = as_text(&view, (40, 24));
+        let screen = as_text(&view, 40, 24);
         assert!(screen.contains("running?"), "{screen}");
     }
 }

@@ -1,23 +1,19 @@
 //! `tml-proxy top`: a running proxy, live in the terminal.
 //!
-//! `state` turns two answers of the API into rates, `tables` into rows, `draw` puts them on the
-//! screen, `observer` asks; here are the terminal and the keys.
+//! `state` turns two answers of the API into rates, `draw` those into lines, `poller` asks, `terminal`
+//! has the screen and the keys.
 
 mod draw;
 mod json;
-mod observer;
+mod poller;
 mod state;
-mod tables;
+mod terminal;
 
 use std::{
     io::{self, IsTerminal},
     process::ExitCode,
+    thread,
     time::{Duration, Instant},
-};
-
-use ratatui::{
-    DefaultTerminal,
-    crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers},
 };
 
 use super::{
@@ -26,8 +22,9 @@ use super::{
     output::{self, Screen},
 };
 use crate::os_error::in_words;
-use observer::Observer;
-use state::{Look, View};
+use poller::Poller;
+use state::{Snapshot, View};
+use terminal::{CONTROL_C, ESCAPE, Terminal};
 
 /// Watch the running proxy: its busiest mappings and sessions, rates and trouble.
 ///
@@ -47,7 +44,15 @@ pub struct TopArgs {
     json: bool,
 }
 
-/// Runs the command.
+/// Lines of a screen that is printed once.
+const HEIGHT: usize = 40;
+
+/// Its columns where nothing limits them: more than any row has.
+const WIDEST: usize = 500;
+
+/// How long to wait for a key before it is time to see whether there is an answer.
+const TICK: Duration = Duration::from_millis(100);
+
 pub fn run(args: &TopArgs) -> ExitCode {
     let every = Duration::from_secs(args.every);
     if args.once {
@@ -57,16 +62,8 @@ pub fn run(args: &TopArgs) -> ExitCode {
         output::complain(&"tml-proxy: top needs a terminal; --once prints a single screen");
         return ExitCode::from(code::USAGE);
     }
-    let mut terminal = match ratatui::try_init() {
-        Ok(terminal) => terminal,
-        Err(error) => {
-            output::complain(&format_args!("tml-proxy: terminal: {}", in_words(&error)));
-            return ExitCode::from(code::FAILED);
-        }
-    };
-    let outcome = watch(&mut terminal, &args.client, every);
-    ratatui::restore();
-    match outcome {
+    // The terminal is as it was when it is told what went wrong.
+    match Terminal::open().and_then(|terminal| watch(terminal, &args.client, every)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output::complain(&format_args!("tml-proxy: terminal: {}", in_words(&error)));
@@ -76,8 +73,8 @@ pub fn run(args: &TopArgs) -> ExitCode {
 }
 
 /// What the API says now.
-fn look(client: &Client) -> Result<Look, ClientError> {
-    Ok(Look {
+fn fetch(client: &Client) -> Result<Snapshot, ClientError> {
+    Ok(Snapshot {
         at: Instant::now(),
         status: client.get("/api/v1/status")?,
         mappings: client.get("/api/v1/mappings")?,
@@ -88,9 +85,9 @@ fn look(client: &Client) -> Result<Look, ClientError> {
 fn once(args: &TopArgs, every: Duration) -> ExitCode {
     let mut view = View::default();
     for wait in [Duration::ZERO, every] {
-        std::thread::sleep(wait);
-        match look(&args.client) {
-            Ok(look) => view.take(look),
+        thread::sleep(wait);
+        match fetch(&args.client) {
+            Ok(snapshot) => view.take(snapshot),
             Err(error) => return output::give_up(&error),
         }
     }
@@ -98,59 +95,42 @@ fn once(args: &TopArgs, every: Duration) -> ExitCode {
         return output::print(&output::json(&json::Document::new(&view)));
     }
     let width = Screen::stdout().width.clamp(1, WIDEST);
-    let width = u16::try_from(width).expect("it was just limited");
-    output::print(&draw::as_text(&view, (width, HEIGHT)))
+    output::print(&draw::as_text(&view, width, HEIGHT))
 }
 
-fn watch(terminal: &mut DefaultTerminal, client: &Client, every: Duration) -> io::Result<()> {
+fn watch(mut terminal: Terminal, client: &Client, every: Duration) -> io::Result<()> {
     let mut view = View::default();
     let client = client.clone();
-    let mut observer = Observer::start(move || look(&client))?;
+    let mut poller = Poller::start(move || fetch(&client))?;
     let mut next = Instant::now();
-    let mut changed = true;
+    let mut drawn = None;
     loop {
         if Instant::now() >= next && !view.stopped {
-            observer.look();
+            poller.ask();
             next = Instant::now() + every;
         }
-        if let Some(seen) = observer.seen()
-            && !view.stopped
-        {
-            changed = true;
-            match seen {
-                Ok(look) => view.take(look),
-                // It may be restarting; what was seen last stays, with the reason why it is old.
-                Err(error) => view.trouble = Some(error.to_string()),
-            }
+        match poller.answer().filter(|_| !view.stopped) {
+            None => {}
+            Some(Ok(snapshot)) => view.take(snapshot),
+            // It may be restarting; what was seen last stays, with the reason why it is old.
+            Some(Err(error)) => view.trouble = Some(error.to_string()),
         }
-        let overdue = observer.overdue().filter(|_| !view.stopped);
-        changed |= overdue != view.overdue;
-        view.overdue = overdue;
-        if changed {
-            terminal.draw(|frame| draw::draw(frame, &view))?;
+        view.overdue = poller.overdue().filter(|_| !view.stopped);
+        let (width, height) = terminal.size()?;
+        let mut screen = Screen::stdout();
+        screen.width = width;
+        let now = (width, draw::lines(&view, &screen, height));
+        if drawn.as_ref() != Some(&now) {
+            terminal.show(&now.1)?;
+            drawn = Some(now);
         }
-        changed = event::poll(TICK)?;
-        if changed
-            && let Event::Key(key) = event::read()?
-            && key.kind == KeyEventKind::Press
-        {
-            let control = key.modifiers.contains(KeyModifiers::CONTROL);
-            match key.code {
-                KeyCode::Char('q') | KeyCode::Esc => return Ok(()),
-                KeyCode::Char('c') if control => return Ok(()),
-                KeyCode::Char('s') => view.order = view.order.next(),
-                KeyCode::Char('p') => view.stopped = !view.stopped,
+        for key in terminal.keys(TICK)? {
+            match key {
+                b'q' | ESCAPE | CONTROL_C => return Ok(()),
+                b's' => view.order = view.order.next(),
+                b'p' => view.stopped = !view.stopped,
                 _ => {}
             }
         }
     }
 }
-
-/// Lines of a screen that is printed once.
-const HEIGHT: u16 = 40;
-
-/// Its columns where nothing limits them: more than any row has.
-const WIDEST: usize = 500;
-
-/// How long to wait for a key before it is time to see whether there is an answer.
-const TICK: Duration = Duration::from_millis(100);

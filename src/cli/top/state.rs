@@ -6,7 +6,7 @@ use crate::admin::api::model::{Mapping, Mappings, Session, Sessions, Status};
 
 /// One round of answers.
 #[derive(Debug, Clone)]
-pub(super) struct Look {
+pub(super) struct Snapshot {
     pub at: Instant,
     pub status: Status,
     pub mappings: Mappings,
@@ -60,30 +60,29 @@ impl Order {
 /// What is on the screen.
 #[derive(Debug, Default)]
 pub(super) struct View {
-    before: Option<Look>,
-    now: Option<Look>,
+    before: Option<Snapshot>,
+    now: Option<Snapshot>,
     pub order: Order,
     pub stopped: bool,
-    /// Why the last look failed, if it did.
+    /// Why there was no answer the last time, if there was none.
     pub trouble: Option<String>,
     /// For how many seconds the proxy has owed an answer, if that is worth a word.
     pub overdue: Option<u64>,
 }
 
 impl View {
-    /// Takes in a new look.
-    pub fn take(&mut self, look: Look) {
-        self.before = self.now.replace(look);
+    pub fn take(&mut self, snapshot: Snapshot) {
+        self.before = self.now.replace(snapshot);
         self.trouble = None;
     }
 
     pub fn status(&self) -> Option<&Status> {
-        self.now.as_ref().map(|look| &look.status)
+        self.now.as_ref().map(|round| &round.status)
     }
 
     /// Sessions there are; no more than so many are asked for.
     pub fn sessions_total(&self) -> usize {
-        let total = self.now.as_ref().map_or(0, |look| look.sessions.total);
+        let total = self.now.as_ref().map_or(0, |round| round.sessions.total);
         usize::try_from(total).unwrap_or(usize::MAX)
     }
 
@@ -100,11 +99,11 @@ impl View {
     pub fn mappings(&self) -> Vec<(&Mapping, Rates)> {
         let counts = |mapping: &Mapping| (mapping.bytes_up, mapping.bytes_down, mapping.opened);
         let before: HashMap<&str, _> = (self.before.iter())
-            .flat_map(|look| &look.mappings.mappings)
+            .flat_map(|round| &round.mappings.mappings)
             .map(|mapping| (mapping.mapping.as_str(), counts(mapping)))
             .collect();
         let mut rows: Vec<_> = (self.now.iter())
-            .flat_map(|look| &look.mappings.mappings)
+            .flat_map(|round| &round.mappings.mappings)
             .map(|mapping| {
                 let before = before.get(mapping.mapping.as_str()).copied();
                 (mapping, self.rates(before, counts(mapping)))
@@ -121,11 +120,11 @@ impl View {
     pub fn sessions(&self) -> Vec<(&Session, Rates)> {
         let counts = |session: &Session| (session.bytes_up, session.bytes_down, 0);
         let before: HashMap<u64, _> = (self.before.iter())
-            .flat_map(|look| &look.sessions.sessions)
+            .flat_map(|round| &round.sessions.sessions)
             .map(|session| (session.session, counts(session)))
             .collect();
         let mut rows: Vec<_> = (self.now.iter())
-            .flat_map(|look| &look.sessions.sessions)
+            .flat_map(|round| &round.sessions.sessions)
             .map(|session| {
                 let before = before.get(&session.session).copied();
                 (session, self.rates(before, counts(session)))
@@ -142,7 +141,7 @@ impl View {
         rows
     }
 
-    /// What was counted per second between the last two looks; nothing for what was not there.
+    /// What was counted per second between the last two answers; nothing for what was not there.
     fn rates(&self, before: Option<(u64, u64, u64)>, now: (u64, u64, u64)) -> Rates {
         let span = match (&self.before, &self.now) {
             (Some(before), Some(now)) => now.at.duration_since(before.at).as_secs_f64(),
@@ -179,9 +178,9 @@ pub(super) mod tests {
         }
     }
 
-    fn look(at: Instant, sessions: Vec<Session>) -> Look {
+    fn snapshot(at: Instant, sessions: Vec<Session>) -> Snapshot {
         let bytes_up = sessions.iter().map(|session| session.bytes_up).sum();
-        Look {
+        Snapshot {
             at,
             status: Status {
                 bytes_up,
@@ -205,15 +204,15 @@ pub(super) mod tests {
         }
     }
 
-    /// Two looks two seconds apart: session 1 is large and old, 2 is fast, 3 is new.
+    /// Two answers two seconds apart: session 1 is large and old, 2 is fast, 3 is new.
     pub fn view() -> View {
         let start = Instant::now();
         let mut view = View::default();
-        view.take(look(
+        view.take(snapshot(
             start,
             vec![session(1, 90_000, 9000), session(2, 0, 500)],
         ));
-        view.take(look(
+        view.take(snapshot(
             start + Duration::from_secs(2),
             vec![
                 session(1, 90_000, 11_000),
@@ -239,8 +238,8 @@ pub(super) mod tests {
         };
         let start = Instant::now();
         let mut view = View::default();
-        view.take(look(start, sessions(0)));
-        view.take(look(start + Duration::from_secs(1), sessions(43 << 20)));
+        view.take(snapshot(start, sessions(0)));
+        view.take(snapshot(start + Duration::from_secs(1), sessions(43 << 20)));
         view
     }
 
@@ -263,9 +262,9 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn one_look_has_no_rates() {
+    fn one_answer_has_no_rates() {
         let mut view = View::default();
-        view.take(look(Instant::now(), vec![session(1, 5, 5)]));
+        view.take(snapshot(Instant::now(), vec![session(1, 5, 5)]));
         assert_eq!(view.sessions()[0].1, Rates::default());
         assert_eq!(view.total(), Rates::default());
     }

@@ -1,4 +1,4 @@
-//! Looking at the proxy without waiting for it.
+//! Asking the proxy without waiting for it.
 
 use std::{
     io,
@@ -7,55 +7,53 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::state::Look;
+use super::state::Snapshot;
 use crate::cli::client::ClientError;
 
 /// An answer that takes longer than this is worth a word.
 const USUAL: Duration = Duration::from_secs(3);
 
-/// A thread that looks when it is told to, so that keys are read while the proxy hangs.
-#[derive(Debug)]
-pub(super) struct Observer {
+/// A thread that asks when it is told to, so that keys are read while the proxy hangs.
+pub(super) struct Poller {
     orders: Sender<()>,
-    looks: Receiver<Result<Look, ClientError>>,
-    /// Since when a look is owed.
+    answers: Receiver<Result<Snapshot, ClientError>>,
+    /// Since when an answer is owed.
     asked: Option<Instant>,
 }
 
-impl Observer {
-    /// Starts it.
+impl Poller {
     pub fn start(
-        look: impl Fn() -> Result<Look, ClientError> + Send + 'static,
+        fetch: impl Fn() -> Result<Snapshot, ClientError> + Send + 'static,
     ) -> io::Result<Self> {
         let (orders, ordered) = mpsc::channel();
-        let (sender, looks) = mpsc::channel();
-        // Nobody waits for its end: it may be in the middle of a look that takes a minute.
+        let (sender, answers) = mpsc::channel();
+        // Nobody waits for its end: it may be waiting for an answer that takes a minute.
         thread::Builder::new()
-            .name("observer".to_owned())
+            .name("poller".to_owned())
             .spawn(
                 move || {
-                    while ordered.recv().is_ok() && sender.send(look()).is_ok() {}
+                    while ordered.recv().is_ok() && sender.send(fetch()).is_ok() {}
                 },
             )?;
         Ok(Self {
             orders,
-            looks,
+            answers,
             asked: None,
         })
     }
 
-    /// Has it look, unless it is still at it.
-    pub fn look(&mut self) {
+    /// Has it ask, unless it is still at it.
+    pub fn ask(&mut self) {
         if self.asked.is_none() && self.orders.send(()).is_ok() {
             self.asked = Some(Instant::now());
         }
     }
 
-    /// What it saw, if it is done.
-    pub fn seen(&mut self) -> Option<Result<Look, ClientError>> {
-        let seen = self.looks.try_recv().ok()?;
+    /// What came of it, if it is done.
+    pub fn answer(&mut self) -> Option<Result<Snapshot, ClientError>> {
+        let answer = self.answers.try_recv().ok()?;
         self.asked = None;
-        Some(seen)
+        Some(answer)
     }
 
     /// How many whole seconds the proxy has owed an answer, once that is unusual.

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::{client::Client, output};
-use crate::admin::api::model::{Held, Hold};
+use crate::admin::api::model::{MappingChange, MappingState};
 
 /// A mapping of a running proxy.
 #[derive(Debug, Clone, clap::Args)]
@@ -32,33 +32,26 @@ pub struct DrainArgs {
     within: Option<String>,
 }
 
-/// Lets new clients wait.
 pub fn pause(args: &MappingArgs) -> ExitCode {
     run(args, "pause", None)
 }
 
-/// Refuses new clients.
 pub fn drain(args: &DrainArgs) -> ExitCode {
     run(&args.mapping, "drain", args.within.clone())
 }
 
-/// Serves again.
 pub fn resume(args: &MappingArgs) -> ExitCode {
     run(args, "resume", None)
 }
 
 fn run(args: &MappingArgs, what: &str, within: Option<String>) -> ExitCode {
-    let hold = Hold {
+    let which = MappingChange {
         mapping: args.mapping.clone(),
         within,
     };
     let path = format!("/api/v1/mappings/{what}");
-    let held: Held = match args.client.post(&path, &hold) {
-        Ok(held) => held,
-        Err(error) => return output::give_up(&error),
-    };
-    output::print(&match args.json {
-        true => output::json(&held),
-        false => format!("{} is {}\n", held.mapping, held.state),
+    let changed = args.client.post(&path, &which);
+    output::answer(changed, args.json, |changed: &MappingState| {
+        format!("{} is {}\n", changed.mapping, changed.state)
     })
 }
