@@ -4,11 +4,16 @@
 
 mod harness;
 
-use std::{fs, net::SocketAddr, time::Duration};
+use std::{
+    fs,
+    net::{SocketAddr, TcpStream},
+    process::Command,
+    time::Duration,
+};
 
 use harness::{
     Line, Peer, Proxy, Setup, Stream, Target, TempDir, config,
-    lab::{Lab, PORT, TARGET},
+    lab::{Lab, PORT, PROXY, TARGET},
     mapping, process,
     proxy::PROGRAM,
     require::{Need, require},
@@ -341,6 +346,64 @@ fn an_address_that_comes_later_is_listened_on_with_freebind() {
     });
     client.exchange(&mut target.accept(), b"hello");
     drop(client);
+    proxy.settles();
+}
+
+/// The address of a pair of machines that stand in for each other, as with keepalived, while it is
+/// on the machine of the proxy.
+#[test]
+fn a_target_that_moves_to_this_machine_does_not_loop_and_is_served_once_it_is_elsewhere() {
+    let Some(lab) = lab() else { return };
+    let shared = "fd9d:773b:e6f8:1::77";
+    lab.target
+        .ip(&format!("addr add {shared}/64 dev far nodad"));
+    let (here, there) = (
+        lab.listen(22),
+        lab.target
+            .run(|| Target::bind_to(format!("[{shared}]:{PORT}").parse().expect("an address"))),
+    );
+    let dir = TempDir::new();
+    let socket = dir.join("admin.sock");
+    let text = config([
+        format!("[admin]\nsocket = {socket:?}\n[limits]\nmax_sessions = 200\n"),
+        mapping("moves", PORT, there.addr(), ""),
+        mapping("stays", PORT + 1, here.addr(), ""),
+    ]);
+    let proxy = Proxy::start_with(&lab.setup(), &text);
+    let order = |words: [&str; 2]| {
+        let mut command = Command::new(PROGRAM);
+        process::succeed(command.args(words).arg("--socket").arg(&socket))
+    };
+    let (mut before, mut neighbour) = (lab.connect(PORT), lab.connect(PORT + 1));
+    let (mut its_target, mut other_target) = (there.accept(), here.accept());
+    before.exchange(&mut its_target, b"before");
+    neighbour.exchange(&mut other_target, b"before");
+    for _ in 0..2 {
+        let lines = proxy.log().len();
+        lab.target.ip(&format!("addr del {shared}/64 dev far"));
+        lab.proxy
+            .ip(&format!("addr add {shared}/64 dev back nodad"));
+        let client = lab.client.run(|| TcpStream::connect((PROXY, PORT)).ok());
+        let line = proxy.wait_for_line(lines, "listener closed until its target is elsewhere");
+        assert_eq!(line.text("mapping"), "moves");
+        assert!(line.text("error").contains("connections would loop"));
+        proxy.wait_until("tml_proxy_listeners_closed", &[], 1);
+        // Neither is tried again while it would loop, nor does an operator's word open it.
+        order(["drain", "moves"]);
+        proxy.wait_until("tml_proxy_listeners_closed", &[], 0);
+        order(["resume", "moves"]);
+        proxy.wait_until("tml_proxy_listeners_closed", &[], 1);
+        proxy.wait_until("tml_proxy_sessions_open", &[], 2);
+        neighbour.exchange(&mut other_target, b"meanwhile");
+        drop(client);
+        lab.proxy.ip(&format!("addr del {shared}/64 dev back"));
+        lab.target
+            .ip(&format!("addr add {shared}/64 dev far nodad"));
+        proxy.wait_until("tml_proxy_listeners_closed", &[], 0);
+        lab.connect(PORT).exchange(&mut there.accept(), b"again");
+        before.exchange(&mut its_target, b"after");
+    }
+    drop((before, its_target, neighbour, other_target));
     proxy.settles();
 }
 

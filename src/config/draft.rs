@@ -1,6 +1,6 @@
 //! A configuration that may have problems: kept together until every problem is known.
 
-use std::net::IpAddr;
+use std::{collections::HashSet, net::IpAddr};
 
 use super::{
     problem::{ConfigErrors, Problems, problems_of},
@@ -47,6 +47,7 @@ impl Draft {
             reserved: &reserved,
             departed: &[],
             is_local,
+            looping: &HashSet::new(),
         };
         match Table::build(&self.config.mappings, previous, &around) {
             Ok(table) => self.finish().map(|config| (config, table)),

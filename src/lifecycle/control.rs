@@ -6,15 +6,18 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::net::{Shutdown, shutdown};
 use tokio::{sync::mpsc, time::timeout};
 
 use super::lost::Lost;
 use crate::{
     end_reason::EndReason,
     listen::{Change, ListenError, Listeners, check_transparent},
+    os_error::in_words,
+    provider::LocalAddresses,
     table::{
-        self, Diff, ListenAddr, Mapping, MappingName, MappingOverride, MappingOverrides, Route,
-        RouteChange, Summary, Table,
+        self, Diff, ListenAddr, Mapping, MappingName, MappingOverride, MappingOverrides, Reserved,
+        Route, RouteChange, Summary, Table,
     },
     units::millis,
     worker::{
@@ -39,6 +42,8 @@ pub struct Control {
     placed: HashMap<ListenAddr, Placed>,
     /// Listeners that were lost.
     lost: Lost,
+    /// Public addresses that are not listened on, because what connects to them would come back to us.
+    looping: HashSet<ListenAddr>,
     next_worker: usize,
 }
 
@@ -62,6 +67,7 @@ impl Control {
             listeners: Listeners::default(),
             placed: HashMap::new(),
             lost: Lost::default(),
+            looping: HashSet::new(),
             next_worker: 0,
         }
     }
@@ -157,7 +163,8 @@ impl Control {
             (!drained).then_some(route)
         };
         self.lost.retain(|addr| wanted(addr).is_some());
-        let missing = addrs.filter(|addr| !self.listeners.contains(addr));
+        let missing =
+            addrs.filter(|addr| !self.listeners.contains(addr) && !self.looping.contains(addr));
         for addr in missing.collect::<Vec<_>>() {
             let Some(route) = wanted(&addr) else { continue };
             match self.listeners.prepare([route], &[]) {
@@ -172,6 +179,49 @@ impl Control {
             }
         }
         self.show_closed();
+    }
+
+    /// The public addresses that are not listened on because their targets lead back here.
+    pub fn looping(&self) -> &HashSet<ListenAddr> {
+        &self.looping
+    }
+
+    /// Closes the listeners whose targets have become addresses of this machine and lead to one of our
+    /// own listeners, and opens those again whose targets are elsewhere now. Each session of a loop is
+    /// the client of the next, so without the listener the last of them finds no target, and all end;
+    /// sessions that began before are no part of it and stay.
+    pub async fn follow_addresses(&mut self, reserved: &[Reserved]) {
+        let own = LocalAddresses::default();
+        let table = self.table();
+        let is_local = |ip| own.contains(ip);
+        let found: Vec<_> = table.loops(reserved, &is_local).collect();
+        let looping = found.iter().map(|route| route.listen).collect();
+        let before = std::mem::replace(&mut self.looping, looping);
+        for route in found {
+            if !before.contains(&route.listen) {
+                self.close_loop(route);
+            }
+        }
+        let elsewhere: Vec<_> = before.difference(&self.looping).copied().collect();
+        self.reopen(elsewhere.into_iter()).await;
+    }
+
+    fn close_loop(&mut self, route: &Route) {
+        let Route { listen, target, .. } = route;
+        let error = format!(
+            "the target {target} is an address of this machine now, and a listener of this proxy: \
+             connections would loop"
+        );
+        if let Some(socket) = self.listeners.remove(listen) {
+            self.placed.remove(listen);
+            // It is closed at once; the worker finds it lost and lets go of it, too.
+            if let Err(errno) = shutdown(&*socket, Shutdown::Read) {
+                let error = in_words(&errno.into());
+                tracing::warn!(%listen, error, "a listener that leads back here cannot be closed");
+            }
+            tracing::error!(%listen, mapping = %route.mapping.name, error, "listener closed until its target is elsewhere");
+        }
+        self.lost.loops(*listen, error);
     }
 
     fn show_closed(&self) {
@@ -232,6 +282,11 @@ impl Control {
             .prepare(self.missing(&touched, &overrides), &[])?;
         self.shared.overrides.store(Arc::new(overrides));
         self.place(opened, &touched).await;
+        for route in &touched {
+            if self.looping.contains(&route.listen) {
+                self.close_loop(route);
+            }
+        }
         self.reopen(std::iter::empty()).await;
         Ok(())
     }
@@ -263,7 +318,9 @@ impl Control {
         let drained =
             |route: &Route| overrides.get(&route.mapping.name) == Some(&MappingOverride::Drained);
         let missing = |route: &&Arc<Route>| {
-            !drained(route.as_ref()) && !self.listeners.contains(&route.listen)
+            !drained(route.as_ref())
+                && !self.listeners.contains(&route.listen)
+                && !self.looping.contains(&route.listen)
         };
         routes.iter().filter(missing).collect()
     }

@@ -80,7 +80,9 @@ impl Forwarding {
             }
         }
         let unwanted = self.with_sessions(unwanted);
-        let applied = self.try_apply(&config.mappings, jobs, &reserved).await;
+        let applied = self
+            .try_apply(&config.mappings, jobs, &reserved, &HashSet::new())
+            .await;
         let (summary, jobs, lost) = applied.map_err(|failed| failed.why)?;
         for lost in lost {
             let (mapping, why) = (lost.mapping, lost.why);
@@ -90,6 +92,9 @@ impl Forwarding {
         self.file.clone_from(&config.mappings);
         self.reserved = reserved;
         self.jobs = jobs;
+        if !self.control.looping().is_empty() {
+            self.follow_addresses().await;
+        }
         Ok(summary)
     }
 
@@ -126,7 +131,10 @@ impl Forwarding {
             std::mem::take(&mut self.file),
             std::mem::take(&mut self.reserved),
         );
-        let applied = self.try_apply(&file, jobs, &reserved).await;
+        // What became of the file's mappings since they were accepted is no fault of a job.
+        self.control.follow_addresses(&reserved).await;
+        let looping = self.control.looping().clone();
+        let applied = self.try_apply(&file, jobs, &reserved, &looping).await;
         (self.file, self.reserved) = (file, reserved);
         match applied {
             Ok((_, jobs, lost)) => {
@@ -151,12 +159,19 @@ impl Forwarding {
         }
     }
 
+    /// Closes the listeners of mappings that lead back here since the addresses of this machine have
+    /// changed, and opens those again that no longer do.
+    pub async fn follow_addresses(&mut self) {
+        self.control.follow_addresses(&self.reserved).await;
+    }
+
     /// Applies both halves, with as few mappings of jobs left out as it takes.
     async fn try_apply(
         &mut self,
         file: &[MappingSpec],
         mut jobs: Vec<MappingSpec>,
         reserved: &[Reserved],
+        looping: &HashSet<ListenAddr>,
     ) -> Result<(Summary, Vec<MappingSpec>, Vec<NotOpened>), Failed> {
         let own = LocalAddresses::default();
         let mut lost = Vec::new();
@@ -167,6 +182,7 @@ impl Forwarding {
                 reserved,
                 departed: &departed,
                 is_local: &|ip| own.contains(ip),
+                looping,
             };
             let before = jobs.len();
             let why = match Table::build(&specs, &self.control.table(), &around) {

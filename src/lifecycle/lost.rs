@@ -1,5 +1,6 @@
 //! Listeners that were lost, and when to try again to open them: soon at first, then less and less
-//! often. One that is lost again a moment after it was opened is no better than one that was not.
+//! often. One that is lost again a moment after it was opened is no better than one that was not. Those
+//! that lead back here wait until they do not.
 
 use std::{
     collections::BTreeMap,
@@ -30,6 +31,8 @@ struct Entry {
 enum State {
     /// Closed, and when to try again.
     Closed(Instant),
+    /// Closed until its target is elsewhere.
+    Loops,
     /// Opened again, and when.
     Open(Instant),
 }
@@ -49,11 +52,21 @@ impl Lost {
         pause
     }
 
+    /// Notes that a listener is closed because its target leads back here.
+    pub(super) fn loops(&mut self, addr: ListenAddr, why: String) {
+        let entry = Entry {
+            why,
+            pause: PAUSE.0,
+            state: State::Loops,
+        };
+        self.0.insert(addr, entry);
+    }
+
     /// Notes that a listener is open, which may have been lost; whether it had been.
     pub(super) fn opened(&mut self, addr: &ListenAddr, now: Instant) -> bool {
         match self.0.get_mut(addr) {
             Some(entry) => {
-                let was_closed = matches!(entry.state, State::Closed(_));
+                let was_closed = !matches!(entry.state, State::Open(_));
                 entry.state = State::Open(now);
                 was_closed
             }
@@ -70,7 +83,7 @@ impl Lost {
     pub(super) fn next(&self) -> Option<Instant> {
         let times = self.0.values().filter_map(|entry| match entry.state {
             State::Closed(again) => Some(again),
-            State::Open(_) => None,
+            State::Loops | State::Open(_) => None,
         });
         times.min()
     }
@@ -84,7 +97,7 @@ impl Lost {
 
     /// All that are closed.
     pub(super) fn all_closed(&self) -> Vec<ClosedListener> {
-        let closed = |entry: &Entry| matches!(entry.state, State::Closed(_));
+        let closed = |entry: &Entry| !matches!(entry.state, State::Open(_));
         let closed = self.0.iter().filter(|(_, entry)| closed(entry));
         closed
             .map(|(addr, entry)| ClosedListener {
@@ -97,7 +110,7 @@ impl Lost {
     fn forget_well(&mut self, now: Instant) {
         self.0.retain(|_, entry| match entry.state {
             State::Open(since) => now.duration_since(since) < WELL_AFTER,
-            State::Closed(_) => true,
+            State::Closed(_) | State::Loops => true,
         });
     }
 }

@@ -39,7 +39,10 @@ use crate::{
     limit::Gate,
     orders::{Order, OrderError, Orders},
     os_error::in_words,
-    provider::switchboard::{Switchboard, SwitchboardStatus},
+    provider::{
+        AddressChanges,
+        switchboard::{Switchboard, SwitchboardStatus},
+    },
     relay::PipeBudget,
     session::SessionLine,
     table::{MappingName, MappingOverride, Summary, Table},
@@ -188,6 +191,7 @@ struct Running {
     ended: mpsc::UnboundedReceiver<Result<(), String>>,
     workers: Vec<WorkerHandle>,
     lost: mpsc::UnboundedReceiver<LostListener>,
+    addresses: AddressChanges,
     /// How the descriptors are divided.
     budget: Budget,
 }
@@ -247,6 +251,7 @@ impl Running {
             tracing::warn!(error, "process.bulk_nice has no effect");
         }
         let all_workers = Workers::new(handles.clone());
+        let addresses = AddressChanges::listen();
         let mut forwarding =
             Forwarding::new(Control::new(Arc::clone(&shared), all_workers.clone()));
         let summary = forwarding.load(&config).await;
@@ -305,6 +310,7 @@ impl Running {
             ended,
             workers: handles,
             lost,
+            addresses,
             budget,
         };
         let result = running.serve(signals).await;
@@ -327,6 +333,10 @@ impl Running {
                 Some(proposal) = self.proposed.recv() => self.expose(proposal).await,
                 Some(lost) = self.lost.recv() => {
                     self.forwarding.control.lose(lost);
+                    self.count_listeners();
+                }
+                () = self.addresses.next() => {
+                    self.forwarding.follow_addresses().await;
                     self.count_listeners();
                 }
                 () = until(self.forwarding.control.reopens_at().map(Instant::from_std)) => {

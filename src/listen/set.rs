@@ -77,8 +77,8 @@ impl Listeners {
     }
 
     /// Lets go of a socket; it is closed once its worker has let go of it too.
-    pub fn remove(&mut self, addr: &ListenAddr) {
-        self.open.remove(addr);
+    pub fn remove(&mut self, addr: &ListenAddr) -> Option<Arc<OwnedFd>> {
+        self.open.remove(addr)
     }
 
     /// Has the socket of a route, if it is open, take on the policy the route has now.

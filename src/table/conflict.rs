@@ -1,7 +1,7 @@
 //! What contradicts what in a set of mappings.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
@@ -18,6 +18,9 @@ pub struct Surroundings<'a> {
     pub departed: &'a [Arc<Mapping>],
     /// Whether an address belongs to this machine; decides if a wildcard listener is a loop.
     pub is_local: &'a dyn Fn(IpAddr) -> bool,
+    /// Listeners that are closed because connections to their targets would come back: they stand
+    /// in nobody's way.
+    pub looping: &'a HashSet<ListenAddr>,
 }
 
 /// A listener of our own that is not a mapping.
@@ -237,9 +240,9 @@ impl<'a> Claims<'a> {
     /// where the target is no address in particular, the first.
     fn loops(&self, spec: &MappingSpec, around: &Surroundings<'_>) -> Vec<Conflict> {
         let mut found = Vec::new();
-        for &(_, target) in &*spec.pairs {
+        for &(listen, target) in &*spec.pairs {
             let claims = self.on_port(target.port());
-            if claims.is_empty() {
+            if claims.is_empty() || around.looping.contains(&listen) {
                 continue;
             }
             for host in hosts_reached(&target) {

@@ -19,7 +19,7 @@ mod sources;
 
 use std::{
     collections::{HashMap, HashSet},
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     ops::Range,
     sync::Arc,
 };
@@ -156,6 +156,29 @@ impl Table {
     /// Every route, in no particular order.
     pub fn routes(&self) -> impl ExactSizeIterator<Item = &Arc<Route>> {
         self.routes.values()
+    }
+
+    /// Those whose targets have become listeners of ours, mappings or `reserved`, since the table was
+    /// made. Only listeners on every address get others.
+    pub fn loops<'t>(
+        &'t self,
+        reserved: &'t [Reserved],
+        is_local: &'t dyn Fn(IpAddr) -> bool,
+    ) -> impl Iterator<Item = &'t Arc<Route>> {
+        const EVERY: [ListenHost; 3] = [
+            ListenHost::Any,
+            ListenHost::V4(Ipv4Addr::UNSPECIFIED),
+            ListenHost::V6(Ipv6Addr::UNSPECIFIED),
+        ];
+        let is_ours = |addr: &ListenAddr| {
+            self.routes.contains_key(addr) || reserved.iter().any(|ours| ours.addr == *addr)
+        };
+        self.routes().filter(move |route| {
+            let port = route.target.port();
+            let listeners = EVERY.map(|host| ListenAddr::new(host, port));
+            let mut ours = listeners.iter().filter(|addr| is_ours(addr));
+            ours.any(|addr| addr.receives(&route.target, is_local))
+        })
     }
 
     /// Every mapping, in the order the provider gave them.

@@ -1,5 +1,3 @@
-use std::net::IpAddr;
-
 use proptest::prelude::*;
 
 use super::*;
@@ -29,6 +27,7 @@ fn build(specs: &[MappingSpec], previous: &Table) -> Result<Table, Vec<Conflict>
         reserved: &[],
         departed: &[],
         is_local: &is_local,
+        looping: &HashSet::new(),
     };
     Table::build(specs, previous, &around)
 }
@@ -136,6 +135,42 @@ fn a_target_that_leads_back_here_is_a_loop() {
         let result = build(&[spec("a", &[(from, to)])], &Table::default());
         assert_eq!(result.is_err(), is_loop, "{from} to {to}");
     }
+}
+
+#[test]
+fn a_target_that_becomes_an_address_of_this_machine_leads_back_then() {
+    let specs = [
+        spec("loops", &[("*:1000", "[fd00::1]:1000")]),
+        spec("other port", &[("*:1001", "[fd00::1]:22")]),
+        spec("other address", &[("*:1002", "[fd00::2]:1000")]),
+        spec("admin", &[("*:1003", "[fd00::1]:9422")]),
+    ];
+    let reserved = [Reserved {
+        addr: listen("[::]:9422"),
+        what: "the admin listener",
+        origin: Origin::Argument("--admin".into()),
+    }];
+    let mut around = Surroundings {
+        reserved: &reserved,
+        departed: &[],
+        is_local: &|_| false,
+        looping: &HashSet::new(),
+    };
+    let before = Table::build(&specs, &Table::default(), &around).expect("nothing is local");
+    let is_local = |ip: IpAddr| ip == IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 1]);
+    let looping = before.loops(&reserved, &is_local);
+    let looping: HashSet<ListenAddr> = looping.map(|route| route.listen).collect();
+    assert_eq!(looping, [listen("*:1000"), listen("*:1003")].into());
+    // They are no reason against a change to others, but a new one is.
+    around.is_local = &is_local;
+    assert_eq!(
+        Table::build(&specs, &before, &around)
+            .map_err(|conflicts| conflicts.len())
+            .err(),
+        Some(2)
+    );
+    around.looping = &looping;
+    Table::build(&specs, &before, &around).expect("they are known");
 }
 
 #[test]
