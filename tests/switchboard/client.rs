@@ -1,6 +1,6 @@
 //! The token goes where it belongs and shows nowhere.
 
-use std::{fs, net::TcpListener};
+use std::{fs, net::TcpListener, sync::Arc};
 
 use tml_proxy::provider::switchboard::{
     client::{BaseUrl, Client, ClientSettings, Failure, Patience},
@@ -82,7 +82,7 @@ fn no_failure_shows_the_token() {
     board.stop();
     ask(&board, async |client| {
         let failure = client.hosts().await.expect_err("nobody there");
-        assert!(matches!(failure, Failure::Connect(_)), "{failure}");
+        assert!(matches!(failure, Failure::Connect { .. }), "{failure}");
         shown.push_str(&format!("{failure} {failure:?}"));
     });
     assert!(!shown.contains(&token), "{shown}");
@@ -113,9 +113,9 @@ fn assert_untrusted(settings: &ClientSettings) {
         .enable_all()
         .build();
     runtime.expect("a runtime").block_on(async {
-        let client = Client::new(settings, PATIENCE).expect("usable settings");
+        let client = Client::new(settings, PATIENCE, Arc::default()).expect("usable settings");
         let failure = client.hosts().await.expect_err("no trust");
-        assert!(matches!(failure, Failure::Connect(_)), "{failure:?}");
+        assert!(matches!(failure, Failure::Connect { .. }), "{failure:?}");
         assert!(failure.to_string().contains("certificate"), "{failure}");
     });
 }
@@ -149,7 +149,8 @@ fn settings_that_are_of_no_use_are_refused_by_name() {
         ),
     ];
     for (settings, name) in cases {
-        let refused = Client::new(&settings, Patience::default()).expect_err("no use");
+        let refused =
+            Client::new(&settings, Patience::default(), Arc::default()).expect_err("no use");
         let shown = format!("{refused} {refused:?}");
         assert!(refused.to_string().starts_with(name), "{shown}");
         assert!(!shown.contains("sesame"), "{shown}");

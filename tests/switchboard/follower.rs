@@ -71,7 +71,8 @@ pub fn settings(board: &Switchboard) -> ClientSettings {
 pub fn ask<T>(board: &Switchboard, ask: impl AsyncFnOnce(Client) -> T) -> T {
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(async {
-        let client = Client::new(&settings(board), PATIENCE).expect("usable settings");
+        let client =
+            Client::new(&settings(board), PATIENCE, Arc::default()).expect("usable settings");
         ask(client).await
     })
 }
@@ -97,7 +98,7 @@ impl Follower {
         let thread = thread::spawn(move || {
             let runtime = runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime").block_on(async move {
-                let client = Client::noting(&settings, patience, noted).expect("usable settings");
+                let client = Client::new(&settings, patience, noted).expect("usable settings");
                 tokio::select! {
                     () = follow(how, client, publish, counts) => panic!("it ended by itself"),
                     _ = asked_to_quit => {}

@@ -1,6 +1,6 @@
 //! Whether the switchboard answers, to this token, and for how long it will.
 
-use std::{fs, io, os::unix::fs::MetadataExt, path::Path, time::SystemTime};
+use std::{fs, io, os::unix::fs::MetadataExt, path::Path, sync::Arc, time::SystemTime};
 
 use super::{PATIENCE, report::Finding};
 use crate::{
@@ -30,7 +30,7 @@ pub(super) fn examine(switchboard: &Switchboard) -> Vec<Finding> {
         connect: PATIENCE,
         ..Patience::default()
     };
-    let client = match Client::new(&switchboard.client(), patience) {
+    let client = match Client::new(&switchboard.client(), patience, Arc::default()) {
         Ok(client) => client,
         Err(error) => {
             let advice = "the proxy forwards what is in the file and asks again";

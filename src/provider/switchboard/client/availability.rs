@@ -179,10 +179,13 @@ impl Availability {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::ConnectCause, *};
 
     fn refused() -> Failure {
-        Failure::Connect("x".into())
+        Failure::Connect {
+            cause: ConnectCause::Other,
+            words: "x".into(),
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Texts are for operators. They carry what was found and what would have been allowed, bounded
 //! and with control characters escaped where they come from outside, and never the token.
 
-use std::{error::Error, fmt, fmt::Write as _, io, time::Duration};
+use std::{error::Error, fmt::Write as _, io, time::Duration};
 
 use http::StatusCode;
 use strum::{EnumDiscriminants, IntoStaticStr, VariantArray};
@@ -19,51 +19,41 @@ const WORDS_AT_MOST: usize = 240;
     name(FailureKind),
     derive(Hash, IntoStaticStr, VariantArray),
     strum(serialize_all = "snake_case"),
-    doc = "The causes as they are counted."
+    doc = "The causes as they are counted.",
+    allow(missing_docs)
 )]
+#[allow(missing_docs, reason = "the messages say it")]
 pub enum Failure {
-    /// Nothing to talk to: no name, no route, refused, or no agreement on TLS.
-    #[error("no connection: {0}")]
-    Connect(NoConnection),
-    /// The answer, or the next part of it, took too long.
-    #[error("no complete answer within {} s", allowed.as_secs_f64())]
-    Timeout {
-        /// How long it may take.
-        allowed: Duration,
+    /// Nothing to talk to, and the words for it.
+    #[error("no connection: {} ({words})", cause.text())]
+    Connect {
+        cause: ConnectCause,
+        words: Box<str>,
     },
-    /// The connection ended before the answer did.
+    #[error("no complete answer within {} s", allowed.as_secs_f64())]
+    Timeout { allowed: Duration },
     #[error("the connection ended before the answer: {0}")]
     Cut(Box<str>),
-    /// 401, with the token that the file holds now.
+    /// With the token that the file holds now.
     #[error("401: the token of token_file is unknown, expired or revoked")]
     Unauthorized,
-    /// 403.
     #[error("403: the token's user may not do this, or is locked")]
     Forbidden,
-    /// 404.
     #[error("404: there is no such thing")]
     NotFound,
-    /// 412: what was to be changed has changed meanwhile.
     #[error("412: changed by somebody else meanwhile")]
     Outdated,
-    /// 5xx, which an admin also gets for what does not exist.
+    /// An admin gets it also for what does not exist.
     #[error("{status}: an error of the server's own")]
     #[strum_discriminants(strum(serialize = "server_error"))]
-    Server {
-        /// The status code.
-        status: u16,
-    },
+    Server { status: u16 },
     /// Any other status, redirections among them: the token goes nowhere but to its own server.
     #[error("{status}: not an answer to this request{}", if (300..400).contains(status) {
         " (redirections are not followed)"
     } else {
         ""
     })]
-    Status {
-        /// The status code.
-        status: u16,
-    },
-    /// The body is larger than anything sensible.
+    Status { status: u16 },
     #[error("a body of {} bytes, of which {allowed} are read", match found {
         Some(found) => found.to_string(),
         None => format!("more than {allowed}"),
@@ -71,40 +61,24 @@ pub enum Failure {
     TooLarge {
         /// What the server announced, if it did.
         found: Option<u64>,
-        /// What is read, in bytes.
-        allowed: u64,
+        allowed: usize,
     },
-    /// The body is not what the request asks for.
     #[error(transparent)]
     Invalid(#[from] Unreadable),
-}
-
-/// Why there is no connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NoConnection {
-    /// What it failed at.
-    pub cause: ConnectCause,
-    words: Box<str>,
 }
 
 /// What a connection failed at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
+#[allow(missing_docs, reason = "the texts say it")]
 pub enum ConnectCause {
-    /// The name is not known, or nobody can be asked for it.
     Name,
-    /// The host refused.
     Refused,
-    /// There is no way to the host.
     Unreachable,
-    /// The host did not answer.
     #[strum(serialize = "connect_timeout")]
     Silent,
-    /// The certificate is not to be trusted.
     Certificate,
-    /// No agreement on TLS.
     Tls,
-    /// Anything else.
     #[strum(serialize = "connect")]
     Other,
 }
@@ -124,13 +98,13 @@ impl ConnectCause {
 
     /// What `error` and its causes show.
     fn of(error: &(dyn Error + 'static)) -> Self {
+        use rustls::Error::{InvalidCertificate, NoCertificatesPresented};
         let mut found = Self::Other;
         let mut next = Some(error);
         while let Some(error) = next {
             if let Some(error) = error.downcast_ref::<io::Error>() {
                 // The cause of an I/O error is not what it wraps, but the cause of that.
-                let inner = error.get_ref().map(|inner| Self::of(inner));
-                match inner {
+                match error.get_ref().map(|inner| Self::of(inner)) {
                     None | Some(Self::Other) => {}
                     Some(found) => return found,
                 }
@@ -143,7 +117,10 @@ impl ConnectCause {
                     _ => {}
                 }
             } else if let Some(tls) = error.downcast_ref::<rustls::Error>() {
-                return Self::of_tls(tls);
+                return match tls {
+                    InvalidCertificate(_) | NoCertificatesPresented => Self::Certificate,
+                    _ => Self::Tls,
+                };
             } else if error.to_string() == "dns error" {
                 // The library has no other way to say it.
                 found = Self::Name;
@@ -152,36 +129,11 @@ impl ConnectCause {
         }
         found
     }
-
-    fn of_tls(error: &rustls::Error) -> Self {
-        match error {
-            rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented => {
-                Self::Certificate
-            }
-            _ => Self::Tls,
-        }
-    }
-}
-
-impl fmt::Display for NoConnection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.cause.text(), self.words)
-    }
-}
-
-#[cfg(test)]
-impl From<&str> for NoConnection {
-    fn from(words: &str) -> Self {
-        Self {
-            cause: ConnectCause::Other,
-            words: words.into(),
-        }
-    }
 }
 
 /// Who has to do something about a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// Whoever runs the network between here and there.
     Network,
     /// Whoever gave this proxy its token and its rights.
@@ -214,10 +166,10 @@ impl Failure {
     ) -> Self {
         let words = words(error);
         match connecting {
-            true => Self::Connect(NoConnection {
+            true => Self::Connect {
                 cause: ConnectCause::of(error),
                 words,
-            }),
+            },
             false => Self::Cut(words),
         }
     }
@@ -228,17 +180,17 @@ impl Failure {
     }
 
     /// The cause in one word; for a connection, what it failed at.
-    pub fn cause(&self) -> &'static str {
+    pub(crate) fn cause(&self) -> &'static str {
         match self {
-            Self::Connect(failed) => failed.cause.into(),
+            Self::Connect { cause, .. } => (*cause).into(),
             other => other.kind().word(),
         }
     }
 
     /// What an operator has to know at a glance.
-    pub fn in_short(&self) -> String {
+    pub(crate) fn in_short(&self) -> String {
         match self {
-            Self::Connect(failed) => failed.cause.text().to_owned(),
+            Self::Connect { cause, .. } => cause.text().to_owned(),
             Self::Timeout { .. } => self.to_string(),
             Self::Cut(_) => "it ends the connection before its answer".to_owned(),
             other => other.to_string(),
@@ -261,7 +213,7 @@ impl FailureKind {
     }
 
     /// Who has to do something about it.
-    pub const fn fault(self) -> Fault {
+    pub(crate) const fn fault(self) -> Fault {
         match self {
             Self::Connect | Self::Timeout | Self::Cut => Fault::Network,
             Self::Unauthorized | Self::Forbidden => Fault::Account,
@@ -276,7 +228,7 @@ impl FailureKind {
 }
 
 /// `error` and what caused it, outermost first.
-pub(super) fn words(error: &(dyn Error + 'static)) -> Box<str> {
+fn words(error: &(dyn Error + 'static)) -> Box<str> {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -19,10 +19,10 @@ use std::{
 };
 
 use http::{
-    HeaderValue, Method, Request, Response, Version,
+    HeaderMap, HeaderValue, Method, Request, Response, Version,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, ETAG, IF_MATCH, USER_AGENT},
 };
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Bytes, Incoming};
 use hyper_rustls::HttpsConnector;
 use hyper_util::{
@@ -37,13 +37,14 @@ use super::{
 };
 use crate::files::{self, Unanswered};
 
-use self::availability::About;
+pub(crate) use self::failure::Fault;
+use self::{availability::About, token::Token};
 pub use self::{
     availability::{Availability, Outage},
     base::{BaseUrl, UrlError},
-    failure::{ConnectCause, Failure, FailureKind, Fault, NoConnection},
+    failure::{ConnectCause, Failure, FailureKind},
     tls::TrustError,
-    token::{Token, TokenError},
+    token::TokenError,
 };
 
 /// Connections for reading that are kept although nothing is being read.
@@ -60,10 +61,10 @@ const PING_EVERY: Duration = Duration::from_secs(20);
 const HEAD_AT_MOST: usize = 64 << 10;
 
 /// The largest listing read, in bytes: 200 jobs with all the annotations they may have.
-const LISTING_AT_MOST: u64 = 16 << 20;
+const LISTING_AT_MOST: usize = 16 << 20;
 
 /// The largest single job read, in bytes; usual is 1 KiB.
-const JOB_AT_MOST: u64 = 4 << 20;
+const JOB_AT_MOST: usize = 4 << 20;
 
 /// Who says so to the switchboard.
 const AGENT: &str = concat!("tml-proxy/", env!("CARGO_PKG_VERSION"));
@@ -103,14 +104,12 @@ impl Default for Patience {
 
 /// Why there can be no client.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
 pub enum ClientError {
-    /// The file gives no token.
     #[error(transparent)]
     Token(#[from] TokenError),
-    /// There is nobody to trust.
     #[error(transparent)]
     Trust(#[from] TrustError),
-    /// Its files are not to be had in time.
     #[error("token_file or ca_file: {0}")]
     Unanswered(#[from] Unanswered),
 }
@@ -144,60 +143,24 @@ struct Inner {
     availability: Arc<Availability>,
 }
 
-/// What is asked for, without how.
-struct Question<'a> {
-    method: Method,
-    about: About,
-    route: &'a str,
-    accept: &'static str,
-    if_match: Option<&'a HeaderValue>,
-    body: Bytes,
-}
-
-impl<'a> Question<'a> {
-    fn get(route: &'a str) -> Self {
-        Self {
-            method: Method::GET,
-            about: About::Reading,
-            route,
-            accept: "application/json",
-            if_match: None,
-            body: Bytes::new(),
-        }
-    }
-}
-
 impl Client {
     /// A client that has not connected yet and notes in `availability` whether the switchboard
     /// answers, made by a thread that may wait for its files.
-    ///
-    /// # Errors
-    ///
-    /// What of the settings is of no use.
-    pub async fn open(
+    pub(crate) async fn open(
         settings: &ClientSettings,
         patience: Patience,
         availability: Arc<Availability>,
     ) -> Result<Self, ClientError> {
         let settings = settings.clone();
-        files::off_thread(move || Self::noting(&settings, patience, availability)).await?
+        files::off_thread(move || Self::new(&settings, patience, availability)).await?
     }
 
-    /// A client that has not connected yet. It takes as long as the file system does.
+    /// The same, which takes as long as the file system does.
     ///
     /// # Errors
     ///
     /// What of the settings is of no use.
-    pub fn new(settings: &ClientSettings, patience: Patience) -> Result<Self, ClientError> {
-        Self::noting(settings, patience, Arc::default())
-    }
-
-    /// The same, which notes in `availability` whether the switchboard answers.
-    ///
-    /// # Errors
-    ///
-    /// What of the settings is of no use.
-    pub fn noting(
+    pub fn new(
         settings: &ClientSettings,
         patience: Patience,
         availability: Arc<Availability>,
@@ -232,10 +195,7 @@ impl Client {
     pub async fn renew_token(&self) -> Result<bool, TokenError> {
         let path = self.0.token_file.clone();
         let read = files::off_thread(move || Token::read(&path)).await;
-        let token = read.map_err(|unanswered| TokenError::File {
-            path: self.0.token_file.clone(),
-            reason: unanswered.into(),
-        })??;
+        let token = read.map_err(|late| TokenError::unanswered(&self.0.token_file, late))??;
         let mut known = self.0.token.lock().unwrap_or_else(PoisonError::into_inner);
         let replaced = *known != token;
         *known = token;
@@ -243,33 +203,21 @@ impl Client {
     }
 
     /// Up to `limit` jobs of the listing, newest first, from `cursor` on.
-    ///
-    /// # Errors
-    ///
-    /// See [`Failure`].
-    pub async fn jobs(&self, limit: u16, cursor: Option<&Cursor>) -> Result<Page, Failure> {
+    pub(crate) async fn jobs(&self, limit: u16, cursor: Option<&Cursor>) -> Result<Page, Failure> {
         let mut route = format!("/jobs?include=all&state=active&limit={limit}");
         if let Some(cursor) = cursor {
             route.push_str("&cursor=");
             route.push_str(&cursor.in_query());
         }
-        let question = Question {
-            about: About::Listing,
-            ..Question::get(&route)
-        };
-        let (_, body) = self.read(question, LISTING_AT_MOST).await?;
+        let request = self.get(&route)?;
+        let (_, body) = self.read(About::Listing, request, LISTING_AT_MOST).await?;
         Ok(read::page(&body)?)
     }
 
     /// One job in detail.
-    ///
-    /// # Errors
-    ///
-    /// See [`Failure`].
-    pub async fn job(&self, id: &JobId) -> Result<Detail, Failure> {
-        let route = format!("/jobs/{id}");
+    pub(crate) async fn job(&self, id: &JobId) -> Result<Detail, Failure> {
         let asked = Instant::now();
-        let (_, body) = self.read(Question::get(&route), JOB_AT_MOST).await?;
+        let (_, body) = self.read_small(&format!("/jobs/{id}")).await?;
         let detail = read::detail(id, &body)?;
         let reader = self.job_reader().as_ref().and_then(Weak::upgrade);
         if let Some(reader) = reader {
@@ -282,91 +230,67 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// See [`Failure`].
+    /// Why there is no answer.
     pub async fn hosts(&self) -> Result<Hosts, Failure> {
-        let (_, body) = self.read(Question::get("/hosts"), LISTING_AT_MOST).await?;
+        let request = self.get("/hosts")?;
+        let (_, body) = self.read(About::Reading, request, LISTING_AT_MOST).await?;
         Ok(read::hosts(&body)?)
     }
 
     /// Which jobs the account of the token may read.
-    ///
-    /// # Errors
-    ///
-    /// See [`Failure`].
-    pub async fn rights(&self) -> Result<Rights, Failure> {
-        let (_, body) = self.read(Question::get("/users/me"), JOB_AT_MOST).await?;
+    pub(crate) async fn rights(&self) -> Result<Rights, Failure> {
+        let (_, body) = self.read_small("/users/me").await?;
         Ok(read::rights(&body)?)
     }
 
     /// Until when the token is good; `None` where the switchboard does not say.
-    ///
-    /// # Errors
-    ///
-    /// See [`Failure`].
-    pub async fn token_expiry(&self) -> Result<Option<SystemTime>, Failure> {
-        let (_, body) = self
-            .read(Question::get("/users/me/tokens"), JOB_AT_MOST)
-            .await?;
+    pub(crate) async fn token_expiry(&self) -> Result<Option<SystemTime>, Failure> {
+        let (_, body) = self.read_small("/users/me/tokens").await?;
         Ok(read::token_expiry(&body)?)
     }
 
-    /// The annotations of a job, and their version.
-    ///
-    /// # Errors
-    ///
-    /// See [`Failure`]; [`Failure::Invalid`] where the switchboard knows no annotations.
+    /// The annotations of a job, and their version; [`Failure::Invalid`] where the switchboard knows
+    /// no annotations.
     pub(super) async fn annotations(&self, id: &JobId) -> Result<Annotated, Failure> {
-        let route = format!("/jobs/{id}");
-        let (head, body) = self.read(Question::get(&route), JOB_AT_MOST).await?;
+        let (head, body) = self.read_small(&format!("/jobs/{id}")).await?;
         Ok(read::annotations(id, head.get(ETAG).cloned(), &body)?)
     }
 
-    /// Replaces the annotations of a job, if they still are of the version in `annotated`.
-    ///
-    /// # Errors
-    ///
-    /// See [`Failure`]; [`Failure::Outdated`] if they are not.
+    /// Replaces the annotations of a job, if they still are of the version in `annotated`; otherwise
+    /// that is [`Failure::Outdated`].
     pub(super) async fn annotate(&self, id: &JobId, annotated: &Annotated) -> Result<(), Failure> {
-        let route = format!("/jobs/{id}");
-        let question = Question {
-            method: Method::PATCH,
-            about: About::Aside,
-            if_match: Some(&annotated.version),
-            body: Bytes::from(annotated.to_patch()),
-            ..Question::get(&route)
-        };
-        self.read(question, JOB_AT_MOST).await.map(|_| ())
+        let mut request = self.get(&format!("/jobs/{id}"))?;
+        *request.method_mut() = Method::PATCH;
+        *request.body_mut() = Full::from(annotated.to_patch());
+        let headers = request.headers_mut();
+        headers.insert(IF_MATCH, annotated.version.clone());
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        self.read(About::Aside, request, JOB_AT_MOST).await?;
+        Ok(())
     }
 
-    /// Opens the watch at `route` on `connections`.
-    ///
-    /// # Errors
-    ///
-    /// See [`Failure`]; [`Failure::Invalid`] if the answer is no stream of events.
+    /// Opens the watch at `route` on `connections`; [`Failure::Invalid`] if the answer is no stream
+    /// of events.
     pub(super) async fn watch(
         &self,
         connections: &Connections,
         route: &str,
     ) -> Result<Incoming, Failure> {
-        let question = Question {
-            accept: "text/event-stream",
-            about: About::Aside,
-            ..Question::get(route)
-        };
-        let asked = Instant::now();
-        let answer = self.bounded(self.ask(connections, &question)).await;
-        self.note(&question, asked, &answer);
-        let answer = answer?;
+        const STREAM: &str = "text/event-stream";
+        let mut request = self.get(route)?;
+        let accepted = HeaderValue::from_static(STREAM);
+        request.headers_mut().insert(ACCEPT, accepted);
+        let opening = self.ask(connections, request);
+        let answer = self.noted(About::Aside, opening).await?;
         let kind = answer.headers().get(CONTENT_TYPE);
-        let kind = kind.map_or(&b""[..], HeaderValue::as_bytes);
-        match kind.starts_with(b"text/event-stream") {
+        match kind.is_some_and(|kind| kind.as_bytes().starts_with(STREAM.as_bytes())) {
             true => Ok(answer.into_body()),
             false => Err(Failure::invalid("a watch that is not text/event-stream")),
         }
     }
 
     /// A pool of its own, for one connection that others are not to wait for.
-    pub(super) fn lane(&self) -> Connections {
+    pub(super) fn own_connection(&self) -> Connections {
         connections(self.0.connector.clone(), 1)
     }
 
@@ -393,23 +317,38 @@ impl Client {
     }
 
     /// Whether the switchboard answers.
-    pub fn availability(&self) -> &Arc<Availability> {
+    pub(crate) fn availability(&self) -> &Arc<Availability> {
         &self.0.availability
     }
 
-    /// How long it waits for what.
     pub(super) fn patience(&self) -> Patience {
         self.0.patience
     }
 
+    /// The request that reads `route`, without a token.
+    fn get(&self, route: &str) -> Result<Request<Full<Bytes>>, Failure> {
+        let request = self.0.base.uri(route).and_then(|uri| {
+            Request::get(uri)
+                .header(ACCEPT, "application/json")
+                .header(USER_AGENT, AGENT)
+                .body(Full::default())
+        });
+        request.map_err(|error| Failure::invalid(&error.to_string()))
+    }
+
+    async fn read_small(&self, route: &str) -> Result<(HeaderMap, Bytes), Failure> {
+        let request = self.get(route)?;
+        self.read(About::Reading, request, JOB_AT_MOST).await
+    }
+
     async fn read(
         &self,
-        question: Question<'_>,
-        allowed: u64,
-    ) -> Result<(http::HeaderMap, Bytes), Failure> {
-        let asked = Instant::now();
+        about: About,
+        request: Request<Full<Bytes>>,
+        allowed: usize,
+    ) -> Result<(HeaderMap, Bytes), Failure> {
         let reading = async {
-            let answer = self.ask(&self.0.reads, &question).await?;
+            let answer = self.ask(&self.0.reads, request).await?;
             let multiplexed = Some(answer.version() == Version::HTTP_2);
             self.0.multiplexed.send_if_modified(|known| {
                 let differs = *known != multiplexed;
@@ -419,68 +358,37 @@ impl Client {
             let (head, body) = answer.into_parts();
             Ok((head.headers, whole(body, allowed).await?))
         };
-        let answer = self.bounded(reading).await;
-        self.note(&question, asked, &answer);
-        answer
+        self.noted(about, reading).await
     }
 
-    fn note<T>(&self, question: &Question<'_>, asked: Instant, answer: &Result<T, Failure>) {
-        let failure = answer.as_ref().err();
-        self.0.availability.note(question.about, asked, failure);
-    }
-
-    async fn bounded<T>(
+    /// Waits for an answer as long as that may take, and notes what it says of the switchboard.
+    async fn noted<T>(
         &self,
+        about: About,
         answer: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
+        let asked = Instant::now();
         let allowed = self.0.patience.answer;
-        let late = |_elapsed| Failure::Timeout { allowed };
-        timeout(allowed, answer).await.map_err(late)?
+        let answer = timeout(allowed, answer).await;
+        let answer = answer.unwrap_or(Err(Failure::Timeout { allowed }));
+        let failure = answer.as_ref().err();
+        self.0.availability.note(about, asked, failure);
+        answer
     }
 
     /// Asks, once more if the token turns out to have been replaced.
     async fn ask(
         &self,
         connections: &Connections,
-        question: &Question<'_>,
+        request: Request<Full<Bytes>>,
     ) -> Result<Response<Incoming>, Failure> {
         let token = self.token();
-        match self.ask_with(connections, question, &token).await {
+        match ask_with(connections, request.clone(), &token).await {
             Err(Failure::Unauthorized) => match self.renewed(&token).await {
-                Some(token) => self.ask_with(connections, question, &token).await,
+                Some(token) => ask_with(connections, request, &token).await,
                 None => Err(Failure::Unauthorized),
             },
             answer => answer,
-        }
-    }
-
-    async fn ask_with(
-        &self,
-        connections: &Connections,
-        question: &Question<'_>,
-        token: &Token,
-    ) -> Result<Response<Incoming>, Failure> {
-        let malformed = |error: http::Error| Failure::invalid(&error.to_string());
-        let uri = self.0.base.uri(question.route).map_err(malformed)?;
-        let mut request = Request::builder()
-            .method(question.method.clone())
-            .uri(uri)
-            .header(AUTHORIZATION, token.header())
-            .header(ACCEPT, question.accept)
-            .header(USER_AGENT, AGENT);
-        if let Some(version) = question.if_match {
-            request = request.header(IF_MATCH, version);
-        }
-        if !question.body.is_empty() {
-            request = request.header(CONTENT_TYPE, "application/json");
-        }
-        let body = Full::new(question.body.clone());
-        let request = request.body(body).map_err(malformed)?;
-        let answer = connections.request(request).await;
-        let answer = answer.map_err(|error| Failure::of_connection(&error, error.is_connect()))?;
-        match answer.status().is_success() {
-            true => Ok(answer),
-            false => Err(Failure::of_status(answer.status())),
         }
     }
 
@@ -504,6 +412,20 @@ impl Client {
     }
 }
 
+async fn ask_with(
+    connections: &Connections,
+    mut request: Request<Full<Bytes>>,
+    token: &Token,
+) -> Result<Response<Incoming>, Failure> {
+    request.headers_mut().insert(AUTHORIZATION, token.header());
+    let answer = connections.request(request).await;
+    let answer = answer.map_err(|error| Failure::of_connection(&error, error.is_connect()))?;
+    match answer.status().is_success() {
+        true => Ok(answer),
+        false => Err(Failure::of_status(answer.status())),
+    }
+}
+
 fn connections(connector: HttpsConnector<HttpConnector>, idle: usize) -> Connections {
     legacy::Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -518,25 +440,20 @@ fn connections(connector: HttpsConnector<HttpConnector>, idle: usize) -> Connect
 
 /// All of `body`, if that is at most `allowed` bytes. A body that says beforehand that it is larger
 /// is not read at all, and one that turns out to be is left where it is.
-async fn whole(mut body: Incoming, allowed: u64) -> Result<Bytes, Failure> {
+async fn whole(body: Incoming, allowed: usize) -> Result<Bytes, Failure> {
     let announced = body.size_hint();
-    if announced.lower() > allowed {
+    if announced.lower() > allowed as u64 {
         let found = announced.exact();
         return Err(Failure::TooLarge { found, allowed });
     }
-    let mut content = Vec::with_capacity(announced.lower() as usize);
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Failure::of_connection(&error, false))?;
-        let Some(data) = frame.data_ref() else {
-            continue;
-        };
-        if (content.len() + data.len()) as u64 > allowed {
-            return Err(Failure::TooLarge {
+    match Limited::new(body, allowed).collect().await {
+        Ok(whole) => Ok(whole.to_bytes()),
+        Err(error) => Err(match error.downcast_ref::<hyper::Error>() {
+            Some(error) => Failure::of_connection(error, false),
+            None => Failure::TooLarge {
                 found: None,
                 allowed,
-            });
-        }
-        content.extend_from_slice(data);
+            },
+        }),
     }
-    Ok(content.into())
 }

@@ -20,22 +20,12 @@ const PROBE_EVERY: Duration = Duration::from_secs(30);
 
 /// Why no connection can be trusted.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
 pub enum TrustError {
-    /// The file of certificates is not usable.
     #[error("ca_file {}: {reason}", path.display())]
-    CaFile {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The system has no certificates.
-    #[error("no certificate authority on this system ({reason}); set ca_file, or install some")]
-    NoRoots {
-        /// What the search ended with.
-        reason: String,
-    },
-    /// The TLS library refuses its own defaults.
+    CaFile { path: PathBuf, reason: String },
+    #[error("no certificate authority on this system ({0}); set ca_file, or install some")]
+    NoRoots(String),
     #[error("TLS: {0}")]
     Library(#[from] rustls::Error),
 }
@@ -48,7 +38,10 @@ pub(super) fn connector(
 ) -> Result<HttpsConnector<HttpConnector>, TrustError> {
     let roots = match (base.is_secure(), ca_file) {
         (false, None) => RootCertStore::empty(),
-        (_, Some(path)) => of_file(path)?,
+        (_, Some(path)) => of_file(path).map_err(|reason| TrustError::CaFile {
+            path: path.to_owned(),
+            reason,
+        })?,
         (true, None) => of_system()?,
     };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -69,21 +62,15 @@ pub(super) fn connector(
         .wrap_connector(tcp))
 }
 
-fn of_file(path: &Path) -> Result<RootCertStore, TrustError> {
-    let failed = |reason: String| TrustError::CaFile {
-        path: path.to_owned(),
-        reason,
-    };
+fn of_file(path: &Path) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
-    let content = files::read(path, LONGEST).map_err(|reason| failed(reason.to_string()))?;
+    let content = files::read(path, LONGEST).map_err(|error| error.to_string())?;
     for certificate in CertificateDer::pem_slice_iter(&content) {
-        let certificate = certificate.map_err(|reason| failed(reason.to_string()))?;
-        roots
-            .add(certificate)
-            .map_err(|reason| failed(reason.to_string()))?;
+        let certificate = certificate.map_err(|error| error.to_string())?;
+        roots.add(certificate).map_err(|error| error.to_string())?;
     }
     match roots.is_empty() {
-        true => Err(failed("has no PEM certificate in it".to_owned())),
+        true => Err("has no PEM certificate in it".to_owned()),
         false => Ok(roots),
     }
 }
@@ -92,14 +79,12 @@ fn of_system() -> Result<RootCertStore, TrustError> {
     let mut found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
     // One certificate of a hundred that is of no use is no reason to do without the others.
-    let (usable, _ignored) = roots.add_parsable_certificates(found.certs);
-    match usable {
-        0 => Err(TrustError::NoRoots {
-            reason: found.errors.pop().map_or_else(
-                || io::Error::from(io::ErrorKind::NotFound).to_string(),
-                |error| error.to_string(),
-            ),
-        }),
+    match roots.add_parsable_certificates(found.certs) {
+        (0, _) => {
+            let none = || io::Error::from(io::ErrorKind::NotFound).to_string();
+            let error = found.errors.pop().map(|error| error.to_string());
+            Err(TrustError::NoRoots(error.unwrap_or_else(none)))
+        }
         _ => Ok(roots),
     }
 }

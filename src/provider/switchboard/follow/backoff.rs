@@ -1,4 +1,4 @@
-//! How long to wait before something is tried again.
+//! When something is done again: regularly while it works, and after waits that grow while it fails.
 
 use std::{
     future::pending,
@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 
 /// The first wait after a failure, at most.
 const FIRST: Duration = Duration::from_millis(250);
@@ -42,7 +45,15 @@ impl Backoff {
         jittered(wait)
     }
 
-    /// Waits until an outage ends, after which a wait makes no sense any more.
+    /// Waits for `wait`, or until an outage ends, after which a wait makes no sense any more.
+    pub(super) async fn wait(&mut self, wait: Duration) {
+        tokio::select! {
+            () = sleep(wait) => {}
+            () = self.recovered() => {}
+        }
+    }
+
+    /// Waits until an outage ends.
     pub(super) async fn recovered(&mut self) {
         if self.recoveries.changed().await.is_err() {
             pending::<()>().await;
@@ -53,6 +64,89 @@ impl Backoff {
     /// It worked.
     pub(super) fn reset(&mut self) {
         self.next = FIRST.min(self.limit);
+    }
+}
+
+/// When something is due that is done again and again, never twice at once.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    due: Instant,
+    running: bool,
+    ended: Option<Instant>,
+    failing: bool,
+    backoff: Backoff,
+}
+
+impl Schedule {
+    /// Due at once.
+    pub(super) fn new(backoff: Backoff) -> Self {
+        Self {
+            due: Instant::now(),
+            running: false,
+            ended: None,
+            failing: false,
+            backoff,
+        }
+    }
+
+    /// When it is due, unless it is being done.
+    pub(super) fn due(&self) -> Option<Instant> {
+        (!self.running).then_some(self.due)
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.running
+    }
+
+    pub(super) fn is_failing(&self) -> bool {
+        self.failing
+    }
+
+    /// Whether it is to begin, which it then has.
+    pub(super) fn begin(&mut self, now: Instant) -> bool {
+        let begins = !self.running && self.due <= now;
+        self.running |= begins;
+        begins
+    }
+
+    /// It has worked, and is to be done again in `again`.
+    pub(super) fn worked(&mut self, again: Duration) {
+        self.backoff.reset();
+        self.end(false, again);
+    }
+
+    pub(super) fn failed(&mut self) {
+        let again = self.backoff.failed();
+        self.end(true, again);
+    }
+
+    fn end(&mut self, failing: bool, again: Duration) {
+        let now = Instant::now();
+        self.running = false;
+        self.failing = failing;
+        self.ended = Some(now);
+        self.due = now + again;
+    }
+
+    /// An outage has ended: what failed is done again at once.
+    pub(super) fn recover(&mut self) {
+        if self.failing {
+            self.backoff.reset();
+            self.due = Instant::now();
+        }
+    }
+
+    /// Does it in `wait` at the latest.
+    pub(super) fn within(&mut self, wait: Duration) {
+        self.due = self.due.min(Instant::now() + wait);
+    }
+
+    /// Does it as soon as it is `apart` from the last time. What fails waits its time out.
+    pub(super) fn hasten(&mut self, apart: Duration) {
+        if !self.failing {
+            let soonest = self.ended.map_or_else(Instant::now, |ended| ended + apart);
+            self.due = self.due.min(soonest);
+        }
     }
 }
 

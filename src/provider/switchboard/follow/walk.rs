@@ -13,7 +13,7 @@ use crate::provider::switchboard::{
     read::{Cursor, Page, Position},
 };
 
-use super::book::Moment;
+use super::job_table::Sequence;
 
 /// Rows of a page of a walk: the most there are.
 const WHOLE_PAGE: u16 = 200;
@@ -41,7 +41,7 @@ pub(super) enum Extent {
 pub(super) struct Walk {
     pub(super) extent: Extent,
     /// Before the first request: what became known later need not be in the listing.
-    pub(super) began: Moment,
+    pub(super) began: Sequence,
     pub(super) started: Instant,
     /// Whether the account had the right to all jobs when it began.
     pub(super) of_all: bool,
@@ -71,7 +71,7 @@ pub(super) enum Step {
 impl Walk {
     /// One that ends at `down_to` at the latest; a look at the top goes on to there even if nothing
     /// is new.
-    pub(super) fn new(extent: Extent, began: Moment, down_to: Option<Position>) -> Self {
+    pub(super) fn new(extent: Extent, began: Sequence, down_to: Option<Position>) -> Self {
         Self {
             extent,
             began,
@@ -163,14 +163,11 @@ impl Walk {
         self.first_page.as_ref()
     }
 
-    /// Whether it goes on where nothing is new.
-    pub(super) fn looks_down(&self) -> bool {
-        self.down_to.is_some()
-    }
-
-    /// Whether it came as far as it was to.
-    pub(super) fn is_there(&self) -> bool {
-        self.whole || self.down_to.is_none() || self.pages < TOP_PAGES_AT_MOST
+    /// Of a look at the top that was to go on where nothing is new: whether it came as far as it was
+    /// to.
+    pub(super) fn looked_down(&self) -> Option<bool> {
+        let is_there = self.whole || self.pages < TOP_PAGES_AT_MOST;
+        self.down_to.is_some().then_some(is_there)
     }
 
     /// Rows that it met so far.

@@ -1,85 +1,84 @@
-//! Reads a stream of server-sent events for the only thing that is in it: that something changed.
+//! A stream of server-sent events, read for the only thing that is in it: that something changed.
 //!
-//! Nothing is stored but the kind of the line that is being read, so a stream of any length and in
-//! any pieces costs nothing. What an event is called and what it carries does not matter: it means
-//! "look again". A comment means that the server lives.
+//! What an event is called and what it carries does not matter: it means "look again". A comment
+//! means that the server lives. No line is longer than [`LINE_AT_MOST`], so that a stream of any
+//! length needs little memory.
+
+use std::io;
+
+use tokio_util::{
+    bytes::{Buf, BytesMut},
+    codec::Decoder,
+};
 
 /// The longest line of a stream that is taken for one, in bytes. Usual is 13.
 const LINE_AT_MOST: usize = 64 << 10;
 
-/// How far into the stream.
+/// What a stream says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// Look again.
+    Change,
+    /// The server lives.
+    KeepAlive,
+}
+
+/// Why a stream is of no use any more.
+#[derive(Debug, thiserror::Error)]
+pub enum EventError {
+    /// A line is longer than any of a switchboard's.
+    #[error("a line of more than {LINE_AT_MOST} bytes in a stream of events")]
+    LineTooLong,
+    /// It broke.
+    #[error(transparent)]
+    Broken(#[from] io::Error),
+}
+
+/// Reads lines that end in a line feed, a carriage return or both.
 #[derive(Debug, Default)]
-pub struct Events {
-    line: Line,
+pub struct EventDecoder {
     /// The event being read has a field.
-    pending: bool,
-    /// The last byte was a carriage return, so that a line feed now belongs to it.
+    has_field: bool,
+    /// The last line ended in a carriage return, so that a line feed now belongs to it.
     returned: bool,
 }
 
-/// The line being read.
-#[derive(Debug, Default, Clone, Copy)]
-enum Line {
-    #[default]
-    Empty,
-    Comment(usize),
-    Field(usize),
-}
+impl Decoder for EventDecoder {
+    type Item = Event;
+    type Error = EventError;
 
-/// What a piece of the stream held.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Heard {
-    /// Events that ended in it.
-    pub changes: usize,
-    /// Comments that ended in it.
-    pub comments: usize,
-}
-
-/// A line that is longer than any of a switchboard's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a line of more than {LINE_AT_MOST} bytes in a stream of events")]
-pub struct Endless;
-
-impl Events {
-    /// Reads on.
-    ///
-    /// # Errors
-    ///
-    /// A line without an end; the stream is of no use then.
-    pub fn feed(&mut self, piece: &[u8]) -> Result<Heard, Endless> {
-        let mut heard = Heard::default();
-        for &byte in piece {
-            let follows_return = std::mem::replace(&mut self.returned, byte == b'\r');
-            match byte {
-                b'\n' if follows_return => {}
-                b'\n' | b'\r' => self.end_line(&mut heard),
-                byte => self.extend_line(byte)?,
+    fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Event>, EventError> {
+        while let Some(first) = buffer.first() {
+            if std::mem::take(&mut self.returned) && *first == b'\n' {
+                buffer.advance(1);
+                continue;
+            }
+            let end = buffer.iter().position(|byte| b"\r\n".contains(byte));
+            if end.unwrap_or(buffer.len()) > LINE_AT_MOST {
+                return Err(EventError::LineTooLong);
+            }
+            let Some(end) = end else {
+                return Ok(None);
+            };
+            let line = buffer.split_to(end);
+            self.returned = buffer.get_u8() == b'\r';
+            match line.first() {
+                Some(b':') => return Ok(Some(Event::KeepAlive)),
+                Some(_) => self.has_field = true,
+                None if std::mem::take(&mut self.has_field) => return Ok(Some(Event::Change)),
+                None => {}
             }
         }
-        Ok(heard)
+        Ok(None)
     }
 
-    fn end_line(&mut self, heard: &mut Heard) {
-        match std::mem::take(&mut self.line) {
-            Line::Empty if self.pending => {
-                self.pending = false;
-                heard.changes += 1;
-            }
-            Line::Empty => {}
-            Line::Comment(_) => heard.comments += 1,
-            Line::Field(_) => self.pending = true,
+    /// Half a line at the end says nothing.
+    fn decode_eof(&mut self, buffer: &mut BytesMut) -> Result<Option<Event>, EventError> {
+        let last = self.decode(buffer)?;
+        if last.is_none() {
+            buffer.clear();
         }
-    }
-
-    fn extend_line(&mut self, byte: u8) -> Result<(), Endless> {
-        self.line = match self.line {
-            Line::Empty if byte == b':' => Line::Comment(1),
-            Line::Empty => Line::Field(1),
-            Line::Comment(LINE_AT_MOST) | Line::Field(LINE_AT_MOST) => return Err(Endless),
-            Line::Comment(length) => Line::Comment(length + 1),
-            Line::Field(length) => Line::Field(length + 1),
-        };
-        Ok(())
+        Ok(last)
     }
 }
 
@@ -88,27 +87,35 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn heard(pieces: &[&[u8]]) -> (usize, usize) {
-        let mut events = Events::default();
-        let heard = pieces
-            .iter()
-            .map(|piece| events.feed(piece).expect("lines of a sensible length"));
-        heard.fold((0, 0), |(changes, comments), heard| {
-            (changes + heard.changes, comments + heard.comments)
-        })
+    /// Changes and comments in a stream that comes in pieces.
+    fn count(pieces: &[&[u8]]) -> (usize, usize) {
+        let (mut decoder, mut buffer) = (EventDecoder::default(), BytesMut::new());
+        let mut events = Vec::new();
+        for piece in pieces {
+            buffer.extend_from_slice(piece);
+            while let Some(event) = decoder
+                .decode(&mut buffer)
+                .expect("lines of sensible length")
+            {
+                events.push(event);
+            }
+        }
+        let of = |kind| events.iter().filter(|event| **event == kind).count();
+        (of(Event::Change), of(Event::KeepAlive))
     }
 
     #[test]
     fn changes_and_signs_of_life_are_told_apart() {
-        assert_eq!(heard(&[b"event: change\ndata: {}\n\n"]), (1, 0));
-        assert_eq!(heard(&[b":\n\n"]), (0, 1));
-        assert_eq!(
-            heard(&[b"event: change\r\ndata: {}\r\n\r\n:\r\n\r\n"]),
-            (1, 1)
-        );
-        assert_eq!(heard(&[b"data\r\rdata\r\n\n"]), (2, 0));
-        assert_eq!(heard(&[b"retry: 5\n: hm\n"]), (0, 1));
-        assert_eq!(heard(&[b"event: change\ndata: {}\n"]), (0, 0));
+        for (stream, expected) in [
+            ("event: change\ndata: {}\n\n", (1, 0)),
+            (":\n\n", (0, 1)),
+            ("event: change\r\ndata: {}\r\n\r\n:\r\n\r\n", (1, 1)),
+            ("data\r\rdata\r\n\n", (2, 0)),
+            ("retry: 5\n: hm\n", (0, 1)),
+            ("event: change\ndata: {}\n", (0, 0)),
+        ] {
+            assert_eq!(count(&[stream.as_bytes()]), expected, "{stream:?}");
+        }
     }
 
     #[test]
@@ -121,15 +128,18 @@ mod tests {
             .filter(|line| !line.ends_with(b"\r"))
             .flat_map(|line| [line, &b"\n"[..]].concat())
             .collect();
-        assert_eq!(heard(&[&body]), (1, 3));
+        assert_eq!(count(&[&body]), (1, 3));
     }
 
     #[test]
     fn a_line_without_end_is_given_up() {
-        let mut events = Events::default();
+        let (mut decoder, mut buffer) = (EventDecoder::default(), BytesMut::new());
         let piece = [b'x'; 4096];
-        let pieces = (0..).take_while(|_| events.feed(&piece).is_ok()).count();
-        assert_eq!(pieces, LINE_AT_MOST / piece.len());
+        let pieces = (0..).take_while(|_| {
+            buffer.extend_from_slice(&piece);
+            decoder.decode(&mut buffer).is_ok()
+        });
+        assert_eq!(pieces.count(), LINE_AT_MOST / piece.len());
     }
 
     proptest! {
@@ -144,7 +154,7 @@ mod tests {
             cuts.extend([0, bytes.len()]);
             cuts.sort_unstable();
             let pieces: Vec<_> = cuts.windows(2).map(|cut| &bytes[cut[0]..cut[1]]).collect();
-            prop_assert_eq!(heard(&pieces), heard(&[bytes]));
+            prop_assert_eq!(count(&pieces), count(&[bytes]));
         }
     }
 }

@@ -4,23 +4,33 @@
 //! been silent for several keep-alives is taken for dead.
 
 mod events;
-mod lanes;
+mod pool;
 
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use std::io;
+
+use futures_util::StreamExt;
+use http_body_util::{BodyDataStream, BodyExt, combinators::MapErr};
+use hyper::body::{Bytes, Incoming};
 use tokio::time::timeout;
+use tokio_util::{codec::FramedRead, io::StreamReader};
 
-pub use self::events::{Endless, Events, Heard};
 use super::{
     client::{Client, Failure},
     job::{HostId, JobId},
 };
 
-pub use self::lanes::{Lanes, Need, Place, Purpose, Tenant};
+pub(super) use self::pool::{Priority, Slot, WatchPool};
+pub use self::{
+    events::{Event, EventDecoder, EventError},
+    pool::Purpose,
+};
+
+/// What is read of a stream at once, in bytes: there are many, and each says little.
+const READ_AT_ONCE: usize = 64;
 
 /// What can be watched.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Watched {
+pub(super) enum Watched {
     /// Changes of a job and of its services.
     Job(JobId),
     /// Jobs coming to a host and leaving it.
@@ -34,75 +44,62 @@ impl Watched {
             Self::Host(id) => format!("/hosts/{id}/watch"),
         }
     }
+
+    pub(super) fn purpose(&self) -> Purpose {
+        match self {
+            Self::Job(_) => Purpose::Job,
+            Self::Host(_) => Purpose::Host,
+        }
+    }
 }
 
-/// An open watch.
+type Body = StreamReader<BodyDataStream<MapErr<Incoming, ToIo>>, Bytes>;
+type ToIo = fn(hyper::Error) -> io::Error;
+
+/// An open watch. It ends before its slot is given back.
 #[derive(Debug)]
-pub struct Watch {
-    client: Client,
-    body: Incoming,
-    events: Events,
-    // Given back after the body is gone.
-    _place: Place,
+pub(super) struct Watch<'a> {
+    client: &'a Client,
+    events: FramedRead<Body, EventDecoder>,
+    _slot: &'a Slot,
 }
 
-/// What a watch said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sign {
-    /// Look again.
-    Change,
-    /// The server lives.
-    Alive,
-    /// That was all; open another.
-    End,
-}
-
-impl Watch {
-    /// Opens a watch at `place`.
-    ///
-    /// # Errors
-    ///
-    /// See [`Failure`].
-    pub async fn open(client: &Client, what: &Watched, place: Place) -> Result<Self, Failure> {
+impl<'a> Watch<'a> {
+    /// Opens a watch in `slot`.
+    pub(super) async fn open(
+        client: &'a Client,
+        what: &Watched,
+        slot: &'a Slot,
+    ) -> Result<Self, Failure> {
         let opened = {
-            let (_turn, connections) = place.turn().await;
+            let (_turn, connections) = slot.turn().await;
             client.watch(connections, &what.route()).await
         };
         if let Err(Failure::Timeout { .. }) = opened {
-            place.is_one_too_many();
+            slot.is_one_too_many();
         }
+        let body = opened?.map_err(io::Error::other as ToIo);
+        let reader = StreamReader::new(BodyDataStream::new(body));
         Ok(Self {
-            client: client.clone(),
-            body: opened?,
-            events: Events::default(),
-            _place: place,
+            client,
+            events: FramedRead::with_capacity(reader, EventDecoder::default(), READ_AT_ONCE),
+            _slot: slot,
         })
     }
 
-    /// What it says next. Nothing is lost if this is not waited for to the end.
-    ///
-    /// # Errors
-    ///
-    /// [`Failure::Timeout`] if it has been silent for too long, else see [`Failure`]. It is of no
-    /// use after any.
-    pub async fn next(&mut self) -> Result<Sign, Failure> {
+    /// What it says next; nothing at its end. Nothing is lost if this is not waited for to the end,
+    /// and it is of no use after an error, which is [`Failure::Timeout`] after too long a silence.
+    pub(super) async fn next(&mut self) -> Result<Option<Event>, Failure> {
         let allowed = self.client.patience().silence;
-        loop {
-            let frame = timeout(allowed, self.body.frame()).await;
-            let frame = match frame.map_err(|_elapsed| Failure::Timeout { allowed })? {
-                None => return Ok(Sign::End),
-                Some(frame) => frame.map_err(|error| Failure::of_connection(&error, false))?,
-            };
-            let Some(data) = frame.data_ref() else {
-                continue;
-            };
-            self.client.availability().heard();
-            let heard = self.events.feed(data);
-            let heard = heard.map_err(|endless| Failure::invalid(&endless.to_string()))?;
-            match heard.changes {
-                0 => return Ok(Sign::Alive),
-                _ => return Ok(Sign::Change),
-            }
-        }
+        let event = timeout(allowed, self.events.next()).await;
+        let Some(event) = event.map_err(|_elapsed| Failure::Timeout { allowed })? else {
+            return Ok(None);
+        };
+        let event = event.map_err(|error| match error {
+            EventError::LineTooLong => Failure::invalid(&error.to_string()),
+            EventError::Broken(error) => Failure::of_connection(&error, false),
+        })?;
+        self.client.availability().heard();
+        Ok(Some(event))
     }
 }

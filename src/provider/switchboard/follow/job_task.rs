@@ -27,7 +27,7 @@ use crate::provider::switchboard::{
     client::{Client, Failure, FailureKind},
     job::{HostId, Job, JobId, JobState},
     stats::{FollowStats, Request, WatchEnd},
-    watch::{Lanes, Need, Purpose, Sign, Watch, Watched},
+    watch::{self, Priority, Purpose, Watch, WatchPool, Watched},
 };
 
 /// The longest wait between two tries of what fails for lack of an answer.
@@ -50,13 +50,13 @@ const LASTED: Duration = Duration::from_secs(10);
 /// The longest pause between a watch that ended as watches do and the next.
 const REOPEN: Duration = Duration::from_secs(1);
 
-/// What all of them share.
+/// What all tasks of a follower share.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct Context {
     pub(super) client: Client,
     pub(super) settings: FollowSettings,
     pub(super) stats: Arc<FollowStats>,
-    pub(super) lanes: Arc<Lanes>,
+    pub(super) watches: Arc<WatchPool>,
     /// Jobs being read at once.
     pub(super) reading: Semaphore,
     /// Watches being opened at once.
@@ -64,6 +64,29 @@ pub(super) struct Shared {
     pub(super) events: mpsc::Sender<Event>,
     /// Looks at the listing go down to every job without a watch.
     pub(super) looked_down: AtomicBool,
+}
+
+impl Context {
+    pub(super) async fn send(&self, event: Event) {
+        // Without a receiver there is no follower, and this task is about to be ended.
+        let _ = self.events.send(event).await;
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff::new(TRY_AGAIN, self.client.availability().recoveries())
+    }
+
+    /// How long an unwatched job goes without being read.
+    fn unwatched_interval(&self) -> Duration {
+        let jobs = self.stats.jobs_active();
+        let unwatched = jobs.saturating_sub(self.stats.watches_open(Purpose::Job));
+        let reads = match self.looked_down.load(Relaxed) {
+            true => LISTED_READS,
+            false => UNLISTED_READS,
+        };
+        let fair = Duration::from_secs(unwatched) / reads;
+        self.settings.poll.max(fair)
+    }
 }
 
 /// Says that something is to be looked at again.
@@ -74,32 +97,30 @@ pub(super) struct Signal {
     since: Mutex<Option<Instant>>,
     watched: AtomicBool,
     /// How much a watch is needed; of a job that was never read nobody knows.
-    need: latest::Sender<Option<Need>>,
+    priority: latest::Sender<Option<Priority>>,
 }
 
 impl Signal {
-    fn new(need: Option<Need>) -> Self {
+    fn new(priority: Option<Priority>) -> Self {
         Self {
             raised: Notify::new(),
             since: Mutex::default(),
             watched: AtomicBool::new(false),
-            need: latest::Sender::new(need),
+            priority: latest::Sender::new(priority),
         }
     }
 
-    /// For a job.
     pub(super) fn of_job() -> Self {
         Self::new(None)
     }
 
-    /// For a host that has a job, or has none.
     pub(super) fn of_host(in_use: bool) -> Self {
-        Self::new(Some(host_need(in_use)))
+        Self::new(Some(host_priority(in_use)))
     }
 
     /// Notes whether a host has a job.
     pub(super) fn set_in_use(&self, in_use: bool) {
-        self.set_need(host_need(in_use));
+        self.set_priority(host_priority(in_use));
     }
 
     /// Whether its watch is open.
@@ -107,10 +128,10 @@ impl Signal {
         self.watched.load(Relaxed)
     }
 
-    fn set_need(&self, need: Need) {
-        self.need.send_if_modified(|known| {
-            let differs = *known != Some(need);
-            *known = Some(need);
+    fn set_priority(&self, priority: Priority) {
+        self.priority.send_if_modified(|known| {
+            let differs = *known != Some(priority);
+            *known = Some(priority);
             differs
         });
     }
@@ -127,95 +148,58 @@ impl Signal {
     }
 }
 
-impl Shared {
-    pub(super) async fn send(&self, event: Event) {
-        // Without a receiver there is no follower, and this task is about to be ended.
-        let _ = self.events.send(event).await;
-    }
-
-    fn backoff(&self) -> Backoff {
-        Backoff::new(TRY_AGAIN, self.client.availability().recoveries())
-    }
-
-    /// How long an unwatched job goes without being read.
-    fn unwatched(&self) -> Duration {
-        let jobs = self.stats.jobs_active();
-        let unwatched = jobs.saturating_sub(self.stats.watches_open(Purpose::Job));
-        let reads = match self.looked_down.load(Relaxed) {
-            true => LISTED_READS,
-            false => UNLISTED_READS,
-        };
-        let fair = Duration::from_secs(unwatched) / reads;
-        self.settings.poll.max(fair)
-    }
-
-    /// Notes whether looks at the listing go down to every job without a watch.
-    pub(super) fn set_looked_down(&self, looked_down: bool) {
-        self.looked_down.store(looked_down, Relaxed);
-    }
-}
-
 /// Follows one job until dropped.
-pub(super) async fn job(shared: Arc<Shared>, id: JobId, signal: Arc<Signal>) {
-    let watching = watch(&shared, Watched::Job(id.clone()), Purpose::Job, &signal);
-    tokio::join!(read(&shared, &id, &signal), watching);
+pub(super) async fn follow_job(context: Arc<Context>, id: JobId, signal: Arc<Signal>) {
+    let watching = keep_watched(&context, Watched::Job(id.clone()), &signal);
+    tokio::join!(keep_read(&context, &id, &signal), watching);
 }
 
 /// Follows one host until dropped.
-pub(super) async fn host(shared: Arc<Shared>, id: HostId, signal: Arc<Signal>) {
-    let watching = watch(&shared, Watched::Host(id.clone()), Purpose::Host, &signal);
+pub(super) async fn follow_host(context: Arc<Context>, id: HostId, signal: Arc<Signal>) {
+    let watching = keep_watched(&context, Watched::Host(id.clone()), &signal);
     let telling = async {
         loop {
             signal.raised.notified().await;
-            shared.send(Event::HostMoved(id.clone())).await;
+            context.send(Event::HostMoved(id.clone())).await;
         }
     };
     tokio::join!(watching, telling);
 }
 
-async fn read(shared: &Shared, id: &JobId, signal: &Signal) {
-    let mut backoff = shared.backoff();
+async fn keep_read(context: &Context, id: &JobId, signal: &Signal) {
+    let mut backoff = context.backoff();
     let mut ready_since = None;
     loop {
         let (answer, noticed, started) = {
             // Fails only if closed, which nobody does.
-            let _turn = shared.reading.acquire().await;
+            let _turn = context.reading.acquire().await;
             let (noticed, started) = (signal.heed(), Instant::now());
-            (shared.client.job(id).await, noticed, started)
+            (context.client.job(id).await, noticed, started)
         };
-        shared.stats.count(Request::Job, &answer);
+        context.stats.count(Request::Job, &answer);
+        let failed = answer.is_err();
         let wait = match &answer {
             Ok(detail) => {
                 backoff.reset();
-                let again = match signal.is_watched() {
-                    true => jittered(shared.settings.refresh),
-                    false => jittered(shared.unwatched()),
-                };
+                let again = jittered(match signal.is_watched() {
+                    true => context.settings.refresh,
+                    false => context.unwatched_interval(),
+                });
                 match settles_in(&detail.job, &mut ready_since) {
-                    None => {
-                        signal.set_need(Need::ChangingJob);
-                        again
-                    }
                     Some(Duration::ZERO) => {
-                        signal.set_need(Need::SettledJob);
+                        signal.set_priority(Priority::SettledJob);
                         again
                     }
-                    Some(left) => {
-                        signal.set_need(Need::ChangingJob);
-                        again.min(left)
+                    settles => {
+                        signal.set_priority(Priority::ChangingJob);
+                        settles.map_or(again, |left| again.min(left))
                     }
                 }
             }
             Err(_) => backoff.failed(),
         };
-        let (id, failed) = (id.clone(), answer.is_err());
-        shared
-            .send(Event::Job {
-                id,
-                answer,
-                noticed,
-            })
-            .await;
+        let id = id.clone();
+        context.send(Event::Job(id, answer, noticed)).await;
         tokio::select! {
             () = signal.raised.notified() => {}
             () = sleep(wait) => {}
@@ -227,55 +211,53 @@ async fn read(shared: &Shared, id: &JobId, signal: &Signal) {
 
 /// Keeps a watch open, raising `signal` when it says that something changed and when it can say so
 /// no longer.
-async fn watch(shared: &Shared, what: Watched, purpose: Purpose, signal: &Signal) {
-    shared.client.answered().await;
-    let mut backoff = shared.backoff();
-    let mut need = signal.need.subscribe();
+async fn keep_watched(context: &Context, what: Watched, signal: &Signal) {
+    context.client.answered().await;
+    let mut backoff = context.backoff();
+    let mut priority = signal.priority.subscribe();
     loop {
-        let place = shared.lanes.place(&mut need).await;
-        let tenant = place.tenant();
+        let slot = context.watches.slot(&mut priority).await;
         let opened = {
-            let _turn = shared.opening.acquire().await;
-            Watch::open(&shared.client, &what, place).await
+            let _turn = context.opening.acquire().await;
+            Watch::open(&context.client, &what, &slot).await
         };
-        shared.stats.count(Request::Watch, &opened);
+        context.stats.count(Request::Watch, &opened);
         let mut watch = match opened {
             Ok(watch) => watch,
             Err(failure) => {
+                drop(slot);
                 let wait = match is_refusal(&failure) {
-                    true => jittered(shared.settings.refresh),
+                    true => jittered(context.settings.refresh),
                     false => backoff.failed(),
                 };
-                shared.send(Event::Watch(what.clone(), Err(failure))).await;
-                tokio::select! {
-                    () = sleep(wait) => {}
-                    () = backoff.recovered() => {}
-                }
+                context.send(Event::Watch(what.clone(), Err(failure))).await;
+                backoff.wait(wait).await;
                 continue;
             }
         };
         let since = Instant::now();
-        shared.send(Event::Watch(what.clone(), Ok(()))).await;
+        context.send(Event::Watch(what.clone(), Ok(()))).await;
         let end = {
-            let _open = shared.stats.watch_opened(purpose);
+            let _open = context.stats.watch_opened(what.purpose());
             signal.watched.store(true, Relaxed);
             tokio::select! {
-                end = attend(shared, &mut watch, signal) => Some(end),
-                () = shared.lanes.keep(&tenant, &mut need) => None,
+                end = listen(context, &mut watch, signal) => Some(end),
+                () = slot.keep(&mut priority) => None,
             }
         };
         drop(watch);
+        drop(slot);
         signal.watched.store(false, Relaxed);
         signal.raise();
         let Some(end) = end else {
-            // Somebody needs the place more.
+            // Somebody needs the slot more.
             continue;
         };
         let lasted = since.elapsed() >= LASTED;
         if lasted {
             backoff.reset();
         }
-        shared.stats.watch_ended(match &end {
+        context.stats.watch_ended(match &end {
             Ok(()) => WatchEnd::Ended,
             Err(Failure::Timeout { .. }) => WatchEnd::Silent,
             Err(_) => WatchEnd::Lost,
@@ -284,25 +266,19 @@ async fn watch(shared: &Shared, what: Watched, purpose: Purpose, signal: &Signal
             Ok(()) if lasted => jittered(REOPEN),
             _ => backoff.failed(),
         };
-        tokio::select! {
-            () = sleep(wait) => {}
-            () = backoff.recovered() => {}
-        }
+        backoff.wait(wait).await;
     }
 }
 
 /// Listens to `watch` until it ends.
-async fn attend(shared: &Shared, watch: &mut Watch, signal: &Signal) -> Result<(), Failure> {
-    loop {
-        match watch.next().await? {
-            Sign::Change => {
-                shared.stats.noticed();
-                signal.raise();
-            }
-            Sign::Alive => {}
-            Sign::End => return Ok(()),
+async fn listen(context: &Context, watch: &mut Watch<'_>, signal: &Signal) -> Result<(), Failure> {
+    while let Some(event) = watch.next().await? {
+        if event == watch::Event::Change {
+            context.stats.noticed();
+            signal.raise();
         }
     }
+    Ok(())
 }
 
 /// When nothing is expected to happen to `job` any more: it waits for a host, or is all there.
@@ -319,10 +295,10 @@ fn settles_in(job: &Job, ready_since: &mut Option<Instant>) -> Option<Duration> 
     }
 }
 
-fn host_need(in_use: bool) -> Need {
+fn host_priority(in_use: bool) -> Priority {
     match in_use {
-        true => Need::HostInUse,
-        false => Need::FreeHost,
+        true => Priority::HostInUse,
+        false => Priority::FreeHost,
     }
 }
 

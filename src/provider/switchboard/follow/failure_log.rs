@@ -1,8 +1,8 @@
 //! Failures as an operator wants to hear of them: once when something begins to fail, and once when
 //! it no longer does.
 //!
-//! An episode is of one kind of request and one cause. It lasts as long as anything fails so: a
-//! thousand jobs that cannot be read are one episode, and a single one that keeps failing among a
+//! What has one line is an episode, of one kind of request and one cause. It lasts as long as anything
+//! fails so: a thousand jobs that cannot be read are one, and a single one that keeps failing among a
 //! thousand that do not is one as well. An outage has lines of its own, and what fails because of it
 //! has none.
 
@@ -34,9 +34,8 @@ pub(super) enum Subject {
     Host(HostId),
 }
 
-/// All episodes going on.
 #[derive(Debug)]
-pub(super) struct Episodes {
+pub(super) struct FailureLog {
     stats: Arc<FollowStats>,
     availability: Arc<Availability>,
     /// Whether hosts are needed.
@@ -45,29 +44,28 @@ pub(super) struct Episodes {
     without: HashSet<Request>,
     /// How each subject that fails last failed.
     failing: HashMap<(Request, Subject), FailureKind>,
-    /// How many subjects fail in a way.
-    counts: HashMap<(Request, FailureKind), Count>,
+    /// What fails in the same way.
+    episodes: HashMap<(Request, FailureKind), Episode>,
 }
 
-/// An episode.
 #[derive(Debug)]
-struct Count {
+struct Episode {
     since: Instant,
     subjects: usize,
     /// Whether the log has a line about it.
     told: bool,
 }
 
-impl Drop for Episodes {
+impl Drop for FailureLog {
     /// Who does not ask any more does not fail either.
     fn drop(&mut self) {
-        for (_, kind) in self.counts.keys() {
+        for (_, kind) in self.episodes.keys() {
             self.stats.episode_ended(*kind);
         }
     }
 }
 
-impl Episodes {
+impl FailureLog {
     pub(super) fn new(
         stats: Arc<FollowStats>,
         availability: Arc<Availability>,
@@ -79,7 +77,7 @@ impl Episodes {
             needs_hosts,
             without: HashSet::new(),
             failing: HashMap::new(),
-            counts: HashMap::new(),
+            episodes: HashMap::new(),
         }
     }
 
@@ -140,14 +138,14 @@ impl Episodes {
     }
 
     fn begin(&mut self, request: Request, subject: &Subject, failure: &Failure) {
-        let count = self.counts.entry((request, failure.kind()));
-        let count = count.or_insert_with(|| Count {
+        let episode = self.episodes.entry((request, failure.kind()));
+        let episode = episode.or_insert_with(|| Episode {
             since: Instant::now(),
             subjects: 0,
             told: false,
         });
-        count.subjects += 1;
-        if count.subjects == 1 {
+        episode.subjects += 1;
+        if episode.subjects == 1 {
             self.stats.episode_began(failure.kind());
         }
         self.tell(request, subject, failure);
@@ -155,15 +153,15 @@ impl Episodes {
 
     /// Tells the log of an episode, once, and not if it is part of an outage.
     fn tell(&mut self, request: Request, subject: &Subject, failure: &Failure) {
-        let Some(count) = self.counts.get_mut(&(request, failure.kind())) else {
+        let Some(episode) = self.episodes.get_mut(&(request, failure.kind())) else {
             return;
         };
-        let early = may_be_first_sign(request, failure.kind());
-        let early = early && count.since.elapsed() < WAIT_FOR_OUTAGE;
-        if count.told || early || self.availability.is_in_outage() {
+        let early = may_be_outage(request, failure.kind());
+        let early = early && episode.since.elapsed() < WAIT_FOR_OUTAGE;
+        if episode.told || early || self.availability.is_in_outage() {
             return;
         }
-        count.told = true;
+        episode.told = true;
         let about = match subject {
             Subject::Only | Subject::Top => String::new(),
             Subject::Job(id) => format!("job {id}"),
@@ -179,15 +177,15 @@ impl Episodes {
     }
 
     fn end(&mut self, request: Request, kind: FailureKind) {
-        let Some(count) = self.counts.get_mut(&(request, kind)) else {
+        let Some(episode) = self.episodes.get_mut(&(request, kind)) else {
             return;
         };
-        count.subjects -= 1;
-        if count.subjects > 0 {
+        episode.subjects -= 1;
+        if episode.subjects > 0 {
             return;
         }
-        let told = count.told;
-        self.counts.remove(&(request, kind));
+        let told = episode.told;
+        self.episodes.remove(&(request, kind));
         self.stats.episode_ended(kind);
         if told {
             info!(
@@ -200,7 +198,7 @@ impl Episodes {
 }
 
 /// Whether such a failure may be the first sign of an outage, which has lines of its own.
-fn may_be_first_sign(request: Request, kind: FailureKind) -> bool {
+fn may_be_outage(request: Request, kind: FailureKind) -> bool {
     match request {
         Request::Watch => kind.fault() == Fault::Network,
         Request::Job | Request::Hosts | Request::Account => {
@@ -235,33 +233,33 @@ mod tests {
     #[test]
     fn many_failures_of_a_kind_are_one_episode_until_the_last_is_over() {
         let stats = Arc::new(FollowStats::default());
-        let mut episodes = Episodes::new(Arc::clone(&stats), Arc::default(), false);
+        let mut log = FailureLog::new(Arc::clone(&stats), Arc::default(), false);
         let count = || {
             let kind = FailureKind::Forbidden;
             (stats.episodes(kind), stats.episodes_open(kind))
         };
         for _ in 0..2 {
             for number in 0..10 {
-                episodes.note::<()>(Request::Job, job(number), &Err(Failure::Forbidden));
+                log.note::<()>(Request::Job, job(number), &Err(Failure::Forbidden));
             }
         }
         assert_eq!(count(), (1, 1));
         for number in 1..10 {
-            episodes.note(Request::Job, job(number), &Ok(()));
+            log.note(Request::Job, job(number), &Ok(()));
         }
         assert_eq!(count(), (1, 1));
-        episodes.forget(&job(0));
+        log.forget(&job(0));
         assert_eq!(count(), (1, 0));
-        episodes.note::<()>(Request::Job, job(1), &Err(Failure::Forbidden));
+        log.note::<()>(Request::Job, job(1), &Err(Failure::Forbidden));
         assert_eq!(count(), (2, 1));
     }
 
     #[test]
     fn another_cause_is_another_episode() {
         let stats = Arc::new(FollowStats::default());
-        let mut episodes = Episodes::new(Arc::clone(&stats), Arc::default(), false);
+        let mut log = FailureLog::new(Arc::clone(&stats), Arc::default(), false);
         for failure in [Failure::Unauthorized, Failure::Forbidden] {
-            episodes.note::<()>(Request::Jobs, Subject::Only, &Err(failure));
+            log.note::<()>(Request::Jobs, Subject::Only, &Err(failure));
         }
         assert_eq!(stats.episodes_open(FailureKind::Unauthorized), 0);
         assert_eq!(stats.episodes_open(FailureKind::Forbidden), 1);

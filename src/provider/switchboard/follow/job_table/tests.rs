@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::provider::switchboard::client::{ConnectCause, FailureKind};
 
 fn id(number: u32) -> JobId {
     JobId::parse(&format!("10b00000-0000-7000-8000-{number:012}")).expect("an id")
@@ -29,32 +30,32 @@ fn detail(number: u32, state: JobState) -> Result<Detail, Failure> {
     })
 }
 
-/// A book that knows jobs 1 to `jobs`, all ready.
-fn book(jobs: u32) -> Book {
-    let mut book = Book::new(&KnownJobs::default());
+/// A table that knows jobs 1 to `jobs`, all ready.
+fn table(jobs: u32) -> JobTable {
+    let mut table = JobTable::new(&KnownJobs::default());
     for number in 1..=jobs {
-        assert_eq!(seen(&mut book, number, JobState::Ready), Seen::New);
-        let verdict = book.job(&id(number), &detail(number, JobState::Ready));
-        assert!(matches!(verdict, Verdict::Appeared { .. }));
+        assert_eq!(seen(&mut table, number, JobState::Ready), RowMeaning::New);
+        let meaning = table.answer(&id(number), &detail(number, JobState::Ready));
+        assert!(matches!(meaning, AnswerMeaning::Appeared { .. }));
     }
-    book.news();
-    book
+    table.changed();
+    table
 }
 
 /// What a row of a listing that begins now means.
-fn seen(book: &mut Book, number: u32, state: JobState) -> Seen {
-    let now = book.now();
-    book.row(&row(number, state), now, true)
+fn seen(table: &mut JobTable, number: u32, state: JobState) -> RowMeaning {
+    let now = table.now();
+    table.row(&row(number, state), now, true)
 }
 
 /// A listing that began at `began`, had by an account with the right to all jobs or without.
 fn listed_since(
-    book: &mut Book,
-    began: Moment,
+    table: &mut JobTable,
+    began: Sequence,
     jobs: &[u32],
     of_all: bool,
 ) -> (Vec<JobId>, Vec<JobId>) {
-    let missing = book.listed(&Listed {
+    let missing = table.listing(&Listing {
         began,
         present: &present(jobs),
         down_to: None,
@@ -64,14 +65,14 @@ fn listed_since(
 }
 
 /// One that begins now, of all jobs.
-fn listed(book: &mut Book, jobs: &[u32]) -> (Vec<JobId>, Vec<JobId>) {
-    let now = book.now();
-    listed_since(book, now, jobs, true)
+fn listed(table: &mut JobTable, jobs: &[u32]) -> (Vec<JobId>, Vec<JobId>) {
+    let now = table.now();
+    listed_since(table, now, jobs, true)
 }
 
-fn known(book: &mut Book) -> Vec<JobId> {
-    book.changed = true;
-    book.news().expect("news").jobs.into_keys().collect()
+fn known(table: &mut JobTable) -> Vec<JobId> {
+    table.changed = true;
+    table.changed().expect("news").jobs.into_keys().collect()
 }
 
 fn present(jobs: &[u32]) -> HashSet<JobId> {
@@ -81,7 +82,10 @@ fn present(jobs: &[u32]) -> HashSet<JobId> {
 fn failures() -> [Failure; 8] {
     let status = 500;
     [
-        Failure::Connect("x".into()),
+        Failure::Connect {
+            cause: ConnectCause::Other,
+            words: "x".into(),
+        },
         Failure::Cut("x".into()),
         Failure::Unauthorized,
         Failure::Forbidden,
@@ -97,68 +101,71 @@ fn failures() -> [Failure; 8] {
 
 #[test]
 fn no_failure_alone_ends_a_job() {
-    let mut book = book(1);
+    let mut table = table(1);
     for failure in failures() {
-        let verdict = book.job(&id(1), &Err(failure.clone()));
+        let meaning = table.answer(&id(1), &Err(failure.clone()));
         assert!(
-            matches!(verdict, Verdict::Same | Verdict::Doubtful),
+            matches!(meaning, AnswerMeaning::Same | AnswerMeaning::Doubtful),
             "{failure}"
         );
-        assert!(book.news().is_none());
+        assert!(table.changed().is_none());
     }
 }
 
 #[test]
 fn a_finalized_job_is_gone_at_once_and_late_answers_do_not_bring_it_back() {
-    let mut book = book(2);
-    let verdict = book.job(&id(1), &detail(1, JobState::Finalized));
-    assert_eq!(verdict, Verdict::Ended);
-    let began = book.now();
-    assert_eq!(seen(&mut book, 2, JobState::Finalized), Seen::Ended);
-    assert!(book.news().expect("news").jobs.is_empty());
+    let mut table = table(2);
+    let meaning = table.answer(&id(1), &detail(1, JobState::Finalized));
+    assert_eq!(meaning, AnswerMeaning::Ended);
+    let began = table.now();
+    assert_eq!(seen(&mut table, 2, JobState::Finalized), RowMeaning::Ended);
+    assert!(table.changed().expect("news").jobs.is_empty());
     // Answers that were under way.
     let late = row(2, JobState::Ready);
-    assert_eq!(book.row(&late, began, true), Seen::Known);
-    assert_eq!(book.job(&id(1), &detail(1, JobState::Ready)), Verdict::Same);
-    assert!(book.news().is_none());
+    assert_eq!(table.row(&late, began, true), RowMeaning::Known);
+    assert_eq!(
+        table.answer(&id(1), &detail(1, JobState::Ready)),
+        AnswerMeaning::Same
+    );
+    assert!(table.changed().is_none());
 }
 
 #[test]
 fn a_job_missing_from_a_complete_listing_is_asked_about_first() {
-    let mut book = book(2);
-    assert_eq!(listed(&mut book, &[2]), (vec![], vec![id(1)]));
-    assert_eq!(known(&mut book), [id(1), id(2)]);
+    let mut table = table(2);
+    assert_eq!(listed(&mut table, &[2]), (vec![], vec![id(1)]));
+    assert_eq!(known(&mut table), [id(1), id(2)]);
     let gone = Err(Failure::Server { status: 500 });
-    assert_eq!(book.job(&id(1), &gone), Verdict::Ended);
-    assert_eq!(known(&mut book), [id(2)]);
+    assert_eq!(table.answer(&id(1), &gone), AnswerMeaning::Ended);
+    assert_eq!(known(&mut table), [id(2)]);
 }
 
 #[test]
 fn a_job_that_answers_is_there_whatever_a_listing_says() {
-    let mut book = book(2);
+    let mut table = table(2);
     for _ in 0..3 {
-        assert_eq!(listed(&mut book, &[2]), (vec![], vec![id(1)]));
-        book.job(&id(1), &detail(1, JobState::Ready));
+        assert_eq!(listed(&mut table, &[2]), (vec![], vec![id(1)]));
+        table.answer(&id(1), &detail(1, JobState::Ready));
     }
-    assert_eq!(known(&mut book), [id(1), id(2)]);
+    assert_eq!(known(&mut table), [id(1), id(2)]);
 }
 
 #[test]
 fn a_job_twice_missing_is_gone_although_nobody_answered() {
-    let mut book = book(2);
-    listed(&mut book, &[2]);
-    book.job(&id(1), &Err(Failure::Cut("x".into())));
-    assert_eq!(known(&mut book), [id(1), id(2)]);
-    assert_eq!(listed(&mut book, &[2]), (vec![id(1)], vec![]));
-    assert_eq!(known(&mut book), [id(2)]);
+    let mut table = table(2);
+    listed(&mut table, &[2]);
+    table.answer(&id(1), &Err(Failure::Cut("x".into())));
+    assert_eq!(known(&mut table), [id(1), id(2)]);
+    assert_eq!(listed(&mut table, &[2]), (vec![id(1)], vec![]));
+    assert_eq!(known(&mut table), [id(2)]);
 }
 
 #[test]
 fn an_account_without_rights_ends_nothing_whatever_it_is_told() {
-    let mut book = book(3);
+    let mut table = table(3);
     for jobs in [&[][..], &[3], &[], &[3]] {
-        let now = book.now();
-        let (ended, _) = listed_since(&mut book, now, jobs, false);
+        let now = table.now();
+        let (ended, _) = listed_since(&mut table, now, jobs, false);
         assert_eq!(ended.len(), 0);
         for number in [1, 2] {
             for failure in [
@@ -166,189 +173,207 @@ fn an_account_without_rights_ends_nothing_whatever_it_is_told() {
                 Failure::Unauthorized,
                 Failure::Server { status: 500 },
             ] {
-                let verdict = book.job(&id(number), &Err(failure));
-                assert!(matches!(verdict, Verdict::Same | Verdict::Doubtful));
+                let meaning = table.answer(&id(number), &Err(failure));
+                assert!(matches!(
+                    meaning,
+                    AnswerMeaning::Same | AnswerMeaning::Doubtful
+                ));
             }
         }
     }
-    assert_eq!(known(&mut book).len(), 3);
-    let now = book.now();
-    listed_since(&mut book, now, &[3], false);
+    assert_eq!(known(&mut table).len(), 3);
+    let now = table.now();
+    listed_since(&mut table, now, &[3], false);
     assert_eq!(
-        book.job(&id(1), &Err(Failure::NotFound)),
-        Verdict::Ended,
+        table.answer(&id(1), &Err(Failure::NotFound)),
+        AnswerMeaning::Ended,
         "that is about the job"
     );
 }
 
 #[test]
 fn a_refusal_ends_no_job_that_is_missing_from_a_listing() {
-    let mut book = book(2);
-    listed(&mut book, &[2]);
+    let mut table = table(2);
+    listed(&mut table, &[2]);
     for failure in [Failure::Forbidden, Failure::Unauthorized] {
-        assert_eq!(book.job(&id(1), &Err(failure)), Verdict::Same);
+        assert_eq!(table.answer(&id(1), &Err(failure)), AnswerMeaning::Same);
     }
-    assert_eq!(known(&mut book).len(), 2);
+    assert_eq!(known(&mut table).len(), 2);
 }
 
 #[test]
 fn a_job_that_a_listing_has_again_is_followed_again_whatever_was_concluded() {
-    let mut book = book(2);
-    listed(&mut book, &[2]);
-    book.job(&id(1), &Err(Failure::NotFound));
-    assert_eq!(known(&mut book), [id(2)]);
-    assert_eq!(seen(&mut book, 1, JobState::Ready), Seen::New);
-    book.job(&id(1), &detail(1, JobState::Ready));
-    assert_eq!(known(&mut book), [id(1), id(2)]);
+    let mut table = table(2);
+    listed(&mut table, &[2]);
+    table.answer(&id(1), &Err(Failure::NotFound));
+    assert_eq!(known(&mut table), [id(2)]);
+    assert_eq!(seen(&mut table, 1, JobState::Ready), RowMeaning::New);
+    table.answer(&id(1), &detail(1, JobState::Ready));
+    assert_eq!(known(&mut table), [id(1), id(2)]);
 }
 
 #[test]
 fn many_jobs_that_are_missing_at_once_are_held_back_until_another_listing() {
-    let mut book = book(12);
+    let mut table = table(12);
     let rest = [1, 2, 3, 4, 5, 6];
-    let (ended, asked) = listed(&mut book, &rest);
-    assert_eq!((ended.len(), asked.len(), book.held()), (0, 6, 6));
+    let (ended, asked) = listed(&mut table, &rest);
+    assert_eq!((ended.len(), asked.len(), table.held()), (0, 6, 6));
     for number in 7..=12 {
         let gone = Err(Failure::NotFound);
-        assert_eq!(book.job(&id(number), &gone), Verdict::Same);
+        assert_eq!(table.answer(&id(number), &gone), AnswerMeaning::Same);
     }
-    assert_eq!(known(&mut book).len(), 12);
+    assert_eq!(known(&mut table).len(), 12);
     // One of them turns out to be there.
-    assert_eq!(book.job(&id(7), &detail(7, JobState::Ready)), Verdict::Same);
-    assert_eq!(book.held(), 5);
-    let (ended, asked) = listed(&mut book, &[1, 2, 3, 4, 5, 6, 7]);
-    assert_eq!((ended.len(), asked.len(), book.held()), (5, 0, 0));
-    assert_eq!(known(&mut book).len(), 7);
+    assert_eq!(
+        table.answer(&id(7), &detail(7, JobState::Ready)),
+        AnswerMeaning::Same
+    );
+    assert_eq!(table.held(), 5);
+    let (ended, asked) = listed(&mut table, &[1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!((ended.len(), asked.len(), table.held()), (5, 0, 0));
+    assert_eq!(known(&mut table).len(), 7);
 }
 
 #[test]
 fn few_jobs_that_are_missing_are_not_held_back() {
-    let mut book = book(5);
-    listed(&mut book, &[]);
-    assert_eq!(book.held(), 0);
-    let mut book = self::book(100);
+    let mut table = table(5);
+    listed(&mut table, &[]);
+    assert_eq!(table.held(), 0);
+    let mut table = self::table(100);
     let rest: Vec<_> = (1..=70).collect();
-    listed(&mut book, &rest);
-    assert_eq!(book.held(), 0);
+    listed(&mut table, &rest);
+    assert_eq!(table.held(), 0);
 }
 
 #[test]
 fn a_walk_that_ends_early_says_nothing_of_what_is_below() {
     let at = |number: u32| Position::parse(&format!("2026-11-24T00:00:{number:02}Z"), &id(number));
-    let mut book = book(0);
+    let mut table = table(0);
     for number in 1..=4 {
-        let now = book.now();
+        let now = table.now();
         let row = Row {
             position: at(number),
             ..row(number, JobState::Ready)
         };
-        book.row(&row, now, true);
-        book.job(&id(number), &detail(number, JobState::Ready));
+        table.row(&row, now, true);
+        table.answer(&id(number), &detail(number, JobState::Ready));
     }
-    let missing = book.listed(&Listed {
-        began: book.now(),
+    let missing = table.listing(&Listing {
+        began: table.now(),
         present: &present(&[4]),
         down_to: at(2).as_ref(),
         of_all: true,
     });
     assert_eq!(missing.doubtful, [id(3)]);
-    assert_eq!(book.lowest(|job| *job != id(1)), at(2).as_ref());
+    assert_eq!(table.lowest(|job| *job != id(1)), at(2).as_ref());
 }
 
 #[test]
 fn the_last_job_to_end_is_gone_from_an_empty_listing() {
-    let mut book = book(1);
-    listed(&mut book, &[]);
+    let mut table = table(1);
+    listed(&mut table, &[]);
     assert_eq!(
-        book.job(&id(1), &detail(1, JobState::Finalized)),
-        Verdict::Ended
+        table.answer(&id(1), &detail(1, JobState::Finalized)),
+        AnswerMeaning::Ended
     );
 }
 
 #[test]
 fn a_job_that_came_during_a_walk_is_not_missed_by_it() {
-    let mut book = book(1);
-    let began = book.now();
-    seen(&mut book, 2, JobState::Queued);
-    book.job(&id(2), &detail(2, JobState::Queued));
-    assert_eq!(listed_since(&mut book, began, &[1], true), (vec![], vec![]));
+    let mut table = table(1);
+    let began = table.now();
+    seen(&mut table, 2, JobState::Queued);
+    table.answer(&id(2), &detail(2, JobState::Queued));
+    assert_eq!(
+        listed_since(&mut table, began, &[1], true),
+        (vec![], vec![])
+    );
 }
 
 #[test]
 fn what_was_known_before_a_start_stays_until_an_answer() {
     let before = {
-        let mut book = book(3);
-        book.changed = true;
-        book.news().expect("news")
+        let mut table = table(3);
+        table.changed = true;
+        table.changed().expect("news")
     };
-    let mut book = Book::new(&before);
-    assert!(book.news().is_none());
-    assert_eq!(known(&mut book).len(), 3);
-    let (_, doubtful) = listed(&mut book, &[1, 2]);
+    let mut table = JobTable::new(&before);
+    assert!(table.changed().is_none());
+    assert_eq!(known(&mut table).len(), 3);
+    let (_, doubtful) = listed(&mut table, &[1, 2]);
     assert_eq!(doubtful, [id(3)]);
 }
 
 #[test]
 fn a_dead_host_shows_on_its_jobs() {
-    let mut book = book(1);
+    let mut table = table(1);
     let host = "40000000-0000-4000-8000-000000000001";
     for live in [true, false] {
         let body = format!(r#"[{{"host_id":"{host}","live":{live}}}]"#);
         let hosts = crate::provider::switchboard::read::hosts(body.as_bytes()).expect("hosts");
-        book.hosts(hosts, Instant::now(), Duration::from_secs(15));
+        table.hosts_read(hosts, Instant::now(), Duration::from_secs(15));
         assert_eq!(
-            book.news().expect("news").jobs[&id(1)].host_live,
+            table.changed().expect("news").jobs[&id(1)].host_live,
             Some(live)
         );
     }
     // A reading of the job does not forget it.
-    assert_eq!(book.job(&id(1), &detail(1, JobState::Ready)), Verdict::Same);
+    assert_eq!(
+        table.answer(&id(1), &detail(1, JobState::Ready)),
+        AnswerMeaning::Same
+    );
 }
 
 #[test]
 fn neither_a_new_start_nor_a_reading_without_the_host_takes_its_name_away() {
     let hosts = |body: &str| crate::provider::switchboard::read::hosts(body.as_bytes());
     let apart = Duration::from_secs(15);
-    let mut known = book(1);
+    let mut known = table(1);
     let row = r#"[{"host_id":"40000000-0000-4000-8000-000000000001","name":"b","live":true}]"#;
-    known.hosts(hosts(row).expect("hosts"), Instant::now(), apart);
-    let news = known.news().expect("news");
+    known.hosts_read(hosts(row).expect("hosts"), Instant::now(), apart);
+    let news = known.changed().expect("news");
     // With other settings everything is asked for anew, a job perhaps before the hosts.
-    let mut book = Book::new(&news);
-    assert_eq!(book.job(&id(1), &detail(1, JobState::Ready)), Verdict::Same);
-    book.hosts(hosts("[]").expect("hosts"), Instant::now(), apart);
-    let job = Arc::clone(&book.news().expect("news").jobs[&id(1)]);
+    let mut table = JobTable::new(&news);
+    assert_eq!(
+        table.answer(&id(1), &detail(1, JobState::Ready)),
+        AnswerMeaning::Same
+    );
+    table.hosts_read(hosts("[]").expect("hosts"), Instant::now(), apart);
+    let job = Arc::clone(&table.changed().expect("news").jobs[&id(1)]);
     assert_eq!((job.host_name.as_deref(), job.host_live), (Some("b"), None));
-    assert_eq!(book.job(&id(1), &detail(1, JobState::Ready)), Verdict::Same);
+    assert_eq!(
+        table.answer(&id(1), &detail(1, JobState::Ready)),
+        AnswerMeaning::Same
+    );
 }
 
 #[test]
 fn what_was_found_out_of_a_remembered_job_is_known_to_the_next_follower() {
-    let mut book = Book::new(&KnownJobs::remembering([1, 2].map(id)));
-    book.job(&id(1), &Err(Failure::Forbidden));
-    seen(&mut book, 2, JobState::Terminating);
-    let before = book.news().expect("news");
-    let mut book = Book::new(&before);
-    book.changed = true;
-    assert_eq!(book.news().expect("news").remembered, before.remembered);
+    let mut table = JobTable::new(&KnownJobs::remembering([1, 2].map(id)));
+    table.answer(&id(1), &Err(Failure::Forbidden));
+    seen(&mut table, 2, JobState::Terminating);
+    let before = table.changed().expect("news");
+    let mut table = JobTable::new(&before);
+    table.changed = true;
+    assert_eq!(table.changed().expect("news").remembered, before.remembered);
 }
 
 #[test]
 fn a_remembered_job_is_listed_asked_about_and_ended_like_any_other() {
-    let remembered = |book: &mut Book| {
-        book.changed = true;
-        book.news().expect("news").remembered
+    let remembered = |table: &mut JobTable| {
+        table.changed = true;
+        table.changed().expect("news").remembered
     };
-    let mut book = Book::new(&KnownJobs::remembering([1, 2, 3].map(id)));
-    assert_eq!(remembered(&mut book).len(), 3);
-    book.job(&id(1), &Err(Failure::Forbidden));
-    assert!(book.news().expect("news").remembered[&id(1)].asked);
-    seen(&mut book, 1, JobState::Ready);
-    let listed = book.news().expect("news").remembered[&id(1)].listed;
+    let mut table = JobTable::new(&KnownJobs::remembering([1, 2, 3].map(id)));
+    assert_eq!(remembered(&mut table).len(), 3);
+    table.answer(&id(1), &Err(Failure::Forbidden));
+    assert!(table.changed().expect("news").remembered[&id(1)].asked);
+    seen(&mut table, 1, JobState::Ready);
+    let listed = table.changed().expect("news").remembered[&id(1)].listed;
     assert_eq!(listed, Some(JobState::Ready));
-    assert_eq!(seen(&mut book, 2, JobState::Finalized), Seen::Ended);
-    book.job(&id(3), &detail(3, JobState::Ready));
-    let news = book.news().expect("news");
+    assert_eq!(seen(&mut table, 2, JobState::Finalized), RowMeaning::Ended);
+    table.answer(&id(3), &detail(3, JobState::Ready));
+    let news = table.changed().expect("news");
     assert_eq!(news.remembered.into_keys().collect::<Vec<_>>(), [id(1)]);
     assert_eq!(news.jobs.into_keys().collect::<Vec<_>>(), [id(3)]);
 }
@@ -356,17 +381,17 @@ fn a_remembered_job_is_listed_asked_about_and_ended_like_any_other() {
 #[test]
 fn a_host_is_in_use_as_long_as_a_job_is_on_it() {
     let host = HostId::parse("40000000-0000-4000-8000-000000000001").expect("an id");
-    let mut book = book(2);
-    assert!(book.is_in_use(&host));
-    assert_eq!(book.turned(), std::slice::from_ref(&host));
-    seen(&mut book, 1, JobState::Finalized);
-    assert!(book.is_in_use(&host) && book.turned().is_empty());
-    seen(&mut book, 2, JobState::Finalized);
-    assert!(!book.is_in_use(&host));
-    assert_eq!(book.turned(), [host]);
+    let mut table = table(2);
+    assert!(table.hosts.is_in_use(&host));
+    assert_eq!(table.hosts.turned(), std::slice::from_ref(&host));
+    seen(&mut table, 1, JobState::Finalized);
+    assert!(table.hosts.is_in_use(&host) && table.hosts.turned().is_empty());
+    seen(&mut table, 2, JobState::Finalized);
+    assert!(!table.hosts.is_in_use(&host));
+    assert_eq!(table.hosts.turned(), [host]);
 }
 
-/// Something that happens to a book.
+/// Something that happens to a table.
 #[derive(Debug, Clone)]
 enum Step {
     Row(u32, JobState),
@@ -397,7 +422,7 @@ proptest! {
     /// by a row that is newer than that.
     #[test]
     fn only_proof_removes_a_job(steps in proptest::collection::vec(step(), 0..60)) {
-        let mut book = book(5);
+        let mut table = table(5);
         let mut here: HashSet<_> = (1..6).map(id).collect();
         let (mut of_all, mut of_some) = (HashSet::new(), HashSet::new());
         for step in steps {
@@ -405,7 +430,7 @@ proptest! {
             let mut may_come = HashSet::new();
             match step {
                 Step::Row(job, state) => {
-                    seen(&mut book, job, state);
+                    seen(&mut table, job, state);
                     match state {
                         JobState::Finalized => may_end.insert(id(job)),
                         _ => may_come.insert(id(job)),
@@ -414,8 +439,8 @@ proptest! {
                     of_some.remove(&id(job));
                 }
                 Step::Good(job, state) => {
-                    let was_followed = book.ids().any(|known| *known == id(job));
-                    book.job(&id(job), &detail(job, state));
+                    let was_followed = table.ids().any(|known| *known == id(job));
+                    table.answer(&id(job), &detail(job, state));
                     of_all.remove(&id(job));
                     of_some.remove(&id(job));
                     match state {
@@ -435,7 +460,7 @@ proptest! {
                         of_all.remove(&id(job));
                         of_some.remove(&id(job));
                     }
-                    book.job(&id(job), &Err(failure));
+                    table.answer(&id(job), &Err(failure));
                     if proven {
                         may_end.insert(id(job));
                     }
@@ -452,11 +477,11 @@ proptest! {
                         true => of_all.clone_from(&missing),
                         false => of_all.clear(),
                     }
-                    let now = book.now();
-                    listed_since(&mut book, now, &jobs, all);
+                    let now = table.now();
+                    listed_since(&mut table, now, &jobs, all);
                 }
             }
-            let known: HashSet<_> = known(&mut book).into_iter().collect();
+            let known: HashSet<_> = known(&mut table).into_iter().collect();
             for gone in here.difference(&known) {
                 prop_assert!(may_end.contains(gone));
             }

@@ -1,0 +1,383 @@
+//! What is known of the jobs, and what a row of a listing or an answer about a job does to it. No I/O.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    num::NonZeroUsize,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use lru::LruCache;
+
+use super::{
+    absence::{Absence, Conclusion},
+    hosts::KnownHosts,
+};
+use crate::provider::switchboard::{
+    client::Failure,
+    job::{HostId, Job, JobId, JobState, KnownJobs, Remembered},
+    read::{Detail, Hosts, Position, Row},
+};
+
+/// How many jobs are followed. More is no testbed but a mistake, and memory is not endless.
+const JOBS_AT_MOST: usize = 20_000;
+
+/// How many ids are remembered of jobs that have ended: more than the listing changes by between
+/// two looks at its top.
+const ENDED_AT_MOST: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
+
+/// How many rows at the top of the listing are looked at for such jobs: a history of any length
+/// must not push out what is new.
+pub(super) const TOP_ROWS: usize = ENDED_AT_MOST.get() / 4;
+
+/// A place in the order in which things became known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Sequence(u64);
+
+#[derive(Debug)]
+pub(super) struct JobTable {
+    jobs: BTreeMap<JobId, Entry>,
+    /// Ended or never to be followed, and since when; a late answer about one revives nothing.
+    ended: LruCache<JobId, Sequence>,
+    pub(super) hosts: KnownHosts,
+    complete: Option<SystemTime>,
+    now: Sequence,
+    changed: bool,
+}
+
+/// A job that has not ended.
+#[derive(Debug)]
+struct Entry {
+    since: Sequence,
+    first_seen: Instant,
+    /// What the last valid answer about it said.
+    known: Option<Arc<Job>>,
+    /// It is from before the start, and there was no such answer yet.
+    remembered: Option<Remembered>,
+    /// Where it stands in the listing, if it was seen there.
+    position: Option<Position>,
+    absence: Option<Absence>,
+}
+
+/// What a row of a listing means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RowMeaning {
+    /// A job to be followed from now on.
+    New,
+    /// A job that has another state than is known.
+    StateChanged,
+    /// A job that has ended.
+    Ended,
+    /// Nothing that was not known.
+    Known,
+    /// A job that has ended before it was known.
+    EndedBefore,
+    /// A job too many.
+    OverLimit,
+}
+
+/// What an answer about a job, or the lack of one, means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AnswerMeaning {
+    /// Nothing for others to know.
+    Same,
+    /// It is known for the first time; a listing had it first at `first_seen`.
+    Appeared { first_seen: Instant },
+    /// It is not what it was.
+    Changed,
+    /// It has ended.
+    Ended,
+    /// It may have ended; a complete listing will tell.
+    Doubtful,
+}
+
+/// A complete listing, or all of one above a place.
+#[derive(Debug)]
+pub(super) struct Listing<'a> {
+    /// When it began.
+    pub(super) began: Sequence,
+    /// The jobs in it.
+    pub(super) present: &'a HashSet<JobId>,
+    /// Where it was left, if not at its end.
+    pub(super) down_to: Option<&'a Position>,
+    /// Whether the account was seen to have the right to all jobs meanwhile.
+    pub(super) of_all: bool,
+}
+
+/// What is missing from a listing.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Missing {
+    /// They have ended.
+    pub(super) ended: Vec<JobId>,
+    /// They are to be asked about.
+    pub(super) doubtful: Vec<JobId>,
+    /// So many of the latter are too many to be believed at once.
+    pub(super) held: usize,
+}
+
+impl JobTable {
+    /// With what was known before.
+    pub(super) fn new(before: &KnownJobs) -> Self {
+        let mut table = Self {
+            jobs: BTreeMap::new(),
+            ended: LruCache::new(ENDED_AT_MOST),
+            hosts: KnownHosts::default(),
+            complete: before.complete,
+            now: Sequence(0),
+            changed: false,
+        };
+        for (id, job) in &before.jobs {
+            table.add(id, Some(Arc::clone(job)), None, None);
+        }
+        for (id, remembered) in &before.remembered {
+            table.add(id, None, Some(*remembered), None);
+        }
+        table
+    }
+
+    /// The present, for telling what became known later.
+    pub(super) fn now(&self) -> Sequence {
+        self.now
+    }
+
+    /// Every job followed.
+    pub(super) fn ids(&self) -> impl Iterator<Item = &JobId> {
+        self.jobs.keys()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// Where the lowest of some jobs stands in the listing.
+    pub(super) fn lowest(&self, of: impl Fn(&JobId) -> bool) -> Option<&Position> {
+        let those = self.jobs.iter().filter(|(id, _)| of(id));
+        those.filter_map(|(_, entry)| entry.position.as_ref()).min()
+    }
+
+    /// The jobs on `host`.
+    pub(super) fn on_host(&self, host: &HostId) -> impl Iterator<Item = &JobId> {
+        let on_host = move |(id, entry): (_, &Entry)| {
+            let known = entry.known.as_ref()?;
+            (known.host.as_ref() == Some(host)).then_some(id)
+        };
+        self.jobs.iter().filter_map(on_host)
+    }
+
+    /// Jobs that a listing did not have, but too many at once.
+    pub(super) fn held(&self) -> usize {
+        let held = |entry: &&Entry| entry.absence.is_some_and(Absence::is_held);
+        self.jobs.values().filter(held).count()
+    }
+
+    /// Takes in a row of a listing that began at `began`; it is one of the newest if `at_top`.
+    pub(super) fn row(&mut self, row: &Row, began: Sequence, at_top: bool) -> RowMeaning {
+        if row.state == Some(JobState::Finalized) {
+            return if self.jobs.contains_key(&row.id) {
+                self.end(&row.id);
+                RowMeaning::Ended
+            } else if self.ended.contains(&row.id) {
+                RowMeaning::Known
+            } else {
+                if at_top {
+                    self.ended.put(row.id.clone(), self.now);
+                }
+                RowMeaning::EndedBefore
+            };
+        }
+        if let Some(entry) = self.jobs.get_mut(&row.id) {
+            if row.position.is_some() {
+                entry.position.clone_from(&row.position);
+            }
+            entry.absence = None;
+            if let Some(remembered) = &mut entry.remembered
+                && remembered.listed != row.state
+            {
+                remembered.listed = row.state;
+                self.changed = true;
+            }
+            let known = entry.known.as_ref().map(|job| job.state);
+            return match (known, row.state) {
+                (Some(known), Some(found)) if known != found => RowMeaning::StateChanged,
+                _ => RowMeaning::Known,
+            };
+        }
+        match self.ended.peek(&row.id) {
+            // The row may be older than that.
+            Some(since) if *since > began => RowMeaning::Known,
+            _ if self.jobs.len() >= JOBS_AT_MOST => RowMeaning::OverLimit,
+            _ => {
+                self.ended.pop(&row.id);
+                self.add(&row.id, None, None, row.position.clone());
+                RowMeaning::New
+            }
+        }
+    }
+
+    /// Takes in an answer about one job, or why there was none.
+    pub(super) fn answer(&mut self, id: &JobId, answer: &Result<Detail, Failure>) -> AnswerMeaning {
+        let Some(entry) = self.jobs.get_mut(id) else {
+            return AnswerMeaning::Same;
+        };
+        let detail = match answer {
+            Ok(detail) => detail,
+            Err(failure) => {
+                if let Some(remembered) = &mut entry.remembered {
+                    self.changed |= !remembered.asked;
+                    remembered.asked = true;
+                }
+                return match Absence::after(&mut entry.absence, failure.kind()) {
+                    Conclusion::Nothing => AnswerMeaning::Same,
+                    Conclusion::Doubtful => AnswerMeaning::Doubtful,
+                    Conclusion::Over => {
+                        self.end(id);
+                        AnswerMeaning::Ended
+                    }
+                };
+            }
+        };
+        if detail.job.state == JobState::Finalized {
+            self.end(id);
+            return AnswerMeaning::Ended;
+        }
+        entry.absence = None;
+        self.changed |= entry.remembered.take().is_some();
+        let mut job = detail.job.clone();
+        if let Some(known) = &entry.known
+            && known.host == job.host
+        {
+            job.host_name.clone_from(&known.host_name);
+            job.host_live = known.host_live;
+        }
+        self.hosts.describe(&mut job);
+        let meaning = match &entry.known {
+            None => AnswerMeaning::Appeared {
+                first_seen: entry.first_seen,
+            },
+            Some(known) if **known != job => AnswerMeaning::Changed,
+            Some(_) => return AnswerMeaning::Same,
+        };
+        let host = job.host.clone();
+        let before = entry.known.replace(Arc::new(job));
+        self.changed = true;
+        self.hosts
+            .job_moved(before.and_then(|job| job.host.clone()), host);
+        meaning
+    }
+
+    /// Takes in a complete listing, and says which jobs have ended and which are to be asked about
+    /// because they were not in it.
+    pub(super) fn listing(&mut self, listing: &Listing<'_>) -> Missing {
+        let (mut ended, mut doubtful) = (Vec::new(), Vec::new());
+        for (id, entry) in &mut self.jobs {
+            let reached = listing
+                .down_to
+                .is_none_or(|place| entry.position.as_ref().is_some_and(|own| own > place));
+            if listing.present.contains(id) {
+                entry.absence = None;
+            } else if entry.since > listing.began || !reached {
+                // Came after the walk had passed the place where it would have been, or is where
+                // the walk did not come.
+            } else if entry
+                .absence
+                .is_some_and(|one| one.is_confirmed(listing.of_all))
+            {
+                ended.push(id.clone());
+            } else {
+                doubtful.push(id.clone());
+            }
+        }
+        let absence = Absence::of_many(doubtful.len(), self.jobs.len(), listing.of_all);
+        for id in &doubtful {
+            if let Some(entry) = self.jobs.get_mut(id) {
+                entry.absence = Some(absence);
+            }
+        }
+        for id in &ended {
+            self.end(id);
+        }
+        self.complete = Some(SystemTime::now());
+        self.changed = true;
+        Missing {
+            held: if absence.is_held() { doubtful.len() } else { 0 },
+            ended,
+            doubtful,
+        }
+    }
+
+    /// Takes in the hosts, read at `now`; readings are at most `apart` from one another.
+    pub(super) fn hosts_read(&mut self, hosts: Hosts, now: Instant, apart: Duration) {
+        self.changed |= self.hosts.reading(hosts, now, apart);
+        for known in self
+            .jobs
+            .values_mut()
+            .filter_map(|entry| entry.known.as_mut())
+        {
+            let mut job = Job::clone(known);
+            self.hosts.describe(&mut job);
+            if **known != job {
+                *known = Arc::new(job);
+                self.changed = true;
+            }
+        }
+    }
+
+    /// Everything known, if that is not what it was at the last call.
+    pub(super) fn changed(&mut self) -> Option<KnownJobs> {
+        if !std::mem::take(&mut self.changed) {
+            return None;
+        }
+        let mut all = KnownJobs {
+            complete: self.complete,
+            ..KnownJobs::default()
+        };
+        for (id, entry) in &self.jobs {
+            if let Some(remembered) = entry.remembered {
+                all.remembered.insert(id.clone(), remembered);
+            }
+            let Some(job) = &entry.known else { continue };
+            let silent = job
+                .host
+                .as_ref()
+                .and_then(|host| self.hosts.silent_for(host));
+            all.silent.extend(silent.map(|silent| (id.clone(), silent)));
+            all.jobs.insert(id.clone(), Arc::clone(job));
+        }
+        Some(all)
+    }
+
+    fn add(
+        &mut self,
+        id: &JobId,
+        known: Option<Arc<Job>>,
+        remembered: Option<Remembered>,
+        position: Option<Position>,
+    ) {
+        self.now.0 += 1;
+        let host = known.as_ref().and_then(|job| job.host.clone());
+        let entry = Entry {
+            since: self.now,
+            first_seen: Instant::now(),
+            known,
+            remembered,
+            position,
+            absence: None,
+        };
+        self.jobs.insert(id.clone(), entry);
+        self.hosts.job_moved(None, host);
+    }
+
+    fn end(&mut self, id: &JobId) {
+        let Some(entry) = self.jobs.remove(id) else {
+            return;
+        };
+        self.now.0 += 1;
+        self.changed |= entry.known.is_some() || entry.remembered.is_some();
+        self.ended.put(id.clone(), self.now);
+        let host = entry.known.and_then(|job| job.host.clone());
+        self.hosts.job_moved(host, None);
+    }
+}
+
+#[cfg(test)]
+mod tests;
