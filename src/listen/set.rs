@@ -106,9 +106,4 @@ impl Listeners {
     pub fn len(&self) -> usize {
         self.open.len()
     }
-
-    /// Whether no socket is open.
-    pub fn is_empty(&self) -> bool {
-        self.open.is_empty()
-    }
 }

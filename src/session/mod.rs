@@ -35,7 +35,7 @@ pub use admit::admit;
 pub use error::SessionError;
 pub use extras::Extras;
 pub use filter::SessionFilter;
-pub use proxy_header::{HeaderOutcome, HeaderRead, PendingProxyHeader};
+pub use proxy_header::{HeaderRead, PendingProxyHeader};
 pub use record::{SessionId, SessionLine, SessionRecord};
 use retry::Retry;
 pub use view::{SessionView, Stage};
@@ -118,6 +118,31 @@ pub enum Pace {
     Bulk,
 }
 
+/// A client that was accepted and has no session yet.
+#[derive(Debug)]
+pub struct Connection {
+    /// The number of its session.
+    pub id: SessionId,
+    /// Its socket, and who it is as far as that is known.
+    pub accepted: Accepted,
+    /// Where it came in.
+    pub route: Arc<Route>,
+    /// Until when its session may go on while an operator drains its mapping.
+    pub drained: Option<Instant>,
+}
+
+impl Connection {
+    /// One that nobody has drained.
+    pub fn new(id: SessionId, accepted: Accepted, route: Arc<Route>) -> Self {
+        Self {
+            id,
+            accepted,
+            route,
+            drained: None,
+        }
+    }
+}
+
 /// What a worker lends to a session for one turn.
 #[derive(Debug)]
 pub struct Turn<'a> {
@@ -142,17 +167,21 @@ impl Session {
     ///
     /// Why no attempt could be made, and the client to be refused.
     pub fn dial(
-        id: SessionId,
-        accepted: Accepted,
-        route: Arc<Route>,
+        connection: Connection,
         now: Instant,
         splice: bool,
         mut extras: Option<Box<Extras>>,
-    ) -> Result<Self, (SessionError, Accepted)> {
-        let target = match dial::start(&route, accepted.client) {
+    ) -> Result<Self, (SessionError, Connection)> {
+        let target = match dial::start(&connection.route, connection.accepted.client) {
             Ok(target) => target,
-            Err(error) => return Err((error, accepted)),
+            Err(error) => return Err((error, connection)),
         };
+        let Connection {
+            id,
+            accepted,
+            route,
+            drained,
+        } = connection;
         let mode = match splice {
             true => route.mapping.policy.relay,
             false => RelayMode::Copy,
@@ -165,7 +194,7 @@ impl Session {
         if route.mapping.policy.user_timeout.is_some() {
             extras.get_or_insert_default().user_timeout = Some(Box::default());
         }
-        Ok(Self {
+        let mut session = Self {
             id,
             route,
             client: accepted.socket,
@@ -182,7 +211,9 @@ impl Session {
             phase: Phase::Dialing,
             relay,
             extras,
-        })
+        };
+        session.drain_by(drained);
+        Ok(session)
     }
 
     /// The socket of one side, to be watched for [`Readiness::INTEREST`].

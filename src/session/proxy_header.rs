@@ -11,7 +11,7 @@ use rustix::{
     net::{RecvFlags, recv},
 };
 
-use super::{SessionId, SessionView, Stage};
+use super::{Connection, SessionId, SessionView, Stage};
 use crate::{
     end_reason::EndReason,
     listen::Accepted,
@@ -22,27 +22,10 @@ use crate::{
 /// A connection whose header is awaited. It is counted in its mapping.
 #[derive(Debug)]
 pub struct PendingProxyHeader {
-    id: SessionId,
-    route: Arc<Route>,
-    accepted: Accepted,
+    connection: Connection,
     since: Instant,
     /// When control wants it gone, and why.
     leave: Option<(Instant, EndReason)>,
-    /// Until when its session may go on while an operator drains its mapping.
-    drained: Option<Instant>,
-}
-
-/// What remains of a connection whose header is not awaited any more.
-#[derive(Debug)]
-pub struct HeaderOutcome {
-    /// Its number.
-    pub id: SessionId,
-    /// The connection, which knows its client if the header said so.
-    pub accepted: Accepted,
-    /// Where it came in.
-    pub route: Arc<Route>,
-    /// Until when its session may go on while an operator drains its mapping.
-    pub drained: Option<Instant>,
 }
 
 /// How far the header is.
@@ -72,13 +55,11 @@ impl PendingProxyHeader {
     ///
     /// The reason for which the connection is refused, which has been counted, and the connection.
     pub fn begin(
-        id: SessionId,
-        accepted: Accepted,
-        route: Arc<Route>,
+        connection: Connection,
         now: Instant,
         room: bool,
-    ) -> Result<Self, (EndReason, Accepted)> {
-        let mapping = &route.mapping;
+    ) -> Result<Self, (EndReason, Connection)> {
+        let mapping = &connection.route.mapping;
         let refusal = match room {
             false => Some(EndReason::NoResources),
             true if mapping.stats.try_reserve(mapping.policy.max_sessions) => None,
@@ -86,40 +67,37 @@ impl PendingProxyHeader {
         };
         if let Some(reason) = refusal {
             mapping.stats.refuse(reason);
-            return Err((reason, accepted));
+            return Err((reason, connection));
         }
         Ok(Self {
-            id,
-            route,
-            accepted,
+            connection,
             since: now,
             leave: None,
-            drained: None,
         })
     }
 
     /// The connection.
     pub fn accepted(&self) -> &Accepted {
-        &self.accepted
+        &self.connection.accepted
     }
 
     /// Its number.
     pub fn id(&self) -> SessionId {
-        self.id
+        self.connection.id
     }
 
     /// Where it came in.
     pub fn route(&self) -> &Arc<Route> {
-        &self.route
+        &self.connection.route
     }
 
     /// The connection as it is now.
     pub fn view(&self, now: Instant) -> SessionView {
         let waiting = now.duration_since(self.since);
         SessionView {
-            id: self.id,
-            route: Arc::clone(&self.route),
-            client: self.accepted.client,
+            id: self.id(),
+            route: Arc::clone(self.route()),
+            client: self.accepted().client,
             front: None,
             local: None,
             bytes_up: 0,
@@ -139,8 +117,11 @@ impl PendingProxyHeader {
 
     /// When it ends unless its header comes before, and why.
     pub fn ends(&self) -> (Instant, EndReason) {
-        let timeout = self.since + self.route.mapping.policy.proxy_header_timeout;
-        let drained = self.drained.map(|at| (at, EndReason::DrainDeadline));
+        let timeout = self.since + self.route().mapping.policy.proxy_header_timeout;
+        let drained = self
+            .connection
+            .drained
+            .map(|at| (at, EndReason::DrainDeadline));
         let waited = (timeout, EndReason::ProxyHeaderTimeout);
         let ends = [self.leave, drained, Some(waited)].into_iter().flatten();
         ends.min_by_key(|(at, _)| *at).unwrap_or(waited)
@@ -166,18 +147,18 @@ impl PendingProxyHeader {
     /// Has it and its session end at `until`, or go on, as an operator's latest word on its mapping
     /// wants.
     pub fn drain_by(&mut self, until: Option<Instant>) {
-        self.drained = until;
+        self.connection.drained = until;
     }
 
     /// Puts it under what its mapping is now.
     pub fn adopt(&mut self, current: &Arc<Route>) {
-        let (old, new) = (&self.route.mapping.stats, &current.mapping.stats);
+        let (old, new) = (&self.route().mapping.stats, &current.mapping.stats);
         if !Arc::ptr_eq(old, new) {
             // There is room for it: it was let in already.
             new.try_reserve(None);
             old.give_back();
         }
-        self.route = Arc::clone(current);
+        self.connection.route = Arc::clone(current);
     }
 
     /// Takes the header if it is there. `scratch` is working space of at least
@@ -193,7 +174,7 @@ impl PendingProxyHeader {
             Ok(Parsed::Partly) => return HeaderRead::Partly,
             Ok(Parsed::Whole { header, len }) => (header, len),
             Err(error) => {
-                tracing::debug!(session = %self.id, %error, "no PROXY header");
+                tracing::debug!(session = %self.id(), %error, "no PROXY header");
                 return HeaderRead::Invalid;
             }
         };
@@ -206,27 +187,22 @@ impl PendingProxyHeader {
             }
         }
         if let Header::Proxied(ends) = header {
-            self.accepted.speak_for(ends);
+            self.connection.accepted.speak_for(ends);
         }
         HeaderRead::Whole
     }
 
     fn receive(&self, into: &mut [u8], flags: RecvFlags) -> Result<usize, Errno> {
-        retry_on_intr(|| recv(&self.accepted.socket, &mut *into, flags)).map(|(taken, _)| taken)
+        retry_on_intr(|| recv(&self.accepted().socket, &mut *into, flags)).map(|(taken, _)| taken)
     }
 
     /// Counts it out of its mapping again: it becomes a session, or ends for `reason`.
-    pub fn end(self, reason: Option<EndReason>) -> HeaderOutcome {
-        let stats = &self.route.mapping.stats;
+    pub fn end(self, reason: Option<EndReason>) -> Connection {
+        let stats = &self.route().mapping.stats;
         stats.give_back();
         if let Some(reason) = reason {
             stats.refuse(reason);
         }
-        HeaderOutcome {
-            id: self.id,
-            accepted: self.accepted,
-            route: self.route,
-            drained: self.drained,
-        }
+        self.connection
     }
 }

@@ -2,8 +2,8 @@
 
 use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
-use super::{SessionError, SessionView, dial};
-use crate::{end_reason::EndReason, listen::Accepted, table::Route, telemetry::Line};
+use super::{Connection, SessionError, SessionView, dial};
+use crate::{end_reason::EndReason, table::Route, telemetry::Line};
 
 /// Numbers the sessions of one run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -46,15 +46,11 @@ pub struct SessionRecord {
 
 impl SessionRecord {
     /// The record of a client that got no session.
-    pub fn refused(
-        id: SessionId,
-        accepted: &Accepted,
-        route: Arc<Route>,
-        reason: EndReason,
-    ) -> Self {
+    pub fn refused(connection: &Connection, reason: EndReason) -> Self {
+        let accepted = &connection.accepted;
         Self {
-            id,
-            route,
+            id: connection.id,
+            route: Arc::clone(&connection.route),
             client: accepted.client,
             front: accepted.front.as_ref().map(|front| front.peer),
             local: None,
@@ -69,21 +65,16 @@ impl SessionRecord {
     }
 
     /// The record of a client for whom no connection could be begun. It had been counted in.
-    pub fn undialled(
-        id: SessionId,
-        accepted: &Accepted,
-        route: Arc<Route>,
-        error: SessionError,
-    ) -> Self {
+    pub fn undialled(connection: &Connection, error: SessionError) -> Self {
         let reason = dial::failed(error.errno);
-        let stats = &route.mapping.stats;
+        let stats = &connection.route.mapping.stats;
         if let Some(cause) = dial::connect_failure(reason) {
             stats.count_connect_failure(cause, Some(error.to_string()));
         }
         stats.close(reason);
         Self {
             error: Some(error),
-            ..Self::refused(id, accepted, route, reason)
+            ..Self::refused(connection, reason)
         }
     }
 }

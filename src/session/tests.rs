@@ -44,7 +44,8 @@ impl Stage {
         };
         assert!(route.mapping.stats.try_open(None));
         let now = Instant::now();
-        let session = Session::dial(SessionId(1), accepted, Arc::new(route), now, true, None);
+        let connection = Connection::new(SessionId(1), accepted, Arc::new(route));
+        let session = Session::dial(connection, now, true, None);
         let budget = Arc::new(PipeBudget::new(4, 1 << 20, SMALL_PIPE));
         let (target, _) = behind.accept().expect("it was called");
         let mut stage = Self {

@@ -157,7 +157,7 @@ pub(super) fn prepare(
 /// What the kernel refused: a thread, an epoll instance or an eventfd.
 pub fn spawn(
     count: usize,
-    shared: &Arc<WorkerContext>,
+    context: &Arc<WorkerContext>,
     on_end: impl Fn(Result<(), String>) + Clone + Send + 'static,
 ) -> std::io::Result<Vec<WorkerHandle>> {
     let (handles, queues) = prepare(count)?;
@@ -168,7 +168,7 @@ pub fn spawn(
             handles.clone(),
             queue,
             Arc::clone(&handles[number].wake),
-            Arc::clone(shared),
+            Arc::clone(context),
         )?;
         let on_end = on_end.clone();
         let (thread, begun) = (Arc::clone(&handles[number].thread), begun.clone());

@@ -5,55 +5,59 @@
 //! never touches a session but through [`Command`]s. What a session does is in [`crate::session`];
 //! here is only when it is its turn, and whose.
 //!
-//! Workers come in pairs. The front one has listeners, and every session begins there; its partner
-//! takes over those that move bulk for more than a moment, and gives them back when they are quiet.
-//! So the front worker is asleep nearly always, and the scheduler runs it at once when a keystroke
-//! comes; a thread that bulk keeps busy would have to wait for its turn on the processor, for
-//! milliseconds. What control wants of sessions reaches those that move as well, by the
-//! numbers that `orders` gives it.
+//! Workers come in pairs. The interactive one has listeners, and every session begins there; its
+//! partner takes over those that move bulk for more than a moment, and gives them back when they are
+//! quiet. So the interactive worker is asleep nearly always, and the scheduler runs it at once when a
+//! keystroke comes; a thread that bulk keeps busy would have to wait for its turn on the processor,
+//! for milliseconds. What control wants of sessions reaches those that move as well, by the numbers
+//! that `orders` gives it.
 
+mod acceptor;
 mod event_loop;
 mod handle;
 mod orders;
+mod pending_headers;
+mod poller;
+mod reported;
+mod session_table;
 mod slots;
 mod timers;
-mod token;
 mod workers;
 
 use std::{
-    collections::HashMap,
     convert::Infallible,
     os::fd::OwnedFd,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
+    time::Instant,
 };
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
 pub use handle::{WorkerHandle, WorkerRole, set_bulk_nice, spawn};
-pub use orders::{Kill, OrderNumber, SessionOrder};
+pub use orders::{Kill, OrderNumber, SessionChange, SessionChanges, SessionOrder};
 pub use workers::Workers;
 
 use crate::{
     end_reason::EndReason,
-    limit::Gate,
+    limit::{Gate, OnRefuse},
     listen::Accepted,
     relay::PipeBudget,
-    session::{Session, SessionFilter, SessionLine, SessionView},
-    table::{ListenAddr, Mapping, MappingName, MappingOverrides, RemovalPolicy, Route, Table},
+    session::{
+        Connection, Session, SessionFilter, SessionId, SessionLine, SessionRecord, SessionView,
+    },
+    socket,
+    table::{ListenAddr, Mapping, MappingOverrides, Route, Table},
     telemetry::{LogQueue, PathInfo, ProcessStats, Sampler, Tally},
 };
 
 /// A listening socket a worker had to give up.
 #[derive(Debug)]
 pub struct LostListener {
-    /// Its address.
     pub addr: ListenAddr,
-    /// The socket.
     pub socket: Arc<OwnedFd>,
     /// What was wrong with it.
     pub why: String,
@@ -62,7 +66,6 @@ pub struct LostListener {
 /// A public address that should be listened on and is not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClosedListener {
-    /// The address.
     pub addr: ListenAddr,
     /// What was wrong with its socket, or why no other can be opened.
     pub why: String,
@@ -71,11 +74,9 @@ pub struct ClosedListener {
 /// What the workers of a process share.
 #[derive(Debug)]
 pub struct WorkerContext {
-    /// The table in force.
+    /// In force.
     pub table: ArcSwap<Table>,
-    /// Counters of the process.
     pub stats: ProcessStats,
-    /// The pipes of the process.
     pub pipes: Arc<PipeBudget>,
     /// The mappings an operator paused or drained. Only control acts on it.
     pub overrides: ArcSwap<MappingOverrides>,
@@ -111,6 +112,21 @@ impl WorkerContext {
         tally
     }
 
+    fn next_id(&self) -> SessionId {
+        SessionId(self.next_session.fetch_add(1, Relaxed))
+    }
+
+    /// Turns a client away, which has been counted; dropping its socket closes it.
+    fn refuse(&self, connection: &Connection, reason: EndReason, now: Instant) {
+        if connection.route.mapping.policy.on_refuse == OnRefuse::Reset {
+            socket::reset_on_close(&connection.accepted.socket);
+        }
+        if self.refusals.grant(now) {
+            let record = SessionRecord::refused(connection, reason);
+            self.record(SessionLine::Ended(record));
+        }
+    }
+
     /// Puts a line into the session log, if anybody reads that.
     pub fn record(&self, line: SessionLine) {
         if self.log_sessions.load(Relaxed) {
@@ -124,9 +140,7 @@ impl WorkerContext {
 pub enum Command {
     /// Take charge of a listening socket.
     Listen {
-        /// Its address.
         addr: ListenAddr,
-        /// The socket.
         socket: Arc<OwnedFd>,
         /// Whether its clients are to wait for now.
         paused: bool,
@@ -147,9 +161,7 @@ pub enum Command {
     ListSessions {
         /// Where to begin: 0, or where the last page left off.
         from: usize,
-        /// Which ones.
         filter: SessionFilter,
-        /// Who asks.
         reply: oneshot::Sender<SessionPage>,
     },
     /// Look at the way to the target of a few sessions, others each time.
@@ -161,7 +173,6 @@ pub enum Command {
 /// Some of a worker's live sessions.
 #[derive(Debug)]
 pub struct SessionPage {
-    /// The sessions.
     pub sessions: Vec<SessionView>,
     /// Where the next page begins, if there is one.
     pub next: Option<usize>,
@@ -170,53 +181,6 @@ pub struct SessionPage {
 /// The way to the target of one live session.
 #[derive(Debug)]
 pub struct PathSample {
-    /// The mapping it belongs to.
     pub mapping: Arc<Mapping>,
-    /// How it does.
     pub path: PathInfo,
-}
-
-/// What happens to the live sessions of each changed route.
-///
-/// The name is that of the mapping the route belonged to: a session of an earlier mapping on the same
-/// address, kept since, is none of its business.
-pub type SessionChanges = HashMap<ListenAddr, (MappingName, SessionChange)>;
-
-/// What happens to the live sessions of one changed route.
-#[derive(Debug, Clone)]
-pub enum SessionChange {
-    /// They go on under this route's mapping.
-    Adopt(Arc<Route>),
-    /// An operator gives them this time to finish, or all there is.
-    Drain(Option<Duration>),
-    /// They end within this time, for this reason.
-    Leave {
-        /// How long they may take to finish by themselves.
-        within: Duration,
-        /// Why.
-        reason: EndReason,
-        /// The route under whose mapping those that are left go on until then.
-        successor: Option<Arc<Route>>,
-    },
-}
-
-impl SessionChange {
-    /// What becomes of sessions whose route goes, or leads elsewhere: nothing, or an end in time. An
-    /// end at once is for `reason`.
-    pub fn by_policy(
-        policy: RemovalPolicy,
-        reason: EndReason,
-        successor: Option<Arc<Route>>,
-    ) -> Option<Self> {
-        let (within, reason) = match policy {
-            RemovalPolicy::Keep => return None,
-            RemovalPolicy::Drain(within) => (within, EndReason::DrainDeadline),
-            RemovalPolicy::Kill => (Duration::ZERO, reason),
-        };
-        Some(Self::Leave {
-            within,
-            reason,
-            successor,
-        })
-    }
 }

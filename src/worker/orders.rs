@@ -9,17 +9,26 @@
 //! and what they had sent before has been taken in.
 
 use std::{
+    collections::{HashMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::oneshot;
 
-use super::SessionChanges;
-use crate::{end_reason::EndReason, session::SessionFilter};
+use super::WorkerHandle;
+use crate::{
+    end_reason::EndReason,
+    session::{PendingProxyHeader, Session, SessionFilter},
+    table::{ListenAddr, MappingName, RemovalPolicy, Route, Table},
+};
+
+/// Sessions closed by decree are closed one by one in this rhythm, so that their clients do not all
+/// come back in the same instant.
+const PACE: Duration = Duration::from_millis(1);
 
 /// What all sessions are told.
 #[derive(Debug, Clone)]
@@ -34,6 +43,49 @@ pub enum SessionOrder {
     Cut(EndReason, Duration),
 }
 
+/// What happens to the live sessions of each changed route.
+///
+/// The name is that of the mapping the route belonged to: a session of an earlier mapping on the same
+/// address, kept since, is none of its business.
+pub type SessionChanges = HashMap<ListenAddr, (MappingName, SessionChange)>;
+
+/// What happens to the live sessions of one changed route.
+#[derive(Debug, Clone)]
+pub enum SessionChange {
+    /// They go on under this route's mapping.
+    Adopt(Arc<Route>),
+    /// An operator gives them this time to finish, or all there is.
+    Drain(Option<Duration>),
+    /// They end within this time, for this reason.
+    Leave {
+        within: Duration,
+        reason: EndReason,
+        /// The route under whose mapping those that are left go on until then.
+        successor: Option<Arc<Route>>,
+    },
+}
+
+impl SessionChange {
+    /// What becomes of sessions whose route goes, or leads elsewhere: nothing, or an end in time. An
+    /// end at once is for `reason`.
+    pub fn by_policy(
+        policy: RemovalPolicy,
+        reason: EndReason,
+        successor: Option<Arc<Route>>,
+    ) -> Option<Self> {
+        let (within, reason) = match policy {
+            RemovalPolicy::Keep => return None,
+            RemovalPolicy::Drain(within) => (within, EndReason::DrainDeadline),
+            RemovalPolicy::Kill => (Duration::ZERO, reason),
+        };
+        Some(Self::Leave {
+            within,
+            reason,
+            successor,
+        })
+    }
+}
+
 /// The number of an order. They count up from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct OrderNumber(pub(super) u32);
@@ -42,7 +94,6 @@ impl OrderNumber {
     /// Stands for all there may be: what a worker that has ended has carried out.
     pub(super) const ALL: Self = Self(u32::MAX);
 
-    /// The one after this.
     pub(super) fn next(self) -> Self {
         Self(self.0 + 1)
     }
@@ -58,7 +109,6 @@ pub struct Kill {
 }
 
 impl Kill {
-    /// The word, and where the answer comes.
     pub(super) fn new(filter: SessionFilter) -> (Self, oneshot::Receiver<usize>) {
         let (reply, answer) = oneshot::channel();
         let kill = Self {
@@ -69,14 +119,13 @@ impl Kill {
         (kill, answer)
     }
 
-    /// Which sessions.
-    pub(super) fn filter(&self) -> &SessionFilter {
-        &self.filter
-    }
-
-    /// Counts a session that was told.
-    pub(super) fn count(&self) {
+    /// Counts a session that was told, if that is news to it.
+    fn told(&self, is_news: bool) -> Effect {
+        if !is_news {
+            return Effect::None;
+        }
         self.told.fetch_add(1, Relaxed);
+        Effect::Leaves
     }
 }
 
@@ -87,4 +136,194 @@ impl Drop for Kill {
             let _ = reply.send(*self.told.get_mut());
         }
     }
+}
+
+/// The orders a worker has carried out, as far as something may arrive without them.
+#[derive(Debug, Default)]
+pub(super) struct OrderLog(VecDeque<(OrderNumber, SessionOrder)>);
+
+impl OrderLog {
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn push(&mut self, number: OrderNumber, order: SessionOrder) {
+        self.0.push_back((number, order));
+    }
+
+    /// The orders after number `seen`, for whatever arrives without them.
+    pub(super) fn after(&self, seen: OrderNumber) -> impl Iterator<Item = &SessionOrder> {
+        let missed = self.0.iter().filter(move |(number, _)| *number > seen);
+        missed.map(|(_, order)| order)
+    }
+
+    /// Forgets the orders that nothing can arrive without.
+    pub(super) fn forget(&mut self, up_to: OrderNumber) {
+        while self.0.front().is_some_and(|(number, _)| *number <= up_to) {
+            self.0.pop_front();
+        }
+    }
+}
+
+/// The last order that every worker has carried out.
+pub(super) fn confirmed_by_all(workers: &[WorkerHandle]) -> OrderNumber {
+    let confirmed = workers.iter().map(WorkerHandle::confirmed).min();
+    confirmed.unwrap_or(OrderNumber::ALL)
+}
+
+/// When those are to be gone that an order ends: one after the other.
+#[derive(Debug)]
+pub(super) struct Pacing {
+    pub(super) next: Instant,
+    pace: Duration,
+}
+
+impl Pacing {
+    /// For an order to `count` sessions.
+    pub(super) fn of(order: &SessionOrder, count: usize, now: Instant) -> Self {
+        let pace = match order {
+            SessionOrder::Cut(_, spread) => {
+                PACE.min(*spread / u32::try_from(count.max(1)).unwrap_or(u32::MAX))
+            }
+            _ => PACE,
+        };
+        Self { next: now, pace }
+    }
+
+    /// Notes what the order meant for the last one.
+    pub(super) fn note(&mut self, effect: Effect) {
+        if effect == Effect::Leaves {
+            self.next += self.pace;
+        }
+    }
+}
+
+/// What an order means for one session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effect {
+    None,
+    /// Its deadline may be another.
+    Changed,
+    /// It ends soon; the next one some time later.
+    Leaves,
+}
+
+/// Carries out an order on one session, which leaves at `at` if it has to.
+pub(super) fn order_session(
+    session: &mut Session,
+    order: &SessionOrder,
+    table: &Table,
+    at: Instant,
+) -> Effect {
+    match order {
+        SessionOrder::Apply(changes) => change(session, changes, table, at),
+        SessionOrder::Kill(kill) => {
+            let (id, client) = (session.id(), session.client());
+            let meant = kill.filter.means(id, session.route(), client);
+            kill.told(meant && session.kill(at))
+        }
+        SessionOrder::Drain => Effect::None,
+        SessionOrder::Cut(reason, _) => {
+            session.leave_by(at, *reason);
+            Effect::Leaves
+        }
+    }
+}
+
+/// Carries out an order on one connection whose header is awaited.
+pub(super) fn order_pending(
+    pending: &mut PendingProxyHeader,
+    order: &SessionOrder,
+    table: &Table,
+    at: Instant,
+) -> Effect {
+    match order {
+        SessionOrder::Apply(changes) => change_pending(pending, changes, table, at),
+        SessionOrder::Kill(kill) => {
+            let (id, client) = (pending.id(), pending.accepted().client);
+            let meant = kill.filter.means(id, pending.route(), client);
+            kill.told(meant && pending.leave_by(at, EndReason::Killed))
+        }
+        SessionOrder::Drain => Effect::None,
+        SessionOrder::Cut(reason, _) => {
+            pending.leave_by(at, *reason);
+            Effect::Leaves
+        }
+    }
+}
+/// Has a session do what comes with a change of its route.
+fn change(session: &mut Session, changes: &SessionChanges, table: &Table, at: Instant) -> Effect {
+    let route = session.route();
+    let Some((mapping, change)) = changes.get(&route.listen) else {
+        return Effect::None;
+    };
+    if *mapping != route.mapping.name {
+        return Effect::None;
+    }
+    // What is in force now was so when it came, whatever changed before.
+    let is_current = (table.route(&route.listen)).is_some_and(|now| Arc::ptr_eq(now, route));
+    match change {
+        SessionChange::Drain(within) => {
+            session.drain_by(within.map(|within| at + within));
+            Effect::Leaves
+        }
+        _ if is_current => Effect::None,
+        SessionChange::Adopt(route) => {
+            session.adopt(route);
+            Effect::Changed
+        }
+        SessionChange::Leave {
+            within,
+            reason,
+            successor,
+        } => {
+            session.leave_by(at + *within, *reason);
+            if let Some(successor) = successor {
+                session.adopt(successor);
+            }
+            Effect::Leaves
+        }
+    }
+}
+
+/// Has a connection follow the mapping it came to, which need not be there any more. It has no
+/// session that could finish, so it ends at once where that would have had time.
+fn change_pending(
+    pending: &mut PendingProxyHeader,
+    changes: &SessionChanges,
+    table: &Table,
+    at: Instant,
+) -> Effect {
+    let route = pending.route();
+    let Some(current) = current_route(table, route) else {
+        pending.leave_by(at, EndReason::MappingRemoved);
+        return Effect::Leaves;
+    };
+    let change = changes.get(&route.listen);
+    let change = change.filter(|(mapping, _)| *mapping == route.mapping.name);
+    let leaves = match change {
+        Some((_, SessionChange::Drain(within))) => {
+            pending.drain_by(within.map(|within| at + within));
+            true
+        }
+        Some((_, SessionChange::Leave { within, reason, .. }))
+            if within.is_zero() && !Arc::ptr_eq(current, route) =>
+        {
+            pending.leave_by(at, *reason)
+        }
+        _ => false,
+    };
+    pending.adopt(current);
+    match leaves {
+        true => Effect::Leaves,
+        false => Effect::Changed,
+    }
+}
+
+/// The route of an address as it is now, if it belongs to the mapping it belonged to: one that leads
+/// where it led has another name at most.
+pub(super) fn current_route<'t>(table: &'t Table, route: &Route) -> Option<&'t Arc<Route>> {
+    let current = table.route(&route.listen)?;
+    let is_same = current.mapping.name == route.mapping.name || current.target == route.target;
+    is_same.then_some(current)
 }

@@ -1,7 +1,9 @@
-//! Storage with keys that never reach a later occupant.
+//! A slab whose keys never reach a later occupant.
 //!
 //! Epoll may report a descriptor once more after its session has ended in the same batch; the
 //! generation in the key tells such a report from one for the slot's next occupant.
+
+use slab::Slab;
 
 /// Where something is stored: an index and the generation of its occupant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -33,89 +35,63 @@ impl Key {
 /// Slots with occupants of type `T`.
 #[derive(Debug)]
 pub(super) struct Slots<T> {
-    slots: Vec<Slot<T>>,
-    vacant: Vec<u32>,
-}
-
-#[derive(Debug)]
-struct Slot<T> {
+    slab: Slab<(u32, T)>,
+    /// Counts up with each occupant of any slot.
     generation: u32,
-    occupant: Option<T>,
 }
 
 impl<T> Slots<T> {
     pub(super) fn new() -> Self {
         Self {
-            slots: Vec::new(),
-            vacant: Vec::new(),
+            slab: Slab::new(),
+            generation: 0,
         }
     }
 
     pub(super) fn insert(&mut self, occupant: T) -> Key {
-        match self.vacant.pop() {
-            Some(index) => {
-                let slot = &mut self.slots[index as usize];
-                slot.occupant = Some(occupant);
-                Key {
-                    index,
-                    generation: slot.generation,
-                }
-            }
-            None => {
-                let index = u32::try_from(self.slots.len()).expect("descriptors number fewer");
-                self.slots.push(Slot {
-                    generation: 0,
-                    occupant: Some(occupant),
-                });
-                Key {
-                    index,
-                    generation: 0,
-                }
-            }
+        self.generation = (self.generation + 1) % GENERATIONS;
+        let index = self.slab.insert((self.generation, occupant));
+        Key {
+            index: u32::try_from(index).expect("descriptors number fewer"),
+            generation: self.generation,
         }
     }
 
     pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
-        let slot = self.slots.get_mut(key.index())?;
-        match slot.generation == key.generation {
-            true => slot.occupant.as_mut(),
-            false => None,
-        }
+        let (generation, occupant) = self.slab.get_mut(key.index())?;
+        (*generation == key.generation).then_some(occupant)
     }
 
     pub(super) fn remove(&mut self, key: Key) -> Option<T> {
-        let slot = self.slots.get_mut(key.index())?;
-        if slot.generation != key.generation {
-            return None;
-        }
-        let occupant = slot.occupant.take()?;
-        slot.generation = (slot.generation + 1) % GENERATIONS;
-        self.vacant.push(key.index);
-        Some(occupant)
+        self.get_mut(key)?;
+        self.slab
+            .try_remove(key.index())
+            .map(|(_, occupant)| occupant)
     }
 
     /// The key of whoever is in a slot now.
     pub(super) fn occupant_of(&self, index: usize) -> Option<Key> {
-        let slot = self.slots.get(index)?;
-        slot.occupant.as_ref().map(|_| Key {
+        let (generation, _) = self.slab.get(index)?;
+        Some(Key {
             index: index as u32,
-            generation: slot.generation,
+            generation: *generation,
         })
     }
 
     pub(super) fn len(&self) -> usize {
-        self.slots.len() - self.vacant.len()
+        self.slab.len()
     }
 
     pub(super) fn keys(&self) -> Vec<Key> {
-        self.keys_from(0, self.slots.len()).0
+        self.keys_from(0, usize::MAX).0
     }
 
     /// The keys in `count` slots from `from` on, and where to go on if there are more slots.
     pub(super) fn keys_from(&self, from: usize, count: usize) -> (Vec<Key>, Option<usize>) {
-        let end = from.saturating_add(count).min(self.slots.len());
+        let slots = self.slab.capacity();
+        let end = from.saturating_add(count).min(slots);
         let keys = (from..end).filter_map(|index| self.occupant_of(index));
-        (keys.collect(), (end < self.slots.len()).then_some(end))
+        (keys.collect(), (end < slots).then_some(end))
     }
 }
 

@@ -6,6 +6,14 @@
 
 use std::time::{Duration, Instant};
 
+/// The time by which a worker acts.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Clock {
+    pub(super) now: Instant,
+    /// What had arrived by then has been looked at; not later than `now`.
+    pub(super) reported: Instant,
+}
+
 /// How far back silence can be believed.
 #[derive(Debug)]
 pub(super) struct Reported {
