@@ -18,7 +18,7 @@ use harness::{
     wait_until,
 };
 use serde_json::Value;
-use tml_proxy::admin::{Kind, SERIES};
+use tml_proxy::telemetry::metric::{ALL, Kind};
 
 fn shipped(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -128,8 +128,8 @@ fn names(query: &str) -> impl Iterator<Item = &str> {
 }
 
 fn exists(name: &str) -> bool {
-    SERIES.iter().any(|series| match series.kind {
-        Kind::Histogram => name
+    ALL.iter().any(|series| match series.kind {
+        Kind::Histogram(_) => name
             .strip_prefix(series.name)
             .is_some_and(|suffix| ["_bucket", "_sum", "_count"].contains(&suffix)),
         Kind::Counter | Kind::Gauge => series.name == name,

@@ -25,7 +25,6 @@ use std::{
 
 use arc_swap::ArcSwap;
 pub use lookup::{CONNECTIONS as LOOKUP_CONNECTIONS, serve as serve_lookup};
-pub use metrics::series::{ALL as SERIES, Kind, Series};
 pub use server::{AdminListener, CONNECTIONS, serve};
 pub use unix::{NewSocket, SocketError, SocketFile, UnixAddr};
 

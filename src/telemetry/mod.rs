@@ -9,6 +9,7 @@ mod histogram;
 mod history;
 mod line;
 pub mod log;
+pub mod metric;
 mod path;
 mod queue;
 mod reloads;

@@ -1,47 +1,18 @@
 //! The counters of one mapping: plain atomics, written on the data path, read by a scrape.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
 };
 
 use arc_swap::ArcSwapOption;
 
 use crate::end_reason::EndReason;
 
-use super::{Histogram, PathStats, Retired};
-
-/// Bounds of the time from accepting a client to its target's answer: a target nearby takes less
-/// than a millisecond, one that lost its first packet a second more than usual.
-const CONNECT_BOUNDS: [Duration; 12] = [
-    Duration::from_millis(1),
-    Duration::from_micros(2500),
-    Duration::from_millis(5),
-    Duration::from_millis(10),
-    Duration::from_millis(25),
-    Duration::from_millis(50),
-    Duration::from_millis(100),
-    Duration::from_millis(250),
-    Duration::from_millis(500),
-    Duration::from_secs(1),
-    Duration::from_millis(2500),
-    Duration::from_secs(10),
-];
-
-/// Bounds of the length of a session: from a scanner's second to the week of a forgotten terminal.
-const LENGTH_BOUNDS: [Duration; 8] = [
-    Duration::from_secs(1),
-    Duration::from_secs(10),
-    Duration::from_secs(60),
-    Duration::from_secs(10 * 60),
-    Duration::from_secs(3600),
-    Duration::from_secs(6 * 3600),
-    Duration::from_secs(24 * 3600),
-    Duration::from_secs(7 * 24 * 3600),
-];
+use super::{
+    Histogram, PathStats, Retired,
+    metric::{CONNECT_BOUNDS, LENGTH_BOUNDS},
+};
 
 /// Why no connection to the target came about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

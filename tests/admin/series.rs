@@ -1,6 +1,6 @@
 //! What a scrape has after something happened.
 
-use tml_proxy::admin::{SERIES, api::model::Status};
+use tml_proxy::{admin::api::model::Status, telemetry::metric::ALL};
 
 use crate::{
     desk::Desk,
@@ -25,7 +25,7 @@ fn every_exported_series_is_described() {
             .iter()
             .find_map(|suffix| name.strip_suffix(suffix))
             .unwrap_or(name);
-        let known = SERIES
+        let known = ALL
             .iter()
             .any(|series| series.name == plain || series.name == name);
         assert!(known, "{line}");

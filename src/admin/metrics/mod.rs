@@ -1,24 +1,24 @@
-//! The metrics page, written at each scrape from the counters as they are.
+//! The metrics page, written at each scrape.
 //!
 //! Series of a mapping exist as long as the mapping does, and as long as sessions do that outlived
-//! it: they come from the table in force, not from a registry that would have to be told. What never occurred for a mapping (a reason, a
-//! cause, an answered connection) is left out.
+//! it: they come from the table in force, not from a recorder, which never forgets one. What never
+//! occurred for a mapping (a reason, a cause, an answered connection) is left out. All else comes from
+//! the exporter's recorders: what was counted so far, and what is looked up now.
 
-mod exposition;
+mod page;
 mod process;
-pub mod series;
 mod switchboard;
 
-pub use exposition::Format;
 use std::sync::Arc;
 
-use exposition::{Exposition, Family};
+pub use page::Format;
+use page::{Family, Page};
 
 use super::Sources;
 use crate::{
     end_reason::EndReason,
     table::Mapping,
-    telemetry::{ConnectFailure, PathSummary},
+    telemetry::{ConnectFailure, PathSummary, Usage, metric},
 };
 
 /// About how many bytes a mapping takes on the page: enough that a large page is not copied again
@@ -27,16 +27,22 @@ const BYTES_A_MAPPING: usize = 2048;
 
 /// The page.
 pub(super) fn text(sources: &Sources, format: Format) -> String {
-    let table = sources.shared.table.load();
-    let capacity = (1 + table.mappings().len()) * BYTES_A_MAPPING;
-    let mut page = Exposition::new(format, capacity);
-    mappings(&mut page, sources);
+    let usage = Usage::read();
+    let now = metric::recorder();
+    metrics::with_local_recorder(&now, || {
+        process::record(sources, &usage);
+        switchboard::record(sources);
+    });
+    let mappings = sources.shared.table.load().mappings().len();
+    let mut page = Page::new(format, (1 + mappings) * BYTES_A_MAPPING);
+    self::mappings(&mut page, sources);
     switchboard::write(&mut page, sources);
-    process::write(&mut page, sources);
+    process::write(&mut page, &usage);
+    page.exported(&(metric::of_process().render() + &now.handle().render()));
     page.finish()
 }
 
-fn mappings(page: &mut Exposition, sources: &Sources) {
+fn mappings(page: &mut Page, sources: &Sources) {
     let table = sources.shared.table.load();
     let departed = sources.shared.departed.load();
     let lingering = departed.iter().filter(|mapping| mapping.stats.open() > 0);
@@ -46,27 +52,27 @@ fn mappings(page: &mut Exposition, sources: &Sources) {
             write(&mut family, mapping.name.as_str(), mapping);
         }
     };
-    each(page.family(&series::SESSIONS_OPEN), &|family, name, of| {
+    each(page.family(&metric::SESSIONS_OPEN), &|family, name, of| {
         family.sample(&[name], of.stats.open());
     });
     each(
-        page.family(&series::SESSIONS_OPENED),
+        page.family(&metric::SESSIONS_OPENED),
         &|family, name, of| {
             family.sample(&[name], of.stats.opened());
         },
     );
-    each(page.family(&series::SESSIONS_ENDED), &|family, name, of| {
+    each(page.family(&metric::SESSIONS_ENDED), &|family, name, of| {
         ends(family, name, of, |_| true);
     });
-    each(page.family(&series::REFUSALS), &|family, name, of| {
+    each(page.family(&metric::REFUSALS), &|family, name, of| {
         ends(family, name, of, EndReason::is_refusal);
     });
-    each(page.family(&series::BYTES), &|family, name, of| {
+    each(page.family(&metric::BYTES), &|family, name, of| {
         let (up, down) = of.stats.passed_on();
         family.sample(&[name, "up"], up);
         family.sample(&[name, "down"], down);
     });
-    each(page.family(&series::UNDELIVERED), &|family, name, of| {
+    each(page.family(&metric::UNDELIVERED), &|family, name, of| {
         let (up, down) = of.stats.undelivered();
         for (direction, bytes) in [("up", up), ("down", down)] {
             if bytes > 0 {
@@ -75,13 +81,13 @@ fn mappings(page: &mut Exposition, sources: &Sources) {
         }
     });
     each(
-        page.family(&series::BANDWIDTH_PAUSES),
+        page.family(&metric::BANDWIDTH_PAUSES),
         &|family, name, of| match of.stats.pauses() {
             0 => {}
             count => family.sample(&[name], count),
         },
     );
-    let failures = page.family(&series::CONNECT_FAILURES);
+    let failures = page.family(&metric::CONNECT_FAILURES);
     each(failures, &|family, name, of| {
         for cause in ConnectFailure::ALL {
             match of.stats.connect_failures(cause) {
@@ -91,7 +97,7 @@ fn mappings(page: &mut Exposition, sources: &Sources) {
         }
     });
     each(
-        page.family(&series::CONNECT_LATENCY),
+        page.family(&metric::CONNECT_LATENCY),
         &|family, name, of| {
             let read = of.stats.connect_latency.read();
             if read.count > 0 {
@@ -99,7 +105,7 @@ fn mappings(page: &mut Exposition, sources: &Sources) {
             }
         },
     );
-    each(page.family(&series::SESSION_LENGTH), &|family, name, of| {
+    each(page.family(&metric::SESSION_LENGTH), &|family, name, of| {
         let read = of.stats.session_length.read();
         if read.count > 0 {
             family.histogram(&[name], &read);
@@ -110,25 +116,25 @@ fn mappings(page: &mut Exposition, sources: &Sources) {
         .filter(|mapping| mapping.stats.open() > 0)
         .filter_map(|mapping| Some((mapping.name.as_str(), mapping.stats.path.load()?)))
         .collect();
-    let mut family = page.family(&series::TARGET_RTT);
+    let mut family = page.family(&metric::TARGET_RTT);
     for (name, path) in &paths {
         family.sample(&[name], path.rtt);
     }
-    let mut family = page.family(&series::TARGET_RETRANSMITS);
+    let mut family = page.family(&metric::TARGET_RETRANSMITS);
     for (name, path) in &paths {
         family.sample(&[name], path.retransmit_ratio);
     }
-    let mut family = page.family(&series::TARGET_DELIVERY);
+    let mut family = page.family(&metric::TARGET_DELIVERY);
     for (name, path) in &paths {
         family.sample(&[name], path.delivery_rate);
     }
-    let mut family = page.family(&series::TARGET_SAMPLED);
+    let mut family = page.family(&metric::TARGET_SAMPLED);
     for (name, path) in &paths {
         family.sample(&[name], path.connections);
     }
-    let mut family = page.family(&series::MAPPING_HELD);
+    let mut family = page.family(&metric::MAPPING_HELD);
     for (name, hold) in sources.shared.overrides.load().iter() {
-        family.sample(&[name.as_str(), hold.word()], true);
+        family.sample(&[name.as_str(), hold.word()], 1);
     }
 }
 

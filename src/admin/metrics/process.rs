@@ -2,104 +2,80 @@
 
 use std::{sync::atomic::Ordering::Relaxed, time::UNIX_EPOCH};
 
-use super::{
-    Sources,
-    exposition::{Exposition, Value},
-    series::{self, Series},
-};
-use crate::telemetry::{Task, Usage};
+use super::{Sources, page::Page};
+use crate::telemetry::{Task, Usage, metric};
 
-pub(super) fn write(page: &mut Exposition, sources: &Sources) {
+/// Tells the scrape's recorder how things are.
+pub(super) fn record(sources: &Sources, usage: &Usage) {
     let Sources { shared, .. } = sources;
-    page.family(&series::BUILD_INFO)
-        .sample(&[env!("CARGO_PKG_VERSION")], true);
-    let mut family = page.family(&series::ACCEPT_ERRORS);
+    metric::BUILD_INFO.set(&[env!("CARGO_PKG_VERSION")], 1);
     for (cause, count) in [
         ("retry", &shared.stats.accept_retries),
         ("pause", &shared.stats.accept_pauses),
         ("fatal", &shared.stats.accept_failures),
     ] {
-        family.sample(&[cause], count.load(Relaxed));
+        metric::ACCEPT_ERRORS.set_total(&[cause], count.load(Relaxed));
     }
-    let mut family = page.family(&series::TASK_FAILURES);
     for task in Task::ALL {
-        family.sample(&[task.word()], sources.failures.of(task).count);
+        metric::TASK_FAILURES.set_total(&[task.word()], sources.failures.of(task).count);
     }
-    reloads(page, sources);
-    let whole: [(&'static Series, u64); 15] = [
-        (
-            &series::MAPPINGS,
-            shared.table.load().mappings().len() as u64,
-        ),
-        (&series::SESSIONS_LIMIT, shared.gate.max_sessions().into()),
-        (
-            &series::SOURCES_TRACKED,
-            shared.gate.sources().tracked() as u64,
-        ),
-        (&series::SOURCES_EVICTED, shared.gate.sources().evicted()),
-        (&series::CLIENTS_BANNED, shared.gate.sources().banned()),
-        (&series::PIPES_IN_USE, shared.pipes.in_use() as u64),
-        (&series::PIPES_FREE, shared.pipes.free() as u64),
-        (&series::PIPES_LIMIT, shared.pipes.limit() as u64),
-        (&series::PIPES_DENIED, shared.pipes.denied()),
-        (&series::SPLICED, shared.stats.spliced_bytes.load(Relaxed)),
-        (&series::COPIED, shared.stats.copied_bytes.load(Relaxed)),
-        (&series::LOG_DROPPED, shared.log.dropped()),
-        (&series::LOG_SAMPLED, shared.refusals.withheld()),
-        (&series::LISTENERS, sources.reloads.read().listeners as u64),
-        (&series::LISTENERS_CLOSED, shared.closed.load().len() as u64),
-    ];
-    for (series, value) in whole {
-        page.family(series).sample(&[], value);
-    }
-    usage(page, sources);
-}
-
-fn reloads(page: &mut Exposition, sources: &Sources) {
     let report = sources.reloads.read();
-    let mut family = page.family(&series::RELOADS);
-    family.sample(&["success"], report.succeeded);
-    family.sample(&["failure"], report.failed);
-    page.family(&series::RELOAD_SUCCESS)
-        .sample(&[], report.last_error.is_none());
+    metric::RELOADS.set_total(&["success"], report.succeeded);
+    metric::RELOADS.set_total(&["failure"], report.failed);
+    metric::RELOAD_SUCCESS.set(&[], u8::from(report.last_error.is_none()));
     let at = report.last_success.duration_since(UNIX_EPOCH);
-    page.family(&series::RELOAD_TIME)
-        .sample(&[], at.map_or(0, |since| since.as_secs()));
-    page.family(&series::RELOAD_DURATION)
-        .sample(&[], report.last_took.as_secs_f64());
+    metric::RELOAD_TIME.set(&[], at.map_or(0, |since| since.as_secs()) as f64);
+    metric::RELOAD_DURATION.set(&[], report.last_took);
+    let sources_known = shared.gate.sources();
+    for (metric, total) in [
+        (&metric::SOURCES_EVICTED, sources_known.evicted()),
+        (&metric::CLIENTS_BANNED, sources_known.banned()),
+        (&metric::PIPES_DENIED, shared.pipes.denied()),
+        (&metric::SPLICED, shared.stats.spliced_bytes.load(Relaxed)),
+        (&metric::COPIED, shared.stats.copied_bytes.load(Relaxed)),
+        (&metric::LOG_DROPPED, shared.log.dropped()),
+        (&metric::LOG_SAMPLED, shared.refusals.withheld()),
+    ] {
+        metric.set_total(&[], total);
+    }
+    for (metric, value) in [
+        (&metric::MAPPINGS, shared.table.load().mappings().len()),
+        (&metric::SOURCES_TRACKED, sources_known.tracked()),
+        (&metric::PIPES_IN_USE, shared.pipes.in_use()),
+        (&metric::PIPES_FREE, shared.pipes.free()),
+        (&metric::PIPES_LIMIT, shared.pipes.limit()),
+        (&metric::LISTENERS, report.listeners),
+        (&metric::LISTENERS_CLOSED, shared.closed.load().len()),
+    ] {
+        metric.set(&[], value as f64);
+    }
+    metric::SESSIONS_LIMIT.set(&[], shared.gate.max_sessions());
+    for (worker, sessions) in sources.workers.session_counts() {
+        metric::WORKER_SESSIONS.set(&[&worker], sessions as f64);
+    }
+    for (metric, value) in [
+        (&metric::PROCESS_OPEN_FDS, usage.descriptors),
+        (&metric::PROCESS_MAX_FDS, usage.descriptor_limit),
+        (&metric::PROCESS_RESIDENT, usage.resident),
+        (&metric::PROCESS_VIRTUAL, usage.address_space),
+        (&metric::PROCESS_THREADS, usage.threads),
+    ] {
+        if let Some(value) = value {
+            metric.set(&[], value as f64);
+        }
+    }
+    if let Some(at) = usage.started {
+        metric::PROCESS_START.set(&[], at);
+    }
 }
 
-fn usage(page: &mut Exposition, sources: &Sources) {
-    let usage = Usage::read();
-    let mut family = page.family(&series::WORKER_CPU);
+/// Writes processor times: the exporter's counters have no fractions.
+pub(super) fn write(page: &mut Page, usage: &Usage) {
+    let mut family = page.family(&metric::WORKER_CPU);
     for (worker, seconds) in &usage.workers {
-        family.sample(&[worker], *seconds);
+        family.sample(&[worker], seconds);
     }
-    let mut family = page.family(&series::WORKER_SESSIONS);
-    for (worker, sessions) in sources.workers.session_counts() {
-        family.sample(&[&worker], sessions);
-    }
-    let parts: [(&'static Series, Option<Value>); 7] = [
-        (&series::PROCESS_CPU, usage.cpu.map(Value::from)),
-        (
-            &series::PROCESS_OPEN_FDS,
-            usage.descriptors.map(Value::from),
-        ),
-        (
-            &series::PROCESS_MAX_FDS,
-            usage.descriptor_limit.map(Value::from),
-        ),
-        (&series::PROCESS_RESIDENT, usage.resident.map(Value::from)),
-        (
-            &series::PROCESS_VIRTUAL,
-            usage.address_space.map(Value::from),
-        ),
-        (&series::PROCESS_THREADS, usage.threads.map(Value::from)),
-        (&series::PROCESS_START, usage.started.map(Value::from)),
-    ];
-    for (series, value) in parts {
-        if let Some(value) = value {
-            page.family(series).sample(&[], value);
-        }
+    if let Some(seconds) = usage.cpu {
+        page.family(&metric::PROCESS_CPU).sample(&[], seconds);
     }
 }

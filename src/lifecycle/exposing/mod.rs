@@ -34,6 +34,7 @@ use crate::{
         state::{Found, Kept, Record, StateDir, StateError},
     },
     table::{ListenAddr, ListenHost, MappingSpec, Origin},
+    telemetry::metric,
 };
 use annotations::Annotations;
 use exposure_log::ExposureLog;
@@ -260,7 +261,7 @@ impl Exposing {
             }
         }
         if self.opened {
-            self.status.reachable.observe(started.elapsed());
+            metric::SWITCHBOARD_REACHABLE.observe(&[], started.elapsed());
         }
         self.publish(known_jobs, &decision, trust);
         Some(self.next(&decision, trust, now))

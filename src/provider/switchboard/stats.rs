@@ -15,24 +15,7 @@ use super::{
     read::Rights,
     watch::Purpose,
 };
-use crate::telemetry::{Distribution, Histogram};
-
-/// Bounds of the time until something is known: from a notice and one request, to a poll, to a
-/// switchboard that was away.
-const LATENCY_BOUNDS: [Duration; 12] = [
-    Duration::from_millis(5),
-    Duration::from_millis(10),
-    Duration::from_millis(25),
-    Duration::from_millis(50),
-    Duration::from_millis(100),
-    Duration::from_millis(250),
-    Duration::from_millis(500),
-    Duration::from_secs(1),
-    Duration::from_millis(2500),
-    Duration::from_secs(10),
-    Duration::from_secs(60),
-    Duration::from_secs(600),
-];
+use crate::telemetry::{Distribution, Histogram, metric::LATENCY_BOUNDS};
 
 /// How long something took, in the buckets of these counters.
 pub type Latency = Distribution<{ LATENCY_BOUNDS.len() }>;

@@ -2,15 +2,7 @@
 //!
 //! Written by whoever exposes, read by the admin endpoint; neither waits for the other.
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::SystemTime};
 
 use arc_swap::ArcSwapOption;
 
@@ -23,19 +15,7 @@ use super::{
     stats::FollowStats,
     token_file::TokenState,
 };
-use crate::telemetry::Histogram;
-
-/// From an answer of the switchboard to an open port: a flush of the disk and a few system calls.
-const REACHABLE_BOUNDS: [Duration; 8] = [
-    Duration::from_millis(1),
-    Duration::from_millis(5),
-    Duration::from_millis(10),
-    Duration::from_millis(50),
-    Duration::from_millis(100),
-    Duration::from_millis(500),
-    Duration::from_secs(1),
-    Duration::from_secs(5),
-];
+use crate::telemetry::metric;
 
 /// What is exposed, and what was counted since the start.
 #[derive(Debug)]
@@ -52,13 +32,6 @@ pub struct SwitchboardStatus {
     pub availability: Arc<Availability>,
     /// What is known of the token.
     pub token: Arc<TokenState>,
-    refusals: [AtomicU64; Reason::ALL.len()],
-    closings: [AtomicU64; Closing::COUNT],
-    /// Times the state was kept, and times it could not be.
-    kept: AtomicU64,
-    not_kept: AtomicU64,
-    /// From hearing of a job to its port being open.
-    pub reachable: Histogram<8>,
 }
 
 /// How the switchboard is doing, as seen from here.
@@ -166,11 +139,6 @@ impl Default for SwitchboardStatus {
             stats: Arc::default(),
             availability: Arc::default(),
             token: Arc::default(),
-            refusals: std::array::from_fn(|_| AtomicU64::new(0)),
-            closings: std::array::from_fn(|_| AtomicU64::new(0)),
-            kept: AtomicU64::new(0),
-            not_kept: AtomicU64::new(0),
-            reachable: Histogram::new(&REACHABLE_BOUNDS),
         }
     }
 }
@@ -223,36 +191,18 @@ impl SwitchboardStatus {
 
     /// Notes that something began not to be exposed.
     pub fn refused(&self, reason: Reason) {
-        self.refusals[reason as usize].fetch_add(1, Relaxed);
-    }
-
-    /// How often something began not to be exposed for that reason.
-    pub fn refusals(&self, reason: Reason) -> u64 {
-        self.refusals[reason as usize].load(Relaxed)
+        metric::SWITCHBOARD_REFUSALS.add(&[reason.word()], 1);
     }
 
     /// Notes that something that was open no longer is.
     pub fn closed(&self, why: Closing) {
-        self.closings[why.number()].fetch_add(1, Relaxed);
-    }
-
-    /// How often something that was open was closed for that reason.
-    pub fn closings(&self, why: Closing) -> u64 {
-        self.closings[why.number()].load(Relaxed)
+        metric::SWITCHBOARD_CLOSINGS.add(&[why.word()], 1);
     }
 
     /// Notes an attempt to keep the state.
     pub fn kept(&self, succeeded: bool) {
-        let count = if succeeded {
-            &self.kept
-        } else {
-            &self.not_kept
-        };
-        count.fetch_add(1, Relaxed);
-    }
-
-    /// How often the state was kept, and how often it could not be.
-    pub fn attempts_to_keep(&self) -> (u64, u64) {
-        (self.kept.load(Relaxed), self.not_kept.load(Relaxed))
+        // Both are there from the first attempt on, so that the first failure is an increase.
+        metric::SWITCHBOARD_KEPT.add(&["success"], succeeded.into());
+        metric::SWITCHBOARD_KEPT.add(&["failure"], (!succeeded).into());
     }
 }

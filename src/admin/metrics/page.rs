@@ -1,15 +1,17 @@
-//! Writing samples in Prometheus' text format and in OpenMetrics.
+//! The page: what the exporter has written, and the families of mappings.
 //!
-//! Written by hand because of the cost: a page of 10 000 busy mappings has some 400 000 lines, and
-//! a writer that builds label sets and values as objects takes several times the tenth of a second
-//! such a scrape may take.
+//! Lines of mappings are put together here because of the cost: a page of 10 000 busy mappings has some
+//! 400 000 of them, and the exporter's own writer takes its labels as a map of strings for each.
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 
 use axum::http::{HeaderMap, header};
+use metrics_exporter_prometheus::formatting::{write_help_line, write_type_line};
 
-use super::series::{Kind, Series};
-use crate::telemetry::Distribution;
+use crate::telemetry::{
+    Distribution,
+    metric::{Kind, Metric},
+};
 
 /// The two formats; they differ in how counters are announced and in how a page ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,53 +64,14 @@ impl Format {
     }
 }
 
-/// A value of a sample.
-#[derive(Debug, Clone, Copy)]
-pub enum Value {
-    /// A whole number.
-    Whole(u64),
-    /// Any number.
-    Real(f64),
-}
-
-impl From<u64> for Value {
-    fn from(value: u64) -> Self {
-        Self::Whole(value)
-    }
-}
-
-impl From<usize> for Value {
-    fn from(value: usize) -> Self {
-        Self::Whole(value as u64)
-    }
-}
-
-impl From<u32> for Value {
-    fn from(value: u32) -> Self {
-        Self::Whole(value.into())
-    }
-}
-
-impl From<bool> for Value {
-    fn from(value: bool) -> Self {
-        Self::Whole(value.into())
-    }
-}
-
-impl From<f64> for Value {
-    fn from(value: f64) -> Self {
-        Self::Real(value)
-    }
-}
-
 /// A page being written.
 #[derive(Debug)]
-pub struct Exposition {
+pub struct Page {
     format: Format,
     text: String,
 }
 
-impl Exposition {
+impl Page {
     /// An empty page with room for `capacity` bytes.
     pub fn new(format: Format, capacity: usize) -> Self {
         Self {
@@ -117,19 +80,32 @@ impl Exposition {
         }
     }
 
-    /// Announces a series; its samples follow.
-    pub fn family(&mut self, series: &'static Series) -> Family<'_> {
-        let name = match (self.format, series.kind) {
-            // OpenMetrics calls the family without the suffix that its samples have.
-            (Format::OpenMetrics, Kind::Counter) => series.name.trim_end_matches("_total"),
-            _ => series.name,
+    /// Adds what a recorder of the exporter has written: families with an empty line behind each, in
+    /// no order.
+    pub fn exported(&mut self, text: &str) {
+        let mut families: Vec<&str> = text.split_terminator("\n\n").collect();
+        families.sort_unstable();
+        for line in families.into_iter().flat_map(str::lines) {
+            match line.starts_with('#') && self.format == Format::OpenMetrics {
+                // OpenMetrics calls the family without the suffix that its samples have.
+                true => self.text.push_str(&line.replacen("_total ", " ", 1)),
+                false => self.text.push_str(line),
+            }
+            self.text.push('\n');
+        }
+    }
+
+    /// Announces a metric; its samples follow.
+    pub fn family(&mut self, metric: &'static Metric) -> Family<'_> {
+        let name = match (self.format, metric.kind) {
+            (Format::OpenMetrics, Kind::Counter) => metric.name.trim_end_matches("_total"),
+            _ => metric.name,
         };
-        let (help, kind) = (series.help, series.kind.word());
-        // Writing to a string cannot fail, here and below.
-        let _ = write!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+        write_help_line(&mut self.text, name, None, None, metric.help);
+        write_type_line(&mut self.text, name, None, None, metric.kind.word());
         Family {
             text: &mut self.text,
-            series,
+            metric,
         }
     }
 
@@ -142,81 +118,56 @@ impl Exposition {
     }
 }
 
-/// The samples of one series.
+/// The samples of one metric. The values of its labels need no escaping.
 #[derive(Debug)]
 pub struct Family<'a> {
     text: &'a mut String,
-    series: &'static Series,
+    metric: &'static Metric,
 }
 
 impl Family<'_> {
     /// Writes a sample with the values of the labels in their order.
-    pub fn sample(&mut self, labels: &[&str], value: impl Into<Value>) {
-        debug_assert_eq!(labels.len(), self.series.labels.len());
-        self.line("", labels, None, value.into());
+    pub fn sample(&mut self, labels: &[&str], value: impl Display) {
+        debug_assert_eq!(labels.len(), self.metric.labels.len());
+        self.line("", labels, None, value);
     }
 
     /// Writes all samples of a histogram.
     pub fn histogram<const N: usize>(&mut self, labels: &[&str], read: &Distribution<N>) {
         for (bound, count) in read.buckets {
-            self.line("_bucket", labels, Some(bound), count.into());
+            self.line("_bucket", labels, Some(bound), count);
         }
-        self.line("_bucket", labels, Some(f64::INFINITY), read.count.into());
-        self.line("_sum", labels, None, read.sum.into());
-        self.line("_count", labels, None, read.count.into());
+        self.line("_bucket", labels, Some(f64::INFINITY), read.count);
+        self.line("_sum", labels, None, read.sum);
+        self.line("_count", labels, None, read.count);
     }
 
-    fn line(&mut self, suffix: &str, labels: &[&str], bound: Option<f64>, value: Value) {
-        self.text.push_str(self.series.name);
+    // Writing to a string cannot fail.
+    fn line(&mut self, suffix: &str, labels: &[&str], bound: Option<f64>, value: impl Display) {
+        self.text.push_str(self.metric.name);
         self.text.push_str(suffix);
         let mut before = '{';
-        for (label, value) in self.series.labels.iter().zip(labels) {
+        for (label, value) in self.metric.labels.iter().zip(labels) {
             self.text.push(before);
             self.text.push_str(label);
             self.text.push_str("=\"");
-            escape(self.text, value);
+            self.text.push_str(value);
             self.text.push('"');
             before = ',';
         }
         if let Some(bound) = bound {
             self.text.push(before);
-            self.text.push_str("le=\"");
-            real(self.text, bound);
-            self.text.push('"');
+            let _ = match bound.is_infinite() {
+                true => write!(self.text, "le=\"+Inf\""),
+                // Never taken for a whole number, as OpenMetrics wants bounds to be.
+                false => write!(self.text, "le=\"{bound:?}\""),
+            };
             before = ',';
         }
         if before == ',' {
             self.text.push('}');
         }
-        self.text.push(' ');
-        match value {
-            Value::Whole(value) => _ = write!(self.text, "{value}"),
-            Value::Real(value) => real(self.text, value),
-        }
-        self.text.push('\n');
-    }
-}
-
-/// A number such that it is never taken for a whole one, as OpenMetrics wants bounds to be.
-fn real(text: &mut String, value: f64) {
-    if value.is_infinite() {
-        text.push_str("+Inf");
-    } else {
-        let _ = write!(text, "{value:?}");
-    }
-}
-
-fn escape(text: &mut String, value: &str) {
-    if !value.contains(['\\', '"', '\n']) {
-        return text.push_str(value);
-    }
-    for c in value.chars() {
-        match c {
-            '\\' => text.push_str("\\\\"),
-            '"' => text.push_str("\\\""),
-            '\n' => text.push_str("\\n"),
-            _ => text.push(c),
-        }
+        let _ = writeln!(self.text, " {value}");
     }
 }
 
@@ -224,11 +175,11 @@ fn escape(text: &mut String, value: &str) {
 mod tests {
     use std::time::Duration;
 
-    use super::{
-        super::series::{BYTES, CONNECT_LATENCY, MAPPINGS},
-        *,
+    use super::*;
+    use crate::telemetry::{
+        Histogram,
+        metric::{self, BYTES, CONNECT_LATENCY, MAPPINGS, RELOADS},
     };
-    use crate::telemetry::Histogram;
 
     #[test]
     fn what_is_not_wanted_is_not_answered() {
@@ -270,35 +221,47 @@ mod tests {
         static BOUNDS: [Duration; 1] = [Duration::from_secs(1)];
         let histogram = Histogram::new(&BOUNDS);
         histogram.observe(Duration::from_secs(2));
-        let mut page = Exposition::new(format, 0);
-        page.family(&BYTES).sample(&["a\\\"\n", "up"], 7u64);
+        let mut page = Page::new(format, 0);
+        page.family(&BYTES).sample(&["m", "up"], 7);
         page.family(&CONNECT_LATENCY)
             .histogram(&["m"], &histogram.read());
-        page.family(&MAPPINGS).sample(&[], 2u64);
+        let recorder = metric::recorder();
+        metrics::with_local_recorder(&recorder, || {
+            MAPPINGS.set(&[], 2);
+            RELOADS.set_total(&["success"], 3);
+        });
+        page.exported(&recorder.handle().render());
         let text = page.finish();
         let unhelpful = text.lines().filter(|line| !line.starts_with("# HELP"));
         unhelpful.map(|line| format!("{line}\n")).collect()
     }
 
-    const SAMPLES: &str = r#"tml_proxy_bytes_total{mapping="a\\\"\n",direction="up"} 7
-# TYPE tml_proxy_connect_latency_seconds histogram
-tml_proxy_connect_latency_seconds_bucket{mapping="m",le="1.0"} 0
-tml_proxy_connect_latency_seconds_bucket{mapping="m",le="+Inf"} 1
-tml_proxy_connect_latency_seconds_sum{mapping="m"} 2.0
-tml_proxy_connect_latency_seconds_count{mapping="m"} 1
-# TYPE tml_proxy_mappings gauge
-tml_proxy_mappings 2
-"#;
-
     #[test]
     fn both_formats_have_the_same_samples() {
+        let expected = |bytes: &str, reloads: &str, end: &str| {
+            format!(
+                r#"# TYPE {bytes} counter
+tml_proxy_bytes_total{{mapping="m",direction="up"}} 7
+# TYPE tml_proxy_connect_latency_seconds histogram
+tml_proxy_connect_latency_seconds_bucket{{mapping="m",le="1.0"}} 0
+tml_proxy_connect_latency_seconds_bucket{{mapping="m",le="+Inf"}} 1
+tml_proxy_connect_latency_seconds_sum{{mapping="m"}} 2
+tml_proxy_connect_latency_seconds_count{{mapping="m"}} 1
+# TYPE {reloads} counter
+tml_proxy_config_reloads_total{{result="success"}} 3
+# TYPE tml_proxy_mappings gauge
+tml_proxy_mappings 2
+{end}"#
+            )
+        };
+        let (bytes, reloads) = ("tml_proxy_bytes", "tml_proxy_config_reloads");
         assert_eq!(
             page(Format::Prometheus),
-            format!("# TYPE tml_proxy_bytes_total counter\n{SAMPLES}")
+            expected(&format!("{bytes}_total"), &format!("{reloads}_total"), "")
         );
         assert_eq!(
             page(Format::OpenMetrics),
-            format!("# TYPE tml_proxy_bytes counter\n{SAMPLES}# EOF\n")
+            expected(bytes, reloads, "# EOF\n")
         );
     }
 }
