@@ -1,6 +1,9 @@
 //! What is wrong right now, in words for whoever has to do something about it.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    cmp::Reverse,
+    time::{Duration, SystemTime},
+};
 
 use super::{
     Sources,
@@ -23,133 +26,118 @@ const RECENTLY: Duration = Duration::from_secs(60 * 60);
 /// From this share of a limit on it is worth a warning.
 const NEARLY_FULL: f64 = 0.9;
 
+#[derive(Default)]
+struct Found(Vec<Problem>);
+
+impl Found {
+    fn add(&mut self, severity: Severity, text: impl Into<String>) {
+        let text = text.into();
+        self.0.push(Problem { severity, text });
+    }
+
+    fn error(&mut self, text: impl Into<String>) {
+        self.add(Severity::Error, text);
+    }
+
+    fn warning(&mut self, text: impl Into<String>) {
+        self.add(Severity::Warning, text);
+    }
+
+    fn note(&mut self, text: impl Into<String>) {
+        self.add(Severity::Note, text);
+    }
+}
+
 /// Everything that is wrong, worst first.
 pub(super) fn problems(sources: &Sources) -> Vec<Problem> {
-    let mut found = Vec::new();
-    let mut add = |severity, text: String| found.push(Problem { severity, text });
+    let mut found = Found::default();
     if sources.is_stopping() {
-        add(
-            Severity::Error,
-            "The proxy is stopping and takes no new sessions.".to_owned(),
-        );
+        found.error("The proxy is stopping and takes no new sessions.");
     }
     if let Some(error) = sources.reloads.read().last_error {
-        add(
-            Severity::Error,
-            format!("The last reload failed; what was in force before still is. {error}"),
-        );
+        found.error(format!(
+            "The last reload failed; what was in force before still is. {error}"
+        ));
     }
     for task in Task::ALL {
-        failed_task(task, &sources.failures.of(task), &mut add);
+        failed_task(task, &sources.failures.of(task), &mut found);
     }
     let shared = &sources.shared;
-    closed_listeners(&shared.closed.load(), &mut add);
+    closed_listeners(&shared.closed.load(), &mut found);
     let (open, limit) = (shared.stats.sessions_open(), shared.gate.max_sessions());
     if open >= limit {
         let raise = match sources.config.load().max_sessions {
             AutoOr::Value(max) if max.get() == limit => "limits.max_sessions",
             _ => "the limit on open files",
         };
-        add(
-            Severity::Error,
-            format!(
-                "All {limit} sessions there may be are open, new clients are refused. Raise {raise}."
-            ),
-        );
+        found.error(format!(
+            "All {limit} sessions there may be are open, new clients are refused. Raise {raise}."
+        ));
     } else if f64::from(open) >= f64::from(limit) * NEARLY_FULL {
-        add(
-            Severity::Warning,
-            format!("{open} of {limit} sessions there may be are open."),
-        );
+        found.warning(format!("{open} of {limit} sessions there may be are open."));
     }
     if let AutoOr::Value(max) = sources.config.load().max_sessions
         && max.get() > limit
     {
-        add(
-            Severity::Warning,
-            format!(
-                "limits.max_sessions is {max}, and the limit on open files leaves {limit} beside the \
+        found.warning(format!(
+            "limits.max_sessions is {max}, and the limit on open files leaves {limit} beside the \
                  listeners. Raise LimitNOFILE= in the unit (ulimit -n)."
-            ),
-        );
+        ));
     }
     let usage = Usage::read();
     if let (Some(open), Some(limit)) = (usage.descriptors, usage.descriptor_limit)
         && open as f64 >= limit as f64 * NEARLY_FULL
     {
-        add(
-            Severity::Warning,
-            format!("{open} of {limit} file descriptors are open."),
-        );
+        found.warning(format!("{open} of {limit} file descriptors are open."));
     }
-    switchboard(sources, &mut add);
+    switchboard(sources, &mut found);
     for mapping in shared.table.load().mappings() {
         if let Some(max) = mapping.policy.max_sessions
             && mapping.stats.open() >= max
         {
-            add(
-                Severity::Error,
-                format!(
-                    "Mapping {} has all {max} sessions it may have; new clients are refused.",
-                    mapping.name
-                ),
-            );
+            found.error(format!(
+                "Mapping {} has all {max} sessions it may have; new clients are refused.",
+                mapping.name
+            ));
         }
     }
     for (name, hold) in shared.overrides.load().iter() {
-        add(
-            Severity::Note,
-            format!("Mapping {name} is {} by an operator.", hold.word()),
-        );
+        found.note(format!("Mapping {name} is {} by an operator.", hold.word()));
     }
-    if let Some(lately) = lately(&sources.history.read()) {
-        lately.describe(&mut add);
-    }
-    found.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
-    found
+    lately(&sources.history.read(), &mut found);
+    found.0.sort_by_key(|problem| Reverse(problem.severity));
+    found.0
 }
 
-/// A task of the control plane that failed.
-fn failed_task(task: Task, failures: &Failures, add: &mut impl FnMut(Severity, String)) {
+fn failed_task(task: Task, failures: &Failures, found: &mut Found) {
     let Some((at, why)) = &failures.last else {
         return;
     };
     let (name, times) = (task.word(), units::count(failures.count, "time"));
     if failures.is_down {
-        add(
-            Severity::Error,
-            format!(
-                "The task {name} of the control plane has failed {times} and is about to be started \
+        found.error(format!(
+            "The task {name} of the control plane has failed {times} and is about to be started \
                  again: {why}."
-            ),
-        );
+        ));
     } else if at.elapsed() < RECENTLY {
-        add(
-            Severity::Warning,
-            format!(
-                "The task {name} of the control plane has failed {times} and runs again: {why}."
-            ),
-        );
+        found.warning(format!(
+            "The task {name} of the control plane has failed {times} and runs again: {why}."
+        ));
     }
 }
 
-/// Listeners that were lost.
-fn closed_listeners(closed: &[ClosedListener], add: &mut impl FnMut(Severity, String)) {
+fn closed_listeners(closed: &[ClosedListener], found: &mut Found) {
     if let Some(first) = closed.first() {
         let count = units::count(closed.len() as u64, "listener");
-        add(
-            Severity::Error,
-            format!(
-                "Lost and not open again yet: {count}, of which {} ({}). They are tried again by \
+        found.error(format!(
+            "Lost and not open again yet: {count}, of which {} ({}). They are tried again by \
                  themselves, and by a reload.",
-                first.addr, first.why
-            ),
-        );
+            first.addr, first.why
+        ));
     }
 }
 
-/// What is wrong with the switchboard and its jobs.
-fn switchboard(sources: &Sources, add: &mut impl FnMut(Severity, String)) {
+fn switchboard(sources: &Sources, found: &mut Found) {
     let Some(exposure) = sources.switchboard.read() else {
         return;
     };
@@ -165,61 +153,47 @@ fn switchboard(sources: &Sources, add: &mut impl FnMut(Severity, String)) {
         (None, open) => format!("endpoints that are open as before the start: {open}"),
     };
     match sources.switchboard.contact() {
-        Contact::Away(why) => add(
-            Severity::Error,
-            format!("The switchboard cannot be asked ({why}): {known}."),
-        ),
-        Contact::Troubled(why) => add(
-            Severity::Warning,
-            format!("Some answers of the switchboard are of no use ({why}): {known}."),
-        ),
+        Contact::Away(why) => {
+            found.error(format!("The switchboard cannot be asked ({why}): {known}."))
+        }
+        Contact::Troubled(why) => found.warning(format!(
+            "Some answers of the switchboard are of no use ({why}): {known}."
+        )),
         Contact::Starting | Contact::Following => {}
     }
     let held = board.stats.held();
     if held > 0 {
-        add(
-            Severity::Error,
-            format!(
-                "Jobs missing from the listing, too many at once to be believed: {held}. They stay \
+        found.error(format!(
+            "Jobs missing from the listing, too many at once to be believed: {held}. They stay \
                  open until another listing says the same. Is the database as it should be?"
-            ),
-        );
+        ));
     }
     if board.stats.rights() == Rights::Some {
-        add(
-            Severity::Note,
+        found.note(
             "The account of the switchboard's token may not read all jobs: only those it may read \
-             are exposed, and what it may no longer read stays open until it ends."
-                .to_owned(),
+             are exposed, and what it may no longer read stays open until it ends.",
         );
     }
     let token = board.token.known();
     if let Some(error) = token.unreadable {
-        add(
-            Severity::Warning,
-            format!("No token for the switchboard can be read, the one in use stays: {error}."),
-        );
+        found.warning(format!(
+            "No token for the switchboard can be read, the one in use stays: {error}."
+        ));
     }
     let left = token.expires.map(|at| at.duration_since(SystemTime::now()));
     if let Some(Ok(left)) = left
         && left < SOON
     {
         let left = duration_ms(millis(left));
-        add(
-            Severity::Warning,
-            format!(
-                "The token for the switchboard expires in {left}. Put a new one into \
+        found.warning(format!(
+            "The token for the switchboard expires in {left}. Put a new one into \
                  switchboard.token_file; it is read when the file changes."
-            ),
-        );
+        ));
     }
     if let Some(why) = &exposure.not_kept {
-        add(
-            Severity::Error,
-            format!(
-                "Allocations of ports cannot be kept, so that no further port is opened. {why}"
-            ),
-        );
+        found.error(format!(
+            "Allocations of ports cannot be kept, so that no further port is opened. {why}"
+        ));
     }
     for (reason, severity, words) in [
         (
@@ -251,64 +225,45 @@ fn switchboard(sources: &Sources, add: &mut impl FnMut(Severity, String)) {
     ] {
         let count = exposure.closed(reason);
         if count > 0 {
-            add(severity, format!("{words}: {count}."));
+            found.add(severity, format!("{words}: {count}."));
         }
     }
 }
 
 /// What was counted in the last minute.
-struct Lately {
-    connect_failures: u64,
-    accept_pauses: u64,
-    pipes_denied: u64,
-    log_dropped: u64,
-}
-
-fn lately(history: &[Totals]) -> Option<Lately> {
-    let steps = usize::try_from(LATELY.as_secs() / HISTORY_STEP.as_secs()).ok()?;
-    let last = history.last()?;
+fn lately(history: &[Totals], found: &mut Found) {
+    let steps = LATELY.as_secs() / HISTORY_STEP.as_secs();
+    let steps = usize::try_from(steps).expect("a minute has few steps");
+    let Some(last) = history.last() else {
+        return;
+    };
     let first = &history[history.len().saturating_sub(steps + 1)];
-    Some(Lately {
-        connect_failures: last.connect_failures.saturating_sub(first.connect_failures),
-        accept_pauses: last.accept_pauses.saturating_sub(first.accept_pauses),
-        pipes_denied: last.pipes_denied.saturating_sub(first.pipes_denied),
-        log_dropped: last.log_dropped.saturating_sub(first.log_dropped),
-    })
-}
-
-impl Lately {
-    fn describe(&self, add: &mut impl FnMut(Severity, String)) {
-        if self.accept_pauses > 0 {
-            add(
-                Severity::Error,
-                "Listeners paused in the last minute because accepting failed: descriptors or \
-                 memory ran out, or something forbids it; the log says what."
-                    .to_owned(),
-            );
-        }
-        if self.connect_failures > 0 {
-            let connections = units::count(self.connect_failures, "connection");
-            add(
-                Severity::Warning,
-                format!(
-                    "{connections} to targets failed in the last minute; `mappings` says to which."
-                ),
-            );
-        }
-        if self.pipes_denied > 0 {
-            add(
-                Severity::Note,
-                "Bulk was copied for want of pipes in the last minute; `pipes` in [process] says how many there may be.".to_owned(),
-            );
-        }
-        if self.log_dropped > 0 {
-            let lost = units::count(self.log_dropped, "line");
-            add(
-                Severity::Warning,
-                format!(
-                    "The log lost {lost} in the last minute: whoever reads it is too slow, or the disk is full."
-                ),
-            );
-        }
+    let counted = |total: fn(&Totals) -> u64| total(last).saturating_sub(total(first));
+    if counted(|totals| totals.accept_pauses) > 0 {
+        found.error(
+            "Listeners paused in the last minute because accepting failed: descriptors or memory \
+             ran out, or something forbids it; the log says what.",
+        );
+    }
+    let failures = counted(|totals| totals.connect_failures);
+    if failures > 0 {
+        let connections = units::count(failures, "connection");
+        found.warning(format!(
+            "{connections} to targets failed in the last minute; `mappings` says to which."
+        ));
+    }
+    if counted(|totals| totals.pipes_denied) > 0 {
+        found.note(
+            "Bulk was copied for want of pipes in the last minute; `pipes` in [process] says how \
+             many there may be.",
+        );
+    }
+    let dropped = counted(|totals| totals.log_dropped);
+    if dropped > 0 {
+        let lost = units::count(dropped, "line");
+        found.warning(format!(
+            "The log lost {lost} in the last minute: whoever reads it is too slow, or the disk is \
+             full."
+        ));
     }
 }

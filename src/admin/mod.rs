@@ -1,68 +1,98 @@
 //! The admin endpoint: HTTP for Prometheus, health checks, people and the command line.
 //!
 //! It is served twice: on a unix socket with everything, on TCP without what changes something. It
-//! reads the table and the counters, asks workers about sessions, and hands [orders](crate::orders) to control;
-//! it never waits for the data path with anything in its hands, and the data path never for it.
+//! reads the table and the counters, asks workers about sessions, and gives [orders](crate::orders); it
+//! never waits for the data path with anything in its hands, and the data path never for it.
 
-mod answers;
 pub mod api;
+mod coalesce;
 mod health;
 mod host;
 mod lookup;
 mod metrics;
 mod page;
-mod places;
+mod peer;
+mod router;
 mod server;
+mod slots;
 mod unix;
 
 use std::{
+    io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use arc_swap::ArcSwap;
-pub use lookup::{CONNECTIONS as LOOKUP_CONNECTIONS, serve as serve_lookup};
-pub use server::{AdminListener, CONNECTIONS, serve};
-pub use unix::{NewSocket, SocketError, SocketFile, UnixAddr};
+use tokio::net::{TcpListener, UnixListener};
+
+pub(crate) use lookup::{CONNECTIONS as LOOKUP_CONNECTIONS, serve as serve_lookup};
+pub use router::{Access, OPERATIONS};
+pub(crate) use unix::{NewSocket, SocketFile, UnixAddr};
+
+use server::Bounds;
 
 use crate::{
     config::Config,
     orders::Orders,
     provider::switchboard::SwitchboardStatus,
-    telemetry::{Events, History, LogControl, Reloads, TaskFailures},
+    telemetry::{Events, History, LogControl, Reloads, Task, TaskFailures},
     worker::{WorkerContext, Workers},
 };
 
 /// What the admin endpoint reads, and the ways to control it has.
 #[derive(Debug)]
-pub struct Sources {
-    /// The data path's table and counters.
+pub(crate) struct Sources {
     pub shared: Arc<WorkerContext>,
-    /// The workers, to be asked about sessions.
     pub workers: Workers,
-    /// The configuration in force.
     pub config: ArcSwap<Config>,
-    /// How reloads went.
     pub reloads: Reloads,
-    /// What happened lately.
     pub events: Events,
     /// The last minutes in steps.
     pub history: History,
-    /// The log's level.
     pub log: LogControl,
-    /// What the switchboard's jobs come to.
     pub switchboard: Arc<SwitchboardStatus>,
-    /// Where orders go.
     pub orders: Orders,
     /// Which tasks of the control plane have failed.
     pub failures: Arc<TaskFailures>,
-    /// Whether the process is on its way out.
     pub stopping: AtomicBool,
-    /// When it started.
     pub started: (Instant, SystemTime),
+}
+
+/// Connections that each listener of the admin endpoint has at a time.
+pub(crate) const CONNECTIONS: usize = 32;
+
+/// What clients can hold on to. The endpoint is for few, who may all come through one gateway.
+const BOUNDS: Bounds = Bounds {
+    connections: CONNECTIONS,
+    per_source: usize::MAX,
+    head_bytes: 16 * 1024,
+    within: Duration::from_secs(120),
+    keep_alive: true,
+};
+
+#[derive(Debug)]
+pub(crate) enum AdminListener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// Serves until nothing can come from the listener any more, and says why.
+pub(crate) async fn serve(listener: AdminListener, sources: Arc<Sources>) -> io::Error {
+    let failures = Arc::clone(&sources.failures);
+    match listener {
+        AdminListener::Tcp(listener) => {
+            let router = router::router(sources, Access::Read);
+            server::accept_all(listener, BOUNDS, &router, (Task::Admin, failures)).await
+        }
+        AdminListener::Unix(listener) => {
+            let router = router::router(sources, Access::Write);
+            server::accept_all(listener, BOUNDS, &router, (Task::AdminSocket, failures)).await
+        }
+    }
 }
 
 /// Locks what is left whole at every moment: a panic elsewhere cannot have spoilt it.
@@ -71,7 +101,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Sources {
-    /// Whether the process is on its way out.
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Relaxed)
     }

@@ -1,12 +1,11 @@
 //! Serving HTTP to few and possibly hostile clients.
 //!
-//! What one client can hold on to is bounded: a connection is one of a few ([`Places`]), a request has
+//! What one client can hold on to is bounded: a connection is one of a few ([`Slots`]), a request has
 //! to come in time and be small, an answer has to be ready and taken in time. Those on TCP and those
 //! on the unix socket have bounds of their own, so that nobody on the network keeps an operator out.
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
     os::fd::AsFd,
     pin::Pin,
     sync::Arc,
@@ -33,8 +32,8 @@ use tokio::{
 };
 
 use super::{
-    Sources, api,
-    places::{self, Held, Place, Places, Stage},
+    peer::Peer,
+    slots::{self, Slot, SlotGuard, Slots, Stage},
 };
 use crate::{
     listen::{Backoff, is_lost},
@@ -52,94 +51,18 @@ const TAKEN_WITHIN: Duration = Duration::from_secs(5);
 /// doubles the number.
 const KEPT_BY_KERNEL: usize = 256 * 1024;
 
-/// What clients can hold on to.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
-    /// Connections at a time.
     pub connections: usize,
-    /// Of those, connections of one source.
     pub per_source: usize,
-    /// Bytes a request's head may have.
     pub head_bytes: usize,
-    /// How long a connection may exist.
     pub within: Duration,
-    /// Whether a connection may have more than one request.
     pub keep_alive: bool,
 }
 
-/// Connections that each listener of the admin endpoint has at a time.
-pub const CONNECTIONS: usize = 32;
-
-/// Those of the admin endpoint. It is for few, who may all come through one gateway.
-const BOUNDS: Bounds = Bounds {
-    connections: CONNECTIONS,
-    per_source: usize::MAX,
-    head_bytes: 16 * 1024,
-    within: Duration::from_secs(120),
-    keep_alive: true,
-};
-
-/// Who is at the other end of a connection, as far as the kernel says.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Peer {
-    /// The address.
-    pub address: Option<IpAddr>,
-    /// The user.
-    pub uid: Option<u32>,
-    /// The process.
-    pub pid: Option<i32>,
-}
-
-impl Peer {
-    /// Of a connection over TCP.
-    pub fn at(address: SocketAddr) -> Self {
-        Self {
-            address: Some(address.ip()),
-            ..Self::default()
-        }
-    }
-
-    /// Of a connection to a unix socket.
-    fn of(stream: &UnixStream) -> Self {
-        let credentials = stream.peer_cred().ok();
-        Self {
-            address: None,
-            uid: credentials.map(|credentials| credentials.uid()),
-            pid: credentials.and_then(|credentials| credentials.pid()),
-        }
-    }
-}
-
-/// Where the admin endpoint listens.
-#[derive(Debug)]
-pub enum AdminListener {
-    /// For those who may only look.
-    Tcp(TcpListener),
-    /// For those who may change things.
-    Unix(UnixListener),
-}
-
-/// Serves until nothing can come from the listener any more, and says why.
-pub async fn serve(listener: AdminListener, sources: Arc<Sources>) -> io::Error {
-    let failures = Arc::clone(&sources.failures);
-    match listener {
-        AdminListener::Tcp(listener) => {
-            let router = api::router(sources, api::Access::Read);
-            accept_all(listener, BOUNDS, &router, (Task::Admin, failures)).await
-        }
-        AdminListener::Unix(listener) => {
-            let router = api::router(sources, api::Access::Write);
-            accept_all(listener, BOUNDS, &router, (Task::AdminSocket, failures)).await
-        }
-    }
-}
-
-/// Where clients connect.
 pub(super) trait Listener {
-    /// A client's connection.
     type Stream: AsyncRead + AsyncWrite + AsFd + Unpin + Send + 'static;
 
-    /// The next client.
     async fn next(&self) -> io::Result<(Self::Stream, Peer)>;
 }
 
@@ -170,7 +93,7 @@ pub(super) async fn accept_all(
     router: &Router,
     (task, failures): (Task, Arc<TaskFailures>),
 ) -> io::Error {
-    let places = Places::new(bounds.connections, bounds.per_source);
+    let slots = Slots::new(bounds.connections, bounds.per_source);
     let mut backoff = Backoff::default();
     loop {
         let (stream, peer) = match listener.next().await {
@@ -185,44 +108,44 @@ pub(super) async fn accept_all(
             }
         };
         backoff.reset();
-        let source = peer.address.map(places::source);
-        if let Some(held) = places.take(source).await {
+        let source = peer.address.map(slots::source);
+        if let Some(guard) = slots.take(source).await {
             // It goes on when the listener is closed.
-            let conversation = converse(stream, bounds, router.clone(), peer, held);
+            let conversation = converse(stream, bounds, router.clone(), peer, guard);
             tokio::spawn(Arc::clone(&failures).guard(task, conversation));
-            // A request that is there already is read before the next client can take the place.
+            // A request that is there already is read before the next client can take the slot.
             yield_now().await;
         }
     }
 }
 
-async fn converse<S>(stream: S, bounds: Bounds, router: Router, peer: Peer, held: Held)
+async fn converse<S>(stream: S, bounds: Bounds, router: Router, peer: Peer, guard: SlotGuard)
 where
     S: AsyncRead + AsyncWrite + AsFd + Unpin + Send + 'static,
 {
     // Without it the kernel keeps more, and that is all.
     let _ = SockRef::from(&stream).set_send_buffer_size(KEPT_BY_KERNEL);
-    let place = held.place();
+    let slot = guard.slot();
     let router = TowerToHyperService::new(router);
     let service = service_fn(|mut request: Request<Incoming>| {
-        place.waits_for(Stage::Answer);
+        slot.waits_for(Stage::Answer);
         request.extensions_mut().insert(peer);
-        request.extensions_mut().insert(Arc::clone(place));
+        request.extensions_mut().insert(Arc::clone(slot));
         let answer = router.call(request);
         async move {
             let answer = answer.await;
-            place.waits_for(Stage::Client);
+            slot.waits_for(Stage::Client);
             answer.map(|answer| {
                 answer.map(|body| Taken {
                     body,
-                    place: Arc::clone(place),
+                    slot: Arc::clone(slot),
                 })
             })
         }
     });
     let stream = Watched {
         stream,
-        place: Arc::clone(place),
+        slot: Arc::clone(slot),
         stuck: None,
     };
     let connection = http1::Builder::new()
@@ -234,14 +157,14 @@ where
     tokio::select! {
         // How a client's connection ends is its own affair.
         _ = timeout(bounds.within, connection) => {}
-        () = held.ended() => {}
+        () = guard.evicted() => {}
     }
 }
 
 /// The body of an answer, which says when the connection has nothing more to take.
 struct Taken {
     body: Body,
-    place: Arc<Place>,
+    slot: Arc<Slot>,
 }
 
 impl hyper::body::Body for Taken {
@@ -267,7 +190,7 @@ impl hyper::body::Body for Taken {
 impl Drop for Taken {
     fn drop(&mut self) {
         if self.body.is_end_stream() {
-            self.place.waits_for(Stage::Idle);
+            self.slot.waits_for(Stage::Idle);
         }
     }
 }
@@ -276,13 +199,13 @@ impl Drop for Taken {
 /// nobody takes is not left to the kernel to be offered further.
 struct Watched<S: AsFd> {
     stream: S,
-    place: Arc<Place>,
+    slot: Arc<Slot>,
     stuck: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S: AsFd> Drop for Watched<S> {
     fn drop(&mut self) {
-        if self.place.is_cut() {
+        if self.slot.is_cut() {
             // Where it fails the kernel keeps what it has for a while, and that is all.
             let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
         }
@@ -308,14 +231,14 @@ impl<S: AsFd + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         let watched = &mut *self;
         if let Poll::Ready(written) = Pin::new(&mut watched.stream).poll_write(cx, bytes) {
             watched.stuck = None;
-            watched.place.moved();
+            watched.slot.moved();
             return Poll::Ready(written);
         }
         let stuck = watched
             .stuck
             .get_or_insert_with(|| Box::pin(sleep(TAKEN_WITHIN)));
         ready!(stuck.as_mut().poll(cx));
-        watched.place.waits_for(Stage::Client);
+        watched.slot.waits_for(Stage::Client);
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 

@@ -16,10 +16,8 @@ use std::{
 use rustix::{
     fs::{FlockOperation, Mode, OFlags, flock, fstat, lstat, open},
     io::Errno,
-    net::{
-        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
-    },
 };
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::UnixListener;
 
 use crate::{config::SOCKET_PATH_AT_MOST, os_error::in_words};
@@ -31,12 +29,9 @@ const BACKLOG: i32 = 64;
 const GIVE_TO_GROUP: &str =
     "give it to admin.socket_group (the process has to be in it: SupplementaryGroups= in its unit)";
 
-/// Where a unix socket is to be, and who may connect to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnixAddr {
-    /// Its path.
     pub path: PathBuf,
-    /// Its permission bits.
     pub mode: u32,
     /// Its group, by name or number; `None` is that of the process.
     pub group: Option<String>,
@@ -66,37 +61,36 @@ struct SocketLock {
     _file: OwnedFd,
 }
 
-/// Why there is no unix socket.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
-    /// Another process listens on it.
     #[error("{0}: another process serves there; is the proxy running already?")]
     Taken(PathBuf),
-    /// Something that is no socket has its name.
     #[error("{0}: exists and is not a socket; it is left alone")]
     Foreign(PathBuf),
-    /// The group does not exist.
     #[error("admin.socket_group: there is no group {0:?} in /etc/group")]
     UnknownGroup(String),
-    /// The kernel refused a step.
     #[error("{path}: cannot {step}: {}", in_words(error))]
     Refused {
-        /// The socket's path.
         path: PathBuf,
-        /// What was being done.
         step: &'static str,
-        /// The kernel's reason.
         error: io::Error,
     },
 }
 
+impl SocketError {
+    fn at<E: Into<io::Error>>(path: &Path, step: &'static str) -> impl FnOnce(E) -> Self {
+        let path = path.to_owned();
+        move |error| Self::Refused {
+            path,
+            step,
+            error: error.into(),
+        }
+    }
+}
+
 impl NewSocket {
     /// Opens a socket that can be put where `addr` says. One that nobody listens on any more, or that
-    /// is `own`, does not stand in its way.
-    ///
-    /// # Errors
-    ///
-    /// See [`SocketError`]; a new socket file does not stay behind.
+    /// is `own`, does not stand in its way. A new socket file does not stay behind if it fails.
     pub fn open(addr: &UnixAddr, own: Option<&SocketFile>) -> Result<Self, SocketError> {
         let path = &addr.path;
         let own = own.filter(|own| own.path == *path);
@@ -122,16 +116,9 @@ impl NewSocket {
     }
 
     /// Gives it its name.
-    ///
-    /// # Errors
-    ///
-    /// The kernel's reason.
     pub fn put_in_place(mut self) -> Result<(UnixListener, SocketFile), SocketError> {
-        fs::rename(&self.file.path, &self.path).map_err(|error| SocketError::Refused {
-            path: self.path.clone(),
-            step: "put it in its place",
-            error,
-        })?;
+        let renamed = fs::rename(&self.file.path, &self.path);
+        renamed.map_err(SocketError::at(&self.path, "put it in its place"))?;
         self.file.path = self.path;
         Ok((self.listener, self.file))
     }
@@ -168,21 +155,17 @@ impl SocketLock {
         let mut path = socket.to_owned().into_os_string();
         path.push(".lock");
         let path = PathBuf::from(path);
-        let refused = |errno: Errno| SocketError::Refused {
-            path: path.clone(),
-            step: "lock it",
-            error: errno.into(),
-        };
+        let refused = || SocketError::at(&path, "lock it");
         let flags =
             OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         loop {
-            let file = open(&path, flags, Mode::RUSR | Mode::WUSR).map_err(refused)?;
+            let file = open(&path, flags, Mode::RUSR | Mode::WUSR).map_err(refused())?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(Errno::WOULDBLOCK) => return Err(SocketError::Taken(socket.to_owned())),
-                Err(errno) => return Err(refused(errno)),
+                Err(errno) => return Err(refused()(errno)),
             }
-            let locked = fstat(&file).map_err(refused)?;
+            let locked = fstat(&file).map_err(refused())?;
             let is_it = |there: rustix::fs::Stat| {
                 (there.st_dev, there.st_ino) == (locked.st_dev, locked.st_ino)
             };
@@ -203,26 +186,24 @@ fn check_free(path: &Path) -> Result<(), SocketError> {
         }
         Ok(_) => {}
     }
-    let asked = || -> rustix::io::Result<()> {
-        let socket = new_socket()?;
-        connect(&socket, &SocketAddrUnix::new(path)?)
-    };
-    match asked() {
+    match new_socket().and_then(|socket| socket.connect(&SockAddr::unix(path)?)) {
         // That its queue is full says that somebody listens, though they may hang.
-        Ok(()) | Err(Errno::AGAIN) => Err(SocketError::Taken(path.to_owned())),
-        Err(Errno::CONNREFUSED | Errno::NOENT) => Ok(()),
-        Err(errno) => Err(SocketError::Refused {
-            path: path.to_owned(),
-            step: "see whether somebody serves there",
-            error: errno.into(),
-        }),
+        Ok(()) => Err(SocketError::Taken(path.to_owned())),
+        Err(error) => match error.kind() {
+            io::ErrorKind::WouldBlock => Err(SocketError::Taken(path.to_owned())),
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Ok(()),
+            _ => Err(SocketError::at(path, "see whether somebody serves there")(
+                error,
+            )),
+        },
     }
 }
 
 /// A unix socket that makes nobody wait.
-fn new_socket() -> rustix::io::Result<OwnedFd> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+fn new_socket() -> io::Result<Socket> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
 }
 
 fn listen_at(
@@ -232,13 +213,7 @@ fn listen_at(
     lock: Arc<SocketLock>,
 ) -> Result<NewSocket, SocketError> {
     let path = &addr.path;
-    let refused = |step| {
-        move |error: io::Error| SocketError::Refused {
-            path: path.to_owned(),
-            step,
-            error,
-        }
-    };
+    let refused = |step| SocketError::at(path, step);
     let bound = || -> io::Result<_> {
         let socket = new_socket()?;
         bind_at(&socket, new)?;
@@ -250,7 +225,7 @@ fn listen_at(
     if group.is_some() {
         chown(new, None, group).map_err(refused(GIVE_TO_GROUP))?;
     }
-    listen(&socket, BACKLOG).map_err(|errno| refused("listen")(errno.into()))?;
+    socket.listen(BACKLOG).map_err(refused("listen"))?;
     let listener = UnixListener::from_std(socket.into()).map_err(refused("serve on it"))?;
     let inode = fs::symlink_metadata(new)
         .map_err(refused("look at it"))?
@@ -268,9 +243,9 @@ fn listen_at(
 
 /// Binds a socket to a path that may be longer than the address of a socket can be: the one that it
 /// is renamed to need not leave room for that.
-fn bind_at(socket: &OwnedFd, path: &Path) -> io::Result<()> {
+fn bind_at(socket: &Socket, path: &Path) -> io::Result<()> {
     if path.as_os_str().len() <= SOCKET_PATH_AT_MOST {
-        return Ok(bind(socket, &SocketAddrUnix::new(path)?)?);
+        return socket.bind(&SockAddr::unix(path)?);
     }
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -279,27 +254,22 @@ fn bind_at(socket: &OwnedFd, path: &Path) -> io::Result<()> {
     let directory = open(directory, flags, Mode::empty())?;
     // An open directory has a short name as well.
     let short = format!("/proc/self/fd/{}", directory.as_raw_fd());
-    Ok(bind(
-        socket,
-        &SocketAddrUnix::new(Path::new(&short).join(name))?,
-    )?)
+    socket.bind(&SockAddr::unix(Path::new(&short).join(name))?)
 }
 
 /// The number of a group given by name or number.
 fn group_id(group: &str) -> Result<u32, SocketError> {
-    let unknown = || SocketError::UnknownGroup(group.to_owned());
     if let Ok(number) = group.parse() {
         return Ok(number);
     }
     let groups = fs::read_to_string("/etc/group").unwrap_or_default();
+    // NAME:PASSWORD:NUMBER:MEMBERS
     let mut lines = groups.lines().map(|line| line.split(':'));
-    let number = lines.find_map(|mut fields| {
-        let is_it = fields.next() == Some(group);
-        is_it.then(|| fields.nth(1))?
-    });
-    number
-        .and_then(|number| number.parse().ok())
-        .ok_or_else(unknown)
+    let mut found = lines.find_map(|mut fields| (fields.next()? == group).then_some(fields));
+    let number = found
+        .as_mut()
+        .and_then(|fields| fields.nth(1)?.parse().ok());
+    number.ok_or_else(|| SocketError::UnknownGroup(group.to_owned()))
 }
 
 #[cfg(test)]
@@ -402,15 +372,15 @@ mod tests {
     async fn a_start_beside_one_that_hangs_is_told_at_once() {
         let path = path("hung.sock");
         let hung = new_socket().expect("a socket");
-        bind(&hung, &SocketAddrUnix::new(&path).expect("short")).expect("a fresh name");
-        listen(&hung, 1).expect("a bound socket");
-        let address = SocketAddrUnix::new(&path).expect("short");
+        let address = SockAddr::unix(&path).expect("short");
+        hung.bind(&address).expect("a fresh name");
+        hung.listen(1).expect("a bound socket");
         let mut waiting = Vec::new();
         loop {
             let client = new_socket().expect("a socket");
-            match connect(&client, &address) {
+            match client.connect(&address) {
                 Ok(()) => waiting.push(client),
-                Err(errno) => break assert_eq!(errno, Errno::AGAIN),
+                Err(error) => break assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
             }
         }
         let refused = open(&path, 0o600);

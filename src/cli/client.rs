@@ -28,7 +28,6 @@ pub const DEFAULT_SOCKET: &str = "/run/tml-proxy/admin.sock";
 /// How long an answer may take.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
-/// How long a connection over the network may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
 /// Bytes of an answer that are read: far more than there ever are.
@@ -37,7 +36,6 @@ const LONGEST_ANSWER: usize = 1 << 30;
 /// Characters of a refusal that are shown: what is wrong with a request takes less.
 const LONGEST_REASON: usize = 500;
 
-/// A way to a running proxy.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Client {
     /// The proxy's unix socket (admin.socket in its configuration).
@@ -83,9 +81,8 @@ fn advice(error: &io::Error) -> &'static str {
 }
 
 impl Client {
-    /// Reads a document.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        self.ask(Method::GET, path, Bytes::new())
+        self.ask(&Method::GET, path, Bytes::new())
     }
 
     /// Reads what a query asks for.
@@ -97,51 +94,36 @@ impl Client {
         self.get(&with_query(path, query))
     }
 
-    /// Has something changed.
-    pub fn post<T: DeserializeOwned>(
+    /// Has something done, with its particulars.
+    pub fn send<T: DeserializeOwned>(
         &self,
+        method: &Method,
         path: &str,
-        body: &impl Serialize,
+        particulars: &impl Serialize,
     ) -> Result<T, ClientError> {
-        self.ask(Method::POST, path, json(body))
-    }
-
-    /// Has something done that needs no particulars.
-    pub fn order<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        self.ask(Method::POST, path, Bytes::new())
-    }
-
-    /// Has something set.
-    pub fn put<T: DeserializeOwned>(
-        &self,
-        path: &str,
-        body: &impl Serialize,
-    ) -> Result<T, ClientError> {
-        self.ask(Method::PUT, path, json(body))
+        let json = serde_json::to_vec(particulars);
+        let json = json.expect("text, numbers and lists are always JSON");
+        self.ask(method, path, json.into())
     }
 
     fn ask<T: DeserializeOwned>(
         &self,
-        method: Method,
+        method: &Method,
         path: &str,
         body: Bytes,
     ) -> Result<T, ClientError> {
-        let answer = exchange(|| connect(&self.socket), &method, path, body, ANSWER_WITHIN);
-        let answer = answer.map_err(|failed| match failed {
-            Failed::Connection(error) => ClientError::Unreachable {
-                socket: self.socket.clone(),
-                error,
-            },
-            Failed::Strange(what) => ClientError::Strange(what),
-        })?;
-        understood(&answer)
+        let unreachable = |error| ClientError::Unreachable {
+            socket: self.socket.clone(),
+            error,
+        };
+        let request = request(method, path, body);
+        exchange(
+            || connect(&self.socket),
+            request,
+            ANSWER_WITHIN,
+            unreachable,
+        )
     }
-}
-
-fn json(body: &impl Serialize) -> Bytes {
-    let json = serde_json::to_vec(body);
-    json.expect("text, numbers and lists are always JSON")
-        .into()
 }
 
 /// A path with a query, in which nothing of a value can be more than a value.
@@ -183,15 +165,12 @@ pub fn get_from<T: DeserializeOwned>(
     path: &str,
     within: Duration,
 ) -> Result<T, ClientError> {
-    let connect = || connect_to(server, within);
-    let answer = match exchange(connect, &Method::GET, path, Bytes::new(), within) {
-        Ok(answer) => understood(&answer),
-        Err(Failed::Strange(what)) => Err(ClientError::Strange(what)),
-        Err(Failed::Connection(error)) => {
-            let server = server.to_owned();
-            return Err(ClientError::NoServer { server, error });
-        }
+    let no_server = |error| ClientError::NoServer {
+        server: server.to_owned(),
+        error,
     };
+    let request = request(&Method::GET, path, Bytes::new());
+    let answer = exchange(|| connect_to(server, within), request, within, no_server);
     answer.map_err(|error| match error {
         // Nothing that somebody else said gets to the terminal as it is.
         ClientError::Refused(text) => ClientError::Refused(printable(&text, LONGEST_REASON)),
@@ -201,52 +180,36 @@ pub fn get_from<T: DeserializeOwned>(
     })
 }
 
-/// Why there is no answer.
-#[derive(Debug)]
-enum Failed {
-    Connection(io::Error),
-    /// What came is no answer.
-    Strange(String),
-}
-
-impl From<io::Error> for Failed {
-    fn from(error: io::Error) -> Self {
-        Self::Connection(error)
-    }
-}
-
-fn exchange<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-    connect: impl FnOnce() -> io::Result<S>,
-    method: &Method,
-    path: &str,
-    body: Bytes,
-    within: Duration,
-) -> Result<Response<Bytes>, Failed> {
+fn request(method: &Method, path: &str, body: Bytes) -> Request<Full<Bytes>> {
     let request = Request::builder()
         .method(method)
         .uri(path)
         .header(header::HOST, "localhost")
         .header(header::CONNECTION, "close")
-        .header(header::CONTENT_TYPE, "application/json")
-        .body(Full::new(body))
-        .expect("paths are made here, with their values escaped");
-    let runtime = runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        let stream = connect()?;
-        match timeout(within, answer(stream, request)).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => {
-                let strange = || format!("no HTTP answer to {method} {path}");
-                Err(failed(&*error, strange))
-            }
+        .header(header::CONTENT_TYPE, "application/json");
+    let request = request.body(Full::new(body));
+    request.expect("paths are made here, with their values escaped")
+}
+
+/// What comes of a request over a new connection.
+fn exchange<S: AsyncRead + AsyncWrite + Unpin + Send + 'static, T: DeserializeOwned>(
+    connect: impl FnOnce() -> io::Result<S>,
+    request: Request<Full<Bytes>>,
+    within: Duration,
+    unreachable: impl Fn(io::Error) -> ClientError,
+) -> Result<T, ClientError> {
+    let strange = format!("no HTTP answer to {} {}", request.method(), request.uri());
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    let answer = runtime.map_err(&unreachable)?.block_on(async {
+        match timeout(within, answer(connect()?, request)).await {
+            Ok(answer) => answer,
             Err(_) => {
                 let what = format!("no answer within {} s", within.as_secs());
                 Err(io::Error::new(io::ErrorKind::TimedOut, what).into())
             }
         }
-    })
+    });
+    understood(&answer.map_err(|error| failed(&*error, strange, unreachable))?)
 }
 
 async fn answer<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
@@ -261,34 +224,38 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     Ok(Response::from_parts(head, body.to_bytes()))
 }
 
-/// An error of an open connection as whoever asked has to understand it.
-fn failed(error: &(dyn Error + 'static), strange: impl Fn() -> String) -> Failed {
+/// Why there is no answer, as whoever asked has to understand it.
+fn failed(
+    error: &(dyn Error + 'static),
+    strange: String,
+    unreachable: impl Fn(io::Error) -> ClientError,
+) -> ClientError {
+    let went_away = || {
+        let what = "the proxy went away";
+        unreachable(io::Error::new(io::ErrorKind::UnexpectedEof, what))
+    };
     let mut next = Some(error);
     while let Some(cause) = next {
         next = cause.source();
         if let Some(error) = cause.downcast_ref::<io::Error>() {
-            return Failed::Connection(match error.kind() {
+            return match error.kind() {
                 io::ErrorKind::UnexpectedEof
                 | io::ErrorKind::ConnectionReset
                 | io::ErrorKind::BrokenPipe => went_away(),
-                kind => io::Error::new(kind, in_words(error)),
-            });
+                kind => unreachable(io::Error::new(kind, in_words(error))),
+            };
         }
-        let Some(error) = cause.downcast_ref::<hyper::Error>() else {
-            continue;
-        };
-        if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
-            return Failed::Connection(went_away());
-        }
-        if error.is_parse() {
-            return Failed::Strange(strange());
+        match cause.downcast_ref::<hyper::Error>() {
+            Some(error)
+                if error.is_incomplete_message() || error.is_closed() || error.is_canceled() =>
+            {
+                return went_away();
+            }
+            Some(error) if error.is_parse() => return ClientError::Strange(strange),
+            _ => {}
         }
     }
-    Failed::Strange(error.to_string())
-}
-
-fn went_away() -> io::Error {
-    io::Error::new(io::ErrorKind::UnexpectedEof, "the proxy went away")
+    ClientError::Strange(error.to_string())
 }
 
 /// The document in an answer, or why there is none.
@@ -307,61 +274,52 @@ fn understood<T: DeserializeOwned>(answer: &Response<Bytes>) -> Result<T, Client
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::{io::Write, net::Shutdown};
+
+    use serde_json::{Map, Value};
 
     use super::*;
 
     /// What comes of a request to somebody who says this and then no more.
-    fn ask(says: &[u8], ends: bool) -> Result<Response<Bytes>, Failed> {
+    fn ask(says: &str, ends: bool) -> Result<Value, ClientError> {
         let (ours, mut theirs) = UnixStream::pair().expect("two descriptors");
-        theirs.write_all(says).expect("it fits");
+        theirs.write_all(says.as_bytes()).expect("it fits");
         if ends {
-            theirs
-                .shutdown(std::net::Shutdown::Write)
-                .expect("it is open");
+            theirs.shutdown(Shutdown::Write).expect("it is open");
         }
         let connect = || {
             ours.set_nonblocking(true)?;
             net::UnixStream::from_std(ours)
         };
-        let within = Duration::from_secs(1);
-        exchange(connect, &Method::GET, "/", Bytes::new(), within)
-    }
-
-    #[test]
-    fn an_answer_has_a_status_and_a_body_and_anything_else_is_none() {
-        let answer = ask(b"HTTP/1.0 404 Not Found\r\nx: y\r\n\r\n{}", true);
-        let answer = answer.expect("it is an answer");
-        assert_eq!(
-            (answer.status().as_u16(), &answer.body()[..]),
-            (404, &b"{}"[..])
-        );
-        let other = ask(b"SSH-2.0-x\r\n", true);
-        assert!(matches!(&other, Err(Failed::Strange(what)) if what == "no HTTP answer to GET /"));
-    }
-
-    #[test]
-    fn an_answer_that_a_stop_cut_short_is_not_called_strange() {
-        let whole = b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}";
-        for end in 0..whole.len() {
-            match ask(&whole[..end], true) {
-                Err(Failed::Connection(error)) => {
-                    assert_eq!(error.to_string(), "the proxy went away", "{end}");
-                }
-                other => panic!("{end}: {other:?}"),
-            }
-        }
-        ask(whole, true).expect("it is whole");
-    }
-
-    #[test]
-    fn a_proxy_that_stands_still_is_told_by_the_time_waited() {
-        let Err(Failed::Connection(error)) = ask(b"", false) else {
-            panic!("it says nothing");
+        let unreachable = |error| ClientError::Unreachable {
+            socket: "/s".into(),
+            error,
         };
-        let socket = "/s".into();
-        let error = ClientError::Unreachable { socket, error };
-        assert_eq!(error.to_string(), "/s: no answer within 1 s");
+        let request = request(&Method::GET, "/", Bytes::new());
+        exchange(connect, request, Duration::from_secs(1), unreachable)
+    }
+
+    #[test]
+    fn what_comes_is_an_answer_or_told_for_what_it_is() {
+        let whole = "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+        assert_eq!(
+            ask(whole, true).expect("it is whole"),
+            Value::Object(Map::new())
+        );
+        let told = |says, ends| ask(says, ends).expect_err(says).to_string();
+        let refusal = "HTTP/1.0 404 Not Found\r\nx: y\r\n\r\n{\"error\": \"no job\"}";
+        assert_eq!(told(refusal, true), "no job");
+        let strange = told("SSH-2.0-x\r\n", true);
+        assert!(strange.contains("no HTTP answer to GET / ("), "{strange}");
+        assert_eq!(told("", false), "/s: no answer within 1 s");
+        // A stop cuts an answer short.
+        for end in 0..whole.len() {
+            assert_eq!(
+                told(&whole[..end], true),
+                "/s: the proxy went away",
+                "{end}"
+            );
+        }
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use http::Method;
+
 use super::{client::Client, lookup::job_id, output};
 use crate::{
     admin::api::model::{Kill, Killed},
@@ -45,7 +47,9 @@ pub fn run(args: &KillArgs) -> ExitCode {
         source: args.source.clone(),
         all: args.all,
     };
-    let killed = args.client.post("/api/v1/sessions/kill", &which);
+    let killed = args
+        .client
+        .send(&Method::POST, "/api/v1/sessions/kill", &which);
     output::answer(killed, args.json, |killed: &Killed| {
         format!("{} told to end\n", count(killed.sessions, "session"))
     })

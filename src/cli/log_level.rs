@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use http::Method;
+
 use super::{client::Client, output};
 use crate::{admin::api::model::Level, config::LogLevel};
 
@@ -20,7 +22,9 @@ pub struct LogLevelArgs {
 
 pub fn run(args: &LogLevelArgs) -> ExitCode {
     let level = args.level.to_string();
-    let set = args.client.put("/api/v1/log/level", &Level { level });
+    let set = args
+        .client
+        .send(&Method::PUT, "/api/v1/log/level", &Level { level });
     output::answer(set, args.json, |set: &Level| {
         format!("log level is {}\n", set.level)
     })

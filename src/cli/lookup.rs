@@ -191,7 +191,6 @@ fn server(text: &str) -> Result<HostPort, String> {
     }
 }
 
-/// Reads the id of a job from the command line.
 pub fn job_id(text: &str) -> Result<JobId, String> {
     JobId::parse(text).ok_or_else(|| "allowed: the id of a job, a UUID with hyphens".to_owned())
 }

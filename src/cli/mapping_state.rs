@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use http::Method;
+
 use super::{client::Client, output};
 use crate::admin::api::model::{MappingChange, MappingState};
 
@@ -50,7 +52,7 @@ fn run(args: &MappingArgs, what: &str, within: Option<String>) -> ExitCode {
         within,
     };
     let path = format!("/api/v1/mappings/{what}");
-    let changed = args.client.post(&path, &which);
+    let changed = args.client.send(&Method::POST, &path, &which);
     output::answer(changed, args.json, |changed: &MappingState| {
         format!("{} is {}\n", changed.mapping, changed.state)
     })

@@ -6,7 +6,7 @@ use super::{
     client::Client,
     output::{self, Align, Column, Screen, bytes, table},
 };
-use crate::admin::api::model::{Mapping, Mappings, Route};
+use crate::admin::api::model::{Mapping, Mappings};
 
 /// List the mappings of the running proxy.
 #[derive(Debug, Clone, clap::Args)]
@@ -44,16 +44,11 @@ fn text(mappings: &Mappings, screen: &Screen) -> String {
 }
 
 fn row(mapping: &Mapping) -> [String; 10] {
-    let several = |part: fn(&Route) -> &str| match &mapping.routes[..] {
-        [] => String::new(),
-        [only] => part(only).to_owned(),
-        [first, rest @ ..] => format!("{} +{}", part(first), rest.len()),
-    };
     [
         mapping.mapping.clone(),
         mapping.state.clone(),
-        several(|route| &route.listen),
-        several(|route| &route.target),
+        mapping.listen(),
+        mapping.target(),
         mapping.sessions.to_string(),
         mapping.opened.to_string(),
         mapping.refused().to_string(),
@@ -66,6 +61,7 @@ fn row(mapping: &Mapping) -> [String; 10] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::api::model::Route;
 
     fn shown(name: &str, width: usize) -> String {
         let mapping = Mapping {

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use http::Method;
+
 use super::{client::Client, output};
 use crate::admin::api::model::Reloaded;
 
@@ -18,7 +20,7 @@ pub struct ReloadArgs {
 }
 
 pub fn run(args: &ReloadArgs) -> ExitCode {
-    let reloaded = args.client.order("/api/v1/reload");
+    let reloaded = args.client.send(&Method::POST, "/api/v1/reload", &());
     output::answer(reloaded, args.json, |reloaded: &Reloaded| {
         let Reloaded {
             added,

@@ -61,7 +61,6 @@ pub struct SshArgs {
     args: Vec<String>,
 }
 
-/// A job, and perhaps a user there.
 #[derive(Debug, Clone)]
 struct Destination {
     user: Option<String>,
@@ -100,7 +99,6 @@ pub(super) fn host_key_alias(job: &str) -> String {
     format!("job-{job}")
 }
 
-/// Where ssh has to connect to.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct SshEndpoint {
     pub host: String,
@@ -217,7 +215,6 @@ fn command(endpoint: &SshEndpoint, user: Option<&str>, job: &JobId, args: &[Stri
     command
 }
 
-/// Why there is no way to a job.
 pub(super) fn absent(endpoints: &[Endpoint], job: &JobId, rule: &str) -> String {
     if let Some(why) = absence(endpoints, job) {
         return why;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::{
     client::Client,
-    output::{self, GAP, Paint, Screen, bytes, columns, duration_ms, severity, widths, wrapped},
+    output::{self, GAP, Paint, Screen, bytes, duration_ms, severity, wrapped},
 };
 use crate::{
     admin::api::model::{Pipes, Reload, Severity, Status},
@@ -95,12 +95,12 @@ fn text(status: &Status, screen: &Screen) -> String {
         rows.insert(4, ("token", own.token_in_words()));
         rows.insert(5, ("job ports", own.ports.in_words()));
     }
-    let rows: Vec<_> = rows
-        .into_iter()
-        .map(|(name, value)| [name.to_owned(), value])
-        .collect();
-    let [names, _] = widths(&rows);
-    text.push_str(&wrapped(&columns(&rows), screen.width, names + GAP));
+    let widest = rows.iter().map(|(name, _)| name.len()).max();
+    let indent = widest.unwrap_or_default() + GAP;
+    let lines = rows
+        .iter()
+        .map(|(name, value)| format!("{name:indent$}{value}\n"));
+    text.push_str(&wrapped(&lines.collect::<String>(), screen.width, indent));
     text
 }
 

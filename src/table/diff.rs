@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Ends, ListenAddr, Route, Table};
 
 /// A route that exists before and after, but not as it was.
@@ -57,8 +59,9 @@ impl Diff {
     }
 }
 
-/// What a new table changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a new table changed, counted in routes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Reloaded"))]
 pub struct Summary {
     /// Routes that came.
     pub added: usize,

@@ -2,9 +2,9 @@
 
 use std::thread;
 
-use tml_proxy::admin::api::{
+use tml_proxy::admin::{
     Access, OPERATIONS,
-    model::{Events, Mappings, Ready, Sessions, Status},
+    api::model::{Events, Mappings, Ready, Sessions, Status},
 };
 
 use crate::{desk::Desk, harness::wait_until};

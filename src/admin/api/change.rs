@@ -12,7 +12,7 @@ use tracing::Level;
 
 use super::{error::ApiError, model, read};
 use crate::{
-    admin::{Sources, server::Peer},
+    admin::{Sources, peer::Peer},
     config::LogLevel,
     orders::{Order, OrderError},
     session::SessionFilter,
@@ -22,7 +22,7 @@ use crate::{
 type Answer<T> = Result<Json<T>, ApiError>;
 
 /// A body that has to be JSON of that kind, with a refusal in the API's own form.
-pub(super) struct Body<T>(T);
+pub struct Body<T>(T);
 
 impl<S, T> FromRequest<S> for Body<T>
 where
@@ -39,7 +39,7 @@ where
     }
 }
 
-pub(super) async fn kill(
+pub async fn kill(
     State(sources): State<Arc<Sources>>,
     Extension(by): Extension<Peer>,
     Body(kill): Body<model::Kill>,
@@ -90,7 +90,7 @@ fn nobody_meant(sources: &Sources, filter: &SessionFilter) -> Result<(), ApiErro
     }
 }
 
-pub(super) async fn pause(
+pub async fn pause(
     State(sources): State<Arc<Sources>>,
     Extension(by): Extension<Peer>,
     Body(body): Body<model::MappingChange>,
@@ -98,7 +98,7 @@ pub(super) async fn pause(
     hold(&sources, by, body, Some(MappingOverride::Paused)).await
 }
 
-pub(super) async fn drain(
+pub async fn drain(
     State(sources): State<Arc<Sources>>,
     Extension(by): Extension<Peer>,
     Body(body): Body<model::MappingChange>,
@@ -106,7 +106,7 @@ pub(super) async fn drain(
     hold(&sources, by, body, Some(MappingOverride::Drained)).await
 }
 
-pub(super) async fn resume(
+pub async fn resume(
     State(sources): State<Arc<Sources>>,
     Extension(by): Extension<Peer>,
     Body(body): Body<model::MappingChange>,
@@ -161,7 +161,7 @@ fn duration(text: &str) -> Result<Duration, ApiError> {
         })
 }
 
-pub(super) async fn reload(
+pub async fn reload(
     State(sources): State<Arc<Sources>>,
     Extension(by): Extension<Peer>,
 ) -> Answer<model::Reloaded> {
@@ -171,17 +171,11 @@ pub(super) async fn reload(
         pid = by.pid,
         "reload asked for by an operator"
     );
-    let summary = sources.orders.ask(|reply| Order::Reload { reply }).await?;
-    Ok(Json(model::Reloaded {
-        added: summary.added as u64,
-        removed: summary.removed as u64,
-        retargeted: summary.retargeted as u64,
-        repolicied: summary.repolicied as u64,
-        unchanged: summary.unchanged as u64,
-    }))
+    let changed = sources.orders.ask(|reply| Order::Reload { reply }).await?;
+    Ok(Json(changed))
 }
 
-pub(super) async fn log_level(
+pub async fn log_level(
     State(sources): State<Arc<Sources>>,
     Extension(by): Extension<Peer>,
     Body(body): Body<model::Level>,

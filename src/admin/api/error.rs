@@ -9,9 +9,8 @@ use axum::{
 use super::model::Failure;
 use crate::orders::OrderError;
 
-/// Why a request was not carried out.
 #[derive(Debug)]
-pub(in crate::admin) struct ApiError {
+pub struct ApiError {
     status: StatusCode,
     error: String,
 }

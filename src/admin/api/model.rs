@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::table::Summary as Reloaded;
 use crate::{
     end_reason::EndReason,
     units::{count, duration_ms},
@@ -406,20 +407,6 @@ documents! {
         state: String,
     }
 
-    /// What a reload changed, in public addresses.
-    Reloaded {
-        /// Came.
-        added: u64,
-        /// Went.
-        removed: u64,
-        /// Lead elsewhere.
-        retargeted: u64,
-        /// Changed in policy or name only.
-        repolicied: u64,
-        /// Are as they were.
-        unchanged: u64,
-    }
-
     /// The level of the log.
     #[serde(deny_unknown_fields)]
     Level {
@@ -445,6 +432,16 @@ pub enum Severity {
     Warning,
     /// Somebody is not served.
     Error,
+}
+
+impl Severity {
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Note => "note",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
 }
 
 /// Something that is wrong.
@@ -554,6 +551,24 @@ impl Ports {
 }
 
 impl Mapping {
+    /// Its first public addresses, and how many others there are.
+    pub(crate) fn listen(&self) -> String {
+        self.first(|route| &route.listen)
+    }
+
+    /// The first of its targets, and how many others there are.
+    pub(crate) fn target(&self) -> String {
+        self.first(|route| &route.target)
+    }
+
+    fn first(&self, part: fn(&Route) -> &str) -> String {
+        match &self.routes[..] {
+            [] => String::new(),
+            [only] => part(only).to_owned(),
+            [first, others @ ..] => format!("{} +{}", part(first), others.len()),
+        }
+    }
+
     /// Clients that got no session.
     pub(crate) fn refused(&self) -> u64 {
         let refusals = EndReason::ALL.iter().filter(|reason| reason.is_refusal());

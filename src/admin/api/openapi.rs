@@ -4,8 +4,8 @@
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use super::{Access, OPERATIONS, model};
-use crate::admin::metrics::Format;
+use super::model;
+use crate::admin::{Access, OPERATIONS, metrics::Format};
 
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/openapi.json");
 

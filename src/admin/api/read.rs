@@ -15,7 +15,7 @@ use crate::{
     admin::{
         Sources,
         metrics::{self, Format},
-        places::{Place, Stage},
+        slots::{Slot, Stage},
     },
     config::Document,
     provider::switchboard::{JobId, Switchboard},
@@ -31,11 +31,11 @@ const LONGEST_WAIT: u64 = 30;
 
 type Answer<T> = Result<Json<T>, ApiError>;
 
-pub(super) async fn livez() -> &'static str {
+pub async fn livez() -> &'static str {
     "ok\n"
 }
 
-pub(super) async fn readyz(State(sources): State<Arc<Sources>>) -> impl IntoResponse {
+pub async fn readyz(State(sources): State<Arc<Sources>>) -> impl IntoResponse {
     let ready = view::ready(&sources);
     let status = match ready.ready {
         true => StatusCode::OK,
@@ -44,29 +44,26 @@ pub(super) async fn readyz(State(sources): State<Arc<Sources>>) -> impl IntoResp
     (status, Json(ready))
 }
 
-pub(super) async fn metrics(
-    State(sources): State<Arc<Sources>>,
-    headers: HeaderMap,
-) -> impl IntoResponse {
+pub async fn metrics(State(sources): State<Arc<Sources>>, headers: HeaderMap) -> impl IntoResponse {
     let format = Format::wanted_by(&headers);
     let media_type = [(header::CONTENT_TYPE, format.media_type())];
     (media_type, metrics::text(&sources, format))
 }
 
-pub(super) async fn status(State(sources): State<Arc<Sources>>) -> Json<model::Status> {
+pub async fn status(State(sources): State<Arc<Sources>>) -> Json<model::Status> {
     Json(view::status(&sources))
 }
 
-pub(super) async fn mappings(State(sources): State<Arc<Sources>>) -> Json<model::Mappings> {
+pub async fn mappings(State(sources): State<Arc<Sources>>) -> Json<model::Mappings> {
     let mappings = view::mappings(&sources);
     Json(model::Mappings { mappings })
 }
 
-pub(super) async fn config(State(sources): State<Arc<Sources>>) -> Json<Document> {
+pub async fn config(State(sources): State<Arc<Sources>>) -> Json<Document> {
     Json(Document::from(&**sources.config.load()))
 }
 
-pub(super) async fn sessions(
+pub async fn sessions(
     State(sources): State<Arc<Sources>>,
     query: Result<Query<model::SessionQuery>, QueryRejection>,
 ) -> Answer<model::Sessions> {
@@ -101,7 +98,7 @@ pub(super) async fn sessions(
 }
 
 /// Sessions with that number, of that mapping, of that job, and from that address or prefix.
-pub(super) fn filter(
+pub fn filter(
     session: Option<u64>,
     mapping: Option<String>,
     job: Option<&str>,
@@ -122,17 +119,13 @@ pub(super) fn filter(
     })
 }
 
-/// Jobs whose endpoints may be asked for at once.
 const JOBS_AT_ONCE: usize = 64;
 
 /// Whose endpoints are asked for.
 #[derive(Debug)]
-pub(in crate::admin) enum Asked {
-    /// Those of every job.
+pub enum Asked {
     All,
-    /// Those of one.
     One(JobId),
-    /// Those of several.
     Several(Vec<JobId>),
 }
 
@@ -157,7 +150,7 @@ impl Asked {
     }
 }
 
-pub(super) async fn endpoints(
+pub async fn endpoints(
     State(sources): State<Arc<Sources>>,
     query: Result<Query<model::EndpointQuery>, QueryRejection>,
 ) -> Answer<model::Endpoints> {
@@ -176,18 +169,18 @@ fn job_id(text: &str) -> Result<JobId, ApiError> {
     })
 }
 
-pub(super) async fn events(
+pub async fn events(
     State(sources): State<Arc<Sources>>,
-    Extension(place): Extension<Arc<Place>>,
+    Extension(slot): Extension<Arc<Slot>>,
     query: Result<Query<model::EventQuery>, QueryRejection>,
 ) -> Answer<model::Events> {
     let Query(query) = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
     let wait = Duration::from_secs(query.wait.min(LONGEST_WAIT));
     if !wait.is_zero() {
-        place.waits_for(Stage::Idle);
+        slot.waits_for(Stage::Idle);
         // No event is an answer too.
         let _ = timeout(wait, sources.events.wait_after(query.after)).await;
-        place.waits_for(Stage::Answer);
+        slot.waits_for(Stage::Answer);
     }
     let events = sources.events.after(query.after);
     Ok(Json(model::Events {

@@ -24,7 +24,7 @@ use crate::{
     units::{duration_ms, millis},
 };
 
-pub(in crate::admin) fn status(sources: &Sources) -> model::Status {
+pub fn status(sources: &Sources) -> model::Status {
     let shared = &sources.shared;
     let table = shared.table.load();
     let report = sources.reloads.read();
@@ -77,7 +77,7 @@ pub(in crate::admin) fn status(sources: &Sources) -> model::Status {
 /// Closed listeners that are named; of the others only the number is told.
 const CLOSED_NAMED: usize = 10;
 
-pub(super) fn ready(sources: &Sources) -> model::Ready {
+pub fn ready(sources: &Sources) -> model::Ready {
     let mut reasons = Vec::new();
     if sources.is_stopping() {
         reasons.push("the proxy is stopping".to_owned());
@@ -94,7 +94,7 @@ pub(super) fn ready(sources: &Sources) -> model::Ready {
     }
 }
 
-pub(in crate::admin) fn mappings(sources: &Sources) -> Vec<model::Mapping> {
+pub fn mappings(sources: &Sources) -> Vec<model::Mapping> {
     let table = sources.shared.table.load();
     let holds = sources.shared.overrides.load();
     let mut pairs: HashMap<&MappingName, Vec<(ListenAddr, SocketAddr)>> = HashMap::new();
@@ -156,7 +156,7 @@ fn mapping(mapping: &Mapping, pairs: &[(ListenAddr, SocketAddr)], state: &str) -
     }
 }
 
-pub(in crate::admin) fn switchboard(sources: &Sources) -> Option<model::Switchboard> {
+pub fn switchboard(sources: &Sources) -> Option<model::Switchboard> {
     let exposure = sources.switchboard.read()?;
     let contact = sources.switchboard.contact();
     let availability = &sources.switchboard.availability;
@@ -209,7 +209,7 @@ pub(in crate::admin) fn switchboard(sources: &Sources) -> Option<model::Switchbo
 }
 
 /// Where jobs can be reached, and why not where they cannot, as far as that is news.
-pub(in crate::admin) fn endpoints(sources: &Sources) -> model::Endpoints {
+pub fn endpoints(sources: &Sources) -> model::Endpoints {
     let Some(exposure) = sources.switchboard.read() else {
         return model::Endpoints::default();
     };
@@ -223,7 +223,7 @@ pub(in crate::admin) fn endpoints(sources: &Sources) -> model::Endpoints {
 }
 
 /// Where some jobs can be reached, and why not where they cannot: at least one entry for each.
-pub(in crate::admin) fn endpoints_of(sources: &Sources, jobs: &[JobId]) -> model::Endpoints {
+pub fn endpoints_of(sources: &Sources, jobs: &[JobId]) -> model::Endpoints {
     let Some(exposure) = sources.switchboard.read() else {
         return model::Endpoints::default();
     };
@@ -321,7 +321,7 @@ fn endpoint(one: &Endpoint, exposure: &Exposure, holds: &MappingOverrides) -> mo
     }
 }
 
-pub(in crate::admin) fn session(view: &SessionView) -> model::Session {
+pub fn session(view: &SessionView) -> model::Session {
     model::Session {
         session: view.id.0,
         mapping: view.route.mapping.name.to_string(),
@@ -340,7 +340,7 @@ pub(in crate::admin) fn session(view: &SessionView) -> model::Session {
     }
 }
 
-pub(in crate::admin) fn event(event: telemetry::Event) -> model::Event {
+pub fn event(event: telemetry::Event) -> model::Event {
     let fields = event.fields.into_iter();
     model::Event {
         number: event.number,

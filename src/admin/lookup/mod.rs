@@ -28,13 +28,14 @@ use super::{
         read::Asked,
         view,
     },
-    lock, places,
-    server::{self, Bounds, Peer},
+    lock,
+    peer::Peer,
+    server::{self, Bounds},
+    slots,
 };
 use crate::telemetry::Task;
-use rate::Rate;
+use rate::RateLimit;
 
-/// Connections at a time.
 pub const CONNECTIONS: usize = 128;
 
 /// What connections may cost.
@@ -46,35 +47,34 @@ const BOUNDS: Bounds = Bounds {
     keep_alive: false,
 };
 
-/// What answers need.
 #[derive(Debug, Clone)]
-struct Desk {
+struct Lookup {
     sources: Arc<Sources>,
-    rate: Arc<Mutex<Rate>>,
+    rate: Arc<Mutex<RateLimit>>,
 }
 
 /// Serves until nothing can come from the listener any more, and says why.
 pub async fn serve(listener: TcpListener, sources: Arc<Sources>) -> io::Error {
     let of = (Task::Lookup, Arc::clone(&sources.failures));
-    let desk = Desk {
+    let lookup = Lookup {
         sources,
         rate: Arc::default(),
     };
     let router = Router::new()
         .route("/api/v1/endpoints", get(endpoints))
         .fallback(async || ApiError::not_found("there is nothing at this path"))
-        .with_state(desk);
-    let router = super::api::within_time_and_guarded(router);
+        .with_state(lookup);
+    let router = super::router::within_time_and_guarded(router);
     server::accept_all(listener, BOUNDS, &router, of).await
 }
 
 async fn endpoints(
-    State(desk): State<Desk>,
+    State(lookup): State<Lookup>,
     Extension(peer): Extension<Peer>,
     query: Result<Query<model::EndpointQuery>, QueryRejection>,
 ) -> Result<Json<model::Endpoints>, ApiError> {
-    let allowed = |source| lock(&desk.rate).allow(source, Instant::now());
-    if !peer.address.map(places::source).is_none_or(allowed) {
+    let allowed = |source| lock(&lookup.rate).allow(source, Instant::now());
+    if !peer.address.map(slots::source).is_none_or(allowed) {
         let busy = "too many questions, ask again in a moment";
         return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, busy));
     }
@@ -90,7 +90,7 @@ async fn endpoints(
         Asked::One(job) => (vec![job], true),
         Asked::Several(jobs) => (jobs, false),
     };
-    let mut found = view::endpoints_of(&desk.sources, &jobs);
+    let mut found = view::endpoints_of(&lookup.sources, &jobs);
     if alone {
         let status = match found.endpoints.first().map(model::Endpoint::absence) {
             None | Some(Some(Absence::Unknown)) => Some(StatusCode::NOT_FOUND),

@@ -1,27 +1,28 @@
 //! How often each source may ask, in bounded memory.
 
-use std::{num::NonZeroUsize, time::Instant};
+use std::{
+    num::{NonZeroU64, NonZeroUsize},
+    time::Instant,
+};
 
 use lru::LruCache;
 
-use crate::limit::SourceNet;
+use crate::limit::{Bucket, Rate, SourceNet};
 
-/// Questions at once.
-const BURST: f64 = 20.0;
+/// Questions a second, and at once.
+const RATE: Rate = Rate {
+    per_second: NonZeroU64::new(5).expect("not 0"),
+    burst: NonZeroU64::new(20).expect("not 0"),
+};
 
-/// Questions a second after that.
-const PER_SECOND: f64 = 5.0;
-
-/// Sources remembered.
 const SOURCES: NonZeroUsize = NonZeroUsize::new(8192).expect("not 0");
 
-/// What each source has left.
 #[derive(Debug)]
-pub(super) struct Rate {
-    sources: LruCache<SourceNet, (f64, Instant)>,
+pub(super) struct RateLimit {
+    sources: LruCache<SourceNet, Bucket>,
 }
 
-impl Default for Rate {
+impl Default for RateLimit {
     fn default() -> Self {
         Self {
             sources: LruCache::new(SOURCES),
@@ -29,19 +30,12 @@ impl Default for Rate {
     }
 }
 
-impl Rate {
+impl RateLimit {
     /// Whether `source` may ask now. When there are more sources than are remembered, the one is
     /// forgotten that has not asked for longest: a new one may always ask.
     pub fn allow(&mut self, source: SourceNet, now: Instant) -> bool {
-        let (left, last) = self.sources.get_or_insert_mut(source, || (BURST, now));
-        let earned = now.duration_since(*last).as_secs_f64() * PER_SECOND;
-        *left = (*left + earned).min(BURST);
-        *last = now;
-        let allowed = *left >= 1.0;
-        if allowed {
-            *left -= 1.0;
-        }
-        allowed
+        let bucket = self.sources.get_or_insert(source, Bucket::default);
+        bucket.take(RATE, now.into())
     }
 }
 
@@ -52,7 +46,8 @@ mod tests {
         time::Duration,
     };
 
-    use super::{super::super::places::source, *};
+    use super::*;
+    use crate::admin::slots::source;
 
     fn ipv4(number: u32) -> SourceNet {
         source(IpAddr::from(number.to_be_bytes()))
@@ -60,17 +55,17 @@ mod tests {
 
     #[test]
     fn a_source_that_asks_too_often_waits_and_others_do_not() {
-        let mut rate = Rate::default();
+        let mut rate = RateLimit::default();
         let now = Instant::now();
         let allowed = (0..100).filter(|_| rate.allow(ipv4(1), now)).count();
-        assert_eq!(allowed, BURST as usize);
+        assert_eq!(allowed, RATE.burst.get() as usize);
         assert!(rate.allow(ipv4(2), now));
         assert!(rate.allow(ipv4(1), now + Duration::from_secs(1)));
     }
 
     #[test]
     fn a_network_of_64_bits_is_one_source() {
-        let mut rate = Rate::default();
+        let mut rate = RateLimit::default();
         let now = Instant::now();
         let from = |last: u16| {
             source(IpAddr::from(Ipv6Addr::new(
@@ -78,12 +73,12 @@ mod tests {
             )))
         };
         let allowed = (0..100).filter(|last| rate.allow(from(*last), now)).count();
-        assert_eq!(allowed, BURST as usize);
+        assert_eq!(allowed, RATE.burst.get() as usize);
     }
 
     #[test]
     fn more_sources_than_are_remembered_keep_nobody_from_asking() {
-        let mut rate = Rate::default();
+        let mut rate = RateLimit::default();
         let now = Instant::now();
         let often = ipv4(u32::MAX);
         while rate.allow(often, now) {}

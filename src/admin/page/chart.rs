@@ -1,18 +1,11 @@
 //! Small line charts in SVG.
 
-use std::fmt::{self, Write};
+use maud::{Markup, html};
 
 use crate::telemetry::{HISTORY_STEP, Totals};
 
 /// Size of a chart's drawing area.
 const SIZE: (f64, f64) = (240.0, 48.0);
-
-/// A line over the last minutes.
-pub(super) struct Chart<'a> {
-    title: &'static str,
-    values: Vec<f64>,
-    show: &'a dyn Fn(f64) -> String,
-}
 
 /// What was counted per second between two ticks each.
 pub(super) fn rates(history: &[Totals], total: fn(&Totals) -> u64) -> Vec<f64> {
@@ -25,39 +18,28 @@ pub(super) fn rates(history: &[Totals], total: fn(&Totals) -> u64) -> Vec<f64> {
     steps.map(rate).collect()
 }
 
-impl<'a> Chart<'a> {
-    pub(super) fn new(
-        title: &'static str,
-        values: Vec<f64>,
-        show: &'a dyn Fn(f64) -> String,
-    ) -> Self {
-        Self {
-            title,
-            values,
-            show,
+/// A line over the last minutes.
+pub(super) fn line(title: &str, values: &[f64], show: impl Fn(f64) -> String) -> Markup {
+    let most = values.iter().copied().fold(0.0, f64::max);
+    let (last, peak) = (show(values.last().copied().unwrap_or_default()), show(most));
+    let step = SIZE.0 / (values.len().max(2) - 1) as f64;
+    let points = values.iter().enumerate().map(|(place, value)| {
+        let x = place as f64 * step;
+        // A line along the very edge would be cut in half.
+        let y = SIZE.1 - 1.0 - value / most.max(f64::MIN_POSITIVE) * (SIZE.1 - 2.0);
+        format!("{x:.1},{y:.1} ")
+    });
+    let points: String = points.collect();
+    html! {
+        figure {
+            figcaption { (title) " " b { (last) } " " small { "peak " (peak) } }
+            svg
+                viewBox={ "0 0 " (SIZE.0) " " (SIZE.1) }
+                role="img"
+                aria-label={ (title) ": now " (last) ", peak " (peak) }
+                preserveAspectRatio="none"
+            { polyline points=(points) {} }
         }
-    }
-
-    pub(super) fn write(&self, page: &mut String) -> fmt::Result {
-        let last = self.values.last().copied().unwrap_or_default();
-        let most = self.values.iter().copied().fold(0.0, f64::max);
-        let (title, last, peak) = (self.title, (self.show)(last), (self.show)(most));
-        write!(
-            page,
-            "<figure><figcaption>{title} <b>{last}</b> <small>peak {peak}</small></figcaption>\
-             <svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{title}: now {last}, peak {peak}\" \
-             preserveAspectRatio=\"none\"><polyline points=\"",
-            SIZE.0, SIZE.1
-        )?;
-        let step = SIZE.0 / (self.values.len().max(2) - 1) as f64;
-        for (place, value) in self.values.iter().enumerate() {
-            let x = place as f64 * step;
-            // A line along the very edge would be cut in half.
-            let y = SIZE.1 - 1.0 - value / most.max(f64::MIN_POSITIVE) * (SIZE.1 - 2.0);
-            write!(page, "{x:.1},{y:.1} ")?;
-        }
-        page.push_str("\"/></svg></figure>\n");
-        Ok(())
     }
 }
 
@@ -77,11 +59,7 @@ mod tests {
 
     #[test]
     fn a_chart_without_values_is_empty() {
-        let mut page = String::new();
-        let show = |value: f64| format!("{value}");
-        Chart::new("T", Vec::new(), &show)
-            .write(&mut page)
-            .expect("a string takes all");
+        let page = line("T", &[], |value| value.to_string()).into_string();
         assert!(page.contains("points=\"\""), "{page}");
         assert!(!page.contains("NaN"), "{page}");
     }

@@ -1,30 +1,33 @@
 //! The status page: everything at a glance, for people with a browser.
 //!
 //! One document without any other file. It works without scripts; where they run, a few lines
-//! fetch it again every five seconds. Every text that could have come from outside is escaped where
-//! it is written ([`html`]), and a policy in the header lets the browser run nothing but those few
-//! lines.
+//! fetch it again every five seconds. Every text that could have come from outside is [`Shown`], and a
+//! policy in the header lets the browser run nothing but those few lines.
 
 mod chart;
-mod html;
 
-use std::{fmt::Write, sync::Arc};
+use std::{cmp::Reverse, sync::Arc};
 
 use axum::{
     extract::State,
     http::header,
     response::{Html, IntoResponse},
 };
+use maud::{DOCTYPE, Markup, PreEscaped, Render, html};
 
-use super::{Sources, api::view, health::problems};
+use super::{
+    Sources,
+    api::{
+        model::{Event, Mapping, Problem, Session, Severity, Switchboard},
+        view,
+    },
+    health::problems,
+};
 use crate::{
-    admin::api::model::{Event, Mapping, Problem, Session, Severity, Switchboard},
     session::SessionFilter,
     telemetry::Totals,
     units::{bytes, duration_ms},
 };
-use chart::Chart;
-use html::escaped;
 
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("refresh.js");
@@ -63,7 +66,7 @@ pub(super) async fn serve(State(sources): State<Arc<Sources>>) -> impl IntoRespo
             .collect(),
     };
     let policy = [(header::CONTENT_SECURITY_POLICY, POLICY)];
-    (policy, Html(content.page()))
+    (policy, Html(content.page().into_string()))
 }
 
 /// What the page shows.
@@ -80,22 +83,30 @@ struct Content {
 }
 
 impl Content {
-    fn page(&self) -> String {
-        let version = env!("CARGO_PKG_VERSION");
-        let mut page = format!(
-            "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-             <meta name=\"color-scheme\" content=\"light dark\">\n\
-             <title>{} – tml-proxy</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
-             <header><h1>tml-proxy</h1> <span>{version}</span></header>\n<main>\n",
-            self.headline()
-        );
-        // Writing to a string cannot fail, here and below.
-        let _ = self.write(&mut page);
-        page.push_str("</main>\n<script>");
-        page.push_str(SCRIPT);
-        page.push_str("</script>\n</body>\n</html>\n");
-        page
+    fn page(&self) -> Markup {
+        html! {
+            (DOCTYPE)
+            html lang="en" {
+                head {
+                    meta charset="utf-8";
+                    meta name="viewport" content="width=device-width, initial-scale=1";
+                    meta name="color-scheme" content="light dark";
+                    title { (self.headline()) " – tml-proxy" }
+                    style { (PreEscaped(STYLE)) }
+                }
+                body {
+                    header { h1 { "tml-proxy" } " " span { (env!("CARGO_PKG_VERSION")) } }
+                    main {
+                        (self.problems())
+                        (self.charts())
+                        (self.mappings())
+                        (self.sessions())
+                        (self.events())
+                    }
+                    script { (PreEscaped(SCRIPT)) }
+                }
+            }
+        }
     }
 
     fn headline(&self) -> &'static str {
@@ -106,79 +117,56 @@ impl Content {
         }
     }
 
-    fn write(&self, page: &mut String) -> std::fmt::Result {
-        self.problems(page)?;
-        self.charts(page)?;
-        self.mappings(page)?;
-        self.sessions(page)?;
-        self.events(page)
-    }
-
-    fn problems(&self, page: &mut String) -> std::fmt::Result {
-        let headline = self.headline();
-        write!(
-            page,
-            "<section aria-labelledby=\"now\">\n<h2 id=\"now\">{headline}</h2>\n"
-        )?;
-        if !self.problems.is_empty() {
-            page.push_str("<ul class=\"problems\">\n");
-            for problem in &self.problems {
-                let word = match problem.severity {
-                    Severity::Error => "error",
-                    Severity::Warning => "warning",
-                    Severity::Note => "note",
-                };
-                let text = escaped(&problem.text);
-                writeln!(page, "<li class=\"{word}\"><b>{word}</b> {text}</li>")?;
+    fn problems(&self) -> Markup {
+        html! {
+            section aria-labelledby="now" {
+                h2 id="now" { (self.headline()) }
+                @if !self.problems.is_empty() {
+                    ul class="problems" {
+                        @for Problem { severity, text } in &self.problems {
+                            li class=(severity.word()) {
+                                b { (severity.word()) } " " (Shown(text))
+                            }
+                        }
+                    }
+                }
+                @if let Some(switchboard) = &self.switchboard {
+                    p {
+                        "Switchboard: " (Shown(&switchboard.in_words()))
+                        "; token: " (Shown(&switchboard.token_in_words()))
+                        "; ports: " (switchboard.ports.in_words())
+                    }
+                }
             }
-            page.push_str("</ul>\n");
         }
-        if let Some(switchboard) = &self.switchboard {
-            let line = escaped(&switchboard.in_words());
-            let token = escaped(&switchboard.token_in_words());
-            let ports = switchboard.ports.in_words();
-            writeln!(
-                page,
-                "<p>Switchboard: {line}; token: {token}; ports: {ports}</p>"
-            )?;
-        }
-        page.push_str("</section>\n");
-        Ok(())
     }
 
-    fn charts(&self, page: &mut String) -> std::fmt::Result {
-        page.push_str(
-            "<section aria-labelledby=\"lately\">\n<h2 id=\"lately\">The last ten minutes</h2>\n\
-             <div class=\"charts\">\n",
-        );
+    fn charts(&self) -> Markup {
         let rate = |total: fn(&Totals) -> u64| chart::rates(&self.history, total);
-        let per_second = |value: f64| format!("{}/s", bytes(value as u64));
-        let number = |value: f64| format!("{value:.0}");
-        let small = |value: f64| format!("{value:.1}/s");
-        let open = self
-            .history
-            .iter()
-            .map(|totals| totals.open as f64)
-            .collect();
-        for chart in [
-            Chart::new("Sessions open", open, &number),
-            Chart::new("New sessions", rate(|totals| totals.opened), &small),
-            Chart::new("To targets", rate(|totals| totals.bytes_up), &per_second),
-            Chart::new("To clients", rate(|totals| totals.bytes_down), &per_second),
-            Chart::new("Refused", rate(|totals| totals.refused), &small),
-            Chart::new(
-                "Failed connections",
-                rate(|totals| totals.connect_failures),
-                &small,
-            ),
-        ] {
-            chart.write(page)?;
+        let open = self.history.iter().map(|totals| totals.open as f64);
+        let count = |value: f64| format!("{value:.0}");
+        let few = |value: f64| format!("{value:.1}/s");
+        let traffic = |value: f64| format!("{}/s", bytes(value as u64));
+        html! {
+            section aria-labelledby="lately" {
+                h2 id="lately" { "The last ten minutes" }
+                div class="charts" {
+                    (chart::line("Sessions open", &open.collect::<Vec<_>>(), count))
+                    (chart::line("New sessions", &rate(|totals| totals.opened), few))
+                    (chart::line("To targets", &rate(|totals| totals.bytes_up), traffic))
+                    (chart::line("To clients", &rate(|totals| totals.bytes_down), traffic))
+                    (chart::line("Refused", &rate(|totals| totals.refused), few))
+                    (chart::line(
+                        "Failed connections",
+                        &rate(|totals| totals.connect_failures),
+                        few,
+                    ))
+                }
+            }
         }
-        page.push_str("</div>\n</section>\n");
-        Ok(())
     }
 
-    fn mappings(&self, page: &mut String) -> std::fmt::Result {
+    fn mappings(&self) -> Markup {
         let heads = [
             "Mapping",
             "State",
@@ -192,19 +180,13 @@ impl Content {
             "#Down",
         ];
         let mut busiest: Vec<&Mapping> = self.mappings.iter().collect();
-        busiest.sort_by_key(|mapping| std::cmp::Reverse(mapping.sessions));
+        busiest.sort_by_key(|mapping| Reverse(mapping.sessions));
         let rows = busiest.iter().take(ROWS).map(|mapping| {
-            let route = mapping.routes.first();
-            let more = match mapping.routes.len() {
-                0 | 1 => String::new(),
-                count => format!(" +{}", count - 1),
-            };
-            let part = |text: Option<&String>| format!("{}{more}", text.map_or("", |text| text));
-            vec![
+            [
                 mapping.mapping.clone(),
                 mapping.state.clone(),
-                part(route.map(|route| &route.listen)),
-                part(route.map(|route| &route.target)),
+                mapping.listen(),
+                mapping.target(),
                 mapping.sessions.to_string(),
                 mapping.opened.to_string(),
                 mapping.refused().to_string(),
@@ -213,15 +195,15 @@ impl Content {
                 bytes(mapping.bytes_down),
             ]
         });
-        html::table(page, "Mappings", self.mappings.len(), &heads, rows)
+        table("Mappings", self.mappings.len(), heads, rows)
     }
 
-    fn sessions(&self, page: &mut String) -> std::fmt::Result {
+    fn sessions(&self) -> Markup {
         let heads = [
             "#Session", "Mapping", "Client", "Target", "Stage", "#Age", "#Quiet", "#Up", "#Down",
         ];
         let rows = self.sessions.iter().map(|session| {
-            vec![
+            [
                 session.session.to_string(),
                 session.mapping.clone(),
                 session.client.clone(),
@@ -233,29 +215,93 @@ impl Content {
                 bytes(session.bytes_down),
             ]
         });
-        html::table(page, "Live sessions", self.total, &heads, rows)
+        table("Live sessions", self.total, heads, rows)
     }
 
-    fn events(&self, page: &mut String) -> std::fmt::Result {
+    fn events(&self) -> Markup {
         let rows = self.events.iter().map(|event| {
-            let fields = event
-                .fields
-                .iter()
-                .map(|(name, value)| format!("{name}={value}"));
-            vec![
+            let fields = event.fields.iter();
+            let fields: Vec<_> = fields
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect();
+            [
                 event.at.clone(),
                 event.level.clone(),
                 event.message.clone(),
-                fields.collect::<Vec<_>>().join(" "),
+                fields.join(" "),
             ]
         });
-        html::table(
-            page,
-            "Events",
-            self.kept,
-            &["Time", "Level", "Event", "Particulars"],
-            rows,
-        )
+        let heads = ["Time", "Level", "Event", "Particulars"];
+        table("Events", self.kept, heads, rows)
+    }
+}
+
+/// A section with a table. A head that begins with `#` is that of a column of numbers.
+fn table<const COLUMNS: usize>(
+    title: &str,
+    total: usize,
+    heads: [&str; COLUMNS],
+    rows: impl ExactSizeIterator<Item = [String; COLUMNS]>,
+) -> Markup {
+    let id = title.to_lowercase().replace(' ', "-");
+    let shown = rows.len();
+    let class = |head: &str| head.starts_with('#').then_some("number");
+    html! {
+        // No landmark of its own: the table in it is one, of the same name.
+        section {
+            h2 id=(id) { (title) " " small { (total) } }
+            @if shown == 0 {
+                p { "None." }
+            } @else {
+                // Wide tables scroll by themselves; the keyboard has to reach them for that.
+                div class="scroll" tabindex="0" role="region" aria-labelledby=(id) {
+                    table {
+                        thead {
+                            tr {
+                                @for head in heads {
+                                    th scope="col" class=[class(head)] {
+                                        (head.trim_start_matches('#'))
+                                    }
+                                }
+                            }
+                        }
+                        tbody {
+                            @for row in rows {
+                                tr {
+                                    @for (place, (head, cell)) in heads.iter().zip(&row).enumerate() {
+                                        @if place == 0 {
+                                            th scope="row" class=[class(head)] { (Shown(cell)) }
+                                        } @else {
+                                            td class=[class(head)] { (Shown(cell)) }
+                                        }
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+                @if shown < total {
+                    p { "And " (total - shown) " more: " code { "tml-proxy" } " lists them all." }
+                }
+            }
+        }
+    }
+}
+
+/// Text that could have come from outside: nothing in it is markup, hides or turns around.
+struct Shown<'a>(&'a str);
+
+impl Render for Shown<'_> {
+    fn render_to(&self, page: &mut String) {
+        let shown = |c: char| match c {
+            // An error of several lines is shown as such.
+            '\n' => c,
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
+            c if c.is_control() => '\u{fffd}',
+            c => c,
+        };
+        let text: String = self.0.chars().map(shown).collect();
+        text.render_to(page);
     }
 }
 
@@ -298,10 +344,10 @@ mod tests {
 
     #[test]
     fn names_from_outside_are_text_wherever_they_appear() {
-        let page = content(EVIL).page();
+        let page = content(EVIL).page().into_string();
         assert!(!page.contains("<script>alert"), "{page}");
         assert!(
-            page.matches("&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#39;&amp;")
+            page.matches("&lt;script&gt;alert(1)&lt;/script&gt;&quot;'&amp;")
                 .count()
                 >= 8
         );
@@ -309,7 +355,7 @@ mod tests {
 
     #[test]
     fn the_page_needs_no_other_file() {
-        let page = content("m").page();
+        let page = content("m").page().into_string();
         for reference in ["src=", "href=", "url(", "@import"] {
             assert!(!page.contains(reference), "{reference}");
         }
@@ -317,7 +363,7 @@ mod tests {
 
     #[test]
     fn trouble_is_in_the_title_and_at_the_top() {
-        let page = content("A reload failed.").page();
+        let page = content("A reload failed.").page().into_string();
         assert!(page.contains("<title>Something is wrong"), "{page}");
         let place = |text: &str| page.find(text).expect("it is there");
         assert!(place("A reload failed.") < place("The last ten minutes"));
@@ -325,7 +371,7 @@ mod tests {
 
     #[test]
     fn a_screen_reader_finds_each_table_once_and_the_name_of_each_row() {
-        let page = content("board-14").page();
+        let page = content("board-14").page().into_string();
         for id in ["mappings", "live-sessions", "events"] {
             let label = format!("aria-labelledby=\"{id}\"");
             assert_eq!(page.matches(&label).count(), 1, "{id}: {page}");
@@ -340,8 +386,18 @@ mod tests {
             events: vec![Event::default(); ROWS],
             ..content("m")
         };
-        let page = many.page();
+        let page = many.page().into_string();
         assert!(page.contains("Events <small>256</small>"), "{page}");
         assert!(page.contains("And 206 more"), "{page}");
+    }
+
+    #[test]
+    fn text_that_hides_or_turns_around_is_shown_as_such() {
+        let shown = |text: &str| Shown(text).render().into_string();
+        for c in ['\0', '\x1b', '\r', '\u{202e}', '\u{2066}', '\u{2069}'] {
+            assert_eq!(shown(&format!("a{c}b")), "a\u{fffd}b", "{c:?}");
+        }
+        // An error of several lines keeps them.
+        assert_eq!(shown("line 1\n  | ^"), "line 1\n  | ^");
     }
 }

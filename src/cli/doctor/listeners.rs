@@ -7,7 +7,7 @@ use std::{
 
 use rustix::io::Errno;
 
-use super::{PATIENCE, process::lowest_port, report::Finding};
+use super::{PATIENCE, machine::port_range, process::lowest_port, report::Finding};
 use crate::{
     admin::api::model::Mappings,
     cli::client::{Client, ClientError, get_from},
@@ -22,7 +22,6 @@ const NAMED: usize = 10;
 
 /// Who has the ports that are in use.
 enum Holder {
-    /// No proxy was found.
     Unknown,
     /// A proxy that cannot be asked which.
     Silent,
@@ -69,8 +68,7 @@ fn ports(mappings: &Mappings) -> HashSet<u16> {
     let routes = mappings.mappings.iter().flat_map(|mapping| &mapping.routes);
     let ranges = routes.filter_map(|route| {
         let (_, ports) = route.listen.rsplit_once(':')?;
-        let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
-        Some(first.parse().ok()?..=last.parse().ok()?)
+        port_range(ports)
     });
     ranges.flatten().collect()
 }

@@ -19,12 +19,12 @@ use crate::{
 pub(super) fn examine(table: &Table) -> Vec<Finding> {
     let mut findings = vec![backlog(table), source_ports(table), clock()];
     findings.extend(lacking(table));
-    findings.extend(ways(table));
+    findings.push(routes_to_targets(table));
     findings.extend(sources(table));
     findings
 }
 
-fn setting(path: &str) -> Option<String> {
+pub(super) fn kernel_setting(path: &str) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/sys/{path}")).ok()?;
     Some(text.trim().to_owned())
 }
@@ -36,7 +36,7 @@ fn backlog(table: &Table) -> Finding {
         .iter()
         .map(|mapping| mapping.policy.backlog)
         .max();
-    let limit = setting("net/core/somaxconn").and_then(|text| text.parse::<u32>().ok());
+    let limit = kernel_setting("net/core/somaxconn").and_then(|text| text.parse::<u32>().ok());
     match (wanted, limit) {
         (Some(wanted), Some(limit)) if limit < wanted => Finding::poor(
             check,
@@ -50,8 +50,8 @@ fn backlog(table: &Table) -> Finding {
 
 /// Connections to one target address and port are limited by the source ports there are.
 fn source_ports(table: &Table) -> Finding {
-    let range = setting("net/ipv4/ip_local_port_range").unwrap_or_default();
-    let reserved = setting("net/ipv4/ip_local_reserved_ports").unwrap_or_default();
+    let range = kernel_setting("net/ipv4/ip_local_port_range").unwrap_or_default();
+    let reserved = kernel_setting("net/ipv4/ip_local_reserved_ports").unwrap_or_default();
     let public = table.routes().map(|route| route.listen.port()).collect();
     judge_source_ports(&range, &reserved, &public)
 }
@@ -66,7 +66,7 @@ fn judge_source_ports(range: &str, reserved: &str, public: &BTreeSet<u16>) -> Fi
     let [first, last] = range[..] else {
         return Finding::note(check, "the range cannot be read", "");
     };
-    let reserved: Vec<RangeInclusive<u16>> = reserved.split(',').filter_map(ports).collect();
+    let reserved: Vec<RangeInclusive<u16>> = reserved.split(',').filter_map(port_range).collect();
     let is_reserved = |port: &u16| reserved.iter().any(|range| range.contains(port));
     let count = (first..=last).filter(|port| !is_reserved(port)).count();
     let exposed: Vec<u16> = public
@@ -90,7 +90,7 @@ fn judge_source_ports(range: &str, reserved: &str, public: &BTreeSet<u16>) -> Fi
 }
 
 /// `40000-40010` or `40100`.
-fn ports(text: &str) -> Option<RangeInclusive<u16>> {
+pub(super) fn port_range(text: &str) -> Option<RangeInclusive<u16>> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     Some(first.trim().parse().ok()?..=last.trim().parse().ok()?)
 }
@@ -161,7 +161,6 @@ fn keeper(mut names: impl Iterator<Item = String>) -> Option<String> {
     names.find(|name| ["chronyd", "ntpd"].contains(&name.as_str()))
 }
 
-/// The names of all processes.
 fn processes() -> impl Iterator<Item = String> {
     let all = fs::read_dir("/proc").into_iter().flatten().flatten();
     // What is no process has no such file.
@@ -170,7 +169,7 @@ fn processes() -> impl Iterator<Item = String> {
 }
 
 /// Whether there is a way to each target at all, from which address, and over which interface.
-fn ways(table: &Table) -> Vec<Finding> {
+fn routes_to_targets(table: &Table) -> Finding {
     let targets: BTreeSet<IpAddr> = table.routes().map(|route| route.target.ip()).collect();
     let unreachable: Vec<String> = targets
         .iter()
@@ -179,13 +178,10 @@ fn ways(table: &Table) -> Vec<Finding> {
         .collect();
     let check = "ways to targets";
     if unreachable.is_empty() {
-        return vec![Finding::good(
-            check,
-            format!("{0} of {0} found", targets.len()),
-        )];
+        return Finding::good(check, format!("{0} of {0} found", targets.len()));
     }
     let some: Vec<&str> = unreachable.iter().take(5).map(String::as_str).collect();
-    vec![Finding::bad(
+    Finding::bad(
         check,
         format!(
             "none to {} of {} addresses: {}",
@@ -194,7 +190,7 @@ fn ways(table: &Table) -> Vec<Finding> {
             some.join(", ")
         ),
         "is the mesh interface up? (`ip -6 route get ADDRESS`)",
-    )]
+    )
 }
 
 /// The address a packet to `target` would have; connecting a datagram socket sends nothing.

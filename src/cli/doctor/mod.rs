@@ -102,5 +102,4 @@ fn examine(args: &DoctorArgs, config: &Config, table: &Table) -> Vec<Finding> {
 /// Bytes to push at most: what shows a way that loses large packets is far less.
 const MOST_PUSHED: i64 = 64 << 20;
 
-/// How long a target may take to answer here.
 const PATIENCE: Duration = Duration::from_secs(3);

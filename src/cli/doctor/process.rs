@@ -2,7 +2,9 @@
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
-use super::report::Finding;
+use rustix::thread::{CapabilitySet, capabilities};
+
+use super::{machine::kernel_setting, report::Finding};
 use crate::{
     admin::api::model::Status,
     cli::client::{Client, ClientError},
@@ -115,20 +117,13 @@ fn privileged_ports(table: &Table) -> Finding {
 
 /// The first port that anybody may bind.
 pub(super) fn lowest_port() -> u16 {
-    let lowest = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
-    lowest
-        .ok()
-        .and_then(|text| text.trim().parse().ok())
-        .unwrap_or(1024)
+    let lowest = kernel_setting("net/ipv4/ip_unprivileged_port_start");
+    lowest.and_then(|text| text.parse().ok()).unwrap_or(1024)
 }
 
-/// Whether this process has CAP_NET_BIND_SERVICE.
 fn may_bind() -> bool {
-    const BIT: u64 = 1 << 10;
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    line.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok())
-        .is_some_and(|bits| bits & BIT != 0)
+    let own = capabilities(None).map(|sets| sets.effective);
+    own.is_ok_and(|own| own.contains(CapabilitySet::NET_BIND_SERVICE))
 }
 
 /// Whether a proxy answers at the admin socket, and who else may use that. `named` is whether the

@@ -4,7 +4,6 @@ use serde::Serialize;
 
 use crate::cli::output::{Paint, Screen};
 
-/// How good or bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Grade {
@@ -18,13 +17,10 @@ pub(super) enum Grade {
     Bad,
 }
 
-/// The outcome of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Finding {
     pub grade: Grade,
-    /// What was looked at.
     pub check: String,
-    /// What was found.
     pub found: String,
     /// What to do about it; empty where nothing is.
     #[serde(skip_serializing_if = "String::is_empty")]

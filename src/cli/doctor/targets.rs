@@ -14,7 +14,6 @@ use crate::{
     table::{MappingName, Table},
 };
 
-/// Targets tried at a time.
 const AT_A_TIME: usize = 32;
 
 /// Targets named when they fail; the others are counted.

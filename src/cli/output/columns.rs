@@ -9,23 +9,18 @@ pub enum Align {
     Left,
     /// Names, which are shortened before anything is left out.
     Name,
-    /// Numbers.
     Right,
 }
 
-/// A column of a table for people.
 #[derive(Debug, Clone, Copy)]
 pub struct Column {
-    /// Its head.
     pub head: &'static str,
-    /// Where its cells stand.
     pub align: Align,
     /// What goes first when the terminal is too narrow; 0 goes only where nothing else helps.
     pub spare: u8,
 }
 
 impl Column {
-    /// A column with this head; see the fields.
     pub const fn new(head: &'static str, align: Align, spare: u8) -> Self {
         Self { head, align, spare }
     }
@@ -88,8 +83,7 @@ pub fn table<const N: usize>(
     text
 }
 
-/// The room each column takes.
-pub fn widths<const N: usize>(rows: &[[String; N]]) -> [usize; N] {
+fn widths<const N: usize>(rows: &[[String; N]]) -> [usize; N] {
     let mut widths = [0; N];
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {

@@ -5,7 +5,7 @@ mod screen;
 mod wrap;
 
 pub use crate::units::{bytes, duration_ms, rate};
-pub use columns::{Align, Column, GAP, columns, table, widths};
+pub use columns::{Align, Column, GAP, columns, table};
 pub use screen::{Paint, Screen};
 pub use wrap::{one_line, wrapped};
 
@@ -20,7 +20,6 @@ use serde::Serialize;
 use super::{client::ClientError, code};
 use crate::{admin::api::model::Severity, os_error::in_words};
 
-/// Writes text to standard output and says with which code to leave.
 pub fn print(text: &str) -> ExitCode {
     match io::stdout().write_all(text.as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -33,7 +32,6 @@ pub fn print(text: &str) -> ExitCode {
     }
 }
 
-/// A document as JSON text.
 pub fn json(document: &impl Serialize) -> String {
     let mut text = serde_json::to_string_pretty(document)
         .expect("text, numbers and lists of them are always JSON");
@@ -41,7 +39,6 @@ pub fn json(document: &impl Serialize) -> String {
     text
 }
 
-/// Writes to standard error what went wrong.
 pub fn complain(what: &dyn Display) {
     // When that fails too, the exit code still tells.
     let _ = writeln!(io::stderr(), "{what}");
@@ -62,11 +59,12 @@ pub fn answer<T: Serialize>(
 
 /// How bad a problem is, as it stands before it.
 pub fn severity(screen: &Screen, severity: Severity) -> String {
-    match severity {
-        Severity::Error => screen.paint(Paint::Bad, "error"),
-        Severity::Warning => screen.paint(Paint::Warn, "warning"),
-        Severity::Note => screen.paint(Paint::Dim, "note"),
-    }
+    let paint = match severity {
+        Severity::Error => Paint::Bad,
+        Severity::Warning => Paint::Warn,
+        Severity::Note => Paint::Dim,
+    };
+    screen.paint(paint, severity.word())
 }
 
 /// Says why there is no answer, and with which code to leave.

@@ -7,10 +7,8 @@ use rustix::termios::tcgetwinsize;
 /// A width that anything fits in: for output that goes to a file or another program.
 const ENDLESS: usize = usize::MAX / 2;
 
-/// Where text is written to.
 #[derive(Debug, Clone, Copy)]
 pub struct Screen {
-    /// Characters in a line.
     pub width: usize,
     colour: bool,
 }
@@ -18,15 +16,11 @@ pub struct Screen {
 /// How to show a piece of text, where colours are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Paint {
-    /// All is well.
     Good,
-    /// Worth a look.
     Warn,
-    /// Wrong.
     Bad,
     /// Of less interest.
     Dim,
-    /// A title.
     Strong,
 }
 
@@ -49,7 +43,6 @@ impl Screen {
         }
     }
 
-    /// A screen without colours.
     pub const fn plain(width: usize) -> Self {
         Self {
             width,
@@ -72,7 +65,6 @@ impl Screen {
         }
     }
 
-    /// Text of less interest.
     pub fn dim(&self, text: &str) -> String {
         self.paint(Paint::Dim, text)
     }

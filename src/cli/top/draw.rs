@@ -1,6 +1,6 @@
 //! What `top` shows.
 
-use super::state::View;
+use super::state::{Rated, View};
 use crate::{
     cli::output::{
         Align, Column, Paint, Screen, bytes, duration_ms, rate, severity, table, wrapped,
@@ -11,7 +11,6 @@ use crate::{
 /// Between two parts of a line.
 const APART: &str = "   ";
 
-/// Columns of either table.
 const COLUMNS: usize = 8;
 
 const MAPPINGS: [Column; COLUMNS] = [
@@ -41,14 +40,8 @@ pub(super) fn lines(view: &View, screen: &Screen, height: usize) -> Vec<String> 
     let mut lines = headline(view, screen);
     lines.extend(trouble(view, screen).into_iter().take(height / 3));
     let room = height.saturating_sub(lines.len() + 1);
-    for (height, listing) in [
-        (room / 3, mappings(view)),
-        (room - room / 3, sessions(view)),
-    ] {
-        let end = lines.len() + height;
-        lines.extend(listing.lines(screen, height));
-        lines.resize(end, String::new());
-    }
+    lines.extend(mappings(view, screen, room / 3));
+    lines.extend(sessions(view, screen, room - room / 3));
     let clock = if view.stopped { "go on" } else { "stop" };
     let keys = format!("q quit   s order: {}   p {clock}", view.order.word());
     lines.truncate(height.saturating_sub(1));
@@ -64,10 +57,10 @@ pub(super) fn as_text(view: &View, width: usize, height: usize) -> String {
 }
 
 fn headline(view: &View, screen: &Screen) -> Vec<String> {
-    let Some(status) = view.status() else {
+    let Some(round) = &view.round else {
         return vec!["waiting for the proxy".to_owned(), String::new()];
     };
-    let total = view.total();
+    let (status, rates) = (&round.status.of, &round.status.rates);
     let memory = status.process.resident_bytes.map_or("?".to_owned(), bytes);
     let first = [
         format!("tml-proxy {}", status.version),
@@ -76,9 +69,9 @@ fn headline(view: &View, screen: &Screen) -> Vec<String> {
         format!("running for {}", duration_ms(status.uptime_ms)),
     ];
     let second = [
-        format!("up {}", rate(total.up)),
-        format!("down {}", rate(total.down)),
-        format!("{:.1} new/s", total.opened),
+        format!("up {}", rate(rates.up)),
+        format!("down {}", rate(rates.down)),
+        format!("{:.1} new/s", rates.opened.unwrap_or_default()),
         format!("pipes {} of {}", status.pipes.in_use, status.pipes.limit),
         format!("memory {memory}"),
     ];
@@ -105,7 +98,11 @@ fn trouble(view: &View, screen: &Screen) -> Vec<String> {
     let mut lines: Vec<String> = (unanswered.lines())
         .map(|line| screen.paint(Paint::Bad, line))
         .collect();
-    for problem in view.status().iter().flat_map(|status| &status.problems) {
+    for problem in view
+        .round
+        .iter()
+        .flat_map(|round| &round.status.of.problems)
+    {
         // A reload's errors may have many lines; the first says where to look.
         let text = problem.text.lines().next().unwrap_or_default();
         let told = format!("{}: {text}", severity(screen, problem.severity));
@@ -114,37 +111,35 @@ fn trouble(view: &View, screen: &Screen) -> Vec<String> {
     lines
 }
 
-/// A table of which the first rows are shown.
-struct Listing {
-    title: &'static str,
-    columns: [Column; COLUMNS],
-    rows: Vec<[String; COLUMNS]>,
-    total: usize,
-}
-
-impl Listing {
-    /// Its title, its head and as many rows as there is room for.
-    fn lines(&self, screen: &Screen, height: usize) -> Vec<String> {
-        let shown = height.saturating_sub(2).min(self.rows.len());
-        let mut title = screen.paint(Paint::Strong, self.title);
-        if shown < self.total {
-            let left = format!("{APART}and {} more", self.total - shown);
-            title.push_str(&screen.dim(&left));
-        }
-        let table = table(&self.columns, &self.rows[..shown], screen);
-        let lines = [title].into_iter().chain(table.lines().map(str::to_owned));
-        lines.take(height).collect()
+/// A title, and a table of as many rows as there is room for.
+fn listing(
+    screen: &Screen,
+    height: usize,
+    (title, total): (&str, usize),
+    columns: &[Column; COLUMNS],
+    rows: &[[String; COLUMNS]],
+) -> Vec<String> {
+    let shown = height.saturating_sub(2).min(rows.len());
+    let mut title = screen.paint(Paint::Strong, title);
+    if shown < total {
+        let left = format!("{APART}and {} more", total - shown);
+        title.push_str(&screen.dim(&left));
     }
+    let table = table(columns, &rows[..shown], screen);
+    let mut lines = vec![title];
+    lines.extend(table.lines().map(str::to_owned));
+    lines.resize(height, String::new());
+    lines
 }
 
-/// The mappings, busiest first.
-fn mappings(view: &View) -> Listing {
-    let rows = view.mappings().into_iter().map(|(mapping, rates)| {
+fn mappings(view: &View, screen: &Screen, height: usize) -> Vec<String> {
+    let all = view.round.iter().flat_map(|round| &round.mappings);
+    let rows = all.map(|Rated { of: mapping, rates }| {
         [
             mapping.mapping.clone(),
             mapping.state.clone(),
             mapping.sessions.to_string(),
-            format!("{:.1}", rates.opened),
+            format!("{:.1}", rates.opened.unwrap_or_default()),
             mapping.refused().to_string(),
             mapping.failed().to_string(),
             steady(rates.up),
@@ -152,17 +147,12 @@ fn mappings(view: &View) -> Listing {
         ]
     });
     let rows: Vec<_> = rows.collect();
-    Listing {
-        title: "Mappings",
-        columns: MAPPINGS,
-        total: rows.len(),
-        rows,
-    }
+    listing(screen, height, ("Mappings", rows.len()), &MAPPINGS, &rows)
 }
 
-/// The sessions in the order asked for.
-fn sessions(view: &View) -> Listing {
-    let rows = view.sessions().into_iter().map(|(session, rates)| {
+fn sessions(view: &View, screen: &Screen, height: usize) -> Vec<String> {
+    let all = view.round.iter().flat_map(|round| &round.sessions);
+    let rows = all.map(|Rated { of: session, rates }| {
         [
             session.mapping.clone(),
             session.client.clone(),
@@ -175,12 +165,9 @@ fn sessions(view: &View) -> Listing {
         ]
     });
     let rows: Vec<_> = rows.collect();
-    Listing {
-        title: "Sessions",
-        columns: SESSIONS,
-        total: view.sessions_total().max(rows.len()),
-        rows,
-    }
+    let total = view.round.as_ref().map_or(0, |round| round.sessions_total);
+    let total = usize::try_from(total).map_or(usize::MAX, |total| total.max(rows.len()));
+    listing(screen, height, ("Sessions", total), &SESSIONS, &rows)
 }
 
 /// A rate as wide as any, so that columns stay where they are while it changes.

@@ -1,17 +1,16 @@
 //! `tml-proxy top`: a running proxy, live in the terminal.
 //!
-//! `state` turns two answers of the API into rates, `draw` those into lines, `poller` asks, `terminal`
-//! has the screen and the keys.
+//! `state` turns two answers of the API into rates, `draw` those into lines, `terminal` has the
+//! screen and the keys.
 
 mod draw;
-mod json;
-mod poller;
 mod state;
 mod terminal;
 
 use std::{
     io::{self, IsTerminal},
     process::ExitCode,
+    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
@@ -22,7 +21,6 @@ use super::{
     output::{self, Screen},
 };
 use crate::os_error::in_words;
-use poller::Poller;
 use state::{Snapshot, View};
 use terminal::{CONTROL_C, ESCAPE, Terminal};
 
@@ -50,6 +48,9 @@ const HEIGHT: usize = 40;
 /// Its columns where nothing limits them: more than any row has.
 const WIDEST: usize = 500;
 
+/// An answer that takes longer than this is worth a word.
+const USUAL: Duration = Duration::from_secs(3);
+
 /// How long to wait for a key before it is time to see whether there is an answer.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -72,7 +73,6 @@ pub fn run(args: &TopArgs) -> ExitCode {
     }
 }
 
-/// What the API says now.
 fn fetch(client: &Client) -> Result<Snapshot, ClientError> {
     Ok(Snapshot {
         at: Instant::now(),
@@ -92,7 +92,7 @@ fn once(args: &TopArgs, every: Duration) -> ExitCode {
         }
     }
     if args.json {
-        return output::print(&output::json(&json::Document::new(&view)));
+        return output::print(&output::json(&view.round));
     }
     let width = Screen::stdout().width.clamp(1, WIDEST);
     output::print(&draw::as_text(&view, width, HEIGHT))
@@ -100,22 +100,32 @@ fn once(args: &TopArgs, every: Duration) -> ExitCode {
 
 fn watch(mut terminal: Terminal, client: &Client, every: Duration) -> io::Result<()> {
     let mut view = View::default();
-    let client = client.clone();
-    let mut poller = Poller::start(move || fetch(&client))?;
+    let (answer, answers) = mpsc::channel();
+    let mut asked: Option<Instant> = None;
     let mut next = Instant::now();
     let mut drawn = None;
     loop {
         if Instant::now() >= next && !view.stopped {
-            poller.ask();
             next = Instant::now() + every;
+            if asked.is_none() {
+                let (client, answer) = (client.clone(), answer.clone());
+                // Keys are read while the proxy hangs; whoever quits does not wait for its answer.
+                thread::Builder::new().spawn(move || _ = answer.send(fetch(&client)))?;
+                asked = Some(Instant::now());
+            }
         }
-        match poller.answer().filter(|_| !view.stopped) {
-            None => {}
-            Some(Ok(snapshot)) => view.take(snapshot),
-            // It may be restarting; what was seen last stays, with the reason why it is old.
-            Some(Err(error)) => view.trouble = Some(error.to_string()),
+        if let Ok(answer) = answers.try_recv() {
+            asked = None;
+            match answer {
+                _ if view.stopped => {}
+                Ok(snapshot) => view.take(snapshot),
+                // It may be restarting; what was seen last stays, with the reason why it is old.
+                Err(error) => view.trouble = Some(error.to_string()),
+            }
         }
-        view.overdue = poller.overdue().filter(|_| !view.stopped);
+        let waiting = asked.filter(|_| !view.stopped).map(|at| at.elapsed());
+        let overdue = waiting.filter(|waiting| *waiting > USUAL);
+        view.overdue = overdue.map(|waiting| waiting.as_secs());
         let (width, height) = terminal.size()?;
         let mut screen = Screen::stdout();
         screen.width = width;
@@ -127,7 +137,7 @@ fn watch(mut terminal: Terminal, client: &Client, every: Duration) -> io::Result
         for key in terminal.keys(TICK)? {
             match key {
                 b'q' | ESCAPE | CONTROL_C => return Ok(()),
-                b's' => view.order = view.order.next(),
+                b's' => view.reorder(),
                 b'p' => view.stopped = !view.stopped,
                 _ => {}
             }

@@ -1,10 +1,11 @@
 //! What `top` knows: the latest answers and the rates between the last two.
 
-use std::{collections::HashMap, time::Instant};
+use std::{cmp::Reverse, collections::HashMap, hash::Hash, time::Instant};
+
+use serde::Serialize;
 
 use crate::admin::api::model::{Mapping, Mappings, Session, Sessions, Status};
 
-/// One round of answers.
 #[derive(Debug, Clone)]
 pub(super) struct Snapshot {
     pub at: Instant,
@@ -13,12 +14,36 @@ pub(super) struct Snapshot {
     pub sessions: Sessions,
 }
 
+/// One round of answers with the rates since those before.
+#[derive(Debug, Serialize)]
+pub(super) struct Round {
+    #[serde(skip)]
+    at: Instant,
+    pub status: Rated<Status>,
+    /// The busiest first.
+    pub mappings: Vec<Rated<Mapping>>,
+    /// How many there are; no more than so many are asked for.
+    pub sessions_total: u64,
+    pub sessions: Vec<Rated<Session>>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Rated<T> {
+    #[serde(flatten)]
+    pub of: T,
+    #[serde(flatten)]
+    pub rates: Rates,
+}
+
 /// Bytes per second both ways, and sessions per second where they are counted.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub(super) struct Rates {
+    #[serde(rename = "bytes_up_per_second")]
     pub up: f64,
+    #[serde(rename = "bytes_down_per_second")]
     pub down: f64,
-    pub opened: f64,
+    #[serde(rename = "opened_per_second", skip_serializing_if = "Option::is_none")]
+    pub opened: Option<f64>,
 }
 
 impl Rates {
@@ -57,11 +82,9 @@ impl Order {
     }
 }
 
-/// What is on the screen.
 #[derive(Debug, Default)]
 pub(super) struct View {
-    before: Option<Snapshot>,
-    now: Option<Snapshot>,
+    pub round: Option<Round>,
     pub order: Order,
     pub stopped: bool,
     /// Why there was no answer the last time, if there was none.
@@ -72,91 +95,97 @@ pub(super) struct View {
 
 impl View {
     pub fn take(&mut self, snapshot: Snapshot) {
-        self.before = self.now.replace(snapshot);
+        let before = self.round.as_ref();
+        let span = before.map(|before| (snapshot.at - before.at).as_secs_f64());
+        let status = rated(
+            before.map(|before| std::slice::from_ref(&before.status)),
+            vec![snapshot.status],
+            span,
+            |_| (),
+            |status| {
+                (
+                    status.bytes_up,
+                    status.bytes_down,
+                    Some(status.sessions_opened),
+                )
+            },
+        );
+        let mut mappings = rated(
+            before.map(|before| &before.mappings[..]),
+            snapshot.mappings.mappings,
+            span,
+            |mapping| mapping.mapping.clone(),
+            |mapping| (mapping.bytes_up, mapping.bytes_down, Some(mapping.opened)),
+        );
+        mappings.sort_by(|one, other| {
+            let busier = other.rates.bytes().total_cmp(&one.rates.bytes());
+            busier.then(other.of.sessions.cmp(&one.of.sessions))
+        });
+        let sessions = rated(
+            before.map(|before| &before.sessions[..]),
+            snapshot.sessions.sessions,
+            span,
+            |session| session.session,
+            |session| (session.bytes_up, session.bytes_down, None),
+        );
+        self.round = status.into_iter().next().map(|status| Round {
+            at: snapshot.at,
+            status,
+            mappings,
+            sessions_total: snapshot.sessions.total,
+            sessions,
+        });
         self.trouble = None;
+        self.sort();
     }
 
-    pub fn status(&self) -> Option<&Status> {
-        self.now.as_ref().map(|round| &round.status)
+    pub fn reorder(&mut self) {
+        self.order = self.order.next();
+        self.sort();
     }
 
-    /// Sessions there are; no more than so many are asked for.
-    pub fn sessions_total(&self) -> usize {
-        let total = self.now.as_ref().map_or(0, |round| round.sessions.total);
-        usize::try_from(total).unwrap_or(usize::MAX)
-    }
-
-    /// The rates of the whole process.
-    pub fn total(&self) -> Rates {
-        let (Some(before), Some(now)) = (&self.before, &self.now) else {
-            return Rates::default();
+    fn sort(&mut self) {
+        let Some(Round { sessions, .. }) = &mut self.round else {
+            return;
         };
-        let counts = |status: &Status| (status.bytes_up, status.bytes_down, status.sessions_opened);
-        self.rates(Some(counts(&before.status)), counts(&now.status))
-    }
-
-    /// The mappings, busiest first.
-    pub fn mappings(&self) -> Vec<(&Mapping, Rates)> {
-        let counts = |mapping: &Mapping| (mapping.bytes_up, mapping.bytes_down, mapping.opened);
-        let before: HashMap<&str, _> = (self.before.iter())
-            .flat_map(|round| &round.mappings.mappings)
-            .map(|mapping| (mapping.mapping.as_str(), counts(mapping)))
-            .collect();
-        let mut rows: Vec<_> = (self.now.iter())
-            .flat_map(|round| &round.mappings.mappings)
-            .map(|mapping| {
-                let before = before.get(mapping.mapping.as_str()).copied();
-                (mapping, self.rates(before, counts(mapping)))
-            })
-            .collect();
-        rows.sort_by(|(one, its), (other, others)| {
-            let busier = others.bytes().total_cmp(&its.bytes());
-            busier.then(other.sessions.cmp(&one.sessions))
-        });
-        rows
-    }
-
-    /// The sessions in the order asked for.
-    pub fn sessions(&self) -> Vec<(&Session, Rates)> {
-        let counts = |session: &Session| (session.bytes_up, session.bytes_down, 0);
-        let before: HashMap<u64, _> = (self.before.iter())
-            .flat_map(|round| &round.sessions.sessions)
-            .map(|session| (session.session, counts(session)))
-            .collect();
-        let mut rows: Vec<_> = (self.now.iter())
-            .flat_map(|round| &round.sessions.sessions)
-            .map(|session| {
-                let before = before.get(&session.session).copied();
-                (session, self.rates(before, counts(session)))
-            })
-            .collect();
-        rows.sort_by(|(one, its), (other, others)| {
-            let moved = |session: &Session| session.bytes_up + session.bytes_down;
-            match self.order {
-                Order::Rate => others.bytes().total_cmp(&its.bytes()),
-                Order::Bytes => moved(other).cmp(&moved(one)),
-                Order::Age => other.duration_ms.cmp(&one.duration_ms),
+        match self.order {
+            Order::Rate => {
+                sessions.sort_by(|one, other| other.rates.bytes().total_cmp(&one.rates.bytes()))
             }
-        });
-        rows
-    }
-
-    /// What was counted per second between the last two answers; nothing for what was not there.
-    fn rates(&self, before: Option<(u64, u64, u64)>, now: (u64, u64, u64)) -> Rates {
-        let span = match (&self.before, &self.now) {
-            (Some(before), Some(now)) => now.at.duration_since(before.at).as_secs_f64(),
-            _ => 0.0,
-        };
-        let Some(before) = before.filter(|_| span > 0.0) else {
-            return Rates::default();
-        };
-        let rate = |before: u64, now: u64| now.saturating_sub(before) as f64 / span;
-        Rates {
-            up: rate(before.0, now.0),
-            down: rate(before.1, now.1),
-            opened: rate(before.2, now.2),
+            Order::Bytes => {
+                sessions.sort_by_key(|one| Reverse(one.of.bytes_up + one.of.bytes_down))
+            }
+            Order::Age => sessions.sort_by_key(|one| Reverse(one.of.duration_ms)),
         }
     }
+}
+
+/// What there is now, with what was counted per second in the `span` since it was `before`: bytes up,
+/// bytes down and sessions. Nothing for what was not there.
+fn rated<T, K: Eq + Hash>(
+    before: Option<&[Rated<T>]>,
+    now: Vec<T>,
+    span: Option<f64>,
+    key: impl Fn(&T) -> K,
+    counts: impl Fn(&T) -> (u64, u64, Option<u64>),
+) -> Vec<Rated<T>> {
+    let before = before.into_iter().flatten();
+    let before: HashMap<K, _> = before.map(|one| (key(&one.of), counts(&one.of))).collect();
+    let with_rates = |of: T| {
+        let now = counts(&of);
+        let (before, span) = match (before.get(&key(&of)), span) {
+            (Some(before), Some(span)) if span > 0.0 => (*before, span),
+            _ => (now, 1.0),
+        };
+        let rate = |before: u64, now: u64| now.saturating_sub(before) as f64 / span;
+        let rates = Rates {
+            up: rate(before.0, now.0),
+            down: rate(before.1, now.1),
+            opened: before.2.zip(now.2).map(|(before, now)| rate(before, now)),
+        };
+        Rated { of, rates }
+    };
+    now.into_iter().map(with_rates).collect()
 }
 
 #[cfg(test)]
@@ -247,25 +276,29 @@ pub(super) mod tests {
     fn sessions_have_rates_and_an_order() {
         let mut view = view();
         let numbers = |view: &View| -> Vec<u64> {
-            view.sessions()
-                .iter()
-                .map(|(session, _)| session.session)
-                .collect()
+            let sessions = view.round.iter().flat_map(|round| &round.sessions);
+            sessions.map(|session| session.of.session).collect()
         };
-        assert_eq!(view.sessions()[0].1.up, 10_240.0);
+        let round = view.round.as_ref().expect("there are answers");
+        assert_eq!(round.sessions[0].rates.up, 10_240.0);
+        assert_eq!(round.mappings[0].rates.up, (20_480.0 + 7.0) / 2.0);
         assert_eq!(numbers(&view), [2, 1, 3]);
-        view.order = view.order.next();
+        view.reorder();
         assert_eq!(numbers(&view), [1, 2, 3]);
-        view.order = view.order.next();
+        view.reorder();
         assert_eq!(numbers(&view), [1, 2, 3]);
-        assert_eq!(view.mappings()[0].1.up, (20_480.0 + 7.0) / 2.0);
     }
 
     #[test]
     fn one_answer_has_no_rates() {
         let mut view = View::default();
         view.take(snapshot(Instant::now(), vec![session(1, 5, 5)]));
-        assert_eq!(view.sessions()[0].1, Rates::default());
-        assert_eq!(view.total(), Rates::default());
+        let round = view.round.expect("there is an answer");
+        assert_eq!(round.sessions[0].rates, Rates::default());
+        let none = Rates {
+            opened: Some(0.0),
+            ..Rates::default()
+        };
+        assert_eq!(round.status.rates, none);
     }
 }

@@ -43,7 +43,6 @@ impl Terminal {
         Ok(terminal)
     }
 
-    /// Columns and lines.
     pub fn size(&self) -> io::Result<(usize, usize)> {
         let size = tcgetwinsize(io::stdout())?;
         Ok((size.ws_col.into(), size.ws_row.into()))

@@ -1,6 +1,7 @@
-//! The places of a listener: how many connections there may be at once, and which ends for a new one.
+//! The slots of a listener: how many connections there may be at once, and which is evicted for a new
+//! one.
 //!
-//! To have come first gives no right to stay. When no place is left, or a source has all it may have,
+//! To have come first gives no right to stay. When no slot is left, or a source has all it may have,
 //! the connection ends that has been idle for longest; where none is idle, the one whose client has
 //! taken nothing of its answer for longest. So whoever asks at once is served, however many others keep
 //! silent or do not read their answers.
@@ -12,18 +13,19 @@ use std::{
 };
 
 use tokio::{sync::Notify, time::timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::lock;
 use crate::limit::SourceNet;
 
-/// For how long an answer may take before its place can go to another.
+/// For how long an answer may take before its slot can go to another.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
 
-/// For how long a client may take nothing of its answer before its place can go to another:
+/// For how long a client may take nothing of its answer before its slot can go to another:
 /// whoever reads takes something more often.
 const MOVES_WITHIN: Duration = Duration::from_millis(20);
 
-/// How often whoever waits for a place looks for one that stands still.
+/// How often whoever waits for a slot looks for one that stands still.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// What counts as one source: an IPv4 address, or the /64 of an IPv6 address.
@@ -31,21 +33,19 @@ pub(super) fn source(address: IpAddr) -> SourceNet {
     SourceNet::of(address, 32, 64)
 }
 
-/// The places of one listener.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct Slots {
     most: usize,
     most_per_source: usize,
-    taken: Mutex<Vec<Arc<Place>>>,
+    taken: Mutex<Vec<Arc<Slot>>>,
     freed: Notify,
 }
 
-/// A connection's place.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct Slot {
     source: Option<SourceNet>,
     state: Mutex<State>,
-    ended: Notify,
+    evicted: CancellationToken,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -55,8 +55,6 @@ struct State {
     since: Instant,
     /// Whether the kernel may still have an answer to deliver.
     answered: bool,
-    /// Whether it was ended for another.
-    ended: bool,
 }
 
 /// What a connection waits for.
@@ -71,7 +69,7 @@ pub(super) enum Stage {
 }
 
 impl Stage {
-    /// How long a place is safe in this stage.
+    /// How long a slot is safe in this stage.
     fn safe_for(self) -> Duration {
         match self {
             Self::Idle => Duration::ZERO,
@@ -81,22 +79,20 @@ impl Stage {
     }
 }
 
-/// A place as long as it is held.
+/// A slot as long as it is held.
 #[derive(Debug)]
-pub(super) struct Held {
-    places: Arc<Places>,
-    place: Arc<Place>,
+pub(super) struct SlotGuard {
+    slots: Arc<Slots>,
+    slot: Arc<Slot>,
 }
 
-/// What came of trying to get a place.
 enum Tried {
-    Taken(Held),
+    Taken(SlotGuard),
     SourceFull,
     Full,
 }
 
-impl Places {
-    /// So many places, of which a source may have so many.
+impl Slots {
     pub fn new(most: usize, most_per_source: usize) -> Arc<Self> {
         Arc::new(Self {
             most,
@@ -106,12 +102,12 @@ impl Places {
         })
     }
 
-    /// Takes a place, and waits for one where all are in use. None if the source has all it may have
+    /// Takes a slot, and waits for one where all are in use. None if the source has all it may have
     /// and makes use of them.
-    pub async fn take(self: &Arc<Self>, source: Option<SourceNet>) -> Option<Held> {
+    pub async fn take(self: &Arc<Self>, source: Option<SourceNet>) -> Option<SlotGuard> {
         loop {
             match self.try_take(source, Instant::now()) {
-                Tried::Taken(held) => return Some(held),
+                Tried::Taken(guard) => return Some(guard),
                 Tried::SourceFull => return None,
                 Tried::Full => {
                     // Either way it is looked again.
@@ -123,60 +119,55 @@ impl Places {
 
     fn try_take(self: &Arc<Self>, source: Option<SourceNet>, now: Instant) -> Tried {
         let mut taken = lock(&self.taken);
-        let same = |place: &&Arc<Place>| source.is_some() && place.source == source;
+        let same = |slot: &&Arc<Slot>| source.is_some() && slot.source == source;
         if taken.iter().filter(same).count() >= self.most_per_source {
-            match expendable(taken.iter().filter(same), now) {
-                Some(place) => end(&mut taken, &place),
+            match evictable(taken.iter().filter(same), now) {
+                Some(slot) => evict(&mut taken, &slot),
                 None => return Tried::SourceFull,
             }
         }
         if taken.len() >= self.most {
-            match expendable(taken.iter(), now) {
-                Some(place) => end(&mut taken, &place),
+            match evictable(taken.iter(), now) {
+                Some(slot) => evict(&mut taken, &slot),
                 None => return Tried::Full,
             }
         }
-        let place = Arc::new(Place {
+        let slot = Arc::new(Slot {
             source,
             state: Mutex::new(State {
                 stage: Stage::Idle,
                 since: now,
                 answered: false,
-                ended: false,
             }),
-            ended: Notify::new(),
+            evicted: CancellationToken::new(),
         });
-        taken.push(Arc::clone(&place));
+        taken.push(Arc::clone(&slot));
         drop(taken);
-        Tried::Taken(Held {
-            places: Arc::clone(self),
-            place,
+        Tried::Taken(SlotGuard {
+            slots: Arc::clone(self),
+            slot,
         })
     }
 }
 
-/// The one whose place goes to another first, if any may.
-fn expendable<'a>(
-    places: impl Iterator<Item = &'a Arc<Place>>,
-    now: Instant,
-) -> Option<Arc<Place>> {
-    let ranked = places.map(|place| {
-        let State { stage, since, .. } = *lock(&place.state);
-        (stage, since, place)
+/// The one whose slot goes to another first, if any may.
+fn evictable<'a>(slots: impl Iterator<Item = &'a Arc<Slot>>, now: Instant) -> Option<Arc<Slot>> {
+    let ranked = slots.map(|slot| {
+        let State { stage, since, .. } = *lock(&slot.state);
+        (stage, since, slot)
     });
     ranked
         .filter(|(stage, since, _)| now.duration_since(*since) >= stage.safe_for())
         .min_by_key(|(stage, since, _)| (*stage != Stage::Idle, *since))
-        .map(|(.., place)| Arc::clone(place))
+        .map(|(.., slot)| Arc::clone(slot))
 }
 
-fn end(taken: &mut Vec<Arc<Place>>, place: &Arc<Place>) {
-    taken.retain(|other| !Arc::ptr_eq(other, place));
-    lock(&place.state).ended = true;
-    place.ended.notify_one();
+fn evict(taken: &mut Vec<Arc<Slot>>, slot: &Arc<Slot>) {
+    taken.retain(|other| !Arc::ptr_eq(other, slot));
+    slot.evicted.cancel();
 }
 
-impl Place {
+impl Slot {
     /// Says what the connection waits for from now on.
     pub fn waits_for(&self, stage: Stage) {
         let mut state = lock(&self.state);
@@ -196,27 +187,26 @@ impl Place {
     /// for another before it had an answer.
     pub fn is_cut(&self) -> bool {
         let state = lock(&self.state);
-        state.stage == Stage::Client || (state.ended && !state.answered)
+        state.stage == Stage::Client || (self.evicted.is_cancelled() && !state.answered)
     }
 }
 
-impl Held {
-    /// The place.
-    pub fn place(&self) -> &Arc<Place> {
-        &self.place
+impl SlotGuard {
+    pub fn slot(&self) -> &Arc<Slot> {
+        &self.slot
     }
 
-    /// Waits until the place goes to another.
-    pub async fn ended(&self) {
-        self.place.ended.notified().await;
+    /// Waits until the slot goes to another.
+    pub async fn evicted(&self) {
+        self.slot.evicted.cancelled().await;
     }
 }
 
-impl Drop for Held {
+impl Drop for SlotGuard {
     fn drop(&mut self) {
-        let place = &self.place;
-        lock(&self.places.taken).retain(|other| !Arc::ptr_eq(other, place));
-        self.places.freed.notify_one();
+        let slot = &self.slot;
+        lock(&self.slots.taken).retain(|other| !Arc::ptr_eq(other, slot));
+        self.slots.freed.notify_one();
     }
 }
 
@@ -228,56 +218,56 @@ mod tests {
         Some(source(IpAddr::from([192, 0, 2, last])))
     }
 
-    fn taken(tried: Tried) -> Held {
+    fn taken(tried: Tried) -> SlotGuard {
         match tried {
-            Tried::Taken(held) => held,
+            Tried::Taken(guard) => guard,
             Tried::SourceFull => panic!("the source is full"),
             Tried::Full => panic!("all are in use"),
         }
     }
 
-    fn was_ended(held: &Held) -> bool {
-        lock(&held.place.state).ended
+    fn was_evicted(guard: &SlotGuard) -> bool {
+        guard.slot.evicted.is_cancelled()
     }
 
     #[test]
     fn the_longest_silent_goes_for_whoever_comes() {
-        let places = Places::new(3, 3);
+        let slots = Slots::new(3, 3);
         let now = Instant::now();
-        let take = |last| taken(places.try_take(net(last), now));
+        let take = |last| taken(slots.try_take(net(last), now));
         let [asked, silent, also_silent] = [take(1), take(2), take(3)];
-        asked.place.waits_for(Stage::Answer);
+        asked.slot.waits_for(Stage::Answer);
         let _new = take(4);
-        assert!(was_ended(&silent) && !was_ended(&asked) && !was_ended(&also_silent));
-        assert_eq!(lock(&places.taken).len(), 3);
+        assert!(was_evicted(&silent) && !was_evicted(&asked) && !was_evicted(&also_silent));
+        assert_eq!(lock(&slots.taken).len(), 3);
     }
 
     #[test]
     fn a_source_with_all_its_places_pays_for_its_own_newcomers() {
-        let places = Places::new(8, 2);
+        let slots = Slots::new(8, 2);
         let now = Instant::now();
-        let other = taken(places.try_take(net(1), now));
-        let [first, second] = [0; 2].map(|_| taken(places.try_take(net(2), now)));
-        let third = taken(places.try_take(net(2), now));
-        assert!(was_ended(&first) && !was_ended(&second) && !was_ended(&other));
-        second.place.waits_for(Stage::Answer);
-        third.place.waits_for(Stage::Answer);
-        assert!(matches!(places.try_take(net(2), now), Tried::SourceFull));
+        let other = taken(slots.try_take(net(1), now));
+        let [first, second] = [0; 2].map(|_| taken(slots.try_take(net(2), now)));
+        let third = taken(slots.try_take(net(2), now));
+        assert!(was_evicted(&first) && !was_evicted(&second) && !was_evicted(&other));
+        second.slot.waits_for(Stage::Answer);
+        third.slot.waits_for(Stage::Answer);
+        assert!(matches!(slots.try_take(net(2), now), Tried::SourceFull));
         drop(third);
-        taken(places.try_take(net(2), now));
+        taken(slots.try_take(net(2), now));
     }
 
     #[test]
     fn who_does_not_take_its_answer_goes_only_after_a_while() {
-        let places = Places::new(2, 2);
+        let slots = Slots::new(2, 2);
         let now = Instant::now();
-        let both = [1, 2].map(|last| taken(places.try_take(net(last), now)));
-        for held in &both {
-            held.place.waits_for(Stage::Client);
+        let both = [1, 2].map(|last| taken(slots.try_take(net(last), now)));
+        for guard in &both {
+            guard.slot.waits_for(Stage::Client);
         }
-        assert!(matches!(places.try_take(net(3), now), Tried::Full));
+        assert!(matches!(slots.try_take(net(3), now), Tried::Full));
         let later = Instant::now() + MOVES_WITHIN;
-        taken(places.try_take(net(3), later));
-        assert!(was_ended(&both[0]) && !was_ended(&both[1]));
+        taken(slots.try_take(net(3), later));
+        assert!(was_evicted(&both[0]) && !was_evicted(&both[1]));
     }
 }

@@ -47,8 +47,8 @@ const PIECE: usize = 16 * 1024;
 
 /// The answers of one listener.
 #[derive(Debug, Default)]
-pub(super) struct Answers {
-    wanted: Mutex<HashMap<Question, Weak<Wanted>>>,
+pub(super) struct Coalescer {
+    wanted: Mutex<HashMap<Key, Weak<Wanted>>>,
     /// From when on the next one may be made. Who holds it makes one.
     next: tokio::sync::Mutex<Option<Instant>>,
     /// Those that are not taken yet, oldest first.
@@ -57,7 +57,7 @@ pub(super) struct Answers {
 
 /// Which requests ask for the same.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Alike {
+pub(super) enum SameBy {
     /// Those for one path: the answer does not depend on a query.
     Path,
     /// Those with one query, too.
@@ -66,18 +66,18 @@ pub(super) enum Alike {
 
 /// What somebody asks for, without what makes no difference to the answer.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Question {
+struct Key {
     method: Method,
     path: String,
     query: Option<String>,
     format: Format,
 }
 
-impl Question {
-    fn of(request: &Request, alike: Alike) -> Self {
-        let query = match alike {
-            Alike::Path => None,
-            Alike::Query => request.uri().query().map(str::to_owned),
+impl Key {
+    fn of(request: &Request, same_by: SameBy) -> Self {
+        let query = match same_by {
+            SameBy::Path => None,
+            SameBy::Query => request.uri().query().map(str::to_owned),
         };
         Self {
             method: request.method().clone(),
@@ -108,13 +108,13 @@ struct Text {
 }
 
 /// Answers a request as another one that asks for the same, or as `next` does.
-pub(super) async fn shared(
-    State((answers, alike)): State<(Arc<Answers>, Alike)>,
+pub(super) async fn coalesce(
+    State((answers, same_by)): State<(Arc<Coalescer>, SameBy)>,
     request: Request,
     next: Next,
 ) -> Response {
     let asked = Instant::now();
-    let wanted = answers.wanted(Question::of(&request, alike));
+    let wanted = answers.wanted(Key::of(&request, same_by));
     let mut found = wanted.lock().await;
     if let Some(answer) = &*found
         && answer.begun >= asked
@@ -127,16 +127,16 @@ pub(super) async fn shared(
     }
 }
 
-impl Answers {
-    /// The place where those meet who ask for this.
-    fn wanted(&self, question: Question) -> Arc<Wanted> {
+impl Coalescer {
+    /// Where those meet who ask for this.
+    fn wanted(&self, key: Key) -> Arc<Wanted> {
         let mut all = lock(&self.wanted);
         all.retain(|_, wanted| wanted.strong_count() > 0);
-        if let Some(wanted) = all.get(&question).and_then(Weak::upgrade) {
+        if let Some(wanted) = all.get(&key).and_then(Weak::upgrade) {
             return wanted;
         }
         let wanted = Arc::default();
-        all.insert(question, Arc::downgrade(&wanted));
+        all.insert(key, Arc::downgrade(&wanted));
         wanted
     }
 
@@ -193,7 +193,7 @@ impl Answers {
 
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
-        let text = Piecemeal {
+        let text = Pieces {
             text: self.text,
             given: 0,
         };
@@ -206,7 +206,7 @@ impl IntoResponse for Answer {
 
 /// An answer on its way to one client.
 #[derive(Debug)]
-struct Piecemeal {
+struct Pieces {
     text: Arc<Text>,
     given: usize,
 }
@@ -216,7 +216,7 @@ struct Piecemeal {
 #[error("the answer was not taken in time")]
 struct GivenUp;
 
-impl hyper::body::Body for Piecemeal {
+impl hyper::body::Body for Pieces {
     type Data = Bytes;
     type Error = GivenUp;
 
@@ -255,7 +255,7 @@ mod tests {
     use super::*;
 
     /// A router that counts how often it makes an answer of that many bytes.
-    fn router(length: usize, alike: Alike) -> (Router, Arc<AtomicUsize>) {
+    fn router(length: usize, same_by: SameBy) -> (Router, Arc<AtomicUsize>) {
         let made = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&made);
         let handler = async move || {
@@ -264,8 +264,8 @@ mod tests {
             sleep(Duration::from_millis(1)).await;
             "x".repeat(length)
         };
-        let answers = Arc::new(Answers::default());
-        let layer = middleware::from_fn_with_state((answers, alike), shared);
+        let answers = Arc::new(Coalescer::default());
+        let layer = middleware::from_fn_with_state((answers, same_by), coalesce);
         let router = Router::new().fallback_service(get(handler).layer(layer));
         (router, made)
     }
@@ -284,7 +284,7 @@ mod tests {
 
     #[tokio::test]
     async fn those_who_ask_for_the_same_at_a_time_share_an_answer() {
-        let (router, made) = router(100_000, Alike::Query);
+        let (router, made) = router(100_000, SameBy::Query);
         let asking = (0..20).map(|_| {
             let router = router.clone();
             tokio::spawn(async move { text(ask(&router, "/").await).await })
@@ -305,7 +305,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_query_that_makes_no_difference_makes_no_answer_of_its_own() {
-        let (router, made) = router(10, Alike::Path);
+        let (router, made) = router(10, SameBy::Path);
         let asking = (0..20).map(|number| {
             let router = router.clone();
             tokio::spawn(async move { text(ask(&router, &format!("/?{number}")).await).await })
@@ -319,7 +319,7 @@ mod tests {
 
     #[tokio::test]
     async fn answers_that_nobody_takes_are_given_up_for_new_ones() {
-        let (router, _) = router(BYTES / 4, Alike::Query);
+        let (router, _) = router(BYTES / 4, SameBy::Query);
         let mut untaken = Vec::new();
         for number in 0..10 {
             untaken.push(ask(&router, &format!("/?{number}")).await);
