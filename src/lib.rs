@@ -16,7 +16,7 @@ pub mod host_port;
 pub mod lifecycle;
 pub(crate) mod limit;
 pub(crate) mod listen;
-pub mod orders;
+pub(crate) mod orders;
 pub mod os_error;
 pub mod provider;
 pub mod proxy_protocol;

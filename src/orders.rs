@@ -13,18 +13,15 @@ use crate::table::{MappingName, MappingOverride, Summary};
 pub enum Order {
     /// Read the configuration again.
     Reload {
-        /// Who waits for the outcome.
         reply: oneshot::Sender<Result<Summary, OrderError>>,
     },
-    /// Hold a mapping, or let go of it.
-    Hold {
-        /// The mapping.
+    /// Pause or drain a mapping, or serve it again.
+    SetState {
         mapping: MappingName,
-        /// How; `None` lets go.
-        hold: Option<MappingOverride>,
+        /// `None` serves it.
+        state: Option<MappingOverride>,
         /// How long its live sessions may go on, if that is limited.
         sessions_within: Option<Duration>,
-        /// Who waits for the outcome.
         reply: oneshot::Sender<Result<(), OrderError>>,
     },
 }
@@ -55,10 +52,6 @@ impl Orders {
     }
 
     /// Has something done and waits for the outcome.
-    ///
-    /// # Errors
-    ///
-    /// See [`OrderError`].
     pub async fn ask<T>(
         &self,
         order: impl FnOnce(oneshot::Sender<Result<T, OrderError>>) -> Order,

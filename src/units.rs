@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use humantime::DurationError;
+
 /// Bytes: `0`, `999`, `1.5K`, `12M`, in powers of 1024.
 pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 6] = ["K", "M", "G", "T", "P", "E"];
@@ -65,6 +67,17 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
+/// A duration as [`humantime`] reads it.
+///
+/// It panics where a sum ends just past the last second there is. Eleven digits do not get there, not
+/// even as years.
+pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
+    match text.chars().filter(char::is_ascii_digit).count() {
+        ..=11 => humantime::parse_duration(text),
+        _ => Err(DurationError::NumberOverflow),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,6 +101,19 @@ mod tests {
             }
         }
         assert_eq!(duration(Duration::from_secs(90)), "1m 30s");
+    }
+
+    #[test]
+    fn no_duration_is_too_long_to_be_refused() {
+        assert_eq!(parse_duration("1h 30m"), Ok(Duration::from_secs(5400)));
+        for text in [
+            "18446744073709551615s 1s",
+            "584542046090years 100years",
+            "1h1",
+            "",
+        ] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -101,8 +101,11 @@ pub(super) fn problems(sources: &Sources) -> Vec<Problem> {
             ));
         }
     }
-    for (name, hold) in shared.overrides.load().iter() {
-        found.note(format!("Mapping {name} is {} by an operator.", hold.word()));
+    for (name, state) in shared.overrides.load().iter() {
+        found.note(format!(
+            "Mapping {name} is {} by an operator.",
+            state.word()
+        ));
     }
     lately(&sources.history.read(), &mut found);
     found.0.sort_by_key(|problem| Reverse(problem.severity));

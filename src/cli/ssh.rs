@@ -21,6 +21,7 @@ use crate::{
     admin::api::model::{Absence, Endpoint},
     os_error::in_words,
     provider::switchboard::{JobId, PublicHost},
+    units::parse_duration,
 };
 
 /// How often it is asked for a job that is waited for.
@@ -88,7 +89,7 @@ struct Patience(Option<Duration>);
 fn patience(text: &str) -> Result<Patience, String> {
     match text {
         "" => Ok(Patience(None)),
-        text => humantime::parse_duration(text)
+        text => parse_duration(text)
             .map(|time| Patience(Some(time)))
             .map_err(|error| format!("{error}; allowed: a time such as 10m")),
     }

@@ -477,16 +477,16 @@ impl Running {
         // Whoever asked may have gone.
         match order {
             Order::Reload { reply } => self.loading.ask(Some(reply)),
-            Order::Hold {
+            Order::SetState {
                 mapping,
-                hold,
+                state,
                 sessions_within,
                 reply,
             } => {
                 let table = self.forwarding.control.table();
                 let outcome = match table.mappings().iter().any(|known| known.name == mapping) {
                     false => Err(OrderError::UnknownMapping(mapping)),
-                    true => self.hold(&mapping, hold, sessions_within).await,
+                    true => self.hold(&mapping, state, sessions_within).await,
                 };
                 _ = reply.send(outcome);
             }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Extension, Json,
-    extract::{FromRequest, Request, State, rejection::JsonRejection},
+    extract::{State, rejection::JsonRejection},
 };
 
 use tracing::Level;
@@ -17,33 +17,19 @@ use crate::{
     orders::{Order, OrderError},
     session::SessionFilter,
     table::{MappingName, MappingOverride},
+    units::parse_duration,
 };
 
 type Answer<T> = Result<Json<T>, ApiError>;
 
-/// A body that has to be JSON of that kind, with a refusal in the API's own form.
-pub struct Body<T>(T);
-
-impl<S, T> FromRequest<S> for Body<T>
-where
-    Json<T>: FromRequest<S, Rejection = JsonRejection>,
-    S: Send + Sync,
-{
-    type Rejection = ApiError;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        match Json::from_request(request, state).await {
-            Ok(Json(body)) => Ok(Self(body)),
-            Err(error) => Err(ApiError::new(error.status(), error.body_text())),
-        }
-    }
-}
+type Body<T> = Result<Json<T>, JsonRejection>;
 
 pub async fn kill(
     State(sources): State<Arc<Sources>>,
     Extension(by): Extension<Peer>,
-    Body(kill): Body<model::Kill>,
+    kill: Body<model::Kill>,
 ) -> Answer<model::Killed> {
+    let Json(kill) = kill?;
     let filter = read::filter(
         kill.session,
         kill.mapping,
@@ -93,46 +79,47 @@ fn nobody_meant(sources: &Sources, filter: &SessionFilter) -> Result<(), ApiErro
 pub async fn pause(
     State(sources): State<Arc<Sources>>,
     Extension(by): Extension<Peer>,
-    Body(body): Body<model::MappingChange>,
+    body: Body<model::MappingChange>,
 ) -> Answer<model::MappingState> {
-    hold(&sources, by, body, Some(MappingOverride::Paused)).await
+    set_state(&sources, by, body, Some(MappingOverride::Paused)).await
 }
 
 pub async fn drain(
     State(sources): State<Arc<Sources>>,
     Extension(by): Extension<Peer>,
-    Body(body): Body<model::MappingChange>,
+    body: Body<model::MappingChange>,
 ) -> Answer<model::MappingState> {
-    hold(&sources, by, body, Some(MappingOverride::Drained)).await
+    set_state(&sources, by, body, Some(MappingOverride::Drained)).await
 }
 
 pub async fn resume(
     State(sources): State<Arc<Sources>>,
     Extension(by): Extension<Peer>,
-    Body(body): Body<model::MappingChange>,
+    body: Body<model::MappingChange>,
 ) -> Answer<model::MappingState> {
-    hold(&sources, by, body, None).await
+    set_state(&sources, by, body, None).await
 }
 
-async fn hold(
+async fn set_state(
     sources: &Sources,
     by: Peer,
-    body: model::MappingChange,
-    hold: Option<MappingOverride>,
+    body: Body<model::MappingChange>,
+    state: Option<MappingOverride>,
 ) -> Answer<model::MappingState> {
+    let Json(body) = body?;
     let within = body.within.as_deref().map(duration).transpose()?;
-    if within.is_some() && hold != Some(MappingOverride::Drained) {
+    if within.is_some() && state != Some(MappingOverride::Drained) {
         return Err(ApiError::bad_request("only a drain has a time"));
     }
     let mapping = MappingName::new(body.mapping);
-    let order = |reply| Order::Hold {
+    let order = |reply| Order::SetState {
         mapping: mapping.clone(),
-        hold,
+        state,
         sessions_within: within,
         reply,
     };
     sources.orders.ask(order).await?;
-    let state = hold.map_or("accepting", MappingOverride::word);
+    let state = state.map_or("accepting", MappingOverride::word);
     tracing::info!(
         mapping = %mapping,
         state,
@@ -149,16 +136,12 @@ async fn hold(
 
 fn duration(text: &str) -> Result<Duration, ApiError> {
     const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
-    // So few characters cannot make a sum past the last second there is.
-    let parsed = (text.len() <= 12).then(|| humantime::parse_duration(text).ok());
-    parsed
-        .flatten()
-        .filter(|within| *within <= LONGEST)
-        .ok_or_else(|| {
-            ApiError::bad_request(format!(
-                "{text:?} is no duration up to 7days, such as \"30s\""
-            ))
-        })
+    let parsed = parse_duration(text).ok();
+    parsed.filter(|within| *within <= LONGEST).ok_or_else(|| {
+        ApiError::bad_request(format!(
+            "{text:?} is no duration up to 7days, such as \"30s\""
+        ))
+    })
 }
 
 pub async fn reload(
@@ -178,8 +161,9 @@ pub async fn reload(
 pub async fn log_level(
     State(sources): State<Arc<Sources>>,
     Extension(by): Extension<Peer>,
-    Body(body): Body<model::Level>,
+    body: Body<model::Level>,
 ) -> Answer<model::Level> {
+    let Json(body) = body?;
     let level: LogLevel = (body.level.parse())
         .map_err(|unknown| ApiError::bad_request(format!("level {:?}: {unknown}", body.level)))?;
     let say = || tracing::info!(%level, uid = by.uid, pid = by.pid, "log level set by an operator");

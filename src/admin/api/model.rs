@@ -588,8 +588,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_job_is_no_plural() {
-        let one = Switchboard {
+    fn the_switchboard_is_told_in_a_line() {
+        let following = Switchboard {
             state: "following".to_owned(),
             age_ms: Some(600_000),
             heard_ms: Some(2000),
@@ -597,34 +597,6 @@ mod tests {
             endpoints: 1,
             ..Switchboard::default()
         };
-        assert_eq!(
-            one.in_words(),
-            "following, heard 2s ago, 1 job, 1 endpoint open"
-        );
-    }
-
-    #[test]
-    fn a_token_says_how_long_it_lasts() {
-        let mut switchboard = Switchboard::default();
-        assert_eq!(
-            switchboard.token_in_words(),
-            "how long it lasts is not known"
-        );
-        switchboard.token_expires = Some("2026-11-28T00:00:00Z".to_owned());
-        assert_eq!(
-            switchboard.token_in_words(),
-            "expired at 2026-11-28T00:00:00Z"
-        );
-        switchboard.token_lasts_ms = Some(61_000);
-        switchboard.token_error = Some("token_file /t: is empty".to_owned());
-        assert_eq!(
-            switchboard.token_in_words(),
-            "good for 1m 01s; token_file /t: is empty"
-        );
-    }
-
-    #[test]
-    fn a_switchboard_that_is_away_says_why_and_for_how_long() {
         let away = Switchboard {
             state: "away".to_owned(),
             error: Some("connection refused".to_owned()),
@@ -633,9 +605,38 @@ mod tests {
             heard_ms: Some(13_000),
             ..Switchboard::default()
         };
-        assert_eq!(
-            away.in_words(),
-            "away (connection refused) for 12s, heard 13s ago, 0 jobs, 0 endpoints open"
-        );
+        for (switchboard, told) in [
+            // One is no plural.
+            (following, "following, heard 2s ago, 1 job, 1 endpoint open"),
+            (
+                away,
+                "away (connection refused) for 12s, heard 13s ago, 0 jobs, 0 endpoints open",
+            ),
+        ] {
+            assert_eq!(switchboard.in_words(), told);
+        }
+    }
+
+    #[test]
+    fn a_token_says_how_long_it_lasts() {
+        let until = "2026-11-28T00:00:00Z";
+        for (expires, lasts, error, told) in [
+            (None, None, None, "how long it lasts is not known"),
+            (Some(until), None, None, "expired at 2026-11-28T00:00:00Z"),
+            (
+                Some(until),
+                Some(61_000),
+                Some("token_file /t: is empty"),
+                "good for 1m 01s; token_file /t: is empty",
+            ),
+        ] {
+            let switchboard = Switchboard {
+                token_expires: expires.map(str::to_owned),
+                token_lasts_ms: lasts,
+                token_error: error.map(str::to_owned),
+                ..Switchboard::default()
+            };
+            assert_eq!(switchboard.token_in_words(), told);
+        }
     }
 }

@@ -67,7 +67,7 @@ pub async fn sessions(
     State(sources): State<Arc<Sources>>,
     query: Result<Query<model::SessionQuery>, QueryRejection>,
 ) -> Answer<model::Sessions> {
-    let Query(query) = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
+    let Query(query) = query?;
     let filter = filter(
         query.session,
         query.mapping,
@@ -154,7 +154,7 @@ pub async fn endpoints(
     State(sources): State<Arc<Sources>>,
     query: Result<Query<model::EndpointQuery>, QueryRejection>,
 ) -> Answer<model::Endpoints> {
-    let Query(query) = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
+    let Query(query) = query?;
     Ok(Json(match Asked::by(&query)? {
         Asked::All => view::endpoints(&sources),
         Asked::One(job) => view::endpoints_of(&sources, &[job]),
@@ -174,7 +174,7 @@ pub async fn events(
     Extension(slot): Extension<Arc<Slot>>,
     query: Result<Query<model::EventQuery>, QueryRejection>,
 ) -> Answer<model::Events> {
-    let Query(query) = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
+    let Query(query) = query?;
     let wait = Duration::from_secs(query.wait.min(LONGEST_WAIT));
     if !wait.is_zero() {
         slot.waits_for(Stage::Idle);

@@ -96,7 +96,7 @@ pub fn ready(sources: &Sources) -> model::Ready {
 
 pub fn mappings(sources: &Sources) -> Vec<model::Mapping> {
     let table = sources.shared.table.load();
-    let holds = sources.shared.overrides.load();
+    let overrides = sources.shared.overrides.load();
     let mut pairs: HashMap<&MappingName, Vec<(ListenAddr, SocketAddr)>> = HashMap::new();
     for route in table.routes() {
         let pairs = pairs.entry(&route.mapping.name).or_default();
@@ -105,7 +105,7 @@ pub fn mappings(sources: &Sources) -> Vec<model::Mapping> {
     let each = table.mappings().iter().map(|mapping| {
         let mut pairs = pairs.remove(&mapping.name).unwrap_or_default();
         pairs.sort_unstable();
-        let state = holds
+        let state = overrides
             .get(&mapping.name)
             .copied()
             .map_or("accepting", MappingOverride::word);
@@ -213,8 +213,8 @@ pub fn endpoints(sources: &Sources) -> model::Endpoints {
     let Some(exposure) = sources.switchboard.read() else {
         return model::Endpoints::default();
     };
-    let holds = sources.shared.overrides.load();
-    let open = |one: &Endpoint| endpoint(one, &exposure, &holds);
+    let overrides = sources.shared.overrides.load();
+    let open = |one: &Endpoint| endpoint(one, &exposure, &overrides);
     let mut endpoints: Vec<_> = exposure.endpoints.iter().map(open).collect();
     let news = |one: &&Refused| !one.reason.is_ordinary();
     let refused = exposure.refused.iter().filter(news);
@@ -227,12 +227,12 @@ pub fn endpoints_of(sources: &Sources, jobs: &[JobId]) -> model::Endpoints {
     let Some(exposure) = sources.switchboard.read() else {
         return model::Endpoints::default();
     };
-    let holds = sources.shared.overrides.load();
+    let overrides = sources.shared.overrides.load();
     let mut endpoints = Vec::new();
     for job in jobs {
         let before = endpoints.len();
         let open = exposure.of_job(job);
-        endpoints.extend(open.map(|one| endpoint(one, &exposure, &holds)));
+        endpoints.extend(open.map(|one| endpoint(one, &exposure, &overrides)));
         let refused = exposure.refused.iter().filter(|one| one.job == *job);
         endpoints.extend(refused.map(|one| self::refused(one, &exposure)));
         if endpoints.len() == before {
@@ -297,13 +297,13 @@ fn refused(one: &Refused, exposure: &Exposure) -> model::Endpoint {
     }
 }
 
-fn endpoint(one: &Endpoint, exposure: &Exposure, holds: &MappingOverrides) -> model::Endpoint {
-    let hold = holds
+fn endpoint(one: &Endpoint, exposure: &Exposure, overrides: &MappingOverrides) -> model::Endpoint {
+    let state = overrides
         .get(&one.owner.mapping())
         .copied()
         .map(MappingOverride::word);
     let state = match one.closed {
-        None => hold.unwrap_or("open"),
+        None => state.unwrap_or("open"),
         Some(Reason::NoPort) => "waiting",
         Some(_) => "closed",
     };
