@@ -9,16 +9,13 @@ mod harness;
 use std::{fs, net::SocketAddr, path::PathBuf, process::Command, thread, time::Duration};
 
 use harness::{
-    Peer, Proxy, Scene, Setup, Stream, Target, both_ways, config, figure,
-    lab::Lab,
-    mapping,
+    Peer, Proxy, Scene, Setup, Stream, Target, figure,
+    lab::{Lab, PORT},
     metrics::Scraper,
     process,
     require::{Need, require},
     wait_until,
 };
-
-const PORT: u16 = 22014;
 
 /// The limit is lowered under the running process: no budget can know that. The descriptor kept in
 /// reserve is what a client is accepted with, to be turned away.
@@ -103,8 +100,7 @@ fn without_a_source_port_left_clients_are_reset_and_sessions_go_on() {
     lab.proxy
         .sysctl("net.ipv4.ip_local_port_range", "40000 40015");
     let target = lab.listen(22);
-    let text = config([mapping("m", PORT, target.addr(), "")]);
-    let proxy = Proxy::start_with(&lab.setup(), &text);
+    let proxy = lab.proxy_to(target.addr(), "");
     let admin = proxy.admin();
     let mut scraper = lab.proxy.run(|| Scraper::connect(admin));
 
@@ -245,13 +241,7 @@ fn without_memory_for_sockets_sessions_are_slow_and_lose_nothing() {
     let (mut late, mut late_server) = scene.pair();
     late.exchange(&mut late_server, b"new sessions start");
 
-    let each = all
-        .iter()
-        .map(|(client, server, streams)| (client, server, streams.clone()));
-    both_ways(each, LENGTH);
-    for (client, ..) in &all {
-        scene.ends(client.addr(), "closed", LENGTH, LENGTH);
-    }
+    scene.pass_whole(&all, LENGTH);
     drop((all, typing, shell, late, late_server));
     scene.proxy.settles();
     wait_until("the memory to be given back", || {
@@ -336,15 +326,7 @@ fn refused_now_and_then(call: &str, errno: &str, every: u32) {
                 )
             })
             .collect();
-        both_ways(
-            sessions
-                .iter()
-                .map(|(client, server, streams)| (client, server, streams.clone())),
-            LENGTH,
-        );
-        for (client, ..) in &sessions {
-            scene.ends(client.addr(), "closed", LENGTH, LENGTH);
-        }
+        scene.pass_whole(&sessions, LENGTH);
         drop(sessions);
         assert_eq!(scene.proxy.stop().code(), Some(0), "{call} {errno}");
     }

@@ -7,7 +7,7 @@ use super::{
     board::Switchboard,
     harness::{
         Proxy, TempDir, config,
-        lab::{Lab, TARGET},
+        lab::{Lab, PORT, TARGET},
         mapping,
         process::succeed,
         proxy::PROGRAM,
@@ -15,8 +15,6 @@ use super::{
     },
     stage::{Stage, closes, opens, refuses},
 };
-
-const PORT: u16 = 22014;
 
 fn staged() -> Option<(Lab, Stage)> {
     if !require(&[Need::Root, Need::Tool("ip")]) {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Line, Peer, Proxy, Setup, Target, config, mapping, ports};
+use super::{Line, Peer, Proxy, Setup, Stream, Target, both_ways, config, mapping, ports};
 
 /// A proxy whose one mapping leads to a target.
 #[derive(Debug)]
@@ -64,6 +64,20 @@ impl Scene {
             "bytes up and down"
         );
         line
+    }
+
+    /// Sends what is left of the streams of these sessions up to `length`, receives them whole, and
+    /// waits until each session has ended well.
+    #[track_caller]
+    pub fn pass_whole(&self, sessions: &[(Peer, Peer, [Stream; 2])], length: u64) {
+        let each = sessions.iter();
+        both_ways(
+            each.map(|(client, server, streams)| (client, server, streams.clone())),
+            length,
+        );
+        for (client, ..) in sessions {
+            self.ends(client.addr(), "closed", length, length);
+        }
     }
 
     /// Waits until the session of that client has ended for that reason.

@@ -66,15 +66,7 @@ fn readers_that_stop_cost_no_memory_and_lose_nothing(relay: &str) {
     );
     scene.proxy.rests();
 
-    both_ways(
-        sessions
-            .iter()
-            .map(|(client, server, streams)| (client, server, streams.clone())),
-        LENGTH,
-    );
-    for (client, ..) in &sessions {
-        scene.ends(client.addr(), "closed", LENGTH, LENGTH);
-    }
+    scene.pass_whole(&sessions, LENGTH);
     scene.finish();
 }
 
