@@ -326,10 +326,8 @@ impl EventLoop {
         self.orders.push(number, order);
         self.workers[self.number].confirm(number);
         if confirmed_by_all(&self.workers) >= number {
-            let others = self.workers.iter().enumerate();
-            for (_, worker) in others.filter(|(other, _)| *other != self.number) {
-                worker.wake();
-            }
+            // None has to keep the order any more, this one included.
+            self.workers.iter().for_each(WorkerHandle::wake);
         }
     }
 

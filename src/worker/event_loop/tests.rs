@@ -9,6 +9,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::*;
 use crate::{
@@ -103,12 +104,36 @@ impl Stage {
         self.workers.order(&SessionOrder::Kill(Arc::new(kill)));
         told
     }
+
+    /// Has each worker go on while something wakes it.
+    fn run_while_woken(&mut self) {
+        let is_woken = |worker: &EventLoop| {
+            let mut fds = [PollFd::new(&worker.wake, PollFlags::IN)];
+            poll(&mut fds, Some(&Timespec::default())).expect("poll of an eventfd") > 0
+        };
+        loop {
+            let mut workers = [&mut self.front, &mut self.bulk].into_iter();
+            match workers.find(|worker| is_woken(worker)) {
+                Some(worker) => worker.run_commands(),
+                None => return,
+            }
+        }
+    }
 }
 
 /// Whether the only session of a worker has to go.
 fn leaves(worker: &mut EventLoop) -> bool {
     let (_, session) = worker.sessions.only();
     session.deadline().is_some_and(|at| at <= worker.now)
+}
+
+#[test]
+fn a_kill_is_answered_although_nothing_else_happens() {
+    let mut stage = Stage::new();
+    stage.open();
+    let mut told = stage.kill();
+    stage.run_while_woken();
+    assert_eq!(told.try_recv(), Ok(1));
 }
 
 #[test]
