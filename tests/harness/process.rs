@@ -190,12 +190,19 @@ pub fn descriptors(pid: u32) -> usize {
 
 /// Whether a process has a thread of that name.
 pub fn has_thread(pid: u32, name: &str) -> bool {
+    threads_named(pid, name) > 0
+}
+
+/// How many threads of that name a process has.
+pub fn threads_named(pid: u32, name: &str) -> usize {
     let tasks = fs::read_dir(format!("/proc/{pid}/task"));
-    let mut tasks = tasks.into_iter().flatten().flatten();
-    tasks.any(|task| {
-        let found = fs::read_to_string(task.path().join("comm"));
-        found.is_ok_and(|found| found.trim() == name)
-    })
+    let tasks = tasks.into_iter().flatten().flatten();
+    tasks
+        .filter(|task| {
+            let found = fs::read_to_string(task.path().join("comm"));
+            found.is_ok_and(|found| found.trim() == name)
+        })
+        .count()
 }
 
 /// How many threads there are.
