@@ -4,7 +4,7 @@ use std::{
     env, fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process,
+    process::{self, Command},
     sync::atomic::{AtomicU32, Ordering::Relaxed},
 };
 
@@ -49,7 +49,10 @@ impl TempDir {
         let name = program.file_name().expect("a program has a name");
         let path = self.0.join(name);
         if !path.exists() {
-            fs::copy(program, &path).expect("space for a program");
+            // Were it written here, a program that another test starts meanwhile would hold it open for
+            // writing for a moment, and what is open for writing cannot be run.
+            let status = Command::new("cp").arg(program).arg(&path).status();
+            assert!(status.expect("cp can be run").success(), "no space for it");
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("own file");
         }
         path

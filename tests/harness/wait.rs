@@ -5,8 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a condition may take to come true. Nothing healthy comes near it.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+/// How long a condition may take to come true. Nothing healthy comes near it, on a machine with a
+/// tenth of a processor to spare either.
+pub const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Waits until `look` finds something.
 #[track_caller]

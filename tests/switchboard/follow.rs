@@ -4,12 +4,13 @@ use std::{fs, time::Duration};
 
 use serde_json::json;
 use tml_proxy::provider::switchboard::{
-    JobState, client::FailureKind, follow::FollowSettings, stats::Request, watch::Purpose,
+    JobState, KnownJobs, client::FailureKind, follow::FollowSettings, stats::Request,
+    watch::Purpose,
 };
 
 use crate::{
     board::{Fault, Generation, Kind, Route, Switchboard, job_id},
-    follower::{BY_ASKING, BY_WATCHES, Follower, PATIENCE},
+    follower::{BY_ASKING, BY_WATCHES, Follower, PATIENCE, PATIENT},
     harness::wait_until,
 };
 
@@ -182,7 +183,7 @@ fn a_long_history_is_read_once_and_new_jobs_are_found_meanwhile() {
     };
     // As over a network: the first walk takes far longer than a look.
     board.misbehave(Route::Listing, Fault::Slow(Duration::from_millis(10)));
-    let follower = Follower::start(&board, how);
+    let follower = Follower::knowing(&board, how, PATIENT, KnownJobs::default());
     follower.wait_for_job(&running);
     let new = board.add_job_quietly(2, "ready");
     follower.wait_for_job(&new);

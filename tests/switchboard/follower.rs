@@ -50,6 +50,12 @@ pub const PATIENCE: Patience = Patience {
     silence: Duration::from_secs(60),
 };
 
+/// That of a test in which one machine has much to do on both sides.
+pub const PATIENT: Patience = Patience {
+    answer: Duration::from_secs(20),
+    ..PATIENCE
+};
+
 pub struct Follower {
     pub stats: Arc<FollowStats>,
     pub availability: Arc<Availability>,

@@ -7,15 +7,8 @@ use tml_proxy::provider::switchboard::{KnownJobs, follow::FollowSettings, watch:
 
 use crate::{
     board::{Kind, Route, Switchboard, job_id},
-    follower::{BY_WATCHES, Follower, NEVER, PATIENCE},
+    follower::{BY_WATCHES, Follower, NEVER, PATIENT},
     harness::wait_until,
-};
-use tml_proxy::provider::switchboard::client::Patience;
-
-/// More patient than most, as one machine plays both sides.
-const PATIENT: Patience = Patience {
-    answer: Duration::from_secs(20),
-    ..PATIENCE
 };
 
 fn crowd(board: &Switchboard, jobs: u32) {
