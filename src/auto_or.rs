@@ -11,6 +11,14 @@ pub enum AutoOr<T> {
 }
 
 impl<T> AutoOr<T> {
+    /// The operator's value, if there is one.
+    pub fn value(self) -> Option<T> {
+        match self {
+            Self::Auto => None,
+            Self::Value(value) => Some(value),
+        }
+    }
+
     /// The operator's value, or what `pick` says.
     pub fn or_else(self, pick: impl FnOnce() -> T) -> T {
         match self {

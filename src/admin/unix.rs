@@ -3,24 +3,24 @@
 //! One process at a time has the right to it, by a lock on a file beside it, however many start at
 //! once and whether the one that serves answers or not.
 
+mod lock;
+
 use std::{
     fs, io,
     os::{
-        fd::{AsRawFd, OwnedFd},
+        fd::AsRawFd,
         unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown},
     },
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use rustix::{
-    fs::{FlockOperation, Mode, OFlags, flock, fstat, lstat, open},
-    io::Errno,
-};
+use rustix::fs::{Mode, OFlags, open};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::UnixListener;
 
 use crate::{config::SOCKET_PATH_AT_MOST, os_error::in_words};
+use lock::SocketLock;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 64;
@@ -52,13 +52,6 @@ pub struct SocketFile {
     inode: u64,
     // Given up once the file is gone.
     lock: Arc<SocketLock>,
-}
-
-/// The right to a unix socket. Dropping it gives it up.
-#[derive(Debug)]
-struct SocketLock {
-    path: PathBuf,
-    _file: OwnedFd,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -139,40 +132,6 @@ impl Drop for SocketFile {
         {
             let (path, error) = (self.path.display(), in_words(&error));
             tracing::warn!(%path, error, "the file of the admin socket stays behind");
-        }
-    }
-}
-
-impl Drop for SocketLock {
-    fn drop(&mut self) {
-        // It is still locked; whoever opened it meanwhile sees that it is not there any more.
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
-impl SocketLock {
-    fn take(socket: &Path) -> Result<Self, SocketError> {
-        let mut path = socket.to_owned().into_os_string();
-        path.push(".lock");
-        let path = PathBuf::from(path);
-        let refused = || SocketError::at(&path, "lock it");
-        let flags =
-            OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        loop {
-            let file = open(&path, flags, Mode::RUSR | Mode::WUSR).map_err(refused())?;
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => {}
-                Err(Errno::WOULDBLOCK) => return Err(SocketError::Taken(socket.to_owned())),
-                Err(errno) => return Err(refused()(errno)),
-            }
-            let locked = fstat(&file).map_err(refused())?;
-            let is_it = |there: rustix::fs::Stat| {
-                (there.st_dev, there.st_ino) == (locked.st_dev, locked.st_ino)
-            };
-            // Otherwise the one who had it has removed it since it was opened.
-            if lstat(&path).is_ok_and(is_it) {
-                return Ok(Self { path, _file: file });
-            }
         }
     }
 }

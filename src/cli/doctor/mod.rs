@@ -70,12 +70,9 @@ fn examine(args: &DoctorArgs, config: &Config, table: &Table) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(process::examine(config, table));
     findings.extend(machine::examine(table));
-    let socket = (args.socket.clone())
-        .or_else(|| match &config.admin.socket {
-            AutoOr::Value(path) => path.clone(),
-            AutoOr::Auto => None,
-        })
-        .unwrap_or_else(|| DEFAULT_SOCKET.into());
+    let in_file = || config.admin.socket.clone().value().flatten();
+    let socket = args.socket.clone().or_else(in_file);
+    let socket = socket.unwrap_or_else(|| DEFAULT_SOCKET.into());
     let client = Client { socket };
     findings.extend(listeners::examine(config, table, &client));
     let named = args.socket.is_some() || config.admin.socket != AutoOr::Value(None);

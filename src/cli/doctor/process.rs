@@ -1,6 +1,6 @@
 //! What the process may use, and whether it runs.
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{fs, num::NonZero, os::unix::fs::PermissionsExt};
 
 use rustix::thread::{CapabilitySet, capabilities};
 
@@ -26,10 +26,7 @@ pub(super) fn examine(config: &Config, table: &Table) -> Vec<Finding> {
 
 fn descriptors(config: &Config, table: &Table) -> Finding {
     let check = "descriptors";
-    let wanted = match config.max_sessions {
-        AutoOr::Auto => None,
-        AutoOr::Value(sessions) => Some(sessions.get()),
-    };
+    let wanted = config.max_sessions.value().map(NonZero::get);
     let limit = lifecycle::raise_descriptor_limit();
     let listeners = table.routes().len();
     let pipe_memory = lifecycle::pipe_memory();
@@ -39,10 +36,7 @@ fn descriptors(config: &Config, table: &Table) -> Finding {
         Wanted {
             kept_back: lifecycle::kept_back(config, limit, 2 * lifecycle::worker_count(config)),
             sessions: None,
-            pipes: match config.process.pipes {
-                AutoOr::Auto => None,
-                AutoOr::Value(pipes) => Some(pipes),
-            },
+            pipes: config.process.pipes.value(),
             pipe_size: config.process.pipe_size,
         },
         pipe_memory,
