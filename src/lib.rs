@@ -7,7 +7,6 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
-pub mod auto_or;
 pub mod cli;
 pub mod config;
 pub mod end_reason;
@@ -22,6 +21,7 @@ pub mod provider;
 pub mod proxy_protocol;
 pub mod relay;
 pub mod session;
+pub(crate) mod setting;
 pub(crate) mod socket;
 pub mod table;
 pub mod telemetry;

@@ -97,7 +97,7 @@ limits.new_sessions_per_second_per_source    off
 limits.max_dialling                          off
 limits.source_prefix_v4                      32
 limits.source_prefix_v6                      64
-limits.penalty                               off
+limits.ban                                   off
 limits.exempt                                []
 defaults.connect_timeout                     10s
 defaults.idle_timeout                        1h
@@ -300,4 +300,21 @@ fn a_wrong_command_line_is_another_exit_code() {
         .expect("the binary runs")
         .status;
     assert_eq!(status.code(), Some(2));
+}
+
+#[test]
+fn a_key_of_an_earlier_version_is_read_and_said_to_be_outdated() {
+    let file = File::new(
+        "former",
+        b"version = 1\n[limits]\npenalty = { after = 2, within = \"1m\", lasts = \"1h\" }\n",
+    );
+    let output = check(&file.0, &[]);
+    assert_eq!(output.status.code(), Some(0));
+    let place = format!(
+        "warning: {}:3:11: limits.penalty is called limits.ban now",
+        file.0.display()
+    );
+    let said = text(output.stderr);
+    assert!(said.starts_with(&place), "{said}");
+    assert!(text(output.stdout).contains("{ after = 2, within = 1m, lasts = 1h }"));
 }

@@ -162,7 +162,7 @@ fn a_client_whose_target_has_answered_keeps_nobody_from_dialling() {
 #[test]
 fn a_source_that_keeps_being_refused_is_banned_everywhere_but_where_it_is_exempt() {
     let limits = "[limits]\nexempt = [\"127.0.0.9\"]\n\
-                  penalty = { after = 3, within = \"10m\", lasts = \"10m\" }\n";
+                  ban = { after = 3, within = \"10m\", lasts = \"10m\" }\n";
     let mapping = "max_sessions_per_source = 1";
     let scene = Scene::with(&Setup::default(), limits, mapping);
     let mut kept = vec![served(&scene, from(&scene, "127.0.0.2"))];

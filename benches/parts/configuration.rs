@@ -4,7 +4,7 @@ use std::{env, fs, hint::black_box, path::Path, process};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use tml_proxy::{
-    config::{self, Memory, Overrides, Source},
+    config::{self, Overrides, Source},
     table::{Table, diff},
 };
 
@@ -49,9 +49,8 @@ pub fn reload(c: &mut Criterion) {
             admin: Some(None),
             ..Overrides::default()
         };
-        let mut memory = Memory::default();
         let mut in_force = source
-            .understand(source.content(), &overrides, &Table::default(), &mut memory)
+            .understand(source.content(), &overrides, &Table::default())
             .expect("a valid file");
         let mut written = 0;
         group.bench_function(BenchmarkId::new("one changed", count), |b| {
@@ -62,7 +61,7 @@ pub fn reload(c: &mut Criterion) {
                 },
                 |()| {
                     let next = source
-                        .understand(source.content(), &overrides, &in_force.1, &mut memory)
+                        .understand(source.content(), &overrides, &in_force.1)
                         .expect("a valid file");
                     assert_eq!(diff(&in_force.1, &next.1).changed.len(), 1);
                     in_force = next;

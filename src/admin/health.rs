@@ -66,7 +66,7 @@ pub(super) fn problems(sources: &Sources) -> Vec<Problem> {
     closed_listeners(&shared.closed.load(), &mut found);
     let (open, limit) = (shared.stats.sessions_open(), shared.gate.max_sessions());
     if open >= limit {
-        let raise = match sources.config.load().max_sessions {
+        let raise = match sources.config.load().limits.max_sessions {
             AutoOr::Value(max) if max.get() == limit => "limits.max_sessions",
             _ => "the limit on open files",
         };
@@ -76,7 +76,7 @@ pub(super) fn problems(sources: &Sources) -> Vec<Problem> {
     } else if f64::from(open) >= f64::from(limit) * NEARLY_FULL {
         found.warning(format!("{open} of {limit} sessions there may be are open."));
     }
-    if let AutoOr::Value(max) = sources.config.load().max_sessions
+    if let AutoOr::Value(max) = sources.config.load().limits.max_sessions
         && max.get() > limit
     {
         found.warning(format!(

@@ -19,7 +19,7 @@ use rustix::fs::{Mode, OFlags, open};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::UnixListener;
 
-use crate::{config::SOCKET_PATH_AT_MOST, os_error::in_words};
+use crate::{os_error::in_words, setting::LONGEST_SOCKET_PATH};
 use lock::SocketLock;
 
 /// Connections that may wait to be accepted.
@@ -203,7 +203,7 @@ fn listen_at(
 /// Binds a socket to a path that may be longer than the address of a socket can be: the one that it
 /// is renamed to need not leave room for that.
 fn bind_at(socket: &Socket, path: &Path) -> io::Result<()> {
-    if path.as_os_str().len() <= SOCKET_PATH_AT_MOST {
+    if path.as_os_str().len() <= LONGEST_SOCKET_PATH {
         return socket.bind(&SockAddr::unix(path)?);
     }
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
@@ -281,10 +281,10 @@ mod tests {
         fs::create_dir(&directory).expect("a fresh name");
         for file_name in ["s".to_owned(), "long.sock".to_owned()] {
             let shortest = directory.join(&file_name).as_os_str().len();
-            let above = directory.join("d".repeat(SOCKET_PATH_AT_MOST - shortest - 1));
+            let above = directory.join("d".repeat(LONGEST_SOCKET_PATH - shortest - 1));
             fs::create_dir(&above).expect("a fresh name");
             let path = above.join(&file_name);
-            assert_eq!(path.as_os_str().len(), SOCKET_PATH_AT_MOST);
+            assert_eq!(path.as_os_str().len(), LONGEST_SOCKET_PATH);
             let socket = open(&path, 0o600).expect("it fits");
             std::os::unix::net::UnixStream::connect(&path).expect("it is listened on");
             drop(socket);

@@ -34,6 +34,9 @@ pub fn run(args: &CheckArgs) -> ExitCode {
             return ExitCode::from(code::REFUSED);
         }
     };
+    for outdated in &config.outdated {
+        output::complain(&format_args!("warning: {outdated}"));
+    }
     for note in notes(&config) {
         output::complain(&format_args!("note: {note}"));
     }

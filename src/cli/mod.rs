@@ -5,6 +5,7 @@
 mod check;
 mod client;
 mod code;
+mod config;
 mod doctor;
 mod endpoints;
 mod events;
@@ -47,6 +48,7 @@ pub struct Cli {
 enum Command {
     Run(run::RunArgs),
     Check(check::CheckArgs),
+    Config(config::ConfigArgs),
     Status(status::StatusArgs),
     Mappings(mappings::MappingsArgs),
     Endpoints(endpoints::EndpointsArgs),
@@ -74,6 +76,7 @@ impl Cli {
         match self.command {
             Command::Run(args) => run::run(args),
             Command::Check(args) => check::run(&args),
+            Command::Config(args) => config::run(&args),
             Command::Status(args) => status::run(&args),
             Command::Mappings(args) => mappings::run(&args),
             Command::Endpoints(args) => endpoints::run(&args),

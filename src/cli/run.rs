@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use super::{code, output};
 use crate::{
-    config::{LogFormat, LogLevel, Overrides, Source, own_listen},
+    config::{LogFormat, LogLevel, Overrides, Source},
     lifecycle::{self, RunError},
     table::ListenAddr,
 };
@@ -42,7 +42,7 @@ pub struct AdminAddr(Option<ListenAddr>);
 fn admin(text: &str) -> Result<AdminAddr, String> {
     match text {
         "off" => Ok(AdminAddr(None)),
-        _ => own_listen(text)
+        _ => ListenAddr::parse(text)
             .map(|addr| AdminAddr(Some(addr)))
             .map_err(|refusal| format!("allowed: {}", refusal.or("off"))),
     }

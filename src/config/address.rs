@@ -1,10 +1,15 @@
 //! How public addresses and targets are written, and how the two are paired.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
-use super::values::{Parsed, Refusal};
+use serde::de::SeqAccess;
+
 use crate::{
-    host_port::in_brackets,
+    setting::{
+        Found, Json, Kind, Refusal,
+        address::{NOT_LINK_LOCAL, host_ip, is_broadcast, is_link_local, port},
+        items,
+    },
     table::{ListenAddr, ListenHost},
 };
 
@@ -12,10 +17,6 @@ use crate::{
 pub(crate) const LISTEN: &str = "a port (22014), an address and a port (\"*:22014\", \
                                  \"192.0.2.1:22014\", \"[2001:db8::1]:22014\") or a range of \
                                  ports (\"22000-22099\")";
-
-/// What the address of a listener that is no mapping looks like.
-pub(crate) const OWN_LISTEN: &str = "a port (9422), or an address and a port (\"*:9422\", \
-                                     \"127.0.0.1:9422\", \"[::1]:9422\")";
 
 /// What a target looks like.
 pub(crate) const TARGET: &str = "an IP address and a port (\"192.0.2.1:22\", \
@@ -43,11 +44,11 @@ enum Ports {
 }
 
 impl Ports {
-    fn parse(text: &str) -> Parsed<Self> {
+    fn parse(text: &str) -> Result<Self, Refusal> {
         let Some((first, last)) = text.split_once('-') else {
-            return parse_port(text).map(Self::One);
+            return port(text).map(Self::One);
         };
-        let (first, last) = (parse_port(first)?, parse_port(last)?);
+        let (first, last) = (port(first)?, port(last)?);
         if first > last {
             return Err(Refusal::new(
                 "a range whose first port is not above its last",
@@ -84,46 +85,12 @@ impl Ports {
     }
 }
 
-fn parse_port(text: &str) -> Parsed<u16> {
-    Some(text)
-        .filter(|text| text.chars().all(|c| c.is_ascii_digit()))
-        .and_then(|text| text.parse().ok())
-        .filter(|port| *port != 0)
-        .ok_or_else(|| Refusal::new("a port from 1 to 65535"))
-}
-
 impl Listen {
-    /// The public address of a bare port: it is taken on every address.
-    pub fn on_port(number: Option<u32>) -> Parsed<Self> {
-        let port = number
-            .and_then(|number| u16::try_from(number).ok())
-            .filter(|port| *port != 0)
-            .ok_or_else(|| Refusal::new("a port from 1 to 65535"))?;
-        Ok(Self {
-            host: ListenHost::Any,
-            ports: Ports::One(port),
-        })
-    }
-
     /// Reads `PORT`, `HOST:PORT`, or either with `FIRST-LAST` in place of the port.
-    pub fn parse(text: &str) -> Parsed<Self> {
-        let (host, ports) = match text.rsplit_once(':') {
-            Some((host, ports)) => (parse_listen_host(host)?, ports),
-            None if text.starts_with(|c: char| c.is_ascii_digit()) && !text.contains('.') => {
-                (ListenHost::Any, text)
-            }
-            None => return Err(Refusal::new(LISTEN)),
-        };
+    pub fn parse(text: &str) -> Result<Self, Refusal> {
+        let (host, ports) = ListenHost::before_port(text, LISTEN)?;
         let ports = Ports::parse(ports)?;
         Ok(Self { host, ports })
-    }
-
-    /// The one address that is written here.
-    pub fn one(self) -> Option<ListenAddr> {
-        match self.ports {
-            Ports::One(port) => Some(ListenAddr::new(self.host, port)),
-            Ports::Range { .. } => None,
-        }
     }
 
     /// The addresses of this machine it means.
@@ -142,76 +109,11 @@ impl Listen {
     }
 }
 
-/// Reads the address of a listener that is no mapping: a public address, and a single one.
-pub(crate) fn own_listen(text: &str) -> Parsed<ListenAddr> {
-    let same = |refusal: Refusal| match refusal == Refusal::new(LISTEN) {
-        true => Refusal::new(OWN_LISTEN),
-        false => refusal,
-    };
-    Listen::parse(text)
-        .map_err(same)?
-        .one()
-        .ok_or_else(|| Refusal::new(OWN_LISTEN))
-}
-
-fn parse_listen_host(text: &str) -> Parsed<ListenHost> {
-    if text == "*" {
-        return Ok(ListenHost::Any);
-    }
-    match parse_ip(text) {
-        Some(IpAddr::V6(ip)) if ip.to_ipv4_mapped().is_some() => {
-            Err(Refusal::new("an IPv4 address written as IPv4"))
-        }
-        Some(ip) if is_link_local(ip) => Err(Refusal::new(NOT_LINK_LOCAL)),
-        Some(ip) if ip.is_multicast() || is_broadcast(ip) => {
-            Err(Refusal::new("an address that can be listened on"))
-        }
-        Some(IpAddr::V4(ip)) => Ok(ListenHost::V4(ip)),
-        Some(IpAddr::V6(ip)) => Ok(ListenHost::V6(ip)),
-        None if in_brackets(text).is_some_and(is_scoped) => Err(Refusal::new(NOT_LINK_LOCAL)),
-        None => Err(Refusal::new(LISTEN)),
-    }
-}
-
-/// What to say of an IPv6 address that means nothing without the name of an interface.
-pub(super) const NOT_LINK_LOCAL: &str =
-    "an address that is not link-local: \"fe80::…\" means another host on every interface";
-
-/// Whether an address means something on one interface only. IPv4 routes link-local addresses as
-/// any other.
-pub(super) fn is_link_local(ip: IpAddr) -> bool {
-    matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
-}
-
-/// Whether `text` is an IPv6 address with an interface.
-pub(super) fn is_scoped(text: &str) -> bool {
-    let parts = text.split_once('%');
-    parts.is_some_and(|(address, _)| address.parse::<Ipv6Addr>().is_ok())
-}
-
-pub(super) fn is_broadcast(ip: IpAddr) -> bool {
-    matches!(ip, IpAddr::V4(ip) if ip.is_broadcast())
-}
-
-/// An IPv4 address, or an IPv6 address in brackets.
-fn parse_ip(text: &str) -> Option<IpAddr> {
-    match in_brackets(text) {
-        Some(inside) => inside.parse::<Ipv6Addr>().map(IpAddr::V6).ok(),
-        None => text.parse::<Ipv4Addr>().map(IpAddr::V4).ok(),
-    }
-}
-
 impl Target {
     /// Reads `IP:PORT` or `IP:FIRST-LAST`.
-    pub fn parse(text: &str) -> Parsed<Self> {
+    pub fn parse(text: &str) -> Result<Self, Refusal> {
         let (host, ports) = text.rsplit_once(':').ok_or(Refusal::new(TARGET))?;
-        let ip = match parse_ip(host) {
-            Some(ip) => ip.to_canonical(),
-            None if in_brackets(host).is_some_and(is_scoped) => {
-                return Err(Refusal::new(NOT_LINK_LOCAL));
-            }
-            None => return Err(Refusal::new(TARGET)),
-        };
+        let ip = host_ip(host, TARGET)?.to_canonical();
         if is_link_local(ip) {
             return Err(Refusal::new(NOT_LINK_LOCAL));
         }
@@ -231,6 +133,77 @@ impl Target {
         let offset = u16::try_from(offset).ok()?;
         let port = self.ports.first().checked_add(offset)?;
         Some(SocketAddr::new(self.ip, port))
+    }
+}
+
+impl Kind for Listen {
+    type Value = Self;
+
+    fn read(found: Found<'_>) -> Result<Self, Refusal> {
+        match found {
+            Found::Text(text) => Self::parse(text),
+            Found::Integer(number) => port(&number.to_string()).map(|port| Self {
+                host: ListenHost::Any,
+                ports: Ports::One(port),
+            }),
+            Found::Other => Err(Refusal::new(LISTEN)),
+        }
+    }
+
+    fn write(_: &Self) -> Json {
+        Json::Null
+    }
+
+    #[cfg(test)]
+    fn schema() -> Json {
+        ListenAddr::schema()
+    }
+}
+
+/// One value that asks for public addresses, or a list of them.
+pub(super) struct Listens;
+
+impl Kind for Listens {
+    type Value = Vec<Listen>;
+
+    const LISTS: bool = true;
+
+    fn read(found: Found<'_>) -> Result<Vec<Listen>, Refusal> {
+        Listen::read(found).map(|one| vec![one])
+    }
+
+    fn list<'de, A: SeqAccess<'de>>(list: A) -> Result<Vec<Listen>, A::Error> {
+        items::<Listen, A>(list)
+    }
+
+    fn write(_: &Vec<Listen>) -> Json {
+        Json::Null
+    }
+
+    #[cfg(test)]
+    fn schema() -> Json {
+        use crate::setting::{List, schema::or};
+        or(Listen::schema(), List::<Listen>::schema())
+    }
+}
+
+impl Kind for Target {
+    type Value = Self;
+
+    fn read(found: Found<'_>) -> Result<Self, Refusal> {
+        let text = found.text().ok_or_else(|| Refusal::new(TARGET))?;
+        Self::parse(text)
+    }
+
+    fn write(_: &Self) -> Json {
+        Json::Null
+    }
+
+    #[cfg(test)]
+    fn schema() -> Json {
+        crate::setting::schema::text(
+            "^[0-9.]+:[0-9]+(-[0-9]+)?$|^\\[[0-9a-fA-F:.]+\\]:[0-9]+(-[0-9]+)?$",
+        )
     }
 }
 
@@ -271,6 +244,8 @@ pub(crate) fn pair(
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
     use super::*;
 
     fn pairs(listens: &[&str], target: &str) -> Result<Vec<String>, String> {
@@ -288,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_port_alone_is_taken_on_every_address() {
-        let any = Listen::on_port(Some(22014)).expect("a port");
+        let any = Listen::read(Found::Integer(22014)).expect("a port");
         assert_eq!(Listen::parse("22014"), Ok(any));
         assert_eq!(Listen::parse("*:22014"), Ok(any));
     }
@@ -348,20 +323,22 @@ mod tests {
             let refused = Refusal::new(NOT_LINK_LOCAL);
             assert_eq!(Listen::parse(text), Err(refused.clone()), "{text}");
             assert_eq!(Target::parse(text), Err(refused.clone()), "{text}");
-            assert_eq!(own_listen(text), Err(refused), "{text}");
+            assert_eq!(ListenAddr::parse(text), Err(refused), "{text}");
         }
     }
 
     #[test]
     fn a_listener_of_the_proxys_own_is_written_as_a_public_address_and_is_one() {
         for text in ["9422", "*:9422", "0.0.0.0:9422", "[::]:9422", "[::1]:9422"] {
-            let one = own_listen(text).expect(text);
-            assert_eq!(Some(one), Listen::parse(text).expect(text).one());
+            let one = ListenAddr::parse(text).expect(text);
+            let mapping = Listen::parse(text).expect(text);
+            assert_eq!(mapping.addresses().collect::<Vec<_>>(), [one]);
         }
         for text in ["", "x", "0", "9422-9422", "127.0.0.1", "[::1%1]:9422"] {
-            assert!(own_listen(text).is_err(), "{text}");
+            assert!(ListenAddr::parse(text).is_err(), "{text}");
         }
-        assert_eq!(own_listen("x"), Err(Refusal::new(OWN_LISTEN)));
+        let refused = ListenAddr::parse("x").expect_err("no address").to_string();
+        assert!(refused.starts_with("a port (9422), or"), "{refused}");
     }
 
     #[test]

@@ -6,9 +6,11 @@ use super::{
     address::{LISTEN, Listen, TARGET, Target, pair},
     draft::Draft,
     problem::{Fault, Problem},
-    values::Refusal,
 };
-use crate::table::{MappingName, MappingSpec, Origin, Policy};
+use crate::{
+    setting::Refusal,
+    table::{MappingName, MappingSpec, Origin, Policy},
+};
 
 pub(super) fn read(maps: &[String]) -> Draft {
     let mut draft = Draft::default();

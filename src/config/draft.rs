@@ -3,9 +3,8 @@
 use std::{collections::HashSet, net::IpAddr};
 
 use super::{
-    problem::{ConfigErrors, Problems, problems_of},
+    problem::{ConfigErrors, Fault, Problem, Problems, problems_of},
     settings::Config,
-    switchboard,
 };
 use crate::table::{Reserved, Surroundings, Table};
 
@@ -41,7 +40,7 @@ impl Draft {
         previous: &Table,
         is_local: &dyn Fn(IpAddr) -> bool,
     ) -> Result<(Config, Table), ConfigErrors> {
-        self.problems.extend(switchboard::problems(&self.config));
+        self.problems.extend(ports_of_others(&self.config));
         let reserved = reserved(&self.config);
         let around = Surroundings {
             reserved: &reserved,
@@ -75,4 +74,35 @@ pub(crate) fn reserved(config: &Config) -> Vec<Reserved> {
         })
     });
     admin.into_iter().chain(lookup).collect()
+}
+
+/// The ports that a switchboard may allocate belong to nobody else.
+fn ports_of_others(config: &Config) -> Vec<Problem> {
+    let Some(switchboard) = &config.switchboard else {
+        return Vec::new();
+    };
+    let admin = config.admin.listen.map(|listen| {
+        let by = format!("the admin listener at {}", config.admin.origin);
+        (listen.port(), by)
+    });
+    let lookup = switchboard.lookup.map(|lookup| {
+        let by = format!("the lookup listener at {}", switchboard.lookup_origin);
+        (lookup.port(), by)
+    });
+    let mappings = config.mappings.iter().filter_map(|mapping| {
+        let mut ports = mapping.pairs.iter().map(|(listen, _)| listen.port());
+        // One port says it: a range is one statement.
+        let port = ports.find(|port| switchboard.ports.contains(*port))?;
+        let by = format!("mapping {:?} at {}", mapping.name, mapping.origin);
+        Some((port, by))
+    });
+    let taken = admin.into_iter().chain(lookup).chain(mappings);
+    let taken = taken.filter(|(port, _)| switchboard.ports.contains(*port));
+    taken
+        .map(|(port, by)| Problem::Key {
+            origin: switchboard.ports_origin.clone(),
+            key: "switchboard.ports".to_owned(),
+            fault: Fault::Contradiction(format!("contains port {port}, which belongs to {by}")),
+        })
+        .collect()
 }

@@ -6,9 +6,8 @@ use toml::de::DeTable;
 
 use super::{
     draft::Draft,
-    memory::Memory,
     problem::{Fault, Problem, Problems},
-    reader::Section,
+    reader::Block,
     report::Report,
     sections,
 };
@@ -20,18 +19,13 @@ pub(crate) const LONGEST: u64 = 32 << 20;
 
 /// Reads the file `path` as far as it can be read.
 pub(crate) fn read(path: &Path) -> Draft {
-    read_content(files::read(path, LONGEST), path, &mut Memory::default())
+    read_content(files::read(path, LONGEST), path)
 }
 
-/// Reads what was found in the file `path` as far as it can be read, and no more of it than `memory`
-/// needs.
-pub(crate) fn read_content(
-    content: Result<Vec<u8>, FileError>,
-    path: &Path,
-    memory: &mut Memory,
-) -> Draft {
+/// Reads what was found in the file `path` as far as it can be read.
+pub(crate) fn read_content(content: Result<Vec<u8>, FileError>, path: &Path) -> Draft {
     match content {
-        Ok(bytes) => read_bytes(&bytes, path, memory),
+        Ok(bytes) => read_bytes(&bytes, path),
         Err(error) => Draft::of_problems(Problems::from_iter([Problem::Unreadable {
             path: Arc::new(path.to_owned()),
             error,
@@ -39,9 +33,9 @@ pub(crate) fn read_content(
     }
 }
 
-pub(super) fn read_bytes(bytes: &[u8], path: &Path, memory: &mut Memory) -> Draft {
+pub(super) fn read_bytes(bytes: &[u8], path: &Path) -> Draft {
     let error = match str::from_utf8(bytes) {
-        Ok(text) => return read_text_again(text, path, memory),
+        Ok(text) => return read_text(text, path),
         Err(error) => error,
     };
     let (valid, rest) = bytes.split_at(error.valid_up_to());
@@ -50,32 +44,19 @@ pub(super) fn read_bytes(bytes: &[u8], path: &Path, memory: &mut Memory) -> Draf
     let byte = rest.first().copied().unwrap_or_default();
     let fault = Fault::Text(format!("not UTF-8 text (byte 0x{byte:02x})"));
     report.add(text.len(), "", fault);
-    Draft::of_problems(report.into_problems())
-}
-
-/// Reads `text`, the content of `path`, as far as it can be read, and no more of it than `memory`
-/// needs.
-pub(super) fn read_text_again(text: &str, path: &Path, memory: &mut Memory) -> Draft {
-    match memory.read(without_mark(text), path) {
-        Some(config) => Draft {
-            config,
-            problems: Problems::default(),
-        },
-        None => read_text(text, path),
-    }
+    Draft::of_problems(report.into_parts().0)
 }
 
 /// Reads `text`, the content of `path`, as far as it can be read.
 pub(crate) fn read_text(text: &str, path: &Path) -> Draft {
     let text = without_mark(text);
     let report = Report::new(Arc::new(path.to_owned()), text);
-    let config = document(text, &report)
-        .and_then(|table| sections::read(Section::root(&report, &table), sections::mappings))
-        .unwrap_or_default();
-    Draft {
-        config,
-        problems: report.into_problems(),
-    }
+    let table = document(text, &report);
+    let config = table.and_then(|table| sections::read(Block::root(&report, &table)));
+    let mut config = config.unwrap_or_default();
+    let (problems, outdated) = report.into_parts();
+    config.outdated = outdated;
+    Draft { config, problems }
 }
 
 /// The text after the mark some editors put before it.

@@ -3,83 +3,120 @@
 use std::{collections::HashMap, sync::Arc};
 
 use ipnet::IpNet;
-use toml::de::DeValue;
+use serde::Deserialize;
+use toml::{Spanned, de::DeValue};
 
 use super::{
-    address::{self, Listen, Target},
-    policy,
-    reader::{Entry, KeyPath, Section},
+    address::{self, Listen, Listens, Target},
+    reader::Block,
+    sections,
     settings::Targets,
-    values::{Parsed, Refusal, integer},
 };
-use crate::provider::switchboard::RESERVED;
-use crate::table::{ListenHost, MappingName, MappingSpec, Origin, Policy};
+use crate::{
+    provider::switchboard::RESERVED,
+    setting::{As, Found, Given, Json, Kind, Refusal},
+    table::{ListenHost, MappingName, MappingSpec, Origin, Policy},
+};
 
 /// Public addresses that a file may ask for in all. Each costs a descriptor, and far fewer are to
 /// be had; a slip must not cost all memory before that is found out.
 pub(super) const MOST_ADDRESSES: usize = 1 << 18;
 
+/// What makes a mapping, beside the keys of its policy.
+#[derive(Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
+pub(super) struct Keys {
+    /// What it is called.
+    #[serde(with = "As::<Given<Name>>")]
+    name: Option<MappingName>,
+    /// Where clients connect: a port, an address and a port, a range of ports, or a list of these.
+    #[serde(with = "As::<Given<Listens>>")]
+    listen: Option<Vec<Listen>>,
+    /// Where their bytes go: an IP address and a port, or a range of ports.
+    #[serde(with = "As::<Given<Target>>")]
+    target: Option<Target>,
+}
+
+/// The keys that every mapping has.
+pub(super) const REQUIRED: [&str; 3] = ["name", "listen", "target"];
+
 /// Reads mappings one by one and knows those it has read.
 pub(super) struct Mappings<'a> {
     targets: &'a Targets,
     defaults: &'a Arc<Policy>,
+    below: Option<&'a Block<'a>>,
     names: HashMap<MappingName, Origin>,
     addresses: usize,
 }
 
 impl<'a> Mappings<'a> {
-    /// Mappings that start from `defaults` and lead to addresses that `targets` has nothing
-    /// against.
-    pub fn new(targets: &'a Targets, defaults: &'a Arc<Policy>) -> Self {
+    /// Mappings that start from `defaults`, which are those of the block `below`, and lead to
+    /// addresses that `targets` has nothing against.
+    pub fn new(
+        targets: &'a Targets,
+        defaults: &'a Arc<Policy>,
+        below: Option<&'a Block<'a>>,
+    ) -> Self {
         Self {
             targets,
             defaults,
+            below,
             names: HashMap::new(),
             addresses: 0,
         }
     }
 
-    /// The mapping in `entry`, the `number`th of its file, unless it lacks what makes one.
-    pub fn read(&mut self, number: usize, entry: Entry<'_>) -> Option<MappingSpec> {
-        let name = entry.value().get("name").map(|name| name.get_ref());
-        let path = KeyPath::scope(match name.and_then(|name| parse_name(name).ok()) {
-            Some(name) => format!("mapping {name:?}"),
-            None => format!("mapping number {number}"),
+    /// The mapping in `node`, the `number`th of its file, unless it lacks what makes one.
+    pub fn read(
+        &mut self,
+        number: usize,
+        node: &'a Spanned<DeValue<'a>>,
+        root: &Block<'a>,
+    ) -> Option<MappingSpec> {
+        let name = node
+            .get_ref()
+            .get("name")
+            .and_then(|name| name.get_ref().as_str());
+        let name = name.and_then(|name| Name::read(Found::Text(name)).ok());
+        let called = match name {
+            Some(name) => format!("mapping {name:?}: "),
+            None => format!("mapping number {number}: "),
+        };
+        let block = root.table(node, called)?.over(self.below);
+        block.require(&REQUIRED);
+        let keys: Keys = block.read()?;
+        let policy = match block.has_only(&REQUIRED) {
+            true => Arc::clone(self.defaults),
+            false => self.shared(sections::policy(&block)),
+        };
+        let public = keys
+            .listen
+            .filter(|listens| self.may_listen(listens, &block));
+        let target = keys
+            .target
+            .filter(|target| self.may_lead_to(target, &block));
+        if let Some(target) = &target {
+            check_family(&policy, target, &block);
+            if let Some(listens) = &public {
+                check_transparent(&policy, listens, target, &block);
+            }
+        }
+        let name = keys.name.inspect(|name| self.check_name(name, &block));
+        let origin = block.origin("listen");
+        let pairs = public.zip(target).and_then(|(listens, target)| {
+            let pairs = address::pair(&listens, &target);
+            pairs
+                .map_err(|why| block.contradicts(&["target"], why))
+                .ok()
         });
-        let mut section = entry.renamed(path).into_section()?;
-        let name = self.name(&mut section);
-        let public = self.public(&mut section);
-        let target = self.target(&mut section);
-        let policy = policy::read(&mut section, self.defaults);
-        if let Some((target, entry)) = &target {
-            let bind = section.entry("bind");
-            check_family(&policy, target, bind.as_ref().unwrap_or(entry));
-            if let Some((listens, _)) = &public {
-                let transparent = section.entry("transparent");
-                check_transparent(
-                    &policy,
-                    listens,
-                    target,
-                    transparent.as_ref().unwrap_or(entry),
-                );
-            }
-        }
-        section.finish();
-
-        let (listens, origin) = public?;
-        let (target, target_entry) = target?;
-        match address::pair(&listens, &target) {
-            Ok(pairs) => Some(MappingSpec {
-                name: name?,
-                pairs: pairs.into(),
-                policy: self.shared(policy),
-                origin,
-            }),
-            Err(why) => {
-                target_entry.contradicts(why);
-                None
-            }
-        }
+        block.finish();
+        Some(MappingSpec {
+            name: name?,
+            pairs: pairs?.into(),
+            policy,
+            origin,
+        })
     }
 
     /// The policy, that of the defaults if it says nothing else.
@@ -90,60 +127,48 @@ impl<'a> Mappings<'a> {
         }
     }
 
-    fn name(&mut self, section: &mut Section<'_>) -> Option<MappingName> {
-        let entry = section.required("name", NAME)?;
-        let name = MappingName::new(entry.read(parse_name)?);
+    fn check_name(&mut self, name: &MappingName, block: &Block<'_>) {
+        let origin = block.origin("name");
         let first = self
             .names
             .entry(name.clone())
-            .or_insert_with(|| entry.origin());
-        if *first != entry.origin() {
-            entry.contradicts(format!("already used at {first}"));
+            .or_insert_with(|| origin.clone());
+        if *first != origin {
+            block.contradicts(&["name"], format!("already used at {first}"));
         }
         if name.as_str().starts_with(RESERVED) {
-            entry.contradicts(format!(
-                "names that begin with {RESERVED:?} are those of a switchboard's jobs"
-            ));
+            let why =
+                format!("names that begin with {RESERVED:?} are those of a switchboard's jobs");
+            block.contradicts(&["name"], why);
         }
-        Some(name)
     }
 
-    /// The public addresses, and where they are asked for.
-    fn public(&mut self, section: &mut Section<'_>) -> Option<(Vec<Listen>, Origin)> {
-        let entry = section.required("listen", address::LISTEN)?;
-        let listens = if entry.value().is_array() {
-            entry.list(parse_listen)?
-        } else {
-            vec![entry.read(parse_listen)?]
-        };
+    /// Whether there are public addresses, and no more than fit with those before.
+    fn may_listen(&mut self, listens: &[Listen], block: &Block<'_>) -> bool {
         if listens.is_empty() {
-            entry.refuse("at least one public address");
-            return None;
+            block.refuse(&["listen"], "at least one public address");
+            return false;
         }
         let before = self.addresses;
         self.addresses += listens.iter().map(Listen::count).sum::<usize>();
-        if self.addresses <= MOST_ADDRESSES {
-            return Some((listens, entry.origin()));
-        }
-        if before <= MOST_ADDRESSES {
-            let sum = self.addresses;
-            entry.contradicts(format!(
+        let sum = self.addresses;
+        if before <= MOST_ADDRESSES && sum > MOST_ADDRESSES {
+            let why = format!(
                 "makes {sum} public addresses up to here, at most {MOST_ADDRESSES} are allowed"
-            ));
+            );
+            block.contradicts(&["listen"], why);
         }
-        None
+        sum <= MOST_ADDRESSES
     }
 
-    /// The target, and its value.
-    fn target<'e>(&self, section: &mut Section<'e>) -> Option<(Target, Entry<'e>)> {
-        let entry = section.required("target", address::TARGET)?;
-        let target = entry.read(parse_target)?;
+    fn may_lead_to(&self, target: &Target, block: &Block<'_>) -> bool {
         let allow = &self.targets.allow;
-        if !allow.is_empty() && !allow.iter().any(|net| net.contains(&target.ip())) {
-            entry.refuse(format!("an address in {} (targets.allow)", some_of(allow)));
-            return None;
+        let allowed = allow.is_empty() || allow.iter().any(|net| net.contains(&target.ip()));
+        if !allowed {
+            let nets = format!("an address in {} (targets.allow)", some_of(allow));
+            block.refuse(&["target"], &nets);
         }
-        Some((target, entry))
+        allowed
     }
 }
 
@@ -158,41 +183,44 @@ fn some_of(nets: &[IpNet]) -> String {
     }
 }
 
-const NAME: &str = "1 to 64 letters, digits and any of - _ . : / @";
+/// What a name looks like.
+pub(super) const NAME: &str = "1 to 64 letters, digits and any of - _ . : / @";
 
-fn parse_name(value: &DeValue<'_>) -> Parsed<String> {
-    let fit = |c: char| c.is_ascii_alphanumeric() || "-_.:/@".contains(c);
-    value
-        .as_str()
-        .filter(|name| (1..=64).contains(&name.len()) && name.chars().all(fit))
-        .map(str::to_owned)
-        .ok_or_else(|| Refusal::new(NAME))
-}
+/// The name of a mapping.
+struct Name;
 
-fn parse_listen(value: &DeValue<'_>) -> Parsed<Listen> {
-    match value {
-        DeValue::Integer(_) => Listen::on_port(integer(value)),
-        DeValue::String(text) => Listen::parse(text),
-        _ => Err(Refusal::new(address::LISTEN)),
+impl Kind for Name {
+    type Value = MappingName;
+
+    fn read(found: Found<'_>) -> Result<MappingName, Refusal> {
+        let fit = |c: char| c.is_ascii_alphanumeric() || "-_.:/@".contains(c);
+        let name = found.text().filter(|name| (1..=64).contains(&name.len()));
+        name.filter(|name| name.chars().all(fit))
+            .map(MappingName::new)
+            .ok_or_else(|| Refusal::new(NAME))
     }
-}
 
-fn parse_target(value: &DeValue<'_>) -> Parsed<Target> {
-    match value.as_str() {
-        Some(text) => Target::parse(text),
-        None => Err(Refusal::new(address::TARGET)),
+    fn write(value: &MappingName) -> Json {
+        value.as_str().into()
+    }
+
+    #[cfg(test)]
+    fn schema() -> Json {
+        crate::setting::schema::text("^[-A-Za-z0-9_.:/@]{1,64}$")
     }
 }
 
 /// A client's address can only be that of a connection to a target of its family.
-fn check_transparent(policy: &Policy, listens: &[Listen], target: &Target, at: &Entry<'_>) {
+fn check_transparent(policy: &Policy, listens: &[Listen], target: &Target, block: &Block<'_>) {
+    let at = [given("transparent", block)];
     if !policy.transparent {
         return;
     }
     if let Some(bind) = policy.bind {
-        at.contradicts(format!(
-            "transparent connects from the client's address and bind from {bind}"
-        ));
+        block.contradicts(
+            &at,
+            format!("transparent connects from the client's address and bind from {bind}"),
+        );
     }
     // Behind a front, clients have whatever address it states.
     let other = listens.iter().find(|listen| match listen.host() {
@@ -205,22 +233,31 @@ fn check_transparent(policy: &Policy, listens: &[Listen], target: &Target, at: &
             true => ("IPv4", "0.0.0.0"),
             false => ("IPv6", "[::]"),
         };
-        at.contradicts(format!(
+        block.contradicts(&at, format!(
             "transparent needs clients of the target's family, {family}: listen on \"{any}:PORT\" or on such an address"
         ));
     }
 }
 
 /// A source address of one family cannot connect to a target of the other.
-fn check_family(policy: &Policy, target: &Target, at: &Entry<'_>) {
+fn check_family(policy: &Policy, target: &Target, block: &Block<'_>) {
     let family = |is_ipv4| if is_ipv4 { "IPv4" } else { "IPv6" };
     let Some(bind) = policy.bind else { return };
+    let at = [given("bind", block)];
     if bind.is_ipv4() != target.ip().is_ipv4() {
-        at.contradicts(format!(
-            "bind {bind} is {} and target {} is {}",
-            family(bind.is_ipv4()),
-            target.ip(),
-            family(target.ip().is_ipv4()),
-        ));
+        block.contradicts(
+            &at,
+            format!(
+                "bind {bind} is {} and target {} is {}",
+                family(bind.is_ipv4()),
+                target.ip(),
+                family(target.ip().is_ipv4()),
+            ),
+        );
     }
+}
+
+/// The key that a contradiction with the target is about: `key`, unless it stands in the defaults.
+fn given(key: &'static str, block: &Block<'_>) -> &'static str {
+    block.value(key).map_or("target", |_| key)
 }

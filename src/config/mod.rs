@@ -2,23 +2,17 @@
 //!
 //! A problem names the file, line, column and key, what was found there and what is allowed. What
 //! contradicts what between mappings is the [`table`](crate::table)'s to say; a provider adds it
-//! to the same list. Nothing here opens a socket. What is
-//! remembered of an earlier reading ([`Memory`]) saves work and changes no outcome.
+//! to the same list. Nothing here opens a socket.
 
 mod address;
 mod args;
-mod blocks;
 pub mod demo;
-mod document;
 mod draft;
 mod each_port;
 mod file;
-mod limits;
 mod listing;
 mod mapping;
-mod memory;
 mod notes;
-mod policy;
 mod problem;
 mod reader;
 mod report;
@@ -26,26 +20,24 @@ mod sections;
 mod settings;
 mod similar;
 mod source;
-mod switchboard;
-mod values;
 
 use std::path::Path;
 
-pub use crate::auto_or::AutoOr;
-pub(crate) use address::own_listen;
-pub use document::{Document, RouteRange, route_ranges};
+pub use crate::setting::AutoOr;
 pub(crate) use draft::{Draft, reserved};
 pub(crate) use file::{read, read_text};
-pub use listing::{Setting, Settings};
-pub use memory::Memory;
+pub use listing::{Document, RouteRange, route_ranges};
+pub(crate) use listing::{line, of_policy, shown};
 pub use notes::notes;
 pub use problem::{ConfigErrors, Fault, Problem, Problems};
 pub use settings::{Admin, Config, Log, LogFormat, LogLevel, Process, Targets, UnknownWord};
 pub use source::{Content, Overrides, Source};
-pub(crate) use values::SOCKET_PATH_AT_MOST;
 
 /// The version of the file format; every file says which it is written in.
 pub const VERSION: u32 = 1;
+
+/// What a configuration may have in it, as a JSON schema: generated from the structs it is read into.
+pub const SCHEMA: &str = include_str!("../../config/tml-proxy.schema.json");
 
 /// Reads the configuration file `path`.
 ///

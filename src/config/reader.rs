@@ -1,275 +1,626 @@
-//! A view of parsed TOML that notes what is wrong with it and goes on.
+//! Parsed TOML as serde reads it, with everything that is wrong noted in its place.
 //!
-//! A [`Section`] is a table, an [`Entry`] a value; both know their place and their key path. A
-//! section learns which keys exist by being asked for them, so the list of keys is the code that
-//! reads them.
+//! A [`Block`] is a table of the file that is read into one or more structs. Serde gives up at the
+//! first value that a struct does not take; that is noted, and the struct is read again without the
+//! key, until nothing is left that is wrong. So every key of a block is reported, and what could be
+//! read is there for further checks. A key that no struct asked for is unknown.
 
-use std::{fmt, ops::Range};
+use std::{cell::RefCell, fmt};
 
+use serde::{
+    Deserializer,
+    de::{
+        DeserializeOwned, DeserializeSeed, Error as _, Expected, IntoDeserializer, MapAccess,
+        SeqAccess, Unexpected, Visitor,
+    },
+    forward_to_deserialize_any,
+};
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
 };
 
-use super::{problem::Fault, report::Report, similar::nearest, values::Parsed};
+use super::{problem::Fault, report::Report, similar::nearest};
 use crate::table::Origin;
 
-/// The way to a key: keys joined by dots, inside what an operator knows by another name.
-#[derive(Debug, Clone, Default)]
-pub(super) struct KeyPath {
-    scope: String,
-    keys: String,
-}
+type Node<'a> = Spanned<DeValue<'a>>;
 
-impl KeyPath {
-    /// The inside of `scope`.
-    pub fn scope(scope: String) -> Self {
-        Self {
-            scope,
-            keys: String::new(),
-        }
-    }
+/// A key whose table is completed by that of the block below, as a table of its own.
+const COMPLETED: &str = "keepalive";
 
-    fn key(&self, key: &str) -> Self {
-        let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-        let mut path = self.clone();
-        if !path.keys.is_empty() {
-            path.keys.push('.');
-        }
-        if !key.is_empty() && key.chars().all(bare) {
-            path.keys.push_str(&shortened(key));
-        } else {
-            path.keys.push_str(&quoted(key));
-        }
-        path
-    }
+/// Keys of an earlier version with the names that they have now. A field has the former as an alias;
+/// it is read for one version and said to be outdated.
+const FORMER: &[(&str, &str)] = &[("penalty", "ban")];
 
-    fn item(&self, index: usize) -> Self {
-        let mut path = self.clone();
-        path.keys.push_str(&format!(" (item {})", index + 1));
-        path
-    }
-}
-
-impl fmt::Display for KeyPath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let between = if self.scope.is_empty() || self.keys.is_empty() {
-            ""
-        } else {
-            ": "
-        };
-        write!(f, "{}{between}{}", self.scope, self.keys)
-    }
-}
-
-/// A table.
-pub(super) struct Section<'a> {
+/// A table of the file.
+pub(super) struct Block<'a> {
     report: &'a Report<'a>,
-    path: KeyPath,
+    /// What an operator calls it, up to its keys.
+    name: String,
     offset: usize,
     table: &'a DeTable<'a>,
-    known: Vec<&'static str>,
+    /// The table that has what this one leaves out.
+    below: Option<&'a DeTable<'a>>,
+    /// The keys that somebody asked for.
+    known: RefCell<Vec<&'static str>>,
+    /// The keys of the structs that were read.
+    structs: RefCell<Vec<&'static [&'static str]>>,
 }
 
-impl<'a> Section<'a> {
+impl<'a> Block<'a> {
     /// The outermost table.
     pub fn root(report: &'a Report<'a>, table: &'a DeTable<'a>) -> Self {
         Self {
             report,
-            path: KeyPath::default(),
+            name: String::new(),
             offset: 0,
             table,
-            known: Vec::new(),
+            below: None,
+            known: RefCell::default(),
+            structs: RefCell::default(),
         }
+    }
+
+    /// Takes note that `key` is known.
+    pub fn ask(&self, key: &'static str) {
+        self.known.borrow_mut().push(key);
+    }
+
+    /// The table under `key`, if there is one.
+    pub fn section(&self, key: &'static str) -> Option<Block<'a>> {
+        self.ask(key);
+        let node = self.table.get(key)?;
+        self.table(node, format!("{key}."))
+    }
+
+    /// The tables in the list under `key`, in its order; `allowed` says what the list is.
+    pub fn tables(
+        &self,
+        key: &'static str,
+        allowed: &str,
+    ) -> impl Iterator<Item = &'a Node<'a>> + use<'a> {
+        self.ask(key);
+        let items = match self.table.get(key).map(Spanned::get_ref) {
+            Some(DeValue::Array(items)) => items.iter().as_slice(),
+            Some(_) => {
+                self.refuse(&[key], allowed);
+                &[]
+            }
+            None => &[],
+        };
+        items.iter()
+    }
+
+    /// `node` as a table whose keys an operator finds behind `name`.
+    pub fn table(&self, node: &'a Node<'a>, name: String) -> Option<Block<'a>> {
+        let DeValue::Table(table) = node.get_ref() else {
+            let name = name.trim_end_matches([':', '.', ' ']);
+            let fault = Fault::Value {
+                found: written(node.get_ref()),
+                allowed: "a table".to_owned(),
+            };
+            self.report.add(node.span().start, name, fault);
+            return None;
+        };
+        Some(Block {
+            report: self.report,
+            name,
+            offset: node.span().start,
+            table,
+            below: None,
+            known: RefCell::default(),
+            structs: RefCell::default(),
+        })
+    }
+
+    /// The same, with what it leaves out as in `below`.
+    pub fn over(self, below: Option<&Block<'a>>) -> Self {
+        Self {
+            below: below.map(|below| below.table),
+            ..self
+        }
+    }
+
+    /// Whether there are no keys but these.
+    pub fn has_only(&self, keys: &[&str]) -> bool {
+        let known = |key: &str| keys.contains(&key);
+        self.table.iter().all(|(key, _)| known(key.get_ref()))
     }
 
     /// What stands under `key`.
-    pub fn entry(&mut self, key: &'static str) -> Option<Entry<'a>> {
-        if !self.known.contains(&key) {
-            self.known.push(key);
-        }
-        let value = self.table.get(key)?;
-        Some(Entry {
-            report: self.report,
-            path: self.path.key(key),
-            span: value.span(),
-            value: value.get_ref(),
-        })
+    pub fn value(&self, key: &str) -> Option<&'a DeValue<'a>> {
+        self.table.get(key).map(Spanned::get_ref)
     }
 
-    /// What stands under `key`; it is a problem if nothing does.
-    pub fn required(&mut self, key: &'static str, needed: &str) -> Option<Entry<'a>> {
-        let entry = self.entry(key);
-        if entry.is_none() {
-            let needed = needed.to_owned();
-            self.report.add(
-                self.offset,
-                self.path.key(key).to_string(),
-                Fault::Missing { needed },
-            );
-        }
-        entry
+    /// Where the value of `key` stands; at its default if it does not.
+    pub fn origin(&self, key: &str) -> Origin {
+        let offset = self.table.get(key).map(|node| node.span().start);
+        offset.map_or(Origin::BuiltIn, |offset| self.report.origin(offset))
     }
 
-    /// Notes that what `key` is without standing here does not go together with something else.
-    pub fn contradicts(&self, key: &str, why: impl Into<String>) {
-        let path = self.path.key(key).to_string();
-        self.report
-            .add(self.offset, path, Fault::Contradiction(why.into()));
-    }
-
-    /// The table under `key`.
-    pub fn section(&mut self, key: &'static str) -> Option<Section<'a>> {
-        self.entry(key)?.into_section()
-    }
-
-    /// Reads the value of `key`, if there is one, into `slot`.
-    pub fn set<T>(
-        &mut self,
-        key: &'static str,
-        slot: &mut T,
-        read: impl FnOnce(&DeValue<'_>) -> Parsed<T>,
-    ) {
-        if let Some(value) = self.entry(key).and_then(|entry| entry.read(read)) {
-            *slot = value;
+    /// The struct in this table; nothing if it lacks a key that has no default.
+    pub fn read<T: DeserializeOwned>(&self) -> Option<T> {
+        loop {
+            match T::deserialize(self) {
+                Ok(value) => return Some(value),
+                // One key less each time.
+                Err(Error::Noted) => {}
+                Err(Error::Missing(key)) => {
+                    self.require(&[key]);
+                    return None;
+                }
+                Err(error) => {
+                    let path = Path::Block(&self.name);
+                    error.note(self.report, self.offset, &path, "a table".to_owned());
+                    return None;
+                }
+            }
         }
     }
 
-    /// The values of the list under `key`, if there is one and all of it can be read.
-    pub fn list<T>(
-        &mut self,
-        key: &'static str,
-        read: impl Fn(&DeValue<'_>) -> Parsed<T>,
-    ) -> Option<Vec<T>> {
-        self.entry(key)?.list(read)
+    /// Each of `keys` has to be there.
+    pub fn require(&self, keys: &[&'static str]) {
+        for key in keys.iter().filter(|key| !self.table.contains_key(**key)) {
+            self.missing(key);
+        }
     }
 
-    /// Everything that stands in the table, for one whose keys are the user's own.
-    pub fn entries(self) -> impl Iterator<Item = (&'a str, Entry<'a>)> {
-        let Self {
-            report,
-            path,
-            table,
-            ..
-        } = self;
-        table.iter().map(move |(key, value)| {
-            let name: &str = key.get_ref().as_ref();
-            let entry = Entry {
-                report,
-                path: path.key(name),
-                span: value.span(),
-                value: value.get_ref(),
-            };
-            (name, entry)
-        })
+    fn missing(&self, key: &'static str) {
+        if self.report.once(self.offset, key) {
+            let path = Path::Block(&self.name).key(key).to_string();
+            let needed = needed(&path, key).to_owned();
+            self.report
+                .add(self.offset, path, Fault::Missing { needed });
+        }
+    }
+
+    /// Notes that the value under a path of keys is not what is allowed.
+    pub fn refuse(&self, keys: &[&str], allowed: &str) {
+        let found = self.node(keys).map(|node| written(node.get_ref()));
+        self.fault(
+            keys,
+            Fault::Value {
+                found: found.unwrap_or_default(),
+                allowed: allowed.to_owned(),
+            },
+        );
+    }
+
+    /// Notes that the value under a path of keys does not go together with something else.
+    pub fn contradicts(&self, keys: &[&str], why: impl Into<String>) {
+        self.fault(keys, Fault::Contradiction(why.into()));
+    }
+
+    /// Notes that an item of a list does not go together with something else.
+    pub fn item_contradicts(&self, key: &str, index: usize, why: String) {
+        let items = self.value(key).and_then(DeValue::as_array);
+        let item = items.and_then(|items| items.get(index));
+        let offset = item.map_or(self.offset, |item| item.span().start);
+        let path = format!("{}{key} (item {})", self.name, index + 1);
+        self.report.add(offset, path, Fault::Contradiction(why));
+    }
+
+    fn fault(&self, keys: &[&str], fault: Fault) {
+        let offset = self
+            .node(keys)
+            .map_or(self.offset, |node| node.span().start);
+        let path: Vec<_> = keys.iter().map(|key| written_key(key)).collect();
+        let path = format!("{}{}", self.name, path.join("."));
+        self.report.add(offset, path, fault);
+    }
+
+    fn node(&self, keys: &[&str]) -> Option<&'a Node<'a>> {
+        let (first, rest) = keys.split_first()?;
+        let step = |node: &'a Node<'a>, key: &&str| match node.get_ref() {
+            DeValue::Table(table) => table.get(*key),
+            _ => None,
+        };
+        rest.iter().try_fold(self.table.get(*first)?, step)
     }
 
     /// Every key that nobody asked for is a problem.
     pub fn finish(self) {
-        let keys = self.table.iter().map(|(key, _)| key);
-        let unknown = keys.filter(|key| !self.known.contains(&key.get_ref().as_ref()));
-        let mut unknown: Vec<_> = unknown
-            .map(|key| (key.span().start, key.get_ref().as_ref()))
+        let structs = self.structs.borrow();
+        let known = self.known.borrow();
+        let known: Vec<_> = known
+            .iter()
+            .chain(structs.iter().copied().flatten())
             .collect();
-        // What will not be told is known at once, if those that come first are seen first.
-        unknown.sort_unstable();
-        for (offset, name) in unknown {
-            self.report.add_lazily(offset, || {
-                let fault = Fault::UnknownKey {
-                    near: nearest(name, &self.known),
-                    allowed: self.known.clone(),
-                };
-                (self.path.key(name).to_string(), fault)
-            });
+        for &(former, now) in FORMER {
+            if known.contains(&&former) && self.table.contains_key(former) {
+                let at = self.origin(former);
+                let (former, now) = (
+                    format!("{}{former}", self.name),
+                    format!("{}{now}", self.name),
+                );
+                self.report.outdated(format!(
+                    "{at}: {former} is called {now} now; the former name is read in this version only"
+                ));
+            }
+        }
+        unknown_keys(self.report, self.table, &Path::Block(&self.name), &known);
+    }
+}
+
+/// Notes every key of `table` that is not `known`.
+fn unknown_keys(
+    report: &Report<'_>,
+    table: &DeTable<'_>,
+    path: &Path<'_>,
+    known: &[&&'static str],
+) {
+    let keys = table.iter().map(|(key, _)| key);
+    let unknown = keys.filter(|key| !known.contains(&&key.get_ref().as_ref()));
+    let mut unknown: Vec<_> = unknown
+        .map(|key| (key.span().start, key.get_ref().as_ref()))
+        .collect();
+    // What will not be told is known at once, if those that come first are seen first.
+    unknown.sort_unstable();
+    let is_former = |key: &str| FORMER.iter().any(|(former, _)| *former == key);
+    let allowed = || known.iter().map(|key| **key).filter(|key| !is_former(key));
+    for (offset, name) in unknown {
+        report.add_lazily(offset, || {
+            let allowed: Vec<_> = allowed().collect();
+            let fault = Fault::UnknownKey {
+                near: nearest(name, &allowed),
+                allowed,
+            };
+            (path.key(name).to_string(), fault)
+        });
+    }
+}
+
+/// What to say of a key that has to be there.
+fn needed(path: &str, key: &str) -> &'static str {
+    match key {
+        "version" => "1",
+        "name" if path.starts_with("switchboard") => {
+            "1 to 32 lower-case letters, digits and hyphens"
+        }
+        "name" => super::mapping::NAME,
+        "listen" => super::address::LISTEN,
+        "target" => super::address::TARGET,
+        "url" => "an http or https URL such as \"https://switchboard.example.org\"",
+        "token_file" => "the path of a file with the token",
+        "public_host" => "the host name or address that users connect to",
+        "ports" => "a range of ports such as \"40000-49999\", or a list of them",
+        "targets" => "{ allow = [\"fd00::/8\"] } with the prefixes that jobs' addresses are in",
+        "allow" => "the prefixes that jobs' addresses are in",
+        "expose" => "tables, each headed [[switchboard.expose]]",
+        "port" => "the port of the job",
+        "rate" if path.contains("bandwidth") => "how much in a second, such as \"10MiB\"",
+        "rate" => "how much in a second, such as 20",
+        "drain" => "the time that sessions have left, such as \"30s\"",
+        "after" => "how many refusals it takes",
+        "within" => "the time they have to fall into, such as \"1m\"",
+        "lasts" => "how long the source is refused, such as \"10m\"",
+        _ => "a value",
+    }
+}
+
+/// The way to a value, from the value up.
+#[derive(Clone, Copy)]
+enum Path<'p> {
+    Block(&'p str),
+    Key(&'p Path<'p>, &'p str),
+    Item(&'p Path<'p>, usize),
+}
+
+impl<'p> Path<'p> {
+    fn key(&'p self, key: &'p str) -> Path<'p> {
+        Path::Key(self, key)
+    }
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Block(name) => f.write_str(name.trim_end_matches(['.', ':', ' '])),
+            Self::Key(Path::Block(name), key) => write!(f, "{name}{}", written_key(key)),
+            Self::Key(up, key) => write!(f, "{up}.{}", written_key(key)),
+            Self::Item(up, index) => write!(f, "{up} (item {})", index + 1),
         }
     }
 }
 
-/// A value.
-#[derive(Clone)]
-pub(super) struct Entry<'a> {
-    report: &'a Report<'a>,
-    path: KeyPath,
-    span: Range<usize>,
-    value: &'a DeValue<'a>,
+/// Why serde gave up.
+#[derive(Debug)]
+pub(super) enum Error {
+    /// The value is not what is allowed, which this says.
+    Value(String),
+    /// The value does not go together with something else.
+    Contradiction(String),
+    /// A key has to be there.
+    Missing(&'static str),
+    /// Something is wrong that was noted when the value was read before.
+    Spoiled,
+    /// Something was wrong, has been noted, and is left out the next time.
+    Noted,
 }
 
-impl<'a> Entry<'a> {
-    /// The value as TOML has it.
-    pub fn value(&self) -> &'a DeValue<'a> {
-        self.value
-    }
-
-    /// Where it stands.
-    pub fn origin(&self) -> Origin {
-        self.report.origin(self.span.start)
-    }
-
-    /// The same value under another path.
-    pub fn renamed(self, path: KeyPath) -> Self {
-        Self { path, ..self }
-    }
-
-    /// The value as `read` understands it.
-    pub fn read<T>(&self, read: impl FnOnce(&DeValue<'_>) -> Parsed<T>) -> Option<T> {
-        read(self.value)
-            .map_err(|refusal| self.refuse(refusal.to_string()))
-            .ok()
-    }
-
-    /// Notes that the value is not what is allowed.
-    pub fn refuse(&self, allowed: impl Into<String>) {
-        self.fault(Fault::Value {
-            found: written(self.value),
-            allowed: allowed.into(),
-        });
-    }
-
-    /// Notes that the value does not go together with something else.
-    pub fn contradicts(&self, why: impl Into<String>) {
-        self.fault(Fault::Contradiction(why.into()));
-    }
-
-    fn fault(&self, fault: Fault) {
-        self.report
-            .add(self.span.start, self.path.to_string(), fault);
-    }
-
-    /// The value as a table.
-    pub fn into_section(self) -> Option<Section<'a>> {
-        let DeValue::Table(table) = self.value else {
-            self.refuse("a table");
-            return None;
+impl Error {
+    /// Notes what is wrong with the value at `offset`, which is left out from now on.
+    fn note(self, report: &Report<'_>, offset: usize, path: &Path<'_>, found: String) -> Self {
+        let (path, fault) = match self {
+            Self::Noted => return self,
+            Self::Spoiled => {
+                report.leave_out(offset);
+                return Self::Noted;
+            }
+            Self::Value(allowed) => (path.to_string(), Fault::Value { found, allowed }),
+            Self::Contradiction(why) => (path.to_string(), Fault::Contradiction(why)),
+            Self::Missing(key) => {
+                let path = path.key(key).to_string();
+                let needed = needed(&path, key).to_owned();
+                (path, Fault::Missing { needed })
+            }
         };
-        Some(Section {
+        report.add(offset, path, fault);
+        report.leave_out(offset);
+        Self::Noted
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl serde::de::Error for Error {
+    fn custom<T: fmt::Display>(why: T) -> Self {
+        Self::Contradiction(why.to_string())
+    }
+
+    fn invalid_type(_: Unexpected<'_>, allowed: &dyn Expected) -> Self {
+        Self::Value(allowed.to_string())
+    }
+
+    fn invalid_value(_: Unexpected<'_>, allowed: &dyn Expected) -> Self {
+        Self::Value(allowed.to_string())
+    }
+
+    fn missing_field(key: &'static str) -> Self {
+        Self::Missing(key)
+    }
+
+    fn duplicate_field(key: &'static str) -> Self {
+        Self::Contradiction(format!("given twice, once as {key}"))
+    }
+}
+
+/// A block is read as a struct.
+impl<'de> Deserializer<'de> for &Block<'_> {
+    type Error = Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        self.deserialize_struct("", &[], visitor)
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        let mut structs = self.structs.borrow_mut();
+        if !structs.iter().any(|known| std::ptr::eq(*known, fields)) {
+            structs.push(fields);
+        }
+        drop(structs);
+        let path = Path::Block(&self.name);
+        let keys = Keys::new(self.report, &path, self.table, self.below);
+        visitor.visit_map(keys)
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option
+        unit unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
+/// A value with its place.
+#[derive(Clone, Copy)]
+struct Value<'v, 'a> {
+    report: &'v Report<'a>,
+    path: &'v Path<'v>,
+    node: &'v Node<'a>,
+    below: Option<&'v Node<'a>>,
+}
+
+impl<'v, 'a> Value<'v, 'a> {
+    fn refused<T>(self, allowed: &str) -> Result<T, Error> {
+        Err(Error::Value(allowed.to_owned()))
+    }
+
+    fn below(self) -> Option<&'v DeTable<'a>> {
+        match self.below?.get_ref() {
+            DeValue::Table(table) => Some(table),
+            _ => None,
+        }
+    }
+
+    /// Reads it by `seed` and notes what is wrong.
+    fn read<'de, S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Error> {
+        let note = |error: Error| {
+            let offset = self.node.span().start;
+            let found = written(self.node.get_ref());
+            match (&error, self.node.get_ref()) {
+                (Error::Missing(key), DeValue::Table(table)) if table.contains_key(*key) => {
+                    Error::Spoiled.note(self.report, offset, self.path, found)
+                }
+                _ => error.note(self.report, offset, self.path, found),
+            }
+        };
+        seed.deserialize(self).map_err(note)
+    }
+}
+
+impl<'de> Deserializer<'de> for Value<'_, '_> {
+    type Error = Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match self.node.get_ref() {
+            DeValue::String(text) => visitor.visit_str(text),
+            DeValue::Integer(number) => {
+                match i64::from_str_radix(number.as_str(), number.radix()) {
+                    Ok(number) => visitor.visit_i64(number),
+                    Err(_) => visitor.visit_unit(),
+                }
+            }
+            DeValue::Boolean(flag) => visitor.visit_bool(*flag),
+            DeValue::Float(_) | DeValue::Datetime(_) => visitor.visit_unit(),
+            DeValue::Array(items) => visitor.visit_seq(Items {
+                of: self,
+                items: items.iter().enumerate(),
+                spoiled: false,
+            }),
+            DeValue::Table(table) => {
+                visitor.visit_map(Keys::new(self.report, self.path, table, self.below()))
+            }
+        }
+    }
+
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match self.node.get_ref() {
+            DeValue::Boolean(flag) => visitor.visit_bool(*flag),
+            _ => self.refused("true or false"),
+        }
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        let DeValue::Table(table) = self.node.get_ref() else {
+            return self.refused("a table");
+        };
+        // It may be read more than once.
+        if self.report.once(self.node.span().start, "") {
+            let known: Vec<_> = fields.iter().collect();
+            unknown_keys(self.report, table, self.path, &known);
+        }
+        visitor.visit_map(Keys::new(self.report, self.path, table, self.below()))
+    }
+
+    /// A kind of setting reads a table as a struct, and anything else as it is.
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        match self.node.get_ref() {
+            DeValue::Table(_) => visitor.visit_newtype_struct(self),
+            _ => self.deserialize_any(visitor),
+        }
+    }
+
+    forward_to_deserialize_any! {
+        i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option
+        unit unit_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
+/// The keys of a table, and those of the one below that it does not have.
+struct Keys<'v, 'a> {
+    report: &'v Report<'a>,
+    path: &'v Path<'v>,
+    keys: Box<dyn Iterator<Item = (&'v str, &'v Node<'a>)> + 'v>,
+    below: Option<&'v DeTable<'a>>,
+    value: Option<(&'v str, &'v Node<'a>)>,
+}
+
+impl<'v, 'a> Keys<'v, 'a> {
+    fn new(
+        report: &'v Report<'a>,
+        path: &'v Path<'v>,
+        table: &'v DeTable<'a>,
+        below: Option<&'v DeTable<'a>>,
+    ) -> Self {
+        let more = below.into_iter().flat_map(DeTable::iter);
+        let more = more.filter(|(key, _)| !table.contains_key(key.get_ref().as_ref()));
+        let keys = table.iter().chain(more);
+        Self {
+            report,
+            path,
+            keys: Box::new(keys.map(|(key, node)| (key.get_ref().as_ref(), node))),
+            below,
+            value: None,
+        }
+    }
+}
+
+impl<'de> MapAccess<'de> for Keys<'_, '_> {
+    type Error = Error;
+
+    fn next_key_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, Error> {
+        let report = self.report;
+        let left = |(_, node): &(&str, &Node<'_>)| !report.is_left_out(node.span().start);
+        self.value = self.keys.by_ref().find(left);
+        let key = self
+            .value
+            .map(|(key, _)| seed.deserialize(key.into_deserializer()));
+        key.transpose()
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Error> {
+        let (key, node) = self
+            .value
+            .take()
+            .ok_or_else(|| Error::custom("a value without its key"))?;
+        let value = Value {
             report: self.report,
-            path: self.path,
-            offset: self.span.start,
-            table,
-            known: Vec::new(),
-        })
-    }
-
-    /// The values of a list; `allowed` says what it is a list of.
-    pub fn items(&self, allowed: &str) -> Option<Vec<Entry<'a>>> {
-        let DeValue::Array(items) = self.value else {
-            self.refuse(allowed);
-            return None;
+            path: &self.path.key(key),
+            node,
+            below: self
+                .below
+                .filter(|_| key == COMPLETED)
+                .and_then(|below| below.get(key)),
         };
-        let entry = |(index, item): (usize, &'a Spanned<DeValue<'a>>)| Entry {
-            report: self.report,
-            path: self.path.item(index),
-            span: item.span(),
-            value: item.get_ref(),
-        };
-        Some(items.iter().enumerate().map(entry).collect())
+        value.read(seed)
     }
+}
 
-    /// The values of a list, if all of them can be read.
-    pub fn list<T>(&self, read: impl Fn(&DeValue<'_>) -> Parsed<T>) -> Option<Vec<T>> {
-        let items = self.items("a list")?;
-        let values: Vec<_> = items.iter().filter_map(|item| item.read(&read)).collect();
-        (values.len() == items.len()).then_some(values)
+/// The items of a list.
+struct Items<'v, 'a> {
+    of: Value<'v, 'a>,
+    items: std::iter::Enumerate<std::slice::Iter<'v, Node<'a>>>,
+    spoiled: bool,
+}
+
+impl<'de> SeqAccess<'de> for Items<'_, '_> {
+    type Error = Error;
+
+    fn next_element_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, Error> {
+        for (index, node) in self.items.by_ref() {
+            // A list of which an item is wrong is not the list that somebody wanted.
+            if self.of.report.is_left_out(node.span().start) {
+                self.spoiled = true;
+                continue;
+            }
+            let path = Path::Item(self.of.path, index);
+            let value = Value {
+                path: &path,
+                node,
+                below: None,
+                ..self.of
+            };
+            return value.read(seed).map(Some);
+        }
+        match std::mem::take(&mut self.spoiled) {
+            true => Err(Error::Spoiled),
+            false => Ok(None),
+        }
     }
 }
 
@@ -283,6 +634,14 @@ fn written(value: &DeValue<'_>) -> String {
         DeValue::Datetime(time) => time.to_string(),
         DeValue::Array(_) => "a list".to_owned(),
         DeValue::Table(_) => "a table".to_owned(),
+    }
+}
+
+fn written_key(key: &str) -> String {
+    let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    match !key.is_empty() && key.chars().all(bare) {
+        true => shortened(key),
+        false => quoted(key),
     }
 }
 

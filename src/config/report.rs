@@ -1,6 +1,6 @@
 //! The problems of one file while it is read, and the way from an offset in it to line and column.
 
-use std::{cell::RefCell, path::PathBuf, sync::Arc};
+use std::{cell::RefCell, collections::HashSet, path::PathBuf, sync::Arc};
 
 use super::problem::{Fault, Problem, Problems};
 use crate::{table::Origin, text::char_start};
@@ -12,12 +12,15 @@ const STEP: usize = 1024;
 pub(super) struct Report<'t> {
     path: Arc<PathBuf>,
     text: &'t str,
-    /// The number of the first line of the text.
-    first_line: usize,
     line_starts: Vec<usize>,
     /// Characters that begin before every [`STEP`]th byte: one line may be all of a long file.
     characters: Vec<usize>,
     problems: RefCell<Problems>,
+    /// Where something was noted already, by key.
+    noted: RefCell<HashSet<(usize, &'static str)>>,
+    /// Values that are wrong and not read again.
+    left_out: RefCell<HashSet<usize>>,
+    outdated: RefCell<Vec<String>>,
 }
 
 /// How many characters begin in `bytes`.
@@ -29,11 +32,6 @@ fn characters(bytes: &[u8]) -> usize {
 impl<'t> Report<'t> {
     /// No problems yet in `text`, the content of `path`.
     pub fn new(path: Arc<PathBuf>, text: &'t str) -> Self {
-        Self::from_line(1, path, text)
-    }
-
-    /// No problems yet in `text`, the part of `path` that begins with line number `first_line`.
-    pub fn from_line(first_line: usize, path: Arc<PathBuf>, text: &'t str) -> Self {
         let after_newlines = text.match_indices('\n').map(|(newline, _)| newline + 1);
         let mut before = 0;
         let steps = text.as_bytes().chunks(STEP).map(|step| {
@@ -44,10 +42,12 @@ impl<'t> Report<'t> {
         Self {
             path,
             text,
-            first_line,
             line_starts: std::iter::once(0).chain(after_newlines).collect(),
             characters: steps.collect(),
             problems: RefCell::default(),
+            noted: RefCell::default(),
+            left_out: RefCell::default(),
+            outdated: RefCell::default(),
         }
     }
 
@@ -72,9 +72,29 @@ impl<'t> Report<'t> {
         self.add(offset, key, fault);
     }
 
+    /// Whether this is the first time that something is noted of `key` in the table at `offset`.
+    pub fn once(&self, offset: usize, key: &'static str) -> bool {
+        self.noted.borrow_mut().insert((offset, key))
+    }
+
+    /// The value at `offset` is not to be read again.
+    pub fn leave_out(&self, offset: usize) {
+        self.left_out.borrow_mut().insert(offset);
+    }
+
+    /// Whether the value at `offset` is not to be read again.
+    pub fn is_left_out(&self, offset: usize) -> bool {
+        self.left_out.borrow().contains(&offset)
+    }
+
+    /// Notes that something is written in a way of an earlier version.
+    pub fn outdated(&self, what: String) {
+        self.outdated.borrow_mut().push(what);
+    }
+
     /// The line of the byte at `offset`.
     pub fn line(&self, offset: usize) -> usize {
-        self.first_line + self.line_index(offset)
+        self.line_index(offset) + 1
     }
 
     /// How many lines end before the byte at `offset`.
@@ -103,14 +123,14 @@ impl<'t> Report<'t> {
         };
         Origin::File {
             path: Arc::clone(&self.path),
-            line: self.first_line + index,
+            line: index + 1,
             column: column + 1,
         }
     }
 
-    /// What was noted.
-    pub fn into_problems(self) -> Problems {
-        self.problems.into_inner()
+    /// What is wrong, and what is outdated.
+    pub fn into_parts(self) -> (Problems, Vec<String>) {
+        (self.problems.into_inner(), self.outdated.into_inner())
     }
 }
 

@@ -3,11 +3,15 @@
 use std::{fmt, net::Ipv4Addr, num::NonZeroU32, path::PathBuf, str::FromStr, time::Duration};
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use crate::{
-    auto_or::AutoOr,
     limit::Limits,
     provider::switchboard::Switchboard,
+    setting::{
+        As, Auto, AutoOr, Count, FileMode, Group, List, Number, Off, OffIsZero, OwnName, PipeSize,
+        Prefix, SocketPath, Span, Word, Words,
+    },
     table::{ListenAddr, ListenHost, MappingSpec, Origin, Policy},
 };
 
@@ -24,30 +28,37 @@ pub struct Config {
     pub targets: Targets,
     /// Limits of the process.
     pub limits: Limits,
-    /// Sessions open at once; `Auto` follows the descriptor limit.
-    pub max_sessions: AutoOr<NonZeroU32>,
     /// The policy of a mapping that says nothing else.
     pub defaults: Policy,
     /// The switchboard to take further mappings from, if there is one.
     pub switchboard: Option<Switchboard>,
+    /// What is written in a way of an earlier version: how it is called now, and where it stands.
+    pub outdated: Vec<String>,
     /// The mappings, in the order they were asked for, ranges expanded and defaults applied.
     pub mappings: Vec<MappingSpec>,
 }
 
 /// Settings of the process as a whole.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
 pub struct Process {
     /// Pairs of data path threads; `Auto` is half the processors this process may run on.
+    #[serde(with = "As::<Auto<Number<NonZeroU32, 1, 64>>>")]
     pub workers: AutoOr<NonZeroU32>,
     /// How far below the rest of the process bulk is scheduled: a nice value, 0 to 19.
+    #[serde(with = "As::<Number<u8, 0, 19>>")]
     pub bulk_nice: u8,
     /// How long a stop waits for sessions; `None` is for ever.
+    #[serde(with = "As::<Off<Span>>")]
     pub shutdown_timeout: Option<Duration>,
     /// Whether any session may splice.
     pub splice: bool,
     /// Bytes asked for per pipe; a power of two.
+    #[serde(with = "As::<PipeSize>")]
     pub pipe_size: usize,
     /// Pipes in use or kept at most, 0 for none; `Auto` follows the kernel's budget.
+    #[serde(with = "As::<Auto<OffIsZero<Count<u32>>>>")]
     pub pipes: AutoOr<u32>,
 }
 
@@ -65,20 +76,28 @@ impl Default for Process {
 }
 
 /// Settings of the admin endpoint.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
 pub struct Admin {
     /// Where it listens for those who may only look, if it does.
+    #[serde(with = "As::<Off<ListenAddr>>")]
     pub listen: Option<ListenAddr>,
     /// Who said so.
+    #[serde(skip)]
     pub origin: Origin,
     /// The names it may be asked by, beside its addresses: in small letters, without a port.
+    #[serde(with = "As::<List<OwnName>>")]
     pub hosts: Vec<String>,
     /// The unix socket for those who may change things, if there is one; `Auto` is one in the
     /// directory that the service manager made for the process, if it did.
+    #[serde(with = "As::<Auto<Off<SocketPath>>>")]
     pub socket: AutoOr<Option<PathBuf>>,
     /// Who may connect to it: permission bits.
+    #[serde(with = "As::<FileMode>")]
     pub socket_mode: u32,
     /// The group it belongs to; `None` is that of the process.
+    #[serde(with = "As::<Off<Group>>")]
     pub socket_group: Option<String>,
 }
 
@@ -96,19 +115,25 @@ impl Default for Admin {
 }
 
 /// Settings of the log.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
 pub struct Log {
     /// How a line is written.
+    #[serde(with = "As::<Word<LogFormat>>")]
     pub format: LogFormat,
     /// The least important lines still written.
+    #[serde(with = "As::<Word<LogLevel>>")]
     pub level: LogLevel,
     /// Whether every ended session gets a line.
     pub sessions: bool,
     /// Whether a session gets a line when its target has answered, too.
     pub session_openings: bool,
     /// How often a session that goes on gets a line.
+    #[serde(with = "As::<Off<Span<60_000>>>")]
     pub session_every: Option<Duration>,
     /// Refused clients that get a line of their own in each second; `None` is all of them.
+    #[serde(with = "As::<Off<Number<NonZeroU32, 1, 100_000>>>")]
     pub refusals_per_second: Option<NonZeroU32>,
 }
 
@@ -126,9 +151,12 @@ impl Default for Log {
 }
 
 /// What every target has to satisfy, whatever its mapping says.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
 pub struct Targets {
     /// Prefixes of which one must contain a target; none means that any target is fit.
+    #[serde(with = "As::<List<Prefix>>")]
     pub allow: Vec<IpNet>,
 }
 
@@ -141,9 +169,8 @@ pub enum LogFormat {
     Json,
 }
 
-impl LogFormat {
-    /// Every format with the word that asks for it.
-    pub const WORDS: &[(&str, Self)] = &[("text", Self::Text), ("json", Self::Json)];
+impl Words for LogFormat {
+    const WORDS: &'static [(&'static str, Self)] = &[("text", Self::Text), ("json", Self::Json)];
 }
 
 /// How important a log line is.
@@ -161,9 +188,8 @@ pub enum LogLevel {
     Trace,
 }
 
-impl LogLevel {
-    /// Every level with the word that asks for it.
-    pub const WORDS: &[(&str, Self)] = &[
+impl Words for LogLevel {
+    const WORDS: &'static [(&'static str, Self)] = &[
         ("error", Self::Error),
         ("warn", Self::Warn),
         ("info", Self::Info),
@@ -201,32 +227,30 @@ impl From<LogLevel> for tracing::Level {
 #[error("allowed: {0}")]
 pub struct UnknownWord(String);
 
-/// Reads and writes an enumeration by its table of words.
-macro_rules! by_words {
-    ($type:ty) => {
-        impl FromStr for $type {
-            type Err = UnknownWord;
-
-            fn from_str(text: &str) -> Result<Self, UnknownWord> {
-                Self::WORDS
-                    .iter()
-                    .find(|(word, _)| *word == text)
-                    .map(|(_, value)| *value)
-                    .ok_or_else(|| {
-                        let words: Vec<_> = Self::WORDS.iter().map(|(word, _)| *word).collect();
-                        UnknownWord(words.join(", "))
-                    })
-            }
-        }
-
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let word = Self::WORDS.iter().find(|(_, value)| value == self);
-                f.write_str(word.map_or("", |(word, _)| word))
-            }
-        }
-    };
+/// A word of the command line.
+fn word<T: Words>(text: &str) -> Result<T, UnknownWord> {
+    let words = || T::WORDS.iter().map(|(word, _)| *word);
+    T::of_word(text).ok_or_else(|| UnknownWord(words().collect::<Vec<_>>().join(", ")))
 }
 
-by_words!(LogFormat);
-by_words!(LogLevel);
+impl FromStr for LogFormat {
+    type Err = UnknownWord;
+
+    fn from_str(text: &str) -> Result<Self, UnknownWord> {
+        word(text)
+    }
+}
+
+impl FromStr for LogLevel {
+    type Err = UnknownWord;
+
+    fn from_str(text: &str) -> Result<Self, UnknownWord> {
+        word(text)
+    }
+}
+
+impl fmt::Display for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}

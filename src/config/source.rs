@@ -6,7 +6,6 @@ use super::{
     LogFormat, LogLevel, args, demo,
     draft::Draft,
     file,
-    memory::Memory,
     problem::{ConfigErrors, Problem, Problems},
     settings::Config,
 };
@@ -59,7 +58,7 @@ impl Source {
         overrides: &Overrides,
         previous: &Table,
     ) -> Result<(Config, Table), ConfigErrors> {
-        self.understand(self.content(), overrides, previous, &mut Memory::default())
+        self.understand(self.content(), overrides, previous)
     }
 
     /// What is in it now. It takes as long as the file system does.
@@ -71,7 +70,7 @@ impl Source {
     }
 
     /// The configuration in its `content`, and the table that asks for, sharing with `previous` what
-    /// did not change, at the cost of what changed since `memory` was used last.
+    /// did not change.
     ///
     /// # Errors
     ///
@@ -81,9 +80,8 @@ impl Source {
         content: Content,
         overrides: &Overrides,
         previous: &Table,
-        memory: &mut Memory,
     ) -> Result<(Config, Table), ConfigErrors> {
-        let mut draft = self.draft(content, memory);
+        let mut draft = self.draft(content);
         overrides.apply(&mut draft.config);
         let own = LocalAddresses::default();
         draft.build(previous, &|ip| own.contains(ip))
@@ -99,9 +97,9 @@ impl Source {
         ConfigErrors::from(Problems::from_iter([Problem::Unreadable { path, error }]))
     }
 
-    fn draft(&self, content: Content, memory: &mut Memory) -> Draft {
+    fn draft(&self, content: Content) -> Draft {
         match (self, content) {
-            (Self::File(path), Content::File(found)) => file::read_content(found, path, memory),
+            (Self::File(path), Content::File(found)) => file::read_content(found, path),
             (Self::File(path), Content::Known) => file::read(path),
             (Self::Arguments(maps), _) => args::read(maps),
             (Self::Demo, _) => demo::read(),

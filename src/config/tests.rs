@@ -57,21 +57,17 @@ mod unreadable {
 
     #[test]
     fn bytes_that_are_not_text_are_reported_where_they_stand() {
-        let draft = file::read_bytes(
-            b"version = 1\nx = \"\xff\"\n",
-            Path::new("f"),
-            &mut Memory::default(),
-        );
+        let draft = file::read_bytes(b"version = 1\nx = \"\xff\"\n", Path::new("f"));
         let errors = draft.finish().expect_err("not text");
         assert_eq!(errors.to_string(), "f:2:6: not UTF-8 text (byte 0xff)");
     }
 }
 
 mod accepted;
-mod again;
 mod hostile;
 mod reference;
 mod refused;
+mod schema;
 mod source;
 
 mod switchboard {

@@ -11,19 +11,18 @@ use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::exposing::Exposing;
 use crate::{
-    config::{Config, ConfigErrors, Content, Memory, Overrides, Source},
+    config::{Config, ConfigErrors, Content, Overrides, Source},
     files::{self, FileError},
     orders::OrderError,
     provider::switchboard::{Switchboard, SwitchboardStatus},
     table::{Summary, Table},
 };
 
-/// Where a process has its configuration from, and what it remembers of it.
+/// Where a process has its configuration from.
 #[derive(Debug)]
 pub(super) struct Reader {
     pub source: Source,
     pub overrides: Overrides,
-    pub memory: Memory,
 }
 
 /// What comes of reading it.
@@ -43,12 +42,11 @@ impl Reader {
         let content = files::off_thread(move || of_file.content()).await;
         let content = content.unwrap_or_else(|late| Content::File(Err(late.into())));
         let understand = move || {
-            let mut reader = self;
-            let outcome =
-                reader
-                    .source
-                    .understand(content, &reader.overrides, &previous, &mut reader.memory);
-            Loaded { outcome, reader }
+            let outcome = self.source.understand(content, &self.overrides, &previous);
+            Loaded {
+                outcome,
+                reader: self,
+            }
         };
         let loaded = match files::start(understand) {
             Ok(answer) => answer.wait().await,
@@ -56,11 +54,7 @@ impl Reader {
         };
         loaded.unwrap_or_else(|unanswered| Loaded {
             outcome: Err(source.unreadable(FileError::from(unanswered))),
-            reader: Self {
-                source,
-                overrides,
-                memory: Memory::default(),
-            },
+            reader: Self { source, overrides },
         })
     }
 }

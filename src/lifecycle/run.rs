@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     admin::Sources,
-    config::{Config, ConfigErrors, Log, LogFormat, Memory, Overrides, Process, Source},
+    config::{Config, ConfigErrors, Log, LogFormat, Overrides, Process, Source},
     limit::Gate,
     orders::{Order, OrderError, Orders},
     os_error::in_words,
@@ -135,7 +135,6 @@ async fn load_and_run(
     let reader = Reader {
         source: source.clone(),
         overrides: overrides.clone(),
-        memory: Memory::default(),
     };
     let loaded = tokio::select! {
         loaded = reader.load(Arc::default()) => loaded,
@@ -159,6 +158,7 @@ async fn load_and_run(
     )
     .map_err(|error| start_failed("cannot start the log", &error))?;
     *log_queue = Some(Arc::clone(&queue));
+    warn_of_outdated(&config);
     Running::start(
         (config, loaded.reader),
         table.routes().len(),
@@ -168,6 +168,13 @@ async fn load_and_run(
         started,
     )
     .await
+}
+
+/// Says what of the configuration a later version will not read any more.
+fn warn_of_outdated(config: &Config) {
+    for outdated in &config.outdated {
+        tracing::warn!("{outdated}");
+    }
 }
 
 fn start_failed(what: &str, error: &std::io::Error) -> RunError {
@@ -552,6 +559,7 @@ impl Running {
         config: Config,
         exposing: Option<Result<Exposing, String>>,
     ) -> Result<Summary, String> {
+        warn_of_outdated(&config);
         let old = self.sources.config.load_full();
         let mut config = config;
         let wanted = config.switchboard.as_ref();

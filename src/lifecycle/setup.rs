@@ -138,7 +138,7 @@ fn too_few(budget: &Budget, listeners: usize) -> String {
 
 /// Sessions the operator wants there to be at most.
 pub(super) fn sessions_wanted(config: &Config) -> Option<u32> {
-    match config.max_sessions {
+    match config.limits.max_sessions {
         AutoOr::Auto => None,
         AutoOr::Value(sessions) => Some(sessions.get()),
     }

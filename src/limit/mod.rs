@@ -16,6 +16,7 @@ mod tick;
 
 pub use bucket::{Bucket, Rate};
 pub use gate::{Admission, Arrival, Dialling, Gate, MappingGate};
+pub(crate) use policy::RateOf;
 pub use policy::{Ban, Limits, OnRefuse, SessionLimits};
 pub use sources::{SourceNet, SourceTable};
 pub use throttle::{Meter, Quota, Throttle};

@@ -324,7 +324,7 @@ mod tests {
                 bind_to(&socket, &to)
             };
             let written = SocketAddr::new(ip, 1 << 15).to_string();
-            if let Ok(addr) = config::own_listen(&written) {
+            if let Ok(addr) = ListenAddr::parse(&written) {
                 let (socket, to) = socket_for(&addr).expect("both families");
                 let done = bound(socket, to);
                 prop_assert!(matches!(done, Ok(()) | Err(Errno::ADDRINUSE)), "listen {ip}: {done:?}");

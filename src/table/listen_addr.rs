@@ -5,6 +5,15 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
+use crate::setting::{
+    Found, Json, Kind, Refusal,
+    address::{NOT_LINK_LOCAL, host_ip, is_broadcast, is_link_local, port},
+};
+
+/// What the address of a single listener looks like.
+const LISTENER: &str = "a port (9422), or an address and a port (\"*:9422\", \"127.0.0.1:9422\", \
+                        \"[::1]:9422\")";
+
 /// The host part of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ListenHost {
@@ -16,6 +25,40 @@ pub enum ListenHost {
     V6(Ipv6Addr),
 }
 
+impl ListenHost {
+    /// Reads `*` or an address that can be listened on; `allowed` is what to say of anything else.
+    pub(crate) fn parse(text: &str, allowed: &str) -> Result<Self, Refusal> {
+        if text == "*" {
+            return Ok(Self::Any);
+        }
+        match host_ip(text, allowed)? {
+            IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some() => {
+                Err(Refusal::new("an IPv4 address written as IPv4"))
+            }
+            ip if is_link_local(ip) => Err(Refusal::new(NOT_LINK_LOCAL)),
+            ip if ip.is_multicast() || is_broadcast(ip) => {
+                Err(Refusal::new("an address that can be listened on"))
+            }
+            IpAddr::V4(ip) => Ok(Self::V4(ip)),
+            IpAddr::V6(ip) => Ok(Self::V6(ip)),
+        }
+    }
+
+    /// The host and the rest of `PORT` or `HOST:PORT`.
+    pub(crate) fn before_port<'t>(
+        text: &'t str,
+        allowed: &str,
+    ) -> Result<(Self, &'t str), Refusal> {
+        match text.rsplit_once(':') {
+            Some((host, port)) => Ok((Self::parse(host, allowed)?, port)),
+            None if text.starts_with(|c: char| c.is_ascii_digit()) && !text.contains('.') => {
+                Ok((Self::Any, text))
+            }
+            None => Err(Refusal::new(allowed)),
+        }
+    }
+}
+
 /// A public address: what one listening socket is bound to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ListenAddr {
@@ -24,6 +67,15 @@ pub struct ListenAddr {
 }
 
 impl ListenAddr {
+    /// Reads `PORT` or `HOST:PORT`.
+    pub(crate) fn parse(text: &str) -> Result<Self, Refusal> {
+        let (host, port_text) = ListenHost::before_port(text, LISTENER)?;
+        if port_text.contains('-') {
+            return Err(Refusal::new(LISTENER));
+        }
+        Ok(Self::new(host, port(port_text)?))
+    }
+
     /// A listener on `host` and `port`.
     pub const fn new(host: ListenHost, port: u16) -> Self {
         Self { host, port }
@@ -90,6 +142,28 @@ impl ListenAddr {
                 }
                 (ListenHost::V4(_), IpAddr::V6(_)) | (ListenHost::V6(_), IpAddr::V4(_)) => false,
             }
+    }
+}
+
+impl Kind for ListenAddr {
+    type Value = Self;
+
+    fn read(found: Found<'_>) -> Result<Self, Refusal> {
+        match found {
+            Found::Text(text) => Self::parse(text),
+            Found::Integer(number) => Self::parse(&number.to_string()),
+            Found::Other => Err(Refusal::new(LISTENER)),
+        }
+    }
+
+    fn write(value: &Self) -> Json {
+        value.to_string().into()
+    }
+
+    #[cfg(test)]
+    fn schema() -> Json {
+        let port = serde_json::json!({ "type": "integer", "minimum": 1, "maximum": 65535 });
+        crate::setting::schema::or(port, crate::setting::schema::text("[0-9]+$"))
     }
 }
 

@@ -37,7 +37,7 @@ impl fmt::Debug for MappingName {
 }
 
 /// Where somebody asked for something, as an error message names it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub enum Origin {
     /// A place in a configuration file; line and column count from 1.
     File {
@@ -53,6 +53,7 @@ pub enum Origin {
     /// The switchboard has such a job.
     Switchboard,
     /// Nobody did: it is what a setting is when it is left out.
+    #[default]
     BuiltIn,
 }
 

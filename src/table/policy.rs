@@ -1,58 +1,85 @@
-//! What applies to the sessions of a mapping. Every duration that can be off is an `Option`.
+//! What applies to the sessions of a mapping: the keys of `[defaults]` and `[[mapping]]`. Every duration
+//! that can be off is an `Option`.
 
 use std::{net::IpAddr, time::Duration};
 
 use ipnet::IpNet;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::SourceRules;
 use crate::{
-    limit::{OnRefuse, Rate, SessionLimits},
+    limit::{OnRefuse, Rate, RateOf, SessionLimits},
     proxy_protocol::Version,
     relay::RelayMode,
+    setting::{
+        As, Bytes, Count, Found, Json, Kind, List, LocalAddress, Number, Off, Prefix, Refusal,
+        Seconds, Span, Word, Words,
+    },
 };
 
 /// Settings of one mapping's listeners and sessions.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
 pub struct Policy {
     /// How long a target may take to accept a connection.
+    #[serde(with = "As::<Span>")]
     pub connect_timeout: Duration,
     /// End a session in which neither side sent a byte for this long.
+    #[serde(with = "As::<Off<Span>>")]
     pub idle_timeout: Option<Duration>,
     /// End a session in which one side has closed and the other was silent for this long.
+    #[serde(with = "As::<Off<Span>>")]
     pub half_close_timeout: Option<Duration>,
     /// TCP keepalive on both sides (tcp(7) `TCP_KEEPIDLE`, `TCP_KEEPINTVL`, `TCP_KEEPCNT`).
+    #[serde(with = "As::<Off<Keepalive>>")]
     pub keepalive: Option<Keepalive>,
     /// Give a peer up whose host has acknowledged nothing for this long although it was sent
     /// something, on both sides.
+    #[serde(with = "As::<Off<Span<1, USER_TIMEOUT>>>")]
     pub user_timeout: Option<Duration>,
     /// Connections that may wait to be accepted (listen(2)); the kernel caps it at
     /// `net.core.somaxconn`.
+    #[serde(with = "As::<Number<u32, 1, 65535>>")]
     pub backlog: u32,
     /// Who says whose connections it passes on, in a PROXY header; nobody else is asked.
+    #[serde(with = "As::<List<Prefix>>")]
     pub accept_proxy: Vec<IpNet>,
     /// How long such a header may take to arrive.
+    #[serde(with = "As::<Span>")]
     pub proxy_header_timeout: Duration,
     /// Whether the target is told whose connection it gets, in a PROXY header.
+    #[serde(with = "As::<Off<Word<Version>>>")]
     pub send_proxy: Option<Version>,
-    /// Who may connect.
+    /// Who may connect; its keys stand beside these.
+    #[serde(skip)]
     pub sources: SourceRules,
     /// Sessions open at once.
+    #[serde(with = "As::<Off<Count<u32>>>")]
     pub max_sessions: Option<u32>,
-    /// What else is limited.
+    /// What else is limited; its keys stand beside these.
+    #[serde(skip)]
     pub limits: SessionLimits,
     /// Bytes in each direction, of all sessions.
+    #[serde(with = "As::<Off<RateOf<Bytes>>>")]
     pub bandwidth: Option<Rate>,
     /// Bytes in each direction, of all sessions of one source.
+    #[serde(with = "As::<Off<RateOf<Bytes>>>")]
     pub bandwidth_per_source: Option<Rate>,
     /// How a client is told that it gets no session.
+    #[serde(with = "As::<Word<OnRefuse>>")]
     pub on_refuse: OnRefuse,
     /// What happens to live sessions when the mapping, or the port they came through, goes.
+    #[serde(with = "As::<RemovalPolicy>")]
     pub on_remove: RemovalPolicy,
     /// What happens to live sessions when the target behind their port changes.
+    #[serde(with = "As::<RemovalPolicy>")]
     pub on_retarget: RemovalPolicy,
     /// How bytes are moved.
+    #[serde(with = "As::<Word<RelayMode>>")]
     pub relay: RelayMode,
     /// Source address for connections to the target.
+    #[serde(with = "As::<Off<LocalAddress>>")]
     pub bind: Option<IpAddr>,
     /// Whether connections to the target come from the client's address (ip(7) `IP_TRANSPARENT`).
     pub transparent: bool,
@@ -68,13 +95,7 @@ impl Default for Policy {
             connect_timeout: Duration::from_secs(10),
             idle_timeout: None,
             half_close_timeout: None,
-            // Two hours without an answer, as for a connection with the kernel's own settings, and
-            // a probe a minute for whoever on the way forgets silent connections.
-            keepalive: Some(Keepalive {
-                idle: Duration::from_secs(60),
-                interval: Duration::from_secs(60),
-                count: 120,
-            }),
+            keepalive: Some(Keepalive::default()),
             user_timeout: None,
             backlog: 4096,
             accept_proxy: Vec::new(),
@@ -97,15 +118,61 @@ impl Default for Policy {
     }
 }
 
+/// The longest user timeout, in seconds: what tcp(7) takes, where the kernel has to judge, is
+/// milliseconds in a signed 32-bit number.
+const USER_TIMEOUT: u64 = 24 * 86_400;
+
 /// TCP keepalive: is the other host still there?
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
 pub struct Keepalive {
     /// Silence before the first probe; whole seconds.
+    #[serde(with = "As::<Seconds<1, 32767>>")]
     pub idle: Duration,
     /// Time between probes; whole seconds.
+    #[serde(with = "As::<Seconds<1, 32767>>")]
     pub interval: Duration,
     /// Unanswered probes before the connection is given up.
+    #[serde(with = "As::<Number<u32, 1, 127>>")]
     pub count: u32,
+}
+
+impl Default for Keepalive {
+    /// Two hours without an answer, as for a connection with the kernel's own settings, and a probe a
+    /// minute for whoever on the way forgets silent connections.
+    fn default() -> Self {
+        Self {
+            idle: Duration::from_secs(60),
+            interval: Duration::from_secs(60),
+            count: 120,
+        }
+    }
+}
+
+impl Kind for Keepalive {
+    type Value = Self;
+
+    const TABLES: bool = true;
+
+    fn read(_: Found<'_>) -> Result<Self, Refusal> {
+        Err(Refusal::new(
+            "a table such as { idle = \"60s\", interval = \"60s\", count = 120 }",
+        ))
+    }
+
+    fn table<'de, D: Deserializer<'de>>(table: D) -> Result<Self, D::Error> {
+        Self::deserialize(table)
+    }
+
+    fn write(value: &Self) -> Json {
+        serde_json::json!(value)
+    }
+
+    #[cfg(test)]
+    fn schema() -> Json {
+        crate::setting::schema::table::<Self>()
+    }
 }
 
 /// What becomes of live sessions when their route goes or leads elsewhere.
@@ -117,4 +184,59 @@ pub enum RemovalPolicy {
     Drain(Duration),
     /// They are closed at once.
     Kill,
+}
+
+/// A removal policy that is a table.
+#[derive(Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Drain {
+    /// The time that sessions have left.
+    #[serde(with = "As::<Span>")]
+    drain: Duration,
+}
+
+impl Kind for RemovalPolicy {
+    type Value = Self;
+
+    const TABLES: bool = true;
+
+    fn read(found: Found<'_>) -> Result<Self, Refusal> {
+        match found {
+            Found::Text("keep") => Ok(Self::Keep),
+            Found::Text("kill") => Ok(Self::Kill),
+            _ => Err(Refusal::new("\"keep\"")
+                .or("\"kill\"")
+                .or("{ drain = \"30s\" }")),
+        }
+    }
+
+    fn table<'de, D: Deserializer<'de>>(table: D) -> Result<Self, D::Error> {
+        Drain::deserialize(table).map(|Drain { drain }| Self::Drain(drain))
+    }
+
+    fn write(value: &Self) -> Json {
+        match *value {
+            Self::Keep => "keep".into(),
+            Self::Kill => "kill".into(),
+            Self::Drain(drain) => serde_json::json!(Drain { drain }),
+        }
+    }
+
+    #[cfg(test)]
+    fn schema() -> Json {
+        use crate::setting::schema::{or, table, words};
+        or(words(&["keep", "kill"]), table::<Drain>())
+    }
+}
+
+impl Words for RelayMode {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("auto", Self::Auto),
+        ("copy", Self::Copy),
+        ("splice", Self::Splice),
+    ];
+}
+
+impl Words for Version {
+    const WORDS: &'static [(&'static str, Self)] = &[("v1", Self::V1), ("v2", Self::V2)];
 }

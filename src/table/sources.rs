@@ -3,14 +3,23 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::setting::{As, List, Prefix};
 
 /// Source prefixes that may or may not connect.
 ///
 /// The longest prefix that contains the source decides. A source that no prefix contains may
 /// connect unless there is an allow list.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
 pub struct SourceRules {
+    /// Who may connect.
+    #[serde(with = "As::<List<Prefix>>")]
     allow: Vec<IpNet>,
+    /// Who may not.
+    #[serde(with = "As::<List<Prefix>>")]
     deny: Vec<IpNet>,
 }
 

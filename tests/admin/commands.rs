@@ -219,6 +219,22 @@ fn completions_and_man_pages_know_every_command() {
         let page = fs::read_to_string(dir.join(page)).expect("a page for each command");
         assert!(page.contains(".SH NAME"), "{page}");
     }
+    let page =
+        fs::read_to_string(dir.join("tml-proxy.toml.5")).expect("a page of the configuration");
+    assert!(
+        page.contains("[[mapping]]") && page.contains("idle_timeout"),
+        "{page}"
+    );
+}
+
+#[test]
+fn the_schema_of_the_configuration_can_be_had_without_its_source() {
+    let schema = process::succeed(Command::new(PROGRAM).args(["config", "schema"]));
+    let schema: serde_json::Value = serde_json::from_str(&schema).expect("JSON");
+    assert_eq!(
+        schema["properties"]["process"]["additionalProperties"],
+        false
+    );
 }
 
 #[test]

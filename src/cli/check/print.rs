@@ -2,7 +2,7 @@
 
 use crate::{
     cli::output::{self, columns},
-    config::{Config, Document, Settings, route_ranges},
+    config::{Config, Document, line, of_policy, route_ranges, shown},
 };
 
 /// For people: every setting of the process, then one line per mapping or range with what it does
@@ -10,14 +10,16 @@ use crate::{
 pub(super) fn text(config: &Config) -> String {
     let mut settings = Vec::new();
     for (section, values) in config.sections() {
-        for (name, value) in values.iter() {
-            settings.push([format!("{section}.{name}"), value.to_string()]);
+        for (name, value) in &values {
+            settings.push([format!("{section}.{name}"), shown(value)]);
         }
     }
-    let defaults = Settings::from(&config.defaults);
+    let defaults = of_policy(&config.defaults);
     let mut mappings = vec![["NAME", "LISTEN", "TARGET", "NOT AS IN DEFAULTS"].map(str::to_owned)];
     for spec in &config.mappings {
-        let mut own = Settings::from(&*spec.policy).except(&defaults).to_string();
+        let mut own = of_policy(&spec.policy);
+        own.retain(|name, value| defaults.get(name) != Some(value));
+        let mut own = line(&own);
         for range in route_ranges(&spec.pairs) {
             let own = std::mem::take(&mut own);
             mappings.push([spec.name.to_string(), range.listen, range.target, own]);

@@ -26,7 +26,7 @@ pub(super) fn examine(config: &Config, table: &Table) -> Vec<Finding> {
 
 fn descriptors(config: &Config, table: &Table) -> Finding {
     let check = "descriptors";
-    let wanted = config.max_sessions.value().map(NonZero::get);
+    let wanted = config.limits.max_sessions.value().map(NonZero::get);
     let limit = lifecycle::raise_descriptor_limit();
     let listeners = table.routes().len();
     let pipe_memory = lifecycle::pipe_memory();

@@ -150,9 +150,11 @@ fn every_limit_of_the_process_can_be_set() {
              new_sessions_per_second = 100\nmax_dialling = 50\n\
              new_sessions_per_second_per_source = { rate = 2, burst = 10 }\n\
              source_prefix_v4 = 24\nsource_prefix_v6 = 56\nexempt = [\"10.0.0.0/8\"]\n\
-             penalty = { after = 20, within = \"1m\", lasts = \"10m\" }\n",
+             ban = { after = 20, within = \"1m\", lasts = \"10m\" }\n",
     );
+    let nine = std::num::NonZero::new(9).expect("not 0");
     let expected = Limits {
+        max_sessions: AutoOr::Value(nine),
         sessions: SessionLimits {
             max_sessions_per_source: Some(3),
             new_sessions: Some(rate(100, 100)),
@@ -169,8 +171,6 @@ fn every_limit_of_the_process_can_be_set() {
         exempt: vec!["10.0.0.0/8".parse().expect("a prefix")],
     };
     assert_eq!(config.limits, expected);
-    let nine = std::num::NonZero::new(9).expect("not 0");
-    assert_eq!(config.max_sessions, AutoOr::Value(nine));
 }
 
 #[test]

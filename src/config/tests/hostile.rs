@@ -4,7 +4,7 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
-use super::{Config, ConfigErrors, Memory, file};
+use super::{Config, ConfigErrors, file};
 use crate::table::Table;
 
 const REFERENCE: &str = include_str!("../../../config/tml-proxy.toml");
@@ -22,7 +22,7 @@ const PIECES: [&str; 28] = [
     "idle_timeout = ",
     "on_remove = { drain = ",
     "[limits]\n",
-    "penalty = { after = ",
+    "ban = { after = ",
     "bandwidth = { rate = ",
     "\"99999999999999999GiB\"",
     "\"1-65535\"",
@@ -42,8 +42,7 @@ const PIECES: [&str; 28] = [
 ];
 
 fn read(bytes: &[u8]) -> Result<(Config, Table), ConfigErrors> {
-    file::read_bytes(bytes, Path::new("f"), &mut Memory::default())
-        .build(&Table::default(), &|_| true)
+    file::read_bytes(bytes, Path::new("f")).build(&Table::default(), &|_| true)
 }
 
 fn ends_well(bytes: &[u8]) {

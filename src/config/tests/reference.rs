@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Admin, AutoOr, Config, ConfigErrors, Fault, Log, Problem, Process, Targets, parse};
+use super::{Admin, Config, ConfigErrors, Fault, Log, Problem, Process, Targets, parse};
 use crate::{
     limit::Limits,
     table::{Policy, Table},
@@ -34,7 +34,6 @@ fn the_reference_as_it_stands_changes_nothing() {
     assert_eq!(config.log, Log::default());
     assert_eq!(config.targets, Targets::default());
     assert_eq!(config.limits, Limits::default());
-    assert_eq!(config.max_sessions, AutoOr::Auto);
     assert_eq!(config.defaults, Policy::default());
     assert!(config.mappings.is_empty());
     assert!(config.switchboard.is_none());
@@ -81,7 +80,7 @@ fn every_key_occurs_in_the_reference() {
 fn known_keys() -> Vec<&'static str> {
     let texts = [
         "x = 1\nprocess.x = 1\nadmin.x = 1\nlog.x = 1\ntargets.x = 1\n\
-         limits = { x = 1, penalty = { x = 1 } }\n\
+         limits = { x = 1, ban = { x = 1 } }\n\
          defaults = { x = 1, new_sessions_per_second = { x = 1 }, keepalive = { x = 1 }, on_remove = { x = 1 } }\n",
         "switchboard = { x = 1, targets = { x = 1 }, expose = [{ x = 1 }] }\nmapping = [{ x = 1 }]\n",
     ];

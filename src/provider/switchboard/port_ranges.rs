@@ -24,6 +24,11 @@ impl PortRanges {
         (!joined.is_empty()).then_some(Self(joined))
     }
 
+    /// Each range.
+    pub fn ranges(&self) -> impl Iterator<Item = RangeInclusive<u16>> {
+        self.0.iter().cloned()
+    }
+
     /// How many ports there are.
     pub fn count(&self) -> usize {
         self.0.iter().map(ExactSizeIterator::len).sum()

@@ -2,7 +2,10 @@
 
 use std::{fmt, sync::Arc};
 
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
+
 use super::Service;
+use crate::setting::{As, Found, Given, Json, Kind, Number, Refusal};
 
 /// A name that is part of a mapping's: 1 to 32 lower-case letters, digits and hyphens.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -66,5 +69,101 @@ impl Condition {
                 .iter()
                 .any(|service| *service.protocol == **protocol),
         }
+    }
+}
+
+/// A rule as a file has it.
+#[derive(Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct RuleTable {
+    /// What it is called: 1 to 32 lower-case letters, digits and hyphens.
+    #[serde(with = "As::<RuleName>")]
+    name: RuleName,
+    /// The port of the job.
+    #[serde(with = "As::<Number<u16, 1, 65535>>")]
+    port: u16,
+    /// Only of jobs that announce a service of this name.
+    #[serde(
+        default,
+        with = "As::<Given<ServiceName>>",
+        skip_serializing_if = "Option::is_none"
+    )]
+    service: Option<String>,
+    /// Only of jobs that announce a service of this protocol.
+    #[serde(
+        default,
+        with = "As::<Given<ServiceName>>",
+        skip_serializing_if = "Option::is_none"
+    )]
+    protocol: Option<String>,
+}
+
+impl Kind for Rule {
+    type Value = Self;
+
+    const TABLES: bool = true;
+
+    fn read(_: Found<'_>) -> Result<Self, Refusal> {
+        Err(Refusal::new("a table"))
+    }
+
+    fn table<'de, D: Deserializer<'de>>(table: D) -> Result<Self, D::Error> {
+        let table = RuleTable::deserialize(table)?;
+        let condition = match (table.service, table.protocol) {
+            (Some(_), Some(_)) => {
+                return Err(D::Error::custom(
+                    "has both service and protocol: at most one of them may be given",
+                ));
+            }
+            (Some(service), None) => Condition::Service(service),
+            (None, Some(protocol)) => Condition::Protocol(protocol),
+            (None, None) => Condition::Always,
+        };
+        Ok(Self {
+            name: table.name,
+            port: table.port,
+            condition,
+        })
+    }
+
+    fn write(rule: &Self) -> Json {
+        let (service, protocol) = match &rule.condition {
+            Condition::Always => (None, None),
+            Condition::Service(name) => (Some(name.clone()), None),
+            Condition::Protocol(name) => (None, Some(name.clone())),
+        };
+        serde_json::json!(RuleTable {
+            name: rule.name.clone(),
+            port: rule.port,
+            service,
+            protocol,
+        })
+    }
+
+    #[cfg(test)]
+    fn schema() -> Json {
+        crate::setting::schema::table::<RuleTable>()
+    }
+}
+
+/// What a job may call a service or its protocol.
+struct ServiceName;
+
+impl Kind for ServiceName {
+    type Value = String;
+
+    fn read(found: Found<'_>) -> Result<String, Refusal> {
+        let fit = |text: &&str| (1..=64).contains(&text.chars().count());
+        let name = found.text().filter(fit).map(str::to_owned);
+        name.ok_or_else(|| Refusal::new("1 to 64 characters"))
+    }
+
+    fn write(name: &String) -> Json {
+        name.as_str().into()
+    }
+
+    #[cfg(test)]
+    fn schema() -> Json {
+        serde_json::json!({ "type": "string", "minLength": 1, "maxLength": 64 })
     }
 }

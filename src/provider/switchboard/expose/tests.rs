@@ -5,10 +5,10 @@ use std::{
 
 use super::*;
 use crate::{
-    auto_or::AutoOr,
     provider::switchboard::{
         Condition, HostId, JobState, PortRanges, PublicHost, Rule, Service, client::BaseUrl,
     },
+    setting::AutoOr,
     table::{Origin, Policy},
 };
 
