@@ -325,14 +325,17 @@ fn any_answer_of_a_switchboard_is_read_within_bounds_or_refused() {
     });
 }
 
-/// A state file whose checksum is that of its content (FNV-1a).
-fn signed(body: &[u8]) -> Vec<u8> {
+/// A state file whose checksum is that of its content (FNV-1a), as it is written and as it was once.
+fn signed(body: &[u8]) -> [Vec<u8>; 2] {
     let sum = body.iter().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| {
         (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     });
-    let mut file = format!("tml-proxy-ports 1 {sum:016x}\n").into_bytes();
-    file.extend(body);
-    file
+    let head = format!("{{\"version\":2,\"checksum\":\"{sum:016x}\",\"state\":");
+    let first = format!("tml-proxy-ports 1 {sum:016x}\n");
+    [
+        [head.as_bytes(), body, b"}"].concat(),
+        [first.as_bytes(), body].concat(),
+    ]
 }
 
 #[test]
@@ -345,11 +348,7 @@ fn any_state_file_is_read_or_put_aside_and_what_was_read_can_be_kept() {
             Found::Record(record) => {
                 state.save(&record).expect("space for a small file");
                 assert!(matches!(state.load(), Ok(Found::Record(again)) if again == record));
-                format!(
-                    "{} {}",
-                    record.ports.owned.len().min(3),
-                    record.ports.left.len().min(3)
-                )
+                format!("{} {}", record.owned.len().min(3), record.left.len().min(3))
             }
             Found::Damaged { damage, aside } => {
                 assert_eq!(fs::read(&aside).expect("the damaged file"), file);
@@ -362,6 +361,9 @@ fn any_state_file_is_read_or_put_aside_and_what_was_read_can_be_kept() {
     let target = Target {
         name: "state",
         words: &[
+            "\"version\":",
+            "\"checksum\":",
+            "\"state\":",
             "\"owned\":",
             "\"left\":",
             "\"blocked\":",
@@ -381,7 +383,10 @@ fn any_state_file_is_read_or_put_aside_and_what_was_read_can_be_kept() {
         ],
         more: Vec::new(),
     };
-    target.fuzz(|input| format!("{}|{}", load(input), load(&signed(input))));
+    target.fuzz(|input| {
+        let [now, once] = signed(input);
+        format!("{}|{}|{}", load(input), load(&now), load(&once))
+    });
 }
 
 #[test]

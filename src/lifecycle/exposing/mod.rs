@@ -30,8 +30,8 @@ use crate::{
         expose::{
             Decision, DesiredMapping, Evidence, FirstHolders, Inputs, Reason, Refused, decide,
         },
-        ports::{Ports, Terms, Wanted},
-        state::{Found, Kept, Record, StateDir, StateError},
+        ports::{Kept, Ports, Record, Terms, Wanted},
+        state::{Found, StateDir, StateError},
     },
     table::{ListenAddr, ListenHost, MappingSpec, Origin},
     telemetry::metric,
@@ -159,15 +159,15 @@ impl Exposing {
             }
         };
         let boot = boot();
-        let same_boot = boot.is_some() && boot == record.boot;
-        let owners = record.ports.owned.iter().map(|(_, owner)| owner.clone());
-        let kept: BTreeMap<_, _> = owners.zip(record.kept.iter().copied()).collect();
+        let kept: BTreeMap<_, _> = (record.owned.iter())
+            .map(|owned| (owned.owner.clone(), owned.kept))
+            .collect();
         status.set(Some(Exposure {
             host: settings.public_host.as_str().into(),
             ..Exposure::default()
         }));
         Ok(Self {
-            ports: Ports::restore(record.ports.clone(), same_boot, BootInstant::now()),
+            ports: Ports::restore(&record, boot.as_deref(), BootInstant::now()),
             settings,
             state: Arc::new(state),
             first: FirstHolders::of_kept(&kept),
@@ -353,15 +353,8 @@ impl Exposing {
 
     /// Keeps what has changed since it was last kept.
     async fn save(&mut self) {
-        let ports = self.ports.record();
-        let kept = (ports.owned.iter())
-            .filter_map(|(_, owner)| self.kept.get(owner).copied())
-            .collect();
-        let record = Record {
-            boot: self.boot.clone(),
-            ports,
-            kept,
-        };
+        let kept = |owner: &Owner| self.kept.get(owner).copied();
+        let record = self.ports.record(self.boot.clone(), kept);
         if record == self.saved && self.late.is_none() {
             return;
         }
@@ -535,8 +528,10 @@ fn states(decision: &Decision, known_jobs: &KnownJobs) -> BTreeMap<JobId, JobSta
 
 /// Which port of a record is whose.
 fn ports_of(record: &Record) -> BTreeMap<Owner, u16> {
-    let owned = record.ports.owned.iter();
-    owned.map(|(port, owner)| (owner.clone(), *port)).collect()
+    let owned = record.owned.iter();
+    owned
+        .map(|owned| (owned.owner.clone(), owned.port))
+        .collect()
 }
 
 /// Waits for a task that was asked to end, so that what it held is free.

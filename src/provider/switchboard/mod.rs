@@ -19,7 +19,6 @@ pub mod publish;
 pub mod read;
 mod rule;
 mod settings;
-mod stable;
 pub mod state;
 pub mod stats;
 mod status;

@@ -11,7 +11,7 @@ use std::{
 
 use super::{Inputs, Remembered, address_of};
 use crate::provider::switchboard::{
-    HostId, JobId, JobState, KnownJobs, Owner, Switchboard, state::Kept,
+    HostId, JobId, JobState, KnownJobs, Owner, Switchboard, ports::Kept,
 };
 
 /// Which job was exposed first at each address, for as long as it is said to be there.

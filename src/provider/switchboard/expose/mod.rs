@@ -22,7 +22,7 @@ pub use holders::FirstHolders;
 use holders::{Holders, holders};
 pub use reason::Reason;
 
-use super::{Job, JobId, KnownJobs, Owner, Remembered, RuleName, Switchboard, state::Kept};
+use super::{Job, JobId, KnownJobs, Owner, Remembered, RuleName, Switchboard, ports::Kept};
 
 /// Everything the decision depends on.
 pub struct Inputs<'a> {

@@ -15,13 +15,15 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    hash::Hasher,
     mem,
     time::Duration,
 };
 
-pub use record::{BlockedRecord, LeftRecord, PortsRecord};
+use fnv::FnvHasher;
+pub use record::{BlockedPort, Kept, LeftPort, OwnedPort, Record};
 
-use super::{Owner, PortRanges, boot_instant::BootInstant, stable};
+use super::{Owner, PortRanges, boot_instant::BootInstant};
 
 /// How long a port that could not be bound is left alone.
 pub const LEFT_ALONE: Duration = Duration::from_secs(600);
@@ -208,8 +210,10 @@ impl Ports {
             return None;
         }
         let count = terms.ranges.count();
-        let start = stable::hash(owner.to_string().as_bytes()) % count as u64;
-        let start = usize::try_from(start).unwrap_or_default();
+        // The same in every run and every version.
+        let mut hasher = FnvHasher::default();
+        hasher.write(owner.to_string().as_bytes());
+        let start = usize::try_from(hasher.finish() % count as u64).unwrap_or_default();
         (start..start + count)
             .map(|place| terms.ranges.nth(place))
             .find(fits)

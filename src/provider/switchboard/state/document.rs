@@ -1,51 +1,25 @@
-//! The file: a line that says what it is, with version and checksum, and JSON.
+//! The file: JSON that says its version and a checksum, and what is kept.
 
-use std::{
-    net::IpAddr,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{borrow::Cow, hash::Hasher};
 
+use fnv::FnvHasher;
 use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
 
-use crate::provider::switchboard::{
-    JobId, Owner, RuleName,
-    boot_instant::BootInstant,
-    ports::{BlockedRecord, LeftRecord, PortsRecord},
-    stable,
-};
-
-/// The first word of the file.
-const MAGIC: &str = "tml-proxy-ports";
+use crate::provider::switchboard::ports::Record;
 
 /// The version of the format.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
-/// Everything that is kept.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Record {
-    /// The run of the machine that its moments belong to.
-    pub boot: Option<String>,
-    /// The allocation.
-    pub ports: PortsRecord,
-    /// What is known of the owners in it, in the same order as [`PortsRecord::owned`].
-    pub kept: Vec<Kept>,
-}
-
-/// What is kept of an owner.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kept {
-    /// Where its job was last.
-    pub address: IpAddr,
-    /// Since when it has its port.
-    pub since: SystemTime,
-}
+/// How a file of version 1 begins: with a line that ends in the checksum, before the JSON.
+const VERSION_1: &str = "tml-proxy-ports 1 ";
 
 /// What is wrong with a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Damage {
-    /// It does not begin as it should.
-    #[error("it is no state file")]
-    Strange,
+    /// It is something else than a file.
+    #[error("it is no file")]
+    NotAFile,
     /// It is of another version.
     #[error("it was written by another version (format {0}, known: {VERSION})")]
     Version(u32),
@@ -53,138 +27,59 @@ pub enum Damage {
     #[error("its checksum does not fit")]
     Checksum,
     /// Its content cannot be understood.
-    #[error("its content makes no sense")]
-    Content,
+    #[error("it is no state file: {0}")]
+    Content(String),
 }
 
 #[derive(Serialize, Deserialize)]
-struct Body {
-    boot: Option<String>,
-    owned: Vec<Owned>,
-    left: Vec<Left>,
-    blocked: Vec<BlockedRecord>,
-    waiting: Vec<Name>,
+struct Document<'a> {
+    version: u32,
+    checksum: Cow<'a, str>,
+    /// As it was written: the checksum is that of the text.
+    #[serde(borrow)]
+    state: Cow<'a, RawValue>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Name {
-    job: String,
-    rule: String,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Owned {
-    port: u16,
-    #[serde(flatten)]
-    owner: Name,
-    address: IpAddr,
-    /// Seconds since 1970.
-    since: u64,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Left {
-    port: u16,
-    #[serde(flatten)]
-    owner: Name,
-    at: BootInstant,
-}
-
-impl From<&Owner> for Name {
-    fn from(owner: &Owner) -> Self {
-        Self {
-            job: owner.job.to_string(),
-            rule: owner.rule.to_string(),
-        }
+impl From<serde_json::Error> for Damage {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Content(error.to_string())
     }
 }
 
-impl Name {
-    fn owner(&self) -> Option<Owner> {
-        Some(Owner {
-            job: JobId::parse(&self.job)?,
-            rule: RuleName::parse(&self.rule)?,
-        })
-    }
+/// It finds damage; it is no defence against whoever may write there.
+fn checksum(state: &str) -> String {
+    let mut hasher = FnvHasher::default();
+    hasher.write(state.as_bytes());
+    format!("{:016x}", hasher.finish())
 }
 
 pub(super) fn write(record: &Record) -> Vec<u8> {
-    let ports = &record.ports;
-    let owned = ports.owned.iter().zip(&record.kept);
-    let body = Body {
-        boot: record.boot.clone(),
-        owned: owned
-            .map(|((port, owner), kept)| Owned {
-                port: *port,
-                owner: owner.into(),
-                address: kept.address,
-                since: seconds(kept.since),
-            })
-            .collect(),
-        left: (ports.left.iter())
-            .map(|left| Left {
-                port: left.port,
-                owner: (&left.owner).into(),
-                at: left.at,
-            })
-            .collect(),
-        blocked: ports.blocked.clone(),
-        waiting: ports.waiting.iter().map(Name::from).collect(),
+    const ALWAYS: &str = "text, numbers and lists are always JSON";
+    let state = to_raw_value(record).expect(ALWAYS);
+    let document = Document {
+        version: VERSION,
+        checksum: checksum(state.get()).into(),
+        state: Cow::Owned(state),
     };
-    let body = serde_json::to_vec(&body).expect("text, numbers and lists are always JSON");
-    let sum = stable::hash(&body);
-    let mut bytes = format!("{MAGIC} {VERSION} {sum:016x}\n").into_bytes();
-    bytes.extend(body);
-    bytes
+    serde_json::to_vec(&document).expect(ALWAYS)
 }
 
 pub(super) fn read(bytes: &[u8]) -> Result<Record, Damage> {
-    let end = bytes.iter().position(|byte| *byte == b'\n');
-    let (head, body) = bytes.split_at(end.ok_or(Damage::Strange)?);
-    let body = &body[1..];
-    let head = std::str::from_utf8(head).map_err(|_| Damage::Strange)?;
-    let words: Vec<&str> = head.split(' ').collect();
-    let [MAGIC, version, sum] = words[..] else {
-        return Err(Damage::Strange);
+    let text = str::from_utf8(bytes).map_err(|error| Damage::Content(error.to_string()))?;
+    let version_1 = || text.strip_prefix(VERSION_1)?.split_once('\n');
+    let document;
+    let (sum, state) = match version_1() {
+        Some(parts) => parts,
+        None => {
+            document = serde_json::from_str::<Document<'_>>(text)?;
+            if document.version != VERSION {
+                return Err(Damage::Version(document.version));
+            }
+            (&*document.checksum, document.state.get())
+        }
     };
-    let version = version.parse().map_err(|_| Damage::Strange)?;
-    if version != VERSION {
-        return Err(Damage::Version(version));
-    }
-    if u64::from_str_radix(sum, 16) != Ok(stable::hash(body)) {
+    if sum != checksum(state) {
         return Err(Damage::Checksum);
     }
-    let body: Body = serde_json::from_slice(body).map_err(|_| Damage::Content)?;
-    record(body).ok_or(Damage::Content)
-}
-
-fn record(body: Body) -> Option<Record> {
-    let mut record = Record {
-        boot: body.boot,
-        ..Record::default()
-    };
-    for owned in body.owned {
-        record.ports.owned.push((owned.port, owned.owner.owner()?));
-        record.kept.push(Kept {
-            address: owned.address,
-            since: UNIX_EPOCH.checked_add(Duration::from_secs(owned.since))?,
-        });
-    }
-    for left in body.left {
-        record.ports.left.push(LeftRecord {
-            port: left.port,
-            owner: left.owner.owner()?,
-            at: left.at,
-        });
-    }
-    record.ports.blocked = body.blocked;
-    for name in body.waiting {
-        record.ports.waiting.push(name.owner()?);
-    }
-    Some(record)
-}
-
-fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+    Ok(serde_json::from_str(state)?)
 }

@@ -29,7 +29,9 @@ use rustix::{
     process::{getegid, geteuid},
 };
 
-pub use document::{Damage, Kept, Record};
+pub use document::Damage;
+
+use super::ports::Record;
 
 /// The file.
 const FILE: &str = "ports.state";
@@ -184,7 +186,7 @@ impl StateDir {
         };
         let mut bytes = Vec::new();
         let damage = match is_file(&file) {
-            false => Damage::Strange,
+            false => Damage::NotAFile,
             true => {
                 let read = File::from(file).take(LONGEST).read_to_end(&mut bytes);
                 failed(read, "cannot be read", &path)?;

@@ -10,7 +10,7 @@ use super::*;
 use crate::provider::switchboard::{
     JobId, Owner, RuleName,
     boot_instant::BootInstant,
-    ports::{BlockedRecord, LeftRecord, PortsRecord},
+    ports::{BlockedPort, Kept, LeftPort, OwnedPort},
 };
 
 /// A directory that is gone afterwards.
@@ -39,24 +39,42 @@ fn owner(number: usize) -> Owner {
 fn record() -> Record {
     Record {
         boot: Some("one".to_owned()),
-        ports: PortsRecord {
-            owned: vec![(40_000, owner(1))],
-            left: vec![LeftRecord {
-                port: 40_001,
-                owner: owner(2),
-                at: BootInstant::from_millis(7),
-            }],
-            blocked: vec![BlockedRecord {
-                port: 40_002,
-                at: BootInstant::from_millis(8),
-            }],
-            waiting: vec![owner(3), owner(4)],
-        },
-        kept: vec![Kept {
-            address: "fd00::1".parse().expect("an address"),
-            since: UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+        owned: vec![OwnedPort {
+            port: 40_000,
+            owner: owner(1),
+            kept: Kept {
+                address: "fd00::1".parse().expect("an address"),
+                since: UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+            },
         }],
+        left: vec![LeftPort {
+            port: 40_001,
+            owner: owner(2),
+            at: BootInstant::from_millis(7),
+        }],
+        blocked: vec![BlockedPort {
+            port: 40_002,
+            at: BootInstant::from_millis(8),
+        }],
+        waiting: vec![owner(3), owner(4)],
     }
+}
+
+/// As an earlier version of the proxy wrote it.
+const VERSION_1: &str = "tml-proxy-ports 1 b74005c2d80139e2\n\
+    {\"boot\":\"one\",\"owned\":[{\"port\":40000,\"job\":\"00000001-0000-4000-8000-000000000000\",\"rule\":\"ssh\",\"address\":\"fd00::1\",\"since\":1700000000}],\
+    \"left\":[{\"port\":40001,\"job\":\"00000002-0000-4000-8000-000000000000\",\"rule\":\"ssh\",\"at\":7}],\
+    \"blocked\":[{\"port\":40002,\"at\":8}],\
+    \"waiting\":[{\"job\":\"00000003-0000-4000-8000-000000000000\",\"rule\":\"ssh\"},{\"job\":\"00000004-0000-4000-8000-000000000000\",\"rule\":\"ssh\"}]}";
+
+#[test]
+fn an_update_loses_no_port() {
+    let place = Place::new("update");
+    let state = StateDir::open(&place.0).expect("a directory");
+    fs::write(place.0.join(FILE), VERSION_1).expect("own file");
+    assert_eq!(state.load().expect("readable"), Found::Record(record()));
+    let damaged = VERSION_1.replace("40000", "40003");
+    assert_eq!(document::read(damaged.as_bytes()), Err(Damage::Checksum));
 }
 
 #[test]
@@ -90,7 +108,7 @@ fn a_damaged_file_is_put_aside_and_is_there_to_be_looked_at() {
         let Found::Damaged { damage, aside } = state.load().expect("never fatal") else {
             panic!("nonsense was read");
         };
-        assert_eq!(damage, Damage::Strange);
+        assert!(matches!(damage, Damage::Content(_)), "{damage}");
         assert!(aside.ends_with(format!("{FILE}.damaged-{number}")));
         assert_eq!(fs::read_to_string(aside).expect("it is there"), text);
         assert_eq!(state.load().expect("readable"), Found::Nothing);
@@ -102,8 +120,8 @@ fn a_file_of_a_later_version_is_known_as_such() {
     let bytes = document::write(&record());
     let later = String::from_utf8(bytes)
         .expect("text")
-        .replacen(" 1 ", " 2 ", 1);
-    assert_eq!(document::read(later.as_bytes()), Err(Damage::Version(2)));
+        .replacen(":2,", ":3,", 1);
+    assert_eq!(document::read(later.as_bytes()), Err(Damage::Version(3)));
 }
 
 #[test]
