@@ -13,7 +13,6 @@ use super::{
     settings::Targets,
 };
 use crate::{
-    provider::switchboard::RESERVED,
     setting::{As, Found, Given, Json, Kind, Refusal},
     table::{ListenHost, MappingName, MappingSpec, Origin, Policy},
 };
@@ -136,9 +135,10 @@ impl<'a> Mappings<'a> {
         if *first != origin {
             block.contradicts(&["name"], format!("already used at {first}"));
         }
-        if name.as_str().starts_with(RESERVED) {
+        if name.as_str().starts_with(MappingName::OF_JOBS) {
+            let reserved = MappingName::OF_JOBS;
             let why =
-                format!("names that begin with {RESERVED:?} are those of a switchboard's jobs");
+                format!("names that begin with {reserved:?} are those of a switchboard's jobs");
             block.contradicts(&["name"], why);
         }
     }

@@ -17,9 +17,8 @@ use std::{
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use super::{
-    exposing,
     setup::open_own,
-    tasks::{Ended, Tasks, why_ended},
+    tasks::{Ended, Tasks, end, why_ended},
 };
 use crate::{
     admin::{self, AdminListener, NewSocket, SocketFile, Sources, UnixAddr},
@@ -141,7 +140,7 @@ impl AdminListeners {
         if (prepared.tcp.is_some() || wanted.listen.is_none())
             && let Some(old) = self.tcp.take()
         {
-            exposing::ended(old.serving).await;
+            end(old.serving).await;
         }
         if let (Some((listener, socket)), Some(addr)) = (prepared.tcp, wanted.listen) {
             let serving = serve(AdminListener::Tcp(listener));
@@ -162,7 +161,7 @@ impl AdminListeners {
         if (new.is_some() || addr.is_none())
             && let Some(old) = self.unix.take()
         {
-            exposing::ended(old.serving).await;
+            end(old.serving).await;
         }
         if let (Some((listener, file)), Some(addr)) = (new, addr) {
             let serving = serve(AdminListener::Unix(listener));

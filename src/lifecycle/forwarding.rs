@@ -15,7 +15,7 @@ use crate::{
     listen::{ListenError, ListenStep},
     provider::{
         LocalAddresses,
-        switchboard::{JobId, KnownJobs, Switchboard},
+        switchboard::{KnownJobs, Switchboard, exposer::NotOpened},
     },
     table::{
         Conflict, ListenAddr, MappingName, MappingSpec, RemovalPolicy, Reserved, Summary,
@@ -40,16 +40,6 @@ struct Failed {
     why: String,
     jobs: Vec<MappingSpec>,
     lost: Vec<NotOpened>,
-}
-
-/// A mapping of a job that could not be put into force.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct NotOpened {
-    pub mapping: MappingName,
-    pub listen: ListenAddr,
-    /// Whether another port would do.
-    pub blame_port: bool,
-    pub why: String,
 }
 
 impl Forwarding {
@@ -208,8 +198,8 @@ impl Forwarding {
         let known_jobs = Arc::clone(&self.known_jobs);
         // A job that comes and goes is the same job: what an operator did to its mapping stays.
         let returns = |name: &MappingName| {
-            let job = Switchboard::job_in(name.as_str()).and_then(JobId::parse);
-            job.is_some_and(|job| known_jobs.jobs.contains_key(&job))
+            let job = name.job();
+            job.is_some_and(|of| known_jobs.jobs.contains_key(&*of.job))
         };
         self.control.apply(table, &returns).await
     }
@@ -229,7 +219,7 @@ fn why_unwanted(spec: &MappingSpec, switchboard: Option<&Switchboard>) -> Option
     let Some(switchboard) = switchboard else {
         return Some("there is no [switchboard] any more");
     };
-    let name = spec.name.as_str().rsplit_once('/').map(|(_, rule)| rule);
+    let name = spec.name.job().map(|of| &*of.rule);
     let mut rules = switchboard.expose.iter();
     let Some(rule) = rules.find(|rule| Some(rule.name.as_str()) == name) else {
         return Some("its rule is no longer in switchboard.expose");

@@ -1,8 +1,9 @@
 //! The switchboard's part of the process: whoever follows the jobs, whoever exposes them, and whoever
-//! answers for them in public, started, changed and ended together.
+//! answers for them in public, started, changed and ended as the configuration says.
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
@@ -10,20 +11,21 @@ use tokio::{
 };
 
 use super::{
-    exposing::{self, Exposing, Proposal},
-    following,
+    limits,
     setup::open_own,
-    tasks::{Ended, Tasks, why_ended},
+    tasks::{Ended, Tasks, end, why_ended},
 };
 use crate::{
     admin::{self, Sources},
     os_error::in_words,
-    provider::switchboard::{KnownJobs, Switchboard, SwitchboardStatus},
-    telemetry::Task,
+    provider::switchboard::{
+        KnownJobs, Switchboard, SwitchboardStatus,
+        exposer::{Exposer, Plan, Proposal},
+        following::{self, Withdrawals},
+    },
+    table::ListenAddr,
+    telemetry::{Task, TaskFailures},
 };
-
-/// Why something ended that has no end.
-const BY_ITSELF: &str = "it ended by itself";
 
 /// Everything there is of it.
 #[derive(Debug)]
@@ -31,49 +33,56 @@ pub(super) struct Jobs {
     tasks: Tasks,
     status: Arc<SwitchboardStatus>,
     proposals: mpsc::Sender<Proposal>,
+    withdrawals: Withdrawals,
     running: Option<Running>,
-    /// Removes what was written for users of the switchboard.
-    withdrawing: Option<JoinHandle<()>>,
 }
 
-/// What runs while there is a switchboard in the configuration.
+/// What there is while there is a switchboard in the configuration. A part that has ended by itself is
+/// not there; what it knew is left to the next.
 #[derive(Debug)]
 struct Running {
     settings: watch::Sender<Arc<Switchboard>>,
     known_jobs: watch::Sender<Arc<KnownJobs>>,
-    exposing: JoinHandle<String>,
-    following: JoinHandle<String>,
+    /// What was last proposed to be open.
+    open: Arc<ArcSwap<Plan>>,
+    exposing: Option<JoinHandle<String>>,
+    following: Option<JoinHandle<String>>,
     lookup: Option<JoinHandle<String>>,
 }
 
 /// What a change of the settings needs, had before anything is changed.
 pub(super) struct Prepared {
-    exposing: Option<Exposing>,
+    exposer: Option<Exposer>,
     lookup: Option<TcpListener>,
+}
+
+/// Work that has no end.
+async fn for_ever(work: impl Future<Output = ()>) -> String {
+    work.await;
+    "it ended by itself".to_owned()
 }
 
 impl Jobs {
     /// Nothing runs yet; the other end takes the proposals.
-    pub fn new(tasks: Tasks, status: Arc<SwitchboardStatus>) -> (Self, mpsc::Receiver<Proposal>) {
+    pub fn new(
+        tasks: Tasks,
+        status: Arc<SwitchboardStatus>,
+        failures: Arc<TaskFailures>,
+    ) -> (Self, mpsc::Receiver<Proposal>) {
         let (proposals, proposed) = mpsc::channel(1);
         let jobs = Self {
             tasks,
             status,
             proposals,
+            withdrawals: Withdrawals::new(failures),
             running: None,
-            withdrawing: None,
         };
         (jobs, proposed)
     }
 
-    fn current(&self) -> Option<Arc<Switchboard>> {
-        let running = self.running.as_ref()?;
-        Some(Arc::clone(&running.settings.borrow()))
-    }
-
-    /// Whether nothing runs yet, so that the state of the ports has to be opened first.
-    pub fn is_idle(&self) -> bool {
-        self.running.is_none()
+    /// Whether nobody exposes, so that the state of the ports has to be opened first.
+    pub fn needs_exposer(&self) -> bool {
+        (self.running.as_ref()).is_none_or(|running| running.exposing.is_none())
     }
 
     /// Lets go of what has ended by itself, and says what and why. What is wanted and not there is
@@ -83,78 +92,47 @@ impl Jobs {
         let Some(running) = &mut self.running else {
             return ended;
         };
-        let is_over = |task: &mut JoinHandle<String>| task.is_finished();
-        if let Some(lookup) = running.lookup.take_if(is_over) {
-            ended.push(Ended {
-                task: Task::Lookup,
-                what: "switchboard.lookup".to_owned(),
-                why: why_ended(lookup).await,
-            });
-        }
-        let over = [&running.exposing, &running.following].map(JoinHandle::is_finished);
-        if over.contains(&true)
-            && let Some(running) = self.running.take()
-        {
-            let parts = [
-                (Task::Exposing, "exposing jobs", running.exposing),
-                (
-                    Task::Following,
-                    "following the switchboard",
-                    running.following,
-                ),
-            ];
-            for (over, (task, what, running)) in over.into_iter().zip(parts) {
-                match over {
-                    true => ended.push(Ended {
-                        task,
-                        what: what.to_owned(),
-                        why: why_ended(running).await,
-                    }),
-                    false => exposing::ended(running).await,
-                }
-            }
-            if let Some(lookup) = running.lookup {
-                exposing::ended(lookup).await;
+        for (task, what, part) in [
+            (Task::Exposing, "exposing jobs", &mut running.exposing),
+            (
+                Task::Following,
+                "following the switchboard",
+                &mut running.following,
+            ),
+            (Task::Lookup, "switchboard.lookup", &mut running.lookup),
+        ] {
+            if let Some(part) = part.take_if(|part| part.is_finished()) {
+                ended.push(Ended {
+                    task,
+                    what: what.to_owned(),
+                    why: why_ended(part).await,
+                });
             }
         }
         ended
     }
 
-    /// Takes what `wanted` needs and is not there yet; `exposing` is what came of opening the state
+    /// Takes what `wanted` needs and is not there yet; `exposer` is what came of opening the state
     /// of the ports.
     ///
     /// # Errors
     ///
     /// What cannot be had, in words. Nothing has changed then.
-    pub async fn prepare(
+    pub fn prepare(
         &self,
         wanted: Option<&Switchboard>,
-        exposing: Option<Result<Exposing, String>>,
+        exposer: Option<Result<Exposer, String>>,
     ) -> Result<Prepared, String> {
-        let current = self.current();
-        let mut prepared = Prepared {
-            exposing: None,
-            lookup: None,
+        let serves_at = |running: &Running| {
+            let lookup = running.settings.borrow().lookup;
+            lookup.filter(|_| running.lookup.is_some())
         };
-        let Some(wanted) = wanted else {
-            return Ok(prepared);
-        };
-        let serves = |running: &Running| running.lookup.is_some();
-        let known = current
-            .as_ref()
-            .filter(|_| self.running.as_ref().is_some_and(serves));
-        let known = known.and_then(|current| current.lookup);
-        if let Some(addr) = wanted.lookup.filter(|addr| Some(*addr) != known) {
-            let failed = |error| {
-                let why = in_words(&error);
-                format!("cannot open the lookup listener {addr}: {why}")
-            };
-            prepared.lookup = Some(open_own("switchboard.lookup", &addr, None).map_err(failed)?);
-        }
-        if current.is_none() {
-            prepared.exposing = exposing.transpose()?;
-        }
-        Ok(prepared)
+        let known = self.running.as_ref().and_then(serves_at);
+        let lookup = wanted.and_then(|wanted| wanted.lookup);
+        let lookup = lookup.filter(|addr| Some(*addr) != known);
+        let lookup = lookup.map(|addr| open_lookup(&addr)).transpose()?;
+        let exposer = exposer.filter(|_| wanted.is_some()).transpose()?;
+        Ok(Prepared { exposer, lookup })
     }
 
     /// Puts `wanted` into force with what was prepared for it.
@@ -168,66 +146,109 @@ impl Jobs {
             self.stop().await;
             return;
         };
-        if let Some(exposing) = prepared.exposing {
-            self.start(Arc::clone(&wanted), exposing, sources);
-        }
-        let Some(running) = &mut self.running else {
-            return;
+        let before = match (&self.running, &prepared.exposer) {
+            (Some(running), _) => running.settings.send_replace(Arc::clone(&wanted)),
+            (None, Some(exposer)) => {
+                let remembered = KnownJobs::remembering(exposer.remembered());
+                self.running = Some(Running {
+                    settings: watch::Sender::new(Arc::clone(&wanted)),
+                    known_jobs: watch::Sender::new(Arc::new(remembered)),
+                    open: Arc::default(),
+                    exposing: None,
+                    following: None,
+                    lookup: None,
+                });
+                Arc::clone(&wanted)
+            }
+            (None, None) => return,
         };
         // A reload is how an operator says that files have changed.
         self.status.token.look();
-        let before = running.settings.send_replace(Arc::clone(&wanted));
-        if before.state_dir != wanted.state_dir {
+        if before.state_dir != wanted.state_dir && prepared.exposer.is_none() {
             tracing::warn!("a change of switchboard.state_dir takes effect at the next start");
         }
-        if following::differs(&before, &wanted) {
-            running.following.abort();
-            running.following = self.tasks.spawn(following::run(
-                &wanted,
-                running.known_jobs.clone(),
-                Arc::clone(&sources.switchboard),
-                self.tasks.clone(),
-            ));
+        if let Some(exposer) = prepared.exposer {
+            self.expose(exposer);
         }
-        if let Some(old) = running.lookup.take_if(|_| before.lookup != wanted.lookup) {
-            exposing::ended(old).await;
+        if let Some(running) = &mut self.running {
+            if following::differs(&before, &wanted)
+                && let Some(before) = running.following.take()
+            {
+                before.abort();
+            }
+            if let Some(old) = running.lookup.take_if(|_| before.lookup != wanted.lookup) {
+                end(old).await;
+            }
         }
+        self.follow();
         if let Some(listener) = prepared.lookup {
-            let serving = admin::serve_lookup(listener, Arc::clone(sources));
+            self.serve_lookup(listener, sources);
+        }
+    }
+
+    /// Starts again what has ended by itself, if that has not been done.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be, in words.
+    pub fn start_again(
+        &mut self,
+        task: Task,
+        exposer: Option<Exposer>,
+        sources: &Arc<Sources>,
+    ) -> Result<(), String> {
+        match (task, &self.running, exposer) {
+            (Task::Exposing, _, Some(exposer)) => self.expose(exposer),
+            (Task::Following, ..) => self.follow(),
+            (Task::Lookup, Some(running), _) if running.lookup.is_none() => {
+                let lookup = running.settings.borrow().lookup;
+                if let Some(addr) = lookup {
+                    self.serve_lookup(open_lookup(&addr)?, sources);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn expose(&mut self, exposer: Exposer) {
+        if let Some(running) = &mut self.running {
+            let exposing = exposer.run(
+                running.known_jobs.subscribe(),
+                running.settings.subscribe(),
+                self.proposals.clone(),
+                Arc::clone(&running.open),
+            );
+            running.exposing = Some(self.tasks.spawn(for_ever(exposing)));
+        }
+    }
+
+    fn follow(&mut self) {
+        if let Some(running) = &mut self.running
+            && running.following.is_none()
+        {
+            let following = following::run(
+                running.settings.borrow().clone(),
+                limits::watches(limits::descriptor_limit()),
+                running.known_jobs.clone(),
+                Arc::clone(&self.status),
+                self.withdrawals.clone(),
+            );
+            running.following = Some(self.tasks.spawn(for_ever(following)));
+        }
+    }
+
+    fn serve_lookup(&mut self, listener: TcpListener, sources: &Arc<Sources>) {
+        let serving = admin::serve_lookup(listener, Arc::clone(sources));
+        if let Some(running) = &mut self.running {
             let serving = async { in_words(&serving.await) };
             running.lookup = Some(self.tasks.spawn(serving));
         }
     }
 
-    fn start(&mut self, wanted: Arc<Switchboard>, exposing: Exposing, sources: &Arc<Sources>) {
-        let remembered = KnownJobs::remembering(exposing.remembered());
-        let (known_jobs, known) = watch::channel(Arc::new(remembered));
-        let following = following::run(
-            &wanted,
-            known_jobs.clone(),
-            Arc::clone(&sources.switchboard),
-            self.tasks.clone(),
-        );
-        let (settings, set) = watch::channel(wanted);
-        let exposing = exposing.run(known, set, self.proposals.clone());
-        self.running = Some(Running {
-            settings,
-            known_jobs,
-            exposing: self.tasks.spawn(async {
-                exposing.await;
-                BY_ITSELF.to_owned()
-            }),
-            following: self.tasks.spawn(following),
-            lookup: None,
-        });
-    }
-
     /// Waits until what was written for users of the switchboard is removed, after everything was ended.
-    pub async fn withdrawn(&mut self) {
-        if let Some(withdrawing) = self.withdrawing.take() {
-            // It has a time of its own.
-            let _ = withdrawing.await;
-        }
+    pub async fn withdrawn(&self) {
+        self.withdrawals.done().await;
     }
 
     /// Ends everything. What was kept stays where it is.
@@ -235,17 +256,20 @@ impl Jobs {
         let Some(running) = self.running.take() else {
             return;
         };
-        let tasks = [
-            Some(running.following),
-            Some(running.exposing),
-            running.lookup,
-        ];
-        for task in tasks.into_iter().flatten() {
-            exposing::ended(task).await;
+        let parts = [running.following, running.exposing, running.lookup];
+        for part in parts.into_iter().flatten() {
+            end(part).await;
         }
         let withdraw = running.settings.borrow().withdraw;
-        self.withdrawing = following::replace_publisher(&self.status, None, withdraw, &self.tasks);
+        self.withdrawals.replace(&self.status, None, withdraw);
         self.status.set_unusable(None);
         self.status.set(None);
     }
+}
+
+fn open_lookup(addr: &ListenAddr) -> Result<TcpListener, String> {
+    open_own("switchboard.lookup", addr, None).map_err(|error| {
+        let why = in_words(&error);
+        format!("cannot open the lookup listener {addr}: {why}")
+    })
 }

@@ -9,12 +9,11 @@ use std::{sync::Arc, time::Instant};
 
 use tokio::{sync::oneshot, task::JoinHandle};
 
-use super::exposing::Exposing;
 use crate::{
     config::{Config, ConfigErrors, Content, Overrides, Source},
     files::{self, FileError},
     orders::OrderError,
-    provider::switchboard::{Switchboard, SwitchboardStatus},
+    provider::switchboard::{Switchboard, SwitchboardStatus, exposer::Exposer},
     table::{Summary, Table},
 };
 
@@ -67,13 +66,13 @@ pub(super) type Reply = oneshot::Sender<Result<Summary, OrderError>>;
 pub(super) struct Read {
     pub outcome: Result<(Config, Table), ConfigErrors>,
     /// The state of the ports, if that is needed now and was not before.
-    pub exposing: Option<Result<Exposing, String>>,
+    pub exposer: Option<Result<Exposer, String>>,
     pub since: Instant,
     pub replies: Vec<Reply>,
 }
 
 /// What was read, and what came of opening the state of the ports.
-type Reading = JoinHandle<(Loaded, Option<Result<Exposing, String>>)>;
+type Reading = JoinHandle<(Loaded, Option<Result<Exposer, String>>)>;
 
 /// The reload under way, and who waits for the next.
 #[derive(Debug)]
@@ -118,11 +117,11 @@ impl Loading {
         self.reading = Some(tokio::spawn(async move {
             let loaded = reader.load(previous).await;
             let config = loaded.outcome.as_ref().map(|(config, _)| config);
-            let exposing = match (config.map(|config| config.switchboard.as_ref()), status) {
+            let exposer = match (config.map(|config| config.switchboard.as_ref()), status) {
                 (Ok(Some(switchboard)), Some(status)) => Some(open(switchboard, status).await),
                 _ => None,
             };
-            (loaded, exposing)
+            (loaded, exposer)
         }));
     }
 
@@ -131,7 +130,7 @@ impl Loading {
         let Some(reading) = &mut self.reading else {
             return std::future::pending().await;
         };
-        let (loaded, exposing) = match reading.await {
+        let (loaded, exposer) = match reading.await {
             Ok(read) => read,
             // It is aborted by nobody, and what may panic in it does so on a thread of its own.
             Err(error) => std::panic::resume_unwind(error.into_panic()),
@@ -140,7 +139,7 @@ impl Loading {
         self.reader = Some(loaded.reader);
         Read {
             outcome: loaded.outcome,
-            exposing,
+            exposer,
             since: self.since,
             replies: std::mem::take(&mut self.replies),
         }
@@ -155,11 +154,11 @@ impl Loading {
 pub(super) async fn open(
     switchboard: &Switchboard,
     status: Arc<SwitchboardStatus>,
-) -> Result<Exposing, String> {
+) -> Result<Exposer, String> {
     let settings = Arc::new(switchboard.clone());
-    let opened = files::off_thread(move || Exposing::new(settings, status)).await;
+    let opened = files::off_thread(move || Exposer::new(settings, status)).await;
     match opened {
-        Ok(Ok(exposing)) => Ok(exposing),
+        Ok(Ok(exposer)) => Ok(exposer),
         Ok(Err(error)) => Err(format!("switchboard.state_dir: {error}")),
         Err(late) => Err(format!(
             "switchboard.state_dir: {}: {late}",

@@ -7,8 +7,6 @@
 mod admin_listeners;
 mod control;
 mod echo;
-mod exposing;
-mod following;
 mod forwarding;
 mod jobs;
 mod limits;

@@ -21,7 +21,6 @@ use super::{
     admin_listeners::AdminListeners,
     control::Control,
     echo,
-    exposing::{Exposing, Proposal},
     forwarding::{Forwarding, list},
     jobs::Jobs,
     limits::Budget,
@@ -29,7 +28,7 @@ use super::{
     setup::{self, Open, take_budget, warn_of_kernel, worker_count},
     signals::{Signals, outlive_file_size_limit},
     systemd,
-    tasks::{Ended, Restart, Tasks, why_ended},
+    tasks::{Ended, Restarts, Tasks, why_ended},
     ticker,
     watchdog::Watchdog,
 };
@@ -41,7 +40,10 @@ use crate::{
     os_error::in_words,
     provider::{
         AddressChanges,
-        switchboard::{Switchboard, SwitchboardStatus},
+        switchboard::{
+            SwitchboardStatus,
+            exposer::{Exposer, Proposal},
+        },
     },
     relay::PipeBudget,
     session::SessionLine,
@@ -191,7 +193,7 @@ struct Running {
     tasks: Tasks,
     /// Whenever a task is over.
     task_over: mpsc::UnboundedReceiver<()>,
-    restart: Restart,
+    restarts: Restarts,
     proposed: mpsc::Receiver<Proposal>,
     sources: Arc<Sources>,
     orders: mpsc::Receiver<Order>,
@@ -243,7 +245,7 @@ impl Running {
                 .await
                 .map_err(|error| start_failed("cannot start the example's echo service", &error))?;
         }
-        let (tasks, task_over) = Tasks::new(Arc::clone(&failures));
+        let (tasks, task_over) = Tasks::new();
         let mut admin = AdminListeners::new(tasks.clone());
         let prepared_admin = admin.prepare(&config.admin).map_err(RunError::Start)?;
         let workers = worker_count(&config);
@@ -264,12 +266,13 @@ impl Running {
         let summary = forwarding.load(&config).await;
         let summary = summary.map_err(RunError::Start)?;
         let status = Arc::new(SwitchboardStatus::default());
-        let (mut jobs, proposed) = Jobs::new(tasks.clone(), Arc::clone(&status));
-        let exposing = match &config.switchboard {
+        let (mut jobs, proposed) =
+            Jobs::new(tasks.clone(), Arc::clone(&status), Arc::clone(&failures));
+        let exposer = match &config.switchboard {
             Some(switchboard) => Some(loading::open(switchboard, Arc::clone(&status)).await),
             None => None,
         };
-        let prepared = jobs.prepare(config.switchboard.as_ref(), exposing).await;
+        let prepared = jobs.prepare(config.switchboard.as_ref(), exposer);
         let prepared = prepared.map_err(RunError::Start)?;
         let (order, orders) = Orders::channel(ORDERS);
         let sources = Arc::new(Sources {
@@ -310,7 +313,7 @@ impl Running {
             ticker,
             tasks,
             task_over,
-            restart: Restart::default(),
+            restarts: Restarts::default(),
             proposed,
             sources,
             orders,
@@ -351,7 +354,7 @@ impl Running {
                     self.count_listeners();
                 }
                 Some(()) = self.task_over.recv() => self.look_after_tasks().await,
-                () = until(self.restart.at().map(Instant::from_std)) => self.start_again().await,
+                () = until(self.restarts.next().map(Instant::from_std)) => self.start_again().await,
                 () = signals.stop.recv() => break,
                 () = watchdog.tick() => watchdog.check(&self.forwarding.control),
                 Some(result) = self.ended.recv() => {
@@ -418,47 +421,46 @@ impl Running {
         }
         for Ended { task, what, why } in ended {
             self.sources.failures.stopped(task, &why);
-            self.restart.after(&what, &why);
+            self.restarts.after(task, &what, &why);
         }
     }
 
     /// Starts again what ended, by the settings in force.
     async fn start_again(&mut self) {
-        self.restart.begin();
-        if self.ticker.is_none() {
-            self.observe();
-        }
-        let config = self.sources.config.load_full();
-        match self.admin.prepare(&config.admin) {
-            Ok(prepared) => {
-                self.admin.set(&config.admin, prepared, &self.sources).await;
+        for task in self.restarts.take_due(time::Instant::now()) {
+            match self.start_task(task).await {
+                Ok(()) => {
+                    self.sources.failures.runs(task);
+                    tracing::info!(task = task.word(), "what had ended runs again");
+                }
+                Err(why) => self.restarts.after(task, task.word(), &why),
             }
-            Err(why) => self.restart.after(&"admin", &why),
-        }
-        if let Some(switchboard) = &config.switchboard {
-            self.start_jobs_again(switchboard).await;
-        }
-        if self.restart.at().is_none() {
-            // The example's service looks after itself.
-            let started = Task::ALL.iter().filter(|task| **task != Task::Echo);
-            started.for_each(|task| self.sources.failures.runs(*task));
-            tracing::info!("what had ended runs again");
         }
     }
 
-    async fn start_jobs_again(&mut self, switchboard: &Switchboard) {
-        let status = Arc::clone(&self.sources.switchboard);
-        let exposing = match self.jobs.is_idle() {
-            true => Some(loading::open(switchboard, status).await),
-            false => None,
-        };
-        match self.jobs.prepare(Some(switchboard), exposing).await {
-            Ok(prepared) => {
-                let jobs = &mut self.jobs;
-                jobs.set(Some(switchboard), prepared, &self.sources).await;
+    /// Starts a task, unless a reload has done so or it is not wanted any more.
+    async fn start_task(&mut self, task: Task) -> Result<(), String> {
+        let config = self.sources.config.load_full();
+        match task {
+            Task::Ticker if self.ticker.is_none() => self.observe(),
+            Task::Admin | Task::AdminSocket => {
+                let prepared = self.admin.prepare(&config.admin)?;
+                self.admin.set(&config.admin, prepared, &self.sources).await;
             }
-            Err(why) => self.restart.after(&"switchboard", &why),
+            Task::Exposing | Task::Following | Task::Lookup => {
+                let exposer = match &config.switchboard {
+                    Some(switchboard) if task == Task::Exposing && self.jobs.needs_exposer() => {
+                        let status = Arc::clone(&self.sources.switchboard);
+                        Some(loading::open(switchboard, status).await?)
+                    }
+                    _ => None,
+                };
+                self.jobs.start_again(task, exposer, &self.sources)?;
+            }
+            // Those look after themselves.
+            Task::Ticker | Task::Withdrawing | Task::Echo | Task::Log => {}
         }
+        Ok(())
     }
 
     fn count_listeners(&self) {
@@ -491,9 +493,10 @@ impl Running {
                 reply,
             } => {
                 let table = self.forwarding.control.table();
-                let outcome = match table.mappings().iter().any(|known| known.name == mapping) {
-                    false => Err(OrderError::UnknownMapping(mapping)),
-                    true => self.hold(&mapping, state, sessions_within).await,
+                let mut known = table.mappings().iter();
+                let outcome = match known.find(|known| known.name == mapping) {
+                    None => Err(OrderError::UnknownMapping(mapping)),
+                    Some(known) => self.hold(&known.name, state, sessions_within).await,
                 };
                 _ = reply.send(outcome);
             }
@@ -518,19 +521,19 @@ impl Running {
     fn begin_reload(&mut self) {
         systemd::reloading();
         let status = Arc::clone(&self.sources.switchboard);
-        let status = self.jobs.is_idle().then_some(status);
+        let status = self.jobs.needs_exposer().then_some(status);
         self.loading.begin(self.forwarding.control.table(), status);
     }
 
     async fn reload(&mut self, read: Read) {
         let Read {
             outcome,
-            exposing,
+            exposer,
             since,
             replies,
         } = read;
         let outcome = match outcome {
-            Ok((config, _)) => self.put_into_force(config, exposing).await,
+            Ok((config, _)) => self.put_into_force(config, exposer).await,
             Err(errors) => Err(errors.to_string()),
         };
         let took = since.elapsed();
@@ -557,14 +560,14 @@ impl Running {
     async fn put_into_force(
         &mut self,
         config: Config,
-        exposing: Option<Result<Exposing, String>>,
+        exposer: Option<Result<Exposer, String>>,
     ) -> Result<Summary, String> {
         warn_of_outdated(&config);
         let old = self.sources.config.load_full();
         let mut config = config;
         let wanted = config.switchboard.as_ref();
         let prepared_admin = self.admin.prepare(&config.admin)?;
-        let prepared = self.jobs.prepare(wanted, exposing).await?;
+        let prepared = self.jobs.prepare(wanted, exposer)?;
         let budget = self.divide_again(&config)?;
         let gate = &self.sources.shared.gate;
         let before = gate.max_sessions();

@@ -3,18 +3,12 @@
 
 use std::{
     any::Any,
-    fmt,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 
-use crate::{
-    telemetry::{Task, TaskFailures},
-    text::of_panic,
-    units::millis,
-};
+use crate::{telemetry::Task, text::of_panic, units::millis};
 
 /// The first wait before what ended is started again, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
@@ -26,7 +20,6 @@ const WELL_AFTER: Duration = Duration::from_secs(120);
 #[derive(Debug, Clone)]
 pub(super) struct Tasks {
     over: mpsc::UnboundedSender<()>,
-    failures: Arc<TaskFailures>,
 }
 
 /// One that ended by itself.
@@ -39,19 +32,10 @@ pub(super) struct Ended {
 }
 
 impl Tasks {
-    /// None runs yet. What fails is counted in `failures`.
-    pub fn new(failures: Arc<TaskFailures>) -> (Self, mpsc::UnboundedReceiver<()>) {
+    /// None runs yet.
+    pub fn new() -> (Self, mpsc::UnboundedReceiver<()>) {
         let (over, heard) = mpsc::unbounded_channel();
-        (Self { over, failures }, heard)
-    }
-
-    /// Does something once. A panic is logged and counted.
-    pub fn once(
-        &self,
-        task: Task,
-        work: impl Future<Output = ()> + Send + 'static,
-    ) -> JoinHandle<()> {
-        tokio::spawn(Arc::clone(&self.failures).guard(task, work))
+        (Self { over }, heard)
     }
 
     /// Starts a task, which says why it ended.
@@ -89,36 +73,56 @@ fn panicked(panic: &(dyn Any + Send)) -> String {
     format!("it panicked: {}", of_panic(panic))
 }
 
-/// What has ended and is to be started again, and when.
+/// Has a task end, and waits for that, so that what it held is free.
+pub(super) async fn end<T>(task: JoinHandle<T>) {
+    const WITHIN: Duration = Duration::from_secs(5);
+    task.abort();
+    let _ = timeout(WITHIN, task).await;
+}
+
+/// What has ended and is to be started again, each after a pause of its own.
 #[derive(Debug, Default)]
-pub(super) struct Restart {
+pub(super) struct Restarts([Restart; Task::ALL.len()]);
+
+#[derive(Debug, Default)]
+struct Restart {
+    /// When to start it again.
     at: Option<Instant>,
-    /// The last wait, and when it began.
+    /// The last pause, and when it began.
     last: Option<(Duration, Instant)>,
 }
 
-impl Restart {
+impl Restarts {
     /// Notes that something ended, or could not be started again.
-    pub fn after(&mut self, what: &impl fmt::Display, why: &str) {
+    pub fn after(&mut self, task: Task, what: &str, why: &str) {
         let now = Instant::now();
+        let restart = &mut self.0[task as usize];
         let lately = |(pause, at): (Duration, Instant)| {
             (now.duration_since(at) < WELL_AFTER).then_some((pause * 2).min(PAUSE.1))
         };
-        let pause = self.last.and_then(lately).unwrap_or(PAUSE.0);
-        self.last = Some((pause, now));
-        self.at = Some(now + pause);
+        let pause = restart.last.and_then(lately).unwrap_or(PAUSE.0);
+        restart.last = Some((pause, now));
+        restart.at = Some(now + pause);
         let again_in_ms = millis(pause);
-        tracing::error!(%what, why, again_in_ms, "a part of the proxy ended; it will be started again");
+        tracing::error!(
+            what,
+            why,
+            again_in_ms,
+            "a part of the proxy ended; it will be started again"
+        );
     }
 
-    /// When to start again what ended.
-    pub fn at(&self) -> Option<Instant> {
-        self.at
+    /// When to start the next again.
+    pub fn next(&self) -> Option<Instant> {
+        self.0.iter().filter_map(|restart| restart.at).min()
     }
 
-    /// Notes that it is being done.
-    pub fn begin(&mut self) {
-        self.at = None;
+    /// Those to start again now.
+    pub fn take_due(&mut self, now: Instant) -> Vec<Task> {
+        let each = Task::ALL.iter().zip(&mut self.0);
+        let due =
+            each.filter_map(|(task, restart)| restart.at.take_if(|at| *at <= now).map(|_| *task));
+        due.collect()
     }
 }
 
@@ -128,7 +132,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_task_that_panics_or_ends_is_noticed_and_says_why() {
-        let (tasks, mut heard) = Tasks::new(Arc::default());
+        let (tasks, mut heard) = Tasks::new();
         let panics = tasks.spawn(async { panic!("as a test of what becomes of it") });
         assert_eq!(heard.recv().await, Some(()));
         let why = why_ended(panics).await;
@@ -140,15 +144,29 @@ mod tests {
 
     #[test]
     fn what_ends_again_and_again_is_started_less_and_less_often() {
-        let mut restart = Restart::default();
+        let mut restarts = Restarts::default();
         let pauses = [500, 1000, 2000, 4000, 8000, 16000, 32000, 60000, 60000];
         for pause in pauses {
-            restart.after(&"it", "no reason");
-            let (last, began) = restart.last.expect("it has to wait");
+            restarts.after(Task::Following, "it", "no reason");
+            let at = restarts.next().expect("it has to wait");
+            let (last, began) = restarts.0[Task::Following as usize].last.expect("it ended");
             assert_eq!(last, Duration::from_millis(pause));
-            assert_eq!(restart.at(), Some(began + last));
-            restart.begin();
-            assert_eq!(restart.at(), None);
+            assert_eq!(at, began + last);
+            assert_eq!(restarts.take_due(began), []);
+            assert_eq!(restarts.take_due(at), [Task::Following]);
+            assert_eq!(restarts.next(), None);
         }
+    }
+
+    #[test]
+    fn a_part_that_ends_again_and_again_holds_up_no_other() {
+        let mut restarts = Restarts::default();
+        for _ in 0..5 {
+            restarts.after(Task::Exposing, "it", "no reason");
+        }
+        restarts.after(Task::Admin, "the other", "no reason");
+        let soon = Instant::now() + PAUSE.0;
+        assert_eq!(restarts.take_due(soon), [Task::Admin]);
+        assert!(restarts.next().is_some_and(|at| at > soon));
     }
 }

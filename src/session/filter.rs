@@ -1,6 +1,6 @@
 //! Which sessions somebody means.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use ipnet::IpNet;
 
@@ -14,8 +14,8 @@ pub struct SessionFilter {
     pub id: Option<SessionId>,
     /// Those of this mapping.
     pub mapping: Option<MappingName>,
-    /// Those of mappings whose names begin like this.
-    pub prefix: Option<String>,
+    /// Those of mappings of this job.
+    pub job: Option<Arc<str>>,
     /// Those whose client is in this prefix.
     pub source: Option<IpNet>,
 }
@@ -31,7 +31,7 @@ impl SessionFilter {
         let mapping = &route.mapping.name;
         self.id.is_none_or(|id| id == session)
             && (self.mapping.as_ref()).is_none_or(|name| name == mapping)
-            && (self.prefix.as_ref()).is_none_or(|prefix| mapping.as_str().starts_with(prefix))
+            && (self.job.as_ref()).is_none_or(|job| mapping.job().is_some_and(|of| of.job == *job))
             && (self.source.as_ref()).is_none_or(|net| net.contains(&client.ip()))
     }
 }

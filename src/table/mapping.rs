@@ -1,6 +1,13 @@
 //! A mapping: the unit an operator names, with the policy of its sessions and their counters.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    cmp::Ordering,
+    fmt,
+    hash::{Hash, Hasher},
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use super::{ListenAddr, Policy};
 use crate::{
@@ -8,31 +15,88 @@ use crate::{
     telemetry::MappingStats,
 };
 
-/// What an operator calls a mapping; unique in a table.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct MappingName(Arc<str>);
+/// What an operator calls a mapping; unique in a table. That of a job's mapping knows whose it is, which
+/// makes no difference between names that are the same text.
+#[derive(Clone)]
+pub struct MappingName {
+    text: Arc<str>,
+    job: Option<JobRule>,
+}
+
+/// A job of the switchboard, and the rule by which it has a mapping.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobRule {
+    /// The job's id.
+    pub job: Arc<str>,
+    /// The rule's name.
+    pub rule: Arc<str>,
+}
 
 impl MappingName {
+    /// How the names of mappings of jobs begin. No mapping of a file is called so, whether there is a
+    /// switchboard or not: there may be one after a reload.
+    pub const OF_JOBS: &str = "job/";
+
     /// Takes any text: what is a fit name is the provider's to say.
     pub fn new(name: impl Into<Arc<str>>) -> Self {
-        Self(name.into())
+        let text = name.into();
+        Self { text, job: None }
+    }
+
+    /// What the mapping of a job is called.
+    pub fn of_job(of: JobRule) -> Self {
+        Self {
+            text: format!("{}{}/{}", Self::OF_JOBS, of.job, of.rule).into(),
+            job: Some(of),
+        }
     }
 
     /// The name as text.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
+    }
+
+    /// Whose mapping it is, if it is that of a job.
+    pub fn job(&self) -> Option<&JobRule> {
+        self.job.as_ref()
+    }
+}
+
+impl PartialEq for MappingName {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for MappingName {}
+
+impl Hash for MappingName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.text.hash(state);
+    }
+}
+
+impl Ord for MappingName {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.text.cmp(&other.text)
+    }
+}
+
+impl PartialOrd for MappingName {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
 impl fmt::Display for MappingName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
 impl fmt::Debug for MappingName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&*self.0, f)
+        fmt::Debug::fmt(&*self.text, f)
     }
 }
 

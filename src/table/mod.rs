@@ -28,7 +28,7 @@ pub use conflict::{Conflict, Reserved, Surroundings};
 pub use diff::{Diff, RouteChange, Summary, diff};
 pub(crate) use ends::Ends;
 pub use listen_addr::{ListenAddr, ListenHost};
-pub use mapping::{Mapping, MappingName, MappingSpec, Origin, Pairs};
+pub use mapping::{JobRule, Mapping, MappingName, MappingSpec, Origin, Pairs};
 pub use mapping_override::{MappingOverride, MappingOverrides};
 pub use policy::{Keepalive, Policy, RemovalPolicy};
 

@@ -31,7 +31,7 @@ fn write(
     ask(board, async |client| {
         let stats = Arc::<FollowStats>::default();
         let key = AnnotationKey::parse("proxy.example/endpoints").expect("a key");
-        let (publisher, writer) = Publisher::new(client, key, "proxy.example", Arc::clone(&stats));
+        let publisher = Publisher::new(client, key, "proxy.example", Arc::clone(&stats));
         script(&publisher);
         let finished = async {
             let mut ticks = tokio::time::interval(std::time::Duration::from_millis(2));
@@ -40,7 +40,7 @@ fn write(
             }
         };
         tokio::select! {
-            () = writer.run() => {}
+            () = Arc::clone(&publisher).run() => {}
             () = finished => {}
             () = tokio::time::sleep(crate::harness::DEADLINE) => panic!("gave up: {stats:?}"),
         }

@@ -18,7 +18,7 @@ use crate::{
         slots::{Slot, Stage},
     },
     config::Document,
-    provider::switchboard::{JobId, Switchboard},
+    provider::switchboard::JobId,
     session::{SessionFilter, SessionId},
     table::MappingName,
 };
@@ -114,7 +114,7 @@ pub fn filter(
     Ok(SessionFilter {
         id: session.map(SessionId),
         mapping: mapping.map(MappingName::new),
-        prefix: job.map(|job| Switchboard::mapping_name(job.as_str(), "")),
+        job: job.map(|job| job.as_arc()),
         source: source.transpose()?,
     })
 }

@@ -164,7 +164,7 @@ pub fn switchboard(sources: &Sources) -> Option<model::Switchboard> {
     let token = sources.switchboard.token.known();
     let lasts = |at: SystemTime| at.duration_since(SystemTime::now()).ok();
     let stats = &sources.switchboard.stats;
-    let not_exposed = Reason::ALL.into_iter().filter_map(|reason| {
+    let not_exposed = Reason::ALL.iter().copied().filter_map(|reason| {
         let count = exposure.closed(reason) as u64;
         (count > 0).then(|| (reason.word().to_owned(), count))
     });

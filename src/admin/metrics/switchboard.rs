@@ -36,7 +36,7 @@ pub(super) fn record(sources: &Sources) {
     ] {
         metric.set(&[], value as f64);
     }
-    for reason in Reason::ALL {
+    for reason in Reason::ALL.iter().copied() {
         match exposure.closed(reason) {
             0 => {}
             count => metric::SWITCHBOARD_NOT_EXPOSED.set(&[reason.word()], count as f64),

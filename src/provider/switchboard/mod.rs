@@ -1,16 +1,19 @@
 //! Mappings from a running Treadmill switchboard.
 //!
-//! The client asks, the reader understands, watches say when to ask again, and the follower keeps
-//! what is known of the jobs up to date. That ([`KnownJobs`]) becomes public ports in three steps,
-//! each a value in and a value out: [`expose`] says what of which job may be exposed, [`ports`] who
-//! gets which port, [`state`] keeps that over a restart. Where users look for them, endpoints can be
-//! [published](publish).
+//! [`following`] keeps a [client](client) and a [follower](follow) at work, who keep what is known of
+//! the jobs ([`KnownJobs`]) up to date: the client asks, the [reader](read) understands, [watches](watch)
+//! say when to ask again. The [`exposer`] makes public ports of that: [`expose`] says what of which job
+//! may be exposed by which [rule](Rule), [`ports`] who gets which port, [`state`] keeps that over a
+//! restart, and the set of mappings is proposed to whoever opens them. What comes of it is in the
+//! [status](SwitchboardStatus), and where users look for endpoints they can be [published](publish).
 
 mod boot_instant;
 pub mod client;
 pub mod expose;
+pub(crate) mod exposer;
 pub mod finished;
 pub mod follow;
+pub(crate) mod following;
 mod job;
 mod owner;
 mod port_ranges;
@@ -30,5 +33,5 @@ pub use job::{HostId, Job, JobId, JobState, KnownJobs, Remembered, Service};
 pub use owner::Owner;
 pub use port_ranges::PortRanges;
 pub use rule::{Condition, Rule, RuleName};
-pub use settings::{PublicHost, RESERVED, Switchboard};
+pub use settings::{PublicHost, Switchboard};
 pub use status::{Contact, Endpoint, Exposure, SwitchboardStatus};

@@ -4,12 +4,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{JobId, RuleName, Switchboard};
-use crate::table::MappingName;
+use super::{JobId, RuleName};
+use crate::table::{JobRule, MappingName};
 
 /// A job and a rule: together they own a port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "Texts", into = "Texts")]
 pub struct Owner {
     /// The job.
     pub job: JobId,
@@ -20,41 +19,15 @@ pub struct Owner {
 impl Owner {
     /// What its mapping is called.
     pub fn mapping(&self) -> MappingName {
-        MappingName::new(Switchboard::mapping_name(
-            self.job.as_str(),
-            self.rule.as_str(),
-        ))
+        MappingName::of_job(JobRule {
+            job: self.job.as_arc(),
+            rule: self.rule.as_arc(),
+        })
     }
 }
 
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.job, self.rule)
-    }
-}
-
-/// An owner as it is written.
-#[derive(Serialize, Deserialize)]
-struct Texts {
-    job: String,
-    rule: String,
-}
-
-impl From<Owner> for Texts {
-    fn from(owner: Owner) -> Self {
-        Self {
-            job: owner.job.to_string(),
-            rule: owner.rule.to_string(),
-        }
-    }
-}
-
-impl TryFrom<Texts> for Owner {
-    type Error = String;
-
-    fn try_from(texts: Texts) -> Result<Self, String> {
-        let job = JobId::parse(&texts.job).ok_or("job: allowed: a UUID")?;
-        let rule = RuleName::parse(&texts.rule).ok_or("rule: allowed: the name of a rule")?;
-        Ok(Self { job, rule })
     }
 }

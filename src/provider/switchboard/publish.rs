@@ -83,13 +83,18 @@ impl fmt::Display for AnnotationKey {
     }
 }
 
-/// Says what jobs are to be annotated with. Clones speak to the same writer.
-#[derive(Debug, Clone)]
-pub struct Publisher(Arc<Wishes>);
+/// What an endpoint at `host` is, up to the port.
+pub(crate) fn before_port(host: &str) -> String {
+    match host.contains(':') {
+        true => format!("[{host}]:"),
+        false => format!("{host}:"),
+    }
+}
 
-/// What is to be written, and what is there.
+/// Knows what jobs are to be annotated with, and what is there. It has to [run](Self::run) for anything
+/// to happen.
 #[derive(Debug)]
-struct Wishes {
+pub struct Publisher {
     client: Client,
     key: AnnotationKey,
     /// What endpoints of this proxy begin with.
@@ -103,7 +108,7 @@ struct Wishes {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The last wish for each job that has one.
+    /// What is still to be written, or removed.
     waiting: BTreeMap<JobId, Option<String>>,
     /// The job that is being written to.
     busy: Option<JobId>,
@@ -113,63 +118,54 @@ struct State {
     left_over: BTreeSet<JobId>,
 }
 
-/// Does what a [`Publisher`] says.
-#[derive(Debug)]
-pub struct Writer(Arc<Wishes>);
-
 impl Publisher {
-    /// A publisher of endpoints at `host`, and the writer that has to [run](Writer::run) for
-    /// anything to happen.
+    /// A publisher of endpoints at `host`, which reads every job that `client` reads.
     pub fn new(
         client: Client,
         key: AnnotationKey,
         host: &str,
         stats: Arc<FollowStats>,
-    ) -> (Self, Writer) {
-        let own = match host.contains(':') {
-            true => format!("[{host}]:"),
-            false => format!("{host}:"),
-        };
-        let wishes = Arc::new(Wishes {
+    ) -> Arc<Self> {
+        let publisher = Arc::new(Self {
             client: client.clone(),
             key,
-            own,
+            own: before_port(host),
             stats,
             state: Mutex::default(),
             came: Notify::new(),
             told: AtomicBool::new(false),
         });
-        let reader: Weak<Wishes> = Arc::downgrade(&wishes);
+        let reader: Weak<Self> = Arc::downgrade(&publisher);
         client.show_jobs_to(reader);
-        (Self(Arc::clone(&wishes)), Writer(wishes))
+        publisher
     }
 
     /// The key it writes.
-    pub fn key(&self) -> &AnnotationKey {
-        &self.0.key
+    pub(crate) fn key(&self) -> &AnnotationKey {
+        &self.key
     }
 
     /// Has `job` annotated with `text`, or the annotation removed. Returns at once; what was said
     /// before about the same job and has not been done is not done any more.
     pub fn set(&self, job: JobId, text: Option<String>) {
-        let mut state = self.0.state();
+        let mut state = self.state();
         state.left_over.remove(&job);
         if state.waiting.len() < WAITING_AT_MOST || state.waiting.contains_key(&job) {
             state.waiting.insert(job, text);
         }
         drop(state);
-        self.0.came.notify_one();
+        self.came.notify_one();
     }
 
     /// Jobs that were found with an annotation of ours that nobody has asked for since the start.
     pub fn left_over(&self) -> Vec<JobId> {
-        self.0.state().left_over.iter().cloned().collect()
+        self.state().left_over.iter().cloned().collect()
     }
 
     /// Removes what was written. It may be dropped at any time.
-    pub async fn withdraw(&self) {
+    pub async fn withdraw(self: &Arc<Self>) {
         let written = {
-            let mut state = self.0.state();
+            let mut state = self.state();
             state.waiting.clear();
             // What was being written when the writer stopped may be there without our knowing.
             let busy = state.busy.take();
@@ -183,11 +179,11 @@ impl Publisher {
         let turns = Arc::new(Semaphore::new(WITHDRAWN_AT_ONCE));
         let mut tasks = JoinSet::new();
         for job in written {
-            let (wishes, turns) = (Arc::clone(&self.0), Arc::clone(&turns));
+            let (publisher, turns) = (Arc::clone(self), Arc::clone(&turns));
             tasks.spawn(async move {
                 // Fails only if closed, which nobody does.
                 let _turn = turns.acquire().await;
-                if let Err(failure) = wishes.write(&job, None).await {
+                if let Err(failure) = publisher.write(&job, None).await {
                     debug!(%job, "the annotation stays: {failure}");
                 }
             });
@@ -200,49 +196,21 @@ impl Publisher {
             }
         }
     }
-}
 
-impl JobReader for Wishes {
-    fn job_was_read(&self, job: &JobId, asked: Instant, body: &[u8]) {
-        let Some(found) = read::annotation(body, &self.key.0) else {
-            return;
-        };
-        let mut state = self.state();
-        if state.waiting.contains_key(job) || state.busy.as_ref() == Some(job) {
-            return;
-        }
-        match state.written.get(job) {
-            Some((text, at)) if *at > asked || found.as_ref() == Some(text) => {}
-            Some(_) => {
-                state.written.remove(job);
-                drop(state);
-                self.was_overwritten(job, found.as_deref());
-            }
-            None if found.is_some_and(|text| self.is_own(&text)) => {
-                state.left_over.insert(job.clone());
-            }
-            None => {
-                state.left_over.remove(job);
-            }
-        }
-    }
-}
-
-impl Wishes {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn next(&self) -> (JobId, Option<String>) {
         loop {
-            let wish = {
+            let next = {
                 let mut state = self.state();
-                let wish = state.waiting.pop_first();
-                state.busy = wish.as_ref().map(|(job, _)| job.clone());
-                wish
+                let next = state.waiting.pop_first();
+                state.busy = next.as_ref().map(|(job, _)| job.clone());
+                next
             };
-            match wish {
-                Some(wish) => return wish,
+            match next {
+                Some(next) => return next,
                 None => self.came.notified().await,
             }
         }
@@ -329,30 +297,54 @@ impl Wishes {
         }
         Ok(())
     }
-}
 
-impl Writer {
     /// Writes one annotation after the other until dropped.
-    pub async fn run(self) {
+    pub async fn run(self: Arc<Self>) {
         // The cause of the last failure, so that it is said once.
         let mut failing = None;
         loop {
-            let (job, text) = self.0.next().await;
-            let failure = self.0.write(&job, text.as_deref()).await.err();
-            self.0.state().busy = None;
+            let (job, text) = self.next().await;
+            let failure = self.write(&job, text.as_deref()).await.err();
+            self.state().busy = None;
             let kind = failure.as_ref().map(Failure::kind);
             let Some(failure) = failure else {
                 failing = None;
                 continue;
             };
-            if is_over(&failure, text.as_deref()) || self.0.client.availability().is_in_outage() {
+            if is_over(&failure, text.as_deref()) || self.client.availability().is_in_outage() {
                 debug!(%job, "cannot annotate the job: {failure}");
                 continue;
             }
             if failing != kind {
-                warn!(%job, key = %self.0.key, "cannot annotate the job: {failure}");
+                warn!(%job, key = %self.key, "cannot annotate the job: {failure}");
             }
             failing = kind;
+        }
+    }
+}
+
+impl JobReader for Publisher {
+    fn job_was_read(&self, job: &JobId, asked: Instant, body: &[u8]) {
+        let Some(found) = read::annotation(body, &self.key.0) else {
+            return;
+        };
+        let mut state = self.state();
+        if state.waiting.contains_key(job) || state.busy.as_ref() == Some(job) {
+            return;
+        }
+        match state.written.get(job) {
+            Some((text, at)) if *at > asked || found.as_ref() == Some(text) => {}
+            Some(_) => {
+                state.written.remove(job);
+                drop(state);
+                self.was_overwritten(job, found.as_deref());
+            }
+            None if found.is_some_and(|text| self.is_own(&text)) => {
+                state.left_over.insert(job.clone());
+            }
+            None => {
+                state.left_over.remove(job);
+            }
         }
     }
 }

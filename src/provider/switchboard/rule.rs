@@ -8,7 +8,8 @@ use super::Service;
 use crate::setting::{As, Found, Given, Json, Kind, Number, Refusal};
 
 /// A name that is part of a mapping's: 1 to 32 lower-case letters, digits and hyphens.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct RuleName(Arc<str>);
 
 impl RuleName {
@@ -22,6 +23,25 @@ impl RuleName {
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The text, shared.
+    pub(crate) fn as_arc(&self) -> Arc<str> {
+        Arc::clone(&self.0)
+    }
+}
+
+impl From<RuleName> for String {
+    fn from(name: RuleName) -> Self {
+        name.as_str().to_owned()
+    }
+}
+
+impl TryFrom<String> for RuleName {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text).ok_or_else(|| format!("{text:?} is no name of a rule"))
     }
 }
 

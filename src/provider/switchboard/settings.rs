@@ -24,10 +24,6 @@ use crate::{
     table::{ListenAddr, Origin, Policy},
 };
 
-/// How a mapping from the switchboard is called, up to the job. No mapping of a file is, whether there
-/// is a switchboard or not: there may be one after a reload, and commands take the job from the name.
-pub const RESERVED: &str = "job/";
-
 /// Everything about the mappings that come from a switchboard.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -110,16 +106,6 @@ pub struct Switchboard {
 }
 
 impl Switchboard {
-    /// What a mapping of a job is called.
-    pub fn mapping_name(job: &str, rule: &str) -> String {
-        format!("{RESERVED}{job}/{rule}")
-    }
-
-    /// The job in the name of a mapping, if it is a job's.
-    pub fn job_in(mapping: &str) -> Option<&str> {
-        mapping.strip_prefix(RESERVED)?.split('/').next()
-    }
-
     /// The key of the annotation, if there is one and it is not too long.
     pub fn annotation(&self) -> Option<AnnotationKey> {
         let key = self.publish.as_ref()?;

@@ -5,11 +5,10 @@
 //! the allowed prefixes, must be nobody's but the job's, and never ours.
 
 mod address;
-mod closing;
 mod holders;
 mod reason;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::{
     collections::BTreeMap,
@@ -17,10 +16,9 @@ use std::{
 };
 
 pub use address::fit_for_any;
-pub use closing::Closing;
 pub use holders::FirstHolders;
 use holders::{Holders, holders};
-pub use reason::Reason;
+pub use reason::{Closing, Reason};
 
 use super::{Job, JobId, KnownJobs, Owner, Remembered, RuleName, Switchboard, ports::Kept};
 
@@ -58,17 +56,17 @@ pub struct DesiredMapping {
     pub evidence: Evidence,
 }
 
-/// What says that something may be exposed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What says that something may be exposed, the weakest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Evidence {
-    /// The job.
-    Job,
-    /// What was kept from before a start, and a listing that has the job in a fit state since.
-    Listed,
-    /// What was kept from before a start, and nothing since: the job was asked about in vain.
-    InVain,
     /// What was kept from before a start; the job was not asked about yet.
     Kept,
+    /// What was kept from before a start, and nothing since: the job was asked about in vain.
+    AskedInVain,
+    /// What was kept from before a start, and a listing that has the job in a fit state since.
+    Listed,
+    /// The job.
+    Job,
 }
 
 impl Evidence {
@@ -125,7 +123,7 @@ pub fn decide(inputs: &Inputs<'_>) -> Decision {
                 target: SocketAddr::new(address, rule.port),
                 evidence: match (listed, remembered.asked) {
                     (Some(_), _) => Evidence::Listed,
-                    (None, true) => Evidence::InVain,
+                    (None, true) => Evidence::AskedInVain,
                     (None, false) => Evidence::Kept,
                 },
             }),

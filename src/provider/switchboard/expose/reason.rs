@@ -1,9 +1,12 @@
-//! Why something is not exposed.
+//! Why something is not exposed, or no longer.
+
+use strum::{IntoStaticStr, VariantArray};
 
 use crate::provider::switchboard::JobState;
 
 /// Why something of a job is not exposed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum Reason {
     /// The job is in no state in which jobs are exposed.
     State,
@@ -12,20 +15,28 @@ pub enum Reason {
     /// No rule fits the job.
     NoRule,
     /// Its address is an IPv4 address inside an IPv6 one.
+    #[strum(serialize = "mapped_address")]
     Mapped,
     /// Its address is the unspecified one.
+    #[strum(serialize = "unspecified_address")]
     Unspecified,
     /// Its address is a loopback address.
+    #[strum(serialize = "loopback_address")]
     Loopback,
     /// Its address is link-local.
+    #[strum(serialize = "link_local_address")]
     LinkLocal,
     /// Its address is that of a group, or the broadcast address.
+    #[strum(serialize = "multicast_address")]
     Multicast,
     /// Its address is in none of the allowed prefixes.
+    #[strum(serialize = "address_not_allowed")]
     NotAllowed,
     /// Its address is of another family than `bind`.
+    #[strum(serialize = "address_family")]
     Family,
     /// Its address is this machine's own.
+    #[strum(serialize = "own_address")]
     Own,
     /// Another live job is said to have the same address, and this one is not known to have had it
     /// first and to be alive.
@@ -33,6 +44,7 @@ pub enum Reason {
     /// Its host is gone for too long.
     HostGone,
     /// The job has as many ports as a job may have.
+    #[strum(serialize = "max_per_job")]
     TooMany,
     /// It waits for a port.
     NoPort,
@@ -46,81 +58,69 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 18] = [
-        Self::State,
-        Self::NoAddress,
-        Self::NoRule,
-        Self::Mapped,
-        Self::Unspecified,
-        Self::Loopback,
-        Self::LinkLocal,
-        Self::Multicast,
-        Self::NotAllowed,
-        Self::Family,
-        Self::Own,
-        Self::SharedAddress,
-        Self::HostGone,
-        Self::TooMany,
-        Self::NoPort,
-        Self::NotOpened,
-        Self::NotKept,
-        Self::NotConfirmed,
-    ];
+    pub const ALL: &[Self] = Self::VARIANTS;
 
     /// The reason in one word, as metrics and the log have it.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::State => "state",
-            Self::NoAddress => "no_address",
-            Self::NoRule => "no_rule",
-            Self::Mapped => "mapped_address",
-            Self::Unspecified => "unspecified_address",
-            Self::Loopback => "loopback_address",
-            Self::LinkLocal => "link_local_address",
-            Self::Multicast => "multicast_address",
-            Self::NotAllowed => "address_not_allowed",
-            Self::Family => "address_family",
-            Self::Own => "own_address",
-            Self::SharedAddress => "shared_address",
-            Self::HostGone => "host_gone",
-            Self::TooMany => "max_per_job",
-            Self::NoPort => "no_port",
-            Self::NotOpened => "not_opened",
-            Self::NotKept => "not_kept",
-            Self::NotConfirmed => "not_confirmed",
-        }
+    pub fn word(self) -> &'static str {
+        self.into()
     }
 
     /// The reason in words, for whoever asks for the job; `state` is the job's.
     pub fn text(self, state: Option<JobState>) -> String {
-        match self {
+        let text = match self {
             Self::State => match state {
-                Some(JobState::Unknown) => "job is in a state not known here".to_owned(),
-                Some(state) => format!("job is {}", state.word()),
-                None => "job is not running".to_owned(),
+                Some(JobState::Unknown) => "job is in a state not known here",
+                Some(state) => return format!("job is {}", state.word()),
+                None => "job is not running",
             },
-            Self::NoAddress => "job has no address yet".to_owned(),
-            Self::NoRule => "no rule fits the job".to_owned(),
+            Self::NoAddress => "job has no address yet",
+            Self::NoRule => "no rule fits the job",
             Self::Mapped
             | Self::Unspecified
             | Self::Loopback
             | Self::LinkLocal
-            | Self::Multicast => format!("job has no usable address: {}", self.word()),
-            Self::NotAllowed => "its address is outside of targets".to_owned(),
-            Self::Family => "its address is of the wrong family".to_owned(),
-            Self::Own => "its address is the proxy's own".to_owned(),
-            Self::SharedAddress => "another job has its address".to_owned(),
-            Self::HostGone => "its host is gone".to_owned(),
-            Self::TooMany => "job has max_per_job ports".to_owned(),
-            Self::NoPort => "no port is free".to_owned(),
-            Self::NotOpened => "its port cannot be opened".to_owned(),
-            Self::NotKept => "allocations cannot be kept".to_owned(),
-            Self::NotConfirmed => "the switchboard is asked first".to_owned(),
-        }
+            | Self::Multicast => return format!("job has no usable address: {}", self.word()),
+            Self::NotAllowed => "its address is outside of targets",
+            Self::Family => "its address is of the wrong family",
+            Self::Own => "its address is the proxy's own",
+            Self::SharedAddress => "another job has its address",
+            Self::HostGone => "its host is gone",
+            Self::TooMany => "job has max_per_job ports",
+            Self::NoPort => "no port is free",
+            Self::NotOpened => "its port cannot be opened",
+            Self::NotKept => "allocations cannot be kept",
+            Self::NotConfirmed => "the switchboard is asked first",
+        };
+        text.to_owned()
     }
 
     /// Whether it is part of every job's life and nobody has to hear of it.
     pub const fn is_ordinary(self) -> bool {
         matches!(self, Self::State | Self::NoAddress | Self::NoRule)
+    }
+}
+
+/// Why something that was open no longer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Closing {
+    /// The job has ended.
+    Ended,
+    /// The rule is no longer in the configuration.
+    RuleRemoved,
+    /// The rule no longer fits the job: it announces other services.
+    RuleUnfit,
+    /// It may no longer be exposed.
+    Refused(Reason),
+}
+
+impl Closing {
+    /// It in one word, as metrics and the log have it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Ended => "ended",
+            Self::RuleRemoved => "rule_removed",
+            Self::RuleUnfit => "rule_unfit",
+            Self::Refused(reason) => reason.word(),
+        }
     }
 }

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// A port of every job.
-fn settings() -> Switchboard {
+pub(in crate::provider::switchboard) fn settings() -> Switchboard {
     let net = |text: &str| text.parse().expect("a prefix");
     Switchboard {
         url: BaseUrl::parse("https://sb.example.org").expect("a URL"),
@@ -298,7 +298,7 @@ fn what_was_exposed_before_stands_until_the_jobs_are_known() {
         .get_mut(&owner(1).job)
         .expect("it is there");
     first.asked = true;
-    assert_eq!(decided(&known).wanted[0].evidence, Evidence::InVain);
+    assert_eq!(decided(&known).wanted[0].evidence, Evidence::AskedInVain);
     let first = known
         .remembered
         .get_mut(&owner(1).job)
@@ -435,7 +435,11 @@ fn an_address_of_another_family_than_the_one_to_connect_from_is_refused() {
 }
 
 #[test]
-fn reasons_have_words_of_their_own() {
-    let words: std::collections::BTreeSet<_> = Reason::ALL.iter().map(|r| r.word()).collect();
-    assert_eq!(words.len(), Reason::ALL.len());
+fn every_closing_has_a_word_of_its_own() {
+    let own = [Closing::Ended, Closing::RuleRemoved, Closing::RuleUnfit];
+    let refused = Reason::ALL.iter().copied().map(Closing::Refused);
+    let mut words = std::collections::HashSet::new();
+    for closing in own.into_iter().chain(refused) {
+        assert!(words.insert(closing.word()), "{} twice", closing.word());
+    }
 }

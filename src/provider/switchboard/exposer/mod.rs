@@ -1,44 +1,46 @@
 //! From what is known of the jobs to open ports: decide, allocate, keep, open, in this order.
 //!
-//! One task of the control plane. What may be closed or led elsewhere is done before anything is
-//! written, what is opened only after its allocation is kept: a port that was reachable once is
-//! known as somebody's after any crash. Everything that fails is tried again, and meanwhile the rest
-//! goes on.
+//! One task of the control plane, which hands over whole sets of mappings and hears which of them could
+//! not be opened. What may be closed or led elsewhere is done before anything is written, what is opened
+//! only after its allocation is kept: a port that was reachable once is known as somebody's after any
+//! crash. Everything that fails is tried again, and meanwhile the rest goes on.
 
 mod annotations;
 mod exposure_log;
-mod own;
+mod keeper;
+mod own_addresses;
+#[cfg(test)]
+mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
+use arc_swap::ArcSwap;
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::{sleep, sleep_until, timeout},
+    time::{sleep, sleep_until},
 };
 
-use super::forwarding::NotOpened;
+use super::{
+    BootInstant, Endpoint, Exposure, JobId, JobState, KnownJobs, Owner, Switchboard,
+    SwitchboardStatus,
+    expose::{Decision, DesiredMapping, Evidence, FirstHolders, Inputs, Reason, decide},
+    ports::{Kept, Ports, Terms, Wanted},
+    state::StateError,
+};
 use crate::{
-    files::{self, Answer, Unanswered},
     provider::AddressChanges,
-    provider::switchboard::{
-        BootInstant, Endpoint, Exposure, JobId, JobState, KnownJobs, Owner, Switchboard,
-        SwitchboardStatus, boot,
-        expose::{
-            Decision, DesiredMapping, Evidence, FirstHolders, Inputs, Reason, Refused, decide,
-        },
-        ports::{Kept, Ports, Record, Terms, Wanted},
-        state::{Found, StateDir, StateError},
-    },
-    table::{ListenAddr, ListenHost, MappingSpec, Origin},
+    table::{ListenAddr, ListenHost, MappingName, MappingSpec, Origin},
     telemetry::metric,
 };
 use annotations::Annotations;
 use exposure_log::ExposureLog;
-use own::OwnAddresses;
+use keeper::Keeper;
+use own_addresses::OwnAddresses;
 
 /// How long a start waits for the switchboard before it falls back on what was kept: what is kept
 /// may be out of date, and an address somebody else's.
@@ -65,65 +67,44 @@ const TRIES: usize = 16;
 
 /// Mappings of jobs to be put into force.
 #[derive(Debug)]
-pub(super) struct Proposal {
+pub(crate) struct Proposal {
     /// All of them.
     pub specs: Vec<MappingSpec>,
-    /// What is known of the jobs.
     pub known_jobs: Arc<KnownJobs>,
     /// Who waits for those that could not be.
     pub reply: oneshot::Sender<Vec<NotOpened>>,
 }
 
+/// A mapping of a job that could not be put into force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NotOpened {
+    pub mapping: MappingName,
+    pub listen: ListenAddr,
+    /// Whether another port would do.
+    pub blame_port: bool,
+    pub why: String,
+}
+
 /// Where an owner's sessions come in and go to.
-type Plan = BTreeMap<Owner, (u16, std::net::SocketAddr)>;
-
-/// A record on its way to the disk.
-type Writing = (Arc<Record>, Answer<Result<(), StateError>>);
-
-/// How far what was kept is trusted where the switchboard has not said anything.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Trust {
-    /// Not at all: it is asked first.
-    Nothing,
-    /// Where it was asked in vain: it answers, and the rest will be heard.
-    AskedInVain,
-    /// Everything: nobody answers.
-    All,
-}
-
-impl Trust {
-    fn suffices(self, evidence: Evidence) -> bool {
-        match evidence {
-            Evidence::Job | Evidence::Listed => true,
-            Evidence::InVain => self != Self::Nothing,
-            Evidence::Kept => self == Self::All,
-        }
-    }
-}
+pub(crate) type Plan = BTreeMap<Owner, (u16, SocketAddr)>;
 
 /// Everything the task remembers.
 #[derive(Debug)]
-pub(super) struct Exposing {
+pub(crate) struct Exposer {
     settings: Arc<Switchboard>,
-    state: Arc<StateDir>,
+    keeper: Keeper,
     ports: Ports,
     /// What is known of owners of ports.
     kept: BTreeMap<Owner, Kept>,
     /// Which job was exposed first at each address.
     first: FirstHolders,
-    /// What was kept last, and the ports in it.
-    saved: Record,
-    durable: BTreeMap<Owner, u16>,
-    /// A write that did not end in time.
-    late: Option<Writing>,
-    not_kept: Option<String>,
-    /// What control was last told.
+    /// What was last proposed, without what could not be opened for its port.
     proposed: Plan,
     /// Whether something was opened for the first time in this round.
     opened: bool,
     /// What of it could not be opened.
     not_opened: BTreeSet<Owner>,
-    /// Whether control has to be told again, whatever it was told last.
+    /// Whether it has to be proposed again even if it is the same.
     stale: bool,
     own: OwnAddresses,
     log: ExposureLog,
@@ -131,10 +112,9 @@ pub(super) struct Exposing {
     status: Arc<SwitchboardStatus>,
     /// From when on what was kept stands for what nobody has confirmed.
     trusting_from: Instant,
-    boot: Option<String>,
 }
 
-impl Exposing {
+impl Exposer {
     /// Takes the state directory and reads what was kept there.
     ///
     /// # Errors
@@ -144,38 +124,14 @@ impl Exposing {
         settings: Arc<Switchboard>,
         status: Arc<SwitchboardStatus>,
     ) -> Result<Self, StateError> {
-        let state = StateDir::open(&settings.state_dir)?;
-        let record = match state.load()? {
-            Found::Nothing => Record::default(),
-            Found::Record(record) => record,
-            Found::Damaged { damage, aside } => {
-                tracing::error!(
-                    %damage,
-                    aside = %aside.display(),
-                    "the state of the ports was damaged and is put aside: jobs may get other ports, \
-                     and ports that were cooling down may be given away"
-                );
-                Record::default()
-            }
-        };
-        let boot = boot();
-        let kept: BTreeMap<_, _> = (record.owned.iter())
-            .map(|owned| (owned.owner.clone(), owned.kept))
-            .collect();
-        status.set(Some(Exposure {
-            host: settings.public_host.as_str().into(),
-            ..Exposure::default()
-        }));
+        let keeper = Keeper::open(&settings.state_dir)?;
+        let kept = keeper.owners();
         Ok(Self {
-            ports: Ports::restore(&record, boot.as_deref(), BootInstant::now()),
             settings,
-            state: Arc::new(state),
+            ports: keeper.ports(),
+            keeper,
             first: FirstHolders::of_kept(&kept),
             kept,
-            durable: ports_of(&record),
-            saved: record,
-            late: None,
-            not_kept: None,
             proposed: Plan::new(),
             opened: false,
             not_opened: BTreeSet::new(),
@@ -185,16 +141,39 @@ impl Exposing {
             annotations: Annotations::default(),
             status,
             trusting_from: Instant::now() + ASK_FIRST,
-            boot,
         })
     }
 
-    /// Exposes until nobody takes its proposals any more.
-    pub async fn run(
+    /// The jobs that ports are kept for.
+    pub fn remembered(&self) -> impl Iterator<Item = JobId> {
+        self.kept.keys().map(|owner| owner.job.clone())
+    }
+
+    /// Exposes until nobody takes its proposals any more. What `open` holds is taken for what a task
+    /// before this one has proposed: what no longer has a job is closed.
+    pub fn run(
+        mut self,
+        known_jobs: watch::Receiver<Arc<KnownJobs>>,
+        settings: watch::Receiver<Arc<Switchboard>>,
+        proposals: mpsc::Sender<Proposal>,
+        open: Arc<ArcSwap<Plan>>,
+    ) -> impl Future<Output = ()> + Send {
+        if self.status.read().is_none() {
+            self.status.set(Some(Exposure {
+                host: self.settings.public_host.as_str().into(),
+                ..Exposure::default()
+            }));
+        }
+        self.take_over(&open.load());
+        self.work(known_jobs, settings, proposals, open)
+    }
+
+    async fn work(
         mut self,
         mut known_jobs: watch::Receiver<Arc<KnownJobs>>,
         mut settings: watch::Receiver<Arc<Switchboard>>,
         proposals: mpsc::Sender<Proposal>,
+        open: Arc<ArcSwap<Plan>>,
     ) {
         let mut addresses = AddressChanges::listen();
         loop {
@@ -206,7 +185,7 @@ impl Exposing {
                 self.stale = true;
             }
             let started = Instant::now();
-            let Some(again) = self.round(&known, &proposals).await else {
+            let Some(again) = self.round(&known, &proposals, &open).await else {
                 return;
             };
             sleep((started.elapsed() * REST).min(REST_AT_MOST)).await;
@@ -220,12 +199,21 @@ impl Exposing {
         }
     }
 
+    /// Goes on from what a task before this one has proposed. It may not have heard what became of it.
+    fn take_over(&mut self, open: &Plan) {
+        self.stale = !open.is_empty();
+        self.proposed = open.clone();
+        self.log = ExposureLog::after(open);
+        self.annotations = Annotations::after(open, self.status.publisher.load_full());
+    }
+
     /// One decision, put into force. Returns when the next is due at the latest, or nothing if
     /// nobody takes proposals.
     async fn round(
         &mut self,
         known_jobs: &Arc<KnownJobs>,
         proposals: &mpsc::Sender<Proposal>,
+        open: &ArcSwap<Plan>,
     ) -> Option<Instant> {
         let started = Instant::now();
         let settings = Arc::clone(&self.settings);
@@ -241,43 +229,49 @@ impl Exposing {
         let exposed = decision.wanted.iter();
         let exposed = exposed.map(|desired| (desired.target.ip(), &desired.owner.job));
         self.first.follow(known_jobs, &settings, exposed);
-        let trust = self.trust(started);
+        let needed = self.evidence_needed(started);
         self.opened = false;
         for _ in 0..TRIES {
             self.allocate(&decision, known_jobs);
-            let plan = self.plan(&decision, trust);
+            let plan = self.plan(&decision, needed);
             let durable = self.durable(&plan);
             if durable.len() < plan.len() && durable != self.proposed {
-                self.propose(&durable, known_jobs, proposals).await?;
+                let proposal = (durable, known_jobs);
+                self.propose(proposal, proposals, open).await?;
             }
-            self.save().await;
+            self.keeper
+                .save(&self.ports, &self.kept, &self.status)
+                .await;
             let plan = self.durable(&plan);
+            let count = plan.len();
             if plan != self.proposed || self.stale || !self.not_opened.is_empty() {
-                self.propose(&plan, known_jobs, proposals).await?;
+                self.propose((plan, known_jobs), proposals, open).await?;
                 self.stale = false;
             }
-            if self.proposed.len() == plan.len() {
+            if self.proposed.len() == count {
                 break;
             }
         }
         if self.opened {
             metric::SWITCHBOARD_REACHABLE.observe(&[], started.elapsed());
         }
-        self.publish(known_jobs, &decision, trust);
-        Some(self.next(&decision, trust, now))
+        let waits = |desired: &DesiredMapping| {
+            desired.evidence < needed && !self.proposed.contains_key(&desired.owner)
+        };
+        let waits_for_evidence = decision.wanted.iter().any(waits);
+        self.publish(known_jobs, decision, needed);
+        Some(self.next(waits_for_evidence, now))
     }
 
-    /// The jobs that ports are kept for.
-    pub fn remembered(&self) -> impl Iterator<Item = JobId> {
-        self.kept.keys().map(|owner| owner.job.clone())
-    }
-
-    fn trust(&self, now: Instant) -> Trust {
-        let silent = |age| age >= SILENT;
-        match self.status.availability.heard_ago().is_none_or(silent) {
-            _ if now < self.trusting_from => Trust::Nothing,
-            true => Trust::All,
-            false => Trust::AskedInVain,
+    /// How much has to speak for a mapping before it is opened. Where the switchboard has not said
+    /// anything, it is asked first; where it answers, the rest will be heard once it was asked about;
+    /// where nobody answers, what was kept will do.
+    fn evidence_needed(&self, now: Instant) -> Evidence {
+        let heard_ago = self.status.availability.heard_ago();
+        match heard_ago.is_none_or(|age| age >= SILENT) {
+            _ if now < self.trusting_from => Evidence::Listed,
+            true => Evidence::Kept,
+            false => Evidence::AskedInVain,
         }
     }
 
@@ -292,9 +286,7 @@ impl Exposing {
     }
 
     fn allocate(&mut self, decision: &Decision, known_jobs: &KnownJobs) {
-        let owners: Vec<_> = decision
-            .wanted
-            .iter()
+        let owners: Vec<_> = (decision.wanted.iter())
             .map(|desired| desired.owner.clone())
             .collect();
         let wanted = Wanted {
@@ -305,15 +297,11 @@ impl Exposing {
         let before: Vec<(u16, Owner)> = (self.ports.owned())
             .map(|(owner, port)| (port, owner.clone()))
             .collect();
-        let settings = Arc::clone(&self.settings);
         self.ports
-            .settle(wanted, Self::terms(&settings), BootInstant::now());
+            .settle(wanted, Self::terms(&self.settings), BootInstant::now());
         // A remembered job may still be there, whatever speaks against its port for now.
-        let remembered = self.kept.iter();
-        let mut kept: BTreeMap<_, _> = remembered
-            .filter(|(owner, _)| known_jobs.remembered.contains_key(&owner.job))
-            .map(|(owner, kept)| (owner.clone(), *kept))
-            .collect();
+        let mut kept = self.kept.clone();
+        kept.retain(|owner, _| known_jobs.remembered.contains_key(&owner.job));
         for desired in &decision.wanted {
             let Some(port) = self.ports.port(&desired.owner) else {
                 continue;
@@ -328,11 +316,11 @@ impl Exposing {
         self.kept = kept;
     }
 
-    /// What is to be open, as far as it may be already. What is open stays so: that less is trusted now
-    /// than when it was opened says nothing about its job.
-    fn plan(&self, decision: &Decision, trust: Trust) -> Plan {
+    /// What is to be open, as far as it may be already. What is open stays so: that more evidence is
+    /// needed now than when it was opened says nothing about its job.
+    fn plan(&self, decision: &Decision, needed: Evidence) -> Plan {
         let may = |desired: &&DesiredMapping| {
-            trust.suffices(desired.evidence) || self.proposed.contains_key(&desired.owner)
+            desired.evidence >= needed || self.proposed.contains_key(&desired.owner)
         };
         let wanted = decision.wanted.iter().filter(may);
         wanted
@@ -345,72 +333,18 @@ impl Exposing {
 
     /// Those of a plan whose allocations are kept.
     fn durable(&self, plan: &Plan) -> Plan {
-        let is_kept =
-            |(owner, (port, _)): &(&Owner, &(u16, _))| self.durable.get(*owner) == Some(port);
-        let each = plan.iter().filter(is_kept);
-        each.map(|(owner, to)| (owner.clone(), *to)).collect()
+        let mut durable = plan.clone();
+        durable.retain(|owner, (port, _)| self.keeper.has_kept(owner, *port));
+        durable
     }
 
-    /// Keeps what has changed since it was last kept.
-    async fn save(&mut self) {
-        let kept = |owner: &Owner| self.kept.get(owner).copied();
-        let record = self.ports.record(self.boot.clone(), kept);
-        if record == self.saved && self.late.is_none() {
-            return;
-        }
-        let outcome = self.write(Arc::new(record)).await.err();
-        self.status.kept(outcome.is_none());
-        match &outcome {
-            None => {}
-            Some(error) if self.not_kept.is_none() => tracing::error!(
-                error,
-                "the state of the ports cannot be kept: no further port is opened"
-            ),
-            Some(_) => {}
-        }
-        if outcome.is_none() && self.not_kept.is_some() {
-            tracing::info!("the state of the ports is kept again");
-        }
-        self.not_kept = outcome;
-    }
-
-    /// Writes a record, once a write before it has come to its end: one that wakes up late must not
-    /// replace what is newer.
-    async fn write(&mut self, record: Arc<Record>) -> Result<(), String> {
-        while self.saved != *record || self.late.is_some() {
-            let (written, mut answer) = match self.late.take() {
-                Some(late) => late,
-                None => {
-                    let (state, writing) = (Arc::clone(&self.state), Arc::clone(&record));
-                    let started = files::start(move || state.save(&writing));
-                    let answer = started.map_err(|error| error.to_string())?;
-                    (Arc::clone(&record), answer)
-                }
-            };
-            match answer.within(files::WITHIN).await {
-                Ok(Ok(())) => {
-                    self.durable = ports_of(&written);
-                    self.saved = Record::clone(&written);
-                }
-                Ok(Err(error)) => return Err(error.to_string()),
-                Err(unanswered) => {
-                    if let Unanswered::Late(_) = unanswered {
-                        self.late = Some((written, answer));
-                    }
-                    return Err(unanswered.to_string());
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Has control put a plan into force; what could not be opened is left out of what was
+    /// Has a plan put into force; what could not be opened for its port is left out of what was
     /// proposed.
     async fn propose(
         &mut self,
-        plan: &Plan,
-        known_jobs: &Arc<KnownJobs>,
+        (plan, known_jobs): (Plan, &Arc<KnownJobs>),
         proposals: &mpsc::Sender<Proposal>,
+        open: &ArcSwap<Plan>,
     ) -> Option<()> {
         let specs = plan.iter().map(|(owner, &(port, target))| MappingSpec {
             name: owner.mapping(),
@@ -424,14 +358,21 @@ impl Exposing {
             known_jobs: Arc::clone(known_jobs),
             reply,
         };
+        // Before anybody can open it: whoever comes after this task has to know.
+        open.store(Arc::new(plan.clone()));
         proposals.send(proposal).await.ok()?;
         let failed = answer.await.ok()?;
         self.opened |= plan.keys().any(|owner| !self.proposed.contains_key(owner));
-        self.proposed.clone_from(plan);
         self.not_opened.clear();
+        let owners = plan.keys().filter(|_| !failed.is_empty());
+        let owners: HashMap<_, _> = owners
+            .map(|owner| (owner.mapping(), owner.clone()))
+            .collect();
+        self.proposed = plan;
         for failure in failed {
-            let owner = plan.keys().find(|owner| owner.mapping() == failure.mapping);
-            let Some(owner) = owner else { continue };
+            let Some(owner) = owners.get(&failure.mapping) else {
+                continue;
+            };
             let port = failure.listen.port();
             if failure.blame_port {
                 tracing::warn!(%owner, port, why = failure.why, "port skipped");
@@ -446,14 +387,14 @@ impl Exposing {
     }
 
     /// Tells everybody who looks, and the log what is new.
-    fn publish(&mut self, known_jobs: &KnownJobs, decision: &Decision, trust: Trust) {
+    fn publish(&mut self, known_jobs: &KnownJobs, decision: Decision, needed: Evidence) {
         let endpoint = |desired: &DesiredMapping| {
             let port = self.ports.port(&desired.owner);
             let closed = match port {
                 None => Some(Reason::NoPort),
                 Some(_) if self.not_opened.contains(&desired.owner) => Some(Reason::NotOpened),
                 Some(_) if self.proposed.contains_key(&desired.owner) => None,
-                Some(_) if !trust.suffices(desired.evidence) => Some(Reason::NotConfirmed),
+                Some(_) if desired.evidence < needed => Some(Reason::NotConfirmed),
                 Some(_) => Some(Reason::NotKept),
             };
             Endpoint {
@@ -467,19 +408,18 @@ impl Exposing {
         let mut endpoints: Vec<_> = decision.wanted.iter().map(endpoint).collect();
         endpoints.sort_unstable_by(|one, other| one.owner.cmp(&other.owner));
         let unconfirmed = |desired: &&DesiredMapping| !desired.evidence.is_confirmed();
-        let unconfirmed = decision.wanted.iter().filter(unconfirmed).count();
         let exposure = Exposure {
             host: self.settings.public_host.as_str().into(),
             endpoints,
-            refused: decision.refused.clone(),
-            states: states(decision, known_jobs),
+            states: states(&decision, known_jobs),
+            unconfirmed: decision.wanted.iter().filter(unconfirmed).count(),
+            refused: decision.refused,
             ports: self
                 .ports
                 .counts(Self::terms(&self.settings), BootInstant::now()),
             jobs: known_jobs.jobs.len(),
             complete: known_jobs.complete,
-            unconfirmed,
-            not_kept: self.not_kept.clone(),
+            not_kept: self.keeper.failure.clone(),
         };
         self.log
             .tell(&exposure, &self.status, known_jobs, &self.settings.expose);
@@ -492,51 +432,34 @@ impl Exposing {
     }
 
     /// When something may change by itself.
-    fn next(&self, decision: &Decision, trust: Trust, now: BootInstant) -> Instant {
+    fn next(&self, waits_for_evidence: bool, now: BootInstant) -> Instant {
         let clock = Instant::now();
-        let from = |moment: BootInstant| clock + moment.since(now);
-        let mut due = vec![clock + Duration::from_secs(60)];
-        if !self.ports.waiting().is_empty() {
-            let free = self.ports.next_free(Self::terms(&self.settings), now);
+        let from = |instant: BootInstant| clock + instant.since(now);
+        let mut due = clock + Duration::from_secs(60);
+        if !self.ports.waiting().is_empty()
+            && let Some(free) = self.ports.next_free(Self::terms(&self.settings), now)
+        {
             // The clock of cool-downs counts in milliseconds.
-            due.extend(free.map(|free| from(free) + Duration::from_millis(1)));
+            due = due.min(from(free) + Duration::from_millis(1));
         }
-        if self.not_kept.is_some() || !self.not_opened.is_empty() {
-            due.push(clock + AGAIN);
+        if self.keeper.failure.is_some() || !self.not_opened.is_empty() {
+            due = due.min(clock + AGAIN);
         }
-        let waits = |desired: &DesiredMapping| {
-            !trust.suffices(desired.evidence) && !self.proposed.contains_key(&desired.owner)
-        };
-        if decision.wanted.iter().any(waits) {
-            due.push(self.trusting_from.max(clock + LISTEN_AGAIN));
+        if waits_for_evidence {
+            due = due.min(self.trusting_from.max(clock + LISTEN_AGAIN));
         }
-        due.into_iter().min().unwrap_or(clock)
+        due
     }
 }
 
 /// The states of jobs that are not exposed for it.
 fn states(decision: &Decision, known_jobs: &KnownJobs) -> BTreeMap<JobId, JobState> {
-    let for_state = |refused: &&Refused| refused.reason == Reason::State;
-    let refused = decision.refused.iter().filter(for_state);
+    let refused = decision.refused.iter();
     refused
+        .filter(|refused| refused.reason == Reason::State)
         .filter_map(|refused| {
             let job = known_jobs.jobs.get(&refused.job)?;
             Some((refused.job.clone(), job.state))
         })
         .collect()
-}
-
-/// Which port of a record is whose.
-fn ports_of(record: &Record) -> BTreeMap<Owner, u16> {
-    let owned = record.owned.iter();
-    owned
-        .map(|owned| (owned.owner.clone(), owned.port))
-        .collect()
-}
-
-/// Waits for a task that was asked to end, so that what it held is free.
-pub(super) async fn ended<T>(task: tokio::task::JoinHandle<T>) {
-    const WITHIN: Duration = Duration::from_secs(5);
-    task.abort();
-    let _ = timeout(WITHIN, task).await;
 }

@@ -20,18 +20,16 @@ pub(super) struct OwnAddresses {
 }
 
 impl OwnAddresses {
-    /// Whether `ip` is ours.
     pub fn contains(&self, ip: IpAddr, now: Instant) -> bool {
         let mut answers = self.answers.borrow_mut();
         let ask = || (self.kernel.contains(ip), now);
-        let (own, _) = answers.entry(ip).or_insert_with(ask);
-        *own
+        answers.entry(ip).or_insert_with(ask).0
     }
 
     /// Lets go of answers that are too old.
     pub fn forget(&mut self, now: Instant) {
-        let fresh = |at: &Instant| now.duration_since(*at) < GOOD_FOR;
-        self.answers.get_mut().retain(|_, (_, at)| fresh(at));
+        let answers = self.answers.get_mut();
+        answers.retain(|_, (_, at)| now.duration_since(*at) < GOOD_FOR);
     }
 
     /// Lets go of every answer: the machine's addresses have changed.

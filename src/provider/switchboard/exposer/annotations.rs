@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use crate::provider::switchboard::{Endpoint, Exposure, JobId, KnownJobs, publish::Publisher};
+use super::Plan;
+use crate::provider::switchboard::{
+    Endpoint, Exposure, JobId, KnownJobs,
+    publish::{self, Publisher},
+};
 
 /// What was told last, and to whom.
 #[derive(Debug, Default)]
@@ -12,6 +16,15 @@ pub(super) struct Annotations {
 }
 
 impl Annotations {
+    /// Goes on from what was open before, whatever it was that jobs were told.
+    pub fn after(open: &Plan, publisher: Option<Arc<Publisher>>) -> Self {
+        let jobs = open.keys().map(|owner| owner.job.clone());
+        Self {
+            told: jobs.map(|job| (job, String::new())).collect(),
+            publisher,
+        }
+    }
+
     /// Tells what has changed; to another publisher, everything. What an earlier run left on jobs that
     /// are not exposed is removed. `rules` is how many there are.
     pub fn tell(
@@ -53,14 +66,12 @@ impl Annotations {
 
 /// `host:port` for each job, each with its rule where there is more than one.
 fn texts(exposure: &Exposure, rules: usize) -> BTreeMap<JobId, String> {
+    let host = publish::before_port(&exposure.host);
     let mut texts: BTreeMap<JobId, String> = BTreeMap::new();
     let open = |endpoint: &&Endpoint| endpoint.closed.is_none();
     for endpoint in exposure.endpoints.iter().filter(open) {
         let Some(port) = endpoint.port else { continue };
-        let mut word = match exposure.host.contains(':') {
-            true => format!("[{}]:{port}", exposure.host),
-            false => format!("{}:{port}", exposure.host),
-        };
+        let mut word = format!("{host}{port}");
         if rules > 1 {
             word = format!("{}={word}", endpoint.owner.rule);
         }

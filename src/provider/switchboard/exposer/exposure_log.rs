@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::Plan;
 use crate::provider::switchboard::{
     Endpoint, Exposure, JobId, KnownJobs, Owner, Rule, RuleName, SwitchboardStatus,
     expose::{Closing, Reason},
@@ -17,13 +18,21 @@ type Subject = (JobId, Option<RuleName>);
 /// What the log was told last.
 #[derive(Debug, Default)]
 pub(super) struct ExposureLog {
-    open: BTreeMap<Owner, (u16, std::net::SocketAddr)>,
+    open: Plan,
     refused: BTreeMap<Subject, Reason>,
     /// Why something could not be opened, for the line about it.
     causes: BTreeMap<Owner, String>,
 }
 
 impl ExposureLog {
+    /// Goes on from what was open before.
+    pub fn after(open: &Plan) -> Self {
+        Self {
+            open: open.clone(),
+            ..Self::default()
+        }
+    }
+
     /// Remembers why something could not be opened.
     pub fn not_opened(&mut self, owner: &Owner, why: &str) {
         self.causes.insert(owner.clone(), why.to_owned());
@@ -38,7 +47,7 @@ impl ExposureLog {
         rules: &[Rule],
     ) {
         let refused = refused(exposure);
-        let open: BTreeMap<Owner, _> = (exposure.endpoints.iter())
+        let open: Plan = (exposure.endpoints.iter())
             .filter(|endpoint| endpoint.closed.is_none())
             .filter_map(|endpoint: &Endpoint| {
                 let to = (endpoint.port?, endpoint.target);
