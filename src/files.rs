@@ -10,15 +10,17 @@ use std::{
     io::{self, Read},
     os::unix::fs::FileTypeExt,
     path::Path,
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
     thread,
     time::Duration,
 };
 
 use rustix::fs::{Mode, OFlags};
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{
+    sync::{Semaphore, oneshot},
+    time::timeout,
+};
 
-use crate::os_error::in_words;
+use crate::{os_error::in_words, units};
 
 /// How long a file system may take before whoever asked goes on without an answer.
 pub const WITHIN: Duration = Duration::from_secs(10);
@@ -26,6 +28,8 @@ pub const WITHIN: Duration = Duration::from_secs(10);
 /// Threads that may do such work at a time. One that waits for a file system that never answers
 /// cannot be ended, so their number has to be.
 const THREADS: usize = 16;
+
+static FREE: Semaphore = Semaphore::const_new(THREADS);
 
 /// Why a file could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -35,16 +39,12 @@ pub enum FileError {
     Refused(#[from] io::Error),
     /// It is something else than a file.
     #[error("found {found}, allowed: a regular file")]
-    NotRegular {
-        /// What it is.
-        found: &'static str,
-    },
+    NotRegular { found: &'static str },
     /// There is too much in it.
-    #[error("found {} bytes, allowed: at most {allowed}", TooMany(*.found, *.allowed))]
+    #[error("found {found} bytes, allowed: at most {allowed}")]
     TooLong {
         /// Its length, as far as it says so.
-        found: Option<u64>,
-        /// How long it may be.
+        found: String,
         allowed: u64,
     },
     /// Nobody could wait for it.
@@ -56,7 +56,7 @@ pub enum FileError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unanswered {
     /// It is not done yet.
-    #[error("the file system did not answer within {}", crate::units::duration(*.0))]
+    #[error("the file system did not answer within {}", units::duration(*.0))]
     Late(Duration),
     /// There is none to ask.
     #[error("the file system has not answered {0} earlier questions yet")]
@@ -66,22 +66,7 @@ pub enum Unanswered {
     Failed,
 }
 
-struct TooMany(Option<u64>, u64);
-
-impl std::fmt::Display for TooMany {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            Some(found) => write!(f, "{found}"),
-            None => write!(f, "more than {}", self.1),
-        }
-    }
-}
-
 /// All of a regular file, if that is at most `allowed` bytes.
-///
-/// # Errors
-///
-/// See [`FileError`].
 pub fn read(path: &Path, allowed: u64) -> Result<Vec<u8>, FileError> {
     // Without O_NONBLOCK, a FIFO is not even opened before somebody writes to it.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
@@ -93,7 +78,7 @@ pub fn read(path: &Path, allowed: u64) -> Result<Vec<u8>, FileError> {
         return Err(FileError::NotRegular { found });
     }
     if found.len() > allowed {
-        let found = Some(found.len());
+        let found = found.len().to_string();
         return Err(FileError::TooLong { found, allowed });
     }
     let mut content = Vec::with_capacity(usize::try_from(found.len()).unwrap_or_default() + 1);
@@ -102,7 +87,7 @@ pub fn read(path: &Path, allowed: u64) -> Result<Vec<u8>, FileError> {
         .read_to_end(&mut content)?;
     match content.len() as u64 > allowed {
         true => Err(FileError::TooLong {
-            found: None,
+            found: format!("more than {allowed}"),
             allowed,
         }),
         false => Ok(content),
@@ -126,14 +111,11 @@ fn kind(found: std::fs::FileType) -> &'static str {
 pub struct Answer<T>(oneshot::Receiver<T>);
 
 /// Has a thread of its own do `work`.
-///
-/// # Errors
-///
-/// Too many do already, or there can be no further thread.
 pub fn start<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<Answer<T>, Unanswered> {
-    let place = Place::take()?;
+    let place = FREE.try_acquire();
+    let place = place.map_err(|_| Unanswered::Busy(THREADS))?;
     let (done, answer) = oneshot::channel();
     let work = move || {
         let _place = place;
@@ -149,10 +131,6 @@ pub fn start<T: Send + 'static>(
 
 impl<T> Answer<T> {
     /// Waits for what comes of it, and can be asked again if that was [`Unanswered::Late`].
-    ///
-    /// # Errors
-    ///
-    /// See [`Unanswered`].
     pub async fn within(&mut self, within: Duration) -> Result<T, Unanswered> {
         match timeout(within, &mut self.0).await {
             Ok(answer) => answer.map_err(|_| Unanswered::Failed),
@@ -161,45 +139,16 @@ impl<T> Answer<T> {
     }
 
     /// Waits for what comes of it, however long that takes: for work that is bounded by itself.
-    ///
-    /// # Errors
-    ///
-    /// It panicked.
     pub async fn wait(self) -> Result<T, Unanswered> {
         self.0.await.map_err(|_| Unanswered::Failed)
     }
 }
 
 /// Has a thread of its own do `work` with a file, and waits for it no longer than [`WITHIN`].
-///
-/// # Errors
-///
-/// See [`Unanswered`].
 pub async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Unanswered> {
     start(work)?.within(WITHIN).await
-}
-
-/// A thread's place among those there may be.
-struct Place;
-
-static TAKEN: AtomicUsize = AtomicUsize::new(0);
-
-impl Place {
-    fn take() -> Result<Self, Unanswered> {
-        let next = |taken| (taken < THREADS).then_some(taken + 1);
-        match TAKEN.fetch_update(Relaxed, Relaxed, next) {
-            Ok(_) => Ok(Self),
-            Err(taken) => Err(Unanswered::Busy(taken)),
-        }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        TAKEN.fetch_sub(1, Relaxed);
-    }
 }
 
 #[cfg(test)]

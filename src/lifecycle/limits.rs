@@ -1,9 +1,12 @@
-//! What the kernel allows the process, and how many sessions and pipes that makes.
+//! How the descriptors that the kernel allows the process are divided, and the memory of pipes: first
+//! listeners and what the process keeps for itself, then pipes, the rest for sessions.
 
-use std::fs;
+use std::{fs, num::NonZero, thread};
 
 use nix::sys::resource::{Resource, setrlimit};
+use rustix::thread::{CapabilitySet, capabilities};
 
+use super::RunError;
 use crate::{
     admin::{self, LOOKUP_CONNECTIONS},
     config::{AutoOr, Config},
@@ -11,6 +14,7 @@ use crate::{
     provider::switchboard::follow::FollowSettings,
     relay::SMALL_PIPE,
     telemetry::descriptor_limits,
+    units,
 };
 
 /// Descriptors set aside for what the process has open whatever it does: standard streams, epoll
@@ -26,6 +30,9 @@ const QUESTIONS: u64 = 16;
 /// Of the descriptors, watches of a switchboard may take one in this many.
 const WATCH_SHARE: u64 = 32;
 
+/// Of the descriptors, ports of jobs may take one in this many.
+const JOBS_SHARE: u64 = 8;
+
 /// The kernel's own limit, for a process that cannot learn which it has.
 const USUAL: u64 = 1024;
 
@@ -39,40 +46,156 @@ const PIPES_AT_MOST: u64 = 1024;
 /// More than this is never worth it: a pipe holds bytes only while their sink does not keep up.
 const PIPE_MEMORY_AT_MOST: u64 = 256 << 20;
 
-/// What the operator asked for; `None` is "as many as fit".
-#[derive(Debug, Clone, Copy)]
-pub struct Wanted {
-    /// Descriptors kept back, see [`kept_back`].
-    pub kept_back: u64,
-    /// Sessions.
-    pub sessions: Option<u32>,
-    /// Pipes.
-    pub pipes: Option<u32>,
-    /// Bytes a pipe.
-    pub pipe_size: usize,
-}
-
-/// What there is to spend.
+/// How the descriptors are divided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
     /// Descriptors the process may have open.
     pub descriptors: u64,
+    /// Listeners to expect, ports of jobs among them.
+    pub listeners: usize,
+    /// Descriptors that no session gets, see [`kept_back`].
+    pub kept_back: u64,
     /// Sessions there may be: two descriptors each, and no more than wanted.
     pub sessions: u32,
     /// Sessions that would fit, however many are wanted.
     pub fit: u32,
-    /// Descriptors kept back.
-    pub kept_back: u64,
     /// Pipes that fit: two descriptors each, and the user's pipe memory.
     pub pipes: usize,
     /// Bytes of memory for them.
     pub pipe_memory: usize,
 }
 
-/// Raises the soft limit on open descriptors to the hard one and returns what is then in force.
-///
-/// Without a limit the answer is `u64::MAX`.
-pub fn raise_descriptor_limit() -> u64 {
+/// What the operator asked for; `None` is "as many as fit".
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    sessions: Option<u32>,
+    pipes: Option<u32>,
+    pipe_size: usize,
+}
+
+/// What is open while a reload is decided on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Open {
+    pub workers: usize,
+    pub pipes: usize,
+    pub listeners: usize,
+    pub sessions: u32,
+    /// Listeners to come.
+    pub added: usize,
+}
+
+impl Budget {
+    /// Divides the limit on open files, raised as far as it can be, for so many ports of the file and
+    /// so many threads of the data path.
+    pub fn divide(config: &Config, ports: usize, workers: usize) -> Self {
+        let descriptors = raise_descriptor_limit();
+        let kept_back = kept_back(config, descriptors, workers);
+        let wanted = Wanted {
+            sessions: config.limits.max_sessions.value().map(NonZero::get),
+            pipes: config.process.pipes.value(),
+            pipe_size: config.process.pipe_size,
+        };
+        let listeners = ports + job_listeners(config, descriptors);
+        let budget = share(descriptors, listeners, kept_back, wanted, pipe_memory());
+        if let Some(sessions) = wanted.sessions
+            && budget.sessions < sessions
+        {
+            tracing::warn!(
+                wanted = sessions,
+                possible = budget.sessions,
+                descriptors,
+                "limits.max_sessions is more than the limit on open files allows"
+            );
+        }
+        budget
+    }
+
+    /// The same for the start.
+    ///
+    /// # Errors
+    ///
+    /// There are too few to serve anybody.
+    pub(super) fn at_start(config: &Config, ports: usize) -> Result<Self, RunError> {
+        let budget = Self::divide(config, ports, 2 * worker_count(config));
+        match budget.fit {
+            0 => Err(RunError::Start(budget.too_few())),
+            _ => Ok(budget),
+        }
+    }
+
+    /// The same for a reload.
+    ///
+    /// # Errors
+    ///
+    /// The listeners to come do not fit, in words.
+    pub(super) fn at_reload(config: &Config, open: Open) -> Result<Self, String> {
+        let ports = config.mappings.iter().map(|spec| spec.pairs.len()).sum();
+        let budget = Self::divide(config, ports, open.workers);
+        if open.added == 0 {
+            return Ok(budget);
+        }
+        if budget.fit == 0 {
+            return Err(budget.too_few());
+        }
+        // Those that go are closed only when those that come are open.
+        let needed = budget.kept_back
+            + 2 * (open.pipes as u64 + u64::from(open.sessions))
+            + (open.listeners + open.added) as u64;
+        if needed > budget.descriptors {
+            return Err(format!(
+                "{} beside {} and {} need {needed} descriptors, and the limit on open files is {}: \
+                 raise LimitNOFILE= in the unit (ulimit -n), or wait until there are fewer sessions",
+                units::count(open.added as u64, "more listener"),
+                units::count(open.listeners as u64, "listener"),
+                units::count(open.sessions.into(), "session"),
+                budget.descriptors,
+            ));
+        }
+        Ok(budget)
+    }
+
+    fn too_few(&self) -> String {
+        let needed = self.kept_back + self.listeners as u64 + 2;
+        let listeners = units::count(self.listeners as u64, "listener");
+        format!(
+            "the limit on open files is {} and leaves no session beside {listeners} and {} descriptors \
+             that the proxy keeps for itself: at least {needed} are needed, and two more for each \
+             further session; raise LimitNOFILE= in the unit (ulimit -n)",
+            self.descriptors, self.kept_back
+        )
+    }
+}
+
+fn share(
+    descriptors: u64,
+    listeners: usize,
+    kept_back: u64,
+    wanted: Wanted,
+    pipe_memory: Option<u64>,
+) -> Budget {
+    let left = descriptors.saturating_sub(listeners as u64 + kept_back);
+    let memory = pipe_memory.map_or(PIPE_MEMORY_AT_MOST, |bytes| bytes.min(PIPE_MEMORY_AT_MOST));
+    let affordable = memory / wanted.pipe_size.min(SMALL_PIPE) as u64;
+    let pipes = wanted
+        .pipes
+        .map_or((left / PIPE_SHARE).min(PIPES_AT_MOST), u64::from)
+        .min(affordable)
+        .min(left / 4);
+    let fit = u32::try_from((left - 2 * pipes) / 2).unwrap_or(u32::MAX);
+    Budget {
+        descriptors,
+        listeners,
+        kept_back,
+        sessions: wanted.sessions.map_or(fit, |sessions| sessions.min(fit)),
+        fit,
+        pipes: pipes as usize,
+        pipe_memory: memory as usize,
+    }
+}
+
+/// Raises the soft limit on open descriptors to the hard one and returns what is then in force, without
+/// a limit `u64::MAX`.
+fn raise_descriptor_limit() -> u64 {
     let Some((soft, hard)) = descriptor_limits() else {
         tracing::warn!(assumed = USUAL, "the limit on open files cannot be learnt");
         return USUAL;
@@ -99,7 +222,7 @@ pub fn raise_descriptor_limit() -> u64 {
 /// Descriptors that no session gets, so that with all sessions taken whoever wants to know why is
 /// answered, and a reload that helps can be read: for the process itself, the admin endpoint, the
 /// lookup listener and the switchboard.
-pub fn kept_back(config: &Config, descriptors: u64, workers: usize) -> u64 {
+fn kept_back(config: &Config, descriptors: u64, workers: usize) -> u64 {
     let socket = config.admin.socket != AutoOr::Value(None);
     let listeners = u64::from(config.admin.listen.is_some()) + u64::from(socket);
     let mut kept = OWN + EACH_WORKER * workers as u64 + listeners * (1 + admin::CONNECTIONS as u64);
@@ -123,29 +246,25 @@ pub(super) fn descriptor_limit() -> u64 {
     descriptor_limits().map_or(USUAL, |(soft, _)| soft)
 }
 
-/// Divides the descriptors: first listeners and what is kept back, then pipes, the rest for sessions.
-pub fn budget(
-    descriptors: u64,
-    listeners: usize,
-    wanted: Wanted,
-    pipe_memory: Option<u64>,
-) -> Budget {
-    let left = descriptors.saturating_sub(listeners as u64 + wanted.kept_back);
-    let memory = pipe_memory.map_or(PIPE_MEMORY_AT_MOST, |bytes| bytes.min(PIPE_MEMORY_AT_MOST));
-    let affordable = memory / wanted.pipe_size.min(SMALL_PIPE) as u64;
-    let pipes = wanted
-        .pipes
-        .map_or((left / PIPE_SHARE).min(PIPES_AT_MOST), u64::from)
-        .min(affordable)
-        .min(left / 4);
-    let fit = u32::try_from((left - 2 * pipes) / 2).unwrap_or(u32::MAX);
-    Budget {
-        descriptors,
-        sessions: wanted.sessions.map_or(fit, |sessions| sessions.min(fit)),
-        fit,
-        kept_back: wanted.kept_back,
-        pipes: pipes as usize,
-        pipe_memory: memory as usize,
+/// Listeners to expect for jobs: as many as there may be, and no more than the share of descriptors
+/// that leaves room for sessions.
+pub(super) fn job_listeners(config: &Config, descriptors: u64) -> usize {
+    let Some(switchboard) = &config.switchboard else {
+        return 0;
+    };
+    let most = switchboard
+        .max_total
+        .map_or(usize::MAX, |most| most as usize);
+    let share = usize::try_from(descriptors / JOBS_SHARE).unwrap_or(usize::MAX);
+    most.min(switchboard.ports.count()).min(share)
+}
+
+/// Half the processors, at least one: the kernel's share of forwarding runs beside the workers, and
+/// one moves several GB/s.
+pub fn worker_count(config: &Config) -> usize {
+    match config.process.workers {
+        AutoOr::Auto => thread::available_parallelism().map_or(1, |all| all.get().div_ceil(2)),
+        AutoOr::Value(workers) => workers.get() as usize,
     }
 }
 
@@ -153,16 +272,8 @@ pub fn budget(
 /// `pipe-user-pages-soft`).
 pub fn pipe_memory() -> Option<u64> {
     const PAGE: u64 = 4096;
-    const CAP_SYS_ADMIN: u64 = 1 << 21;
-    const CAP_SYS_RESOURCE: u64 = 1 << 24;
-
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let capabilities = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-        .unwrap_or(0);
-    if capabilities & (CAP_SYS_ADMIN | CAP_SYS_RESOURCE) != 0 {
+    const EXEMPT: CapabilitySet = CapabilitySet::SYS_ADMIN.union(CapabilitySet::SYS_RESOURCE);
+    if capabilities(None).is_ok_and(|sets| sets.effective.intersects(EXEMPT)) {
         return None;
     }
     let pages: u64 = fs::read_to_string("/proc/sys/fs/pipe-user-pages-soft")
@@ -179,11 +290,14 @@ mod tests {
     use super::*;
 
     const ANY: Wanted = Wanted {
-        kept_back: 64,
         sessions: None,
         pipes: None,
         pipe_size: 1 << 20,
     };
+
+    fn budget(descriptors: u64, listeners: usize, wanted: Wanted, memory: Option<u64>) -> Budget {
+        share(descriptors, listeners, 64, wanted, memory)
+    }
 
     #[test]
     fn descriptors_left_by_listeners_and_pipes_go_to_sessions() {

@@ -20,7 +20,5 @@ mod tasks;
 mod ticker;
 mod watchdog;
 
-pub use control::Control;
-pub use limits::{Budget, Wanted, budget, kept_back, pipe_memory, raise_descriptor_limit};
-pub use run::{RunError, run};
-pub use setup::worker_count;
+pub(crate) use limits::{Budget, pipe_memory, worker_count};
+pub(crate) use run::{RunError, run};

@@ -23,9 +23,9 @@ use super::{
     echo,
     forwarding::{Forwarding, list},
     jobs::Jobs,
-    limits::Budget,
+    limits::{Budget, Open, job_listeners, worker_count},
     loading::{self, Loading, Read, Reader},
-    setup::{self, Open, take_budget, warn_of_kernel, worker_count},
+    setup::warn_of_kernel,
     signals::{Signals, outlive_file_size_limit},
     systemd,
     tasks::{Ended, Restarts, Tasks, why_ended},
@@ -215,7 +215,7 @@ impl Running {
         started: (time::Instant, SystemTime),
     ) -> Result<(), RunError> {
         warn_of_kernel();
-        let budget = take_budget(&config, routes)?;
+        let budget = Budget::at_start(&config, routes)?;
         let (lose, lost) = mpsc::unbounded_channel();
         let shared = Arc::new(WorkerContext {
             lost: lose,
@@ -470,7 +470,7 @@ impl Running {
 
     async fn expose(&mut self, proposal: Proposal) {
         let started = time::Instant::now();
-        let most = setup::job_listeners(&self.sources.config.load(), self.budget.descriptors);
+        let most = job_listeners(&self.sources.config.load(), self.budget.descriptors);
         let forwarding = &mut self.forwarding;
         let failed = forwarding
             .expose(proposal.specs, proposal.known_jobs, most)
@@ -677,7 +677,7 @@ impl Running {
                 .filter(|(listen, _)| !control.is_open(listen))
                 .count(),
         };
-        setup::divide_again(config, open)
+        Budget::at_reload(config, open)
     }
 
     fn status(&self) -> String {

@@ -9,7 +9,7 @@ use crate::{
     admin::api::model::Status,
     cli::client::{Client, ClientError},
     config::{AutoOr, Config},
-    lifecycle::{self, Wanted},
+    lifecycle::{self, Budget},
     table::Table,
 };
 
@@ -27,25 +27,16 @@ pub(super) fn examine(config: &Config, table: &Table) -> Vec<Finding> {
 fn descriptors(config: &Config, table: &Table) -> Finding {
     let check = "descriptors";
     let wanted = config.limits.max_sessions.value().map(NonZero::get);
-    let limit = lifecycle::raise_descriptor_limit();
-    let listeners = table.routes().len();
-    let pipe_memory = lifecycle::pipe_memory();
-    let budget = lifecycle::budget(
-        limit,
+    let workers = 2 * lifecycle::worker_count(config);
+    let Budget {
+        descriptors,
         listeners,
-        Wanted {
-            kept_back: lifecycle::kept_back(config, limit, 2 * lifecycle::worker_count(config)),
-            sessions: None,
-            pipes: config.process.pipes.value(),
-            pipe_size: config.process.pipe_size,
-        },
-        pipe_memory,
-    );
-    let fit = budget.sessions;
-    let found = format!(
-        "{limit} make {fit} sessions beside {listeners} listeners and {} pipes",
-        budget.pipes
-    );
+        fit,
+        pipes,
+        ..
+    } = Budget::divide(config, table.routes().len(), workers);
+    let found =
+        format!("{descriptors} make {fit} sessions beside {listeners} listeners and {pipes} pipes");
     let advice = "raise LimitNOFILE in the unit (two descriptors a session)";
     match wanted {
         Some(wanted) if wanted > fit => Finding::bad(
