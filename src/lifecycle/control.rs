@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    convert::Infallible,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -26,13 +27,36 @@ use crate::{
     },
 };
 
-/// How long to wait for removed listeners to be closed: what is asked of workers takes them a few
-/// turns of their loop. One that is busy closes them when it gets to it.
+/// How long a change waits for removed listeners to be closed: what is asked of workers takes them a
+/// few turns of their loop. One that is busy closes them when it gets to it.
 const WAIT_AT_MOST: Duration = Duration::from_secs(1);
+
+/// What workers were told and have not done yet. They hold the sender until then, and send nothing.
+#[derive(Debug)]
+pub(super) struct Pending(mpsc::Receiver<Infallible>);
+
+impl Pending {
+    fn new() -> (mpsc::Sender<Infallible>, Self) {
+        let (told, done) = mpsc::channel(1);
+        (told, Self(done))
+    }
+
+    /// Waits until it is done, however busy a worker is.
+    pub async fn done(mut self) {
+        self.0.recv().await;
+    }
+
+    /// Waits until it is done, but not for a busy worker: nothing else happens meanwhile.
+    async fn done_soon(self) {
+        if timeout(WAIT_AT_MOST, self.done()).await.is_err() {
+            tracing::warn!("a worker is busy: removed listeners are not closed yet");
+        }
+    }
+}
 
 /// The control plane's grip on the data path.
 #[derive(Debug)]
-pub struct Control {
+pub(super) struct Control {
     shared: Arc<WorkerContext>,
     workers: Workers,
     /// How many of them accept; they are the first.
@@ -113,18 +137,18 @@ impl Control {
         self.retire(&diff, &table);
         self.shared.table.store(Arc::new(table));
         self.shared.overrides.store(Arc::new(overrides));
-        self.close(&diff.removed).await;
+        // The next change may want the ports again.
+        self.unlisten(&diff.removed).done_soon().await;
         for change in &diff.changed {
             self.listeners.adjust(&change.new);
         }
-        self.place(opened, &touched).await;
+        self.place(opened, &touched).done_soon().await;
         // Also if none of them has to do anything: a connection may not be a session yet.
         if !diff.removed.is_empty() || !diff.changed.is_empty() {
             self.tell_sessions(session_changes(&diff));
         }
         // What this change did not concern does not make it fail.
-        self.reopen(self.lost.all_closed().into_iter().map(|lost| lost.addr))
-            .await;
+        self.reopen(self.lost.all_closed().into_iter().map(|lost| lost.addr));
         Ok(diff.summary())
     }
 
@@ -148,13 +172,13 @@ impl Control {
     }
 
     /// Opens those again that are due.
-    pub async fn reopen_due(&mut self) {
+    pub fn reopen_due(&mut self) {
         let due = self.lost.due(Instant::now());
-        self.reopen(due.into_iter()).await;
+        self.reopen(due.into_iter());
     }
 
     /// Opens lost listeners again, as far as they are wanted and can be.
-    async fn reopen(&mut self, addrs: impl Iterator<Item = ListenAddr>) {
+    fn reopen(&mut self, addrs: impl Iterator<Item = ListenAddr>) {
         let table = self.table();
         let overrides = self.shared.overrides.load_full();
         let wanted = |addr: &ListenAddr| {
@@ -168,7 +192,8 @@ impl Control {
         for addr in missing.collect::<Vec<_>>() {
             let Some(route) = wanted(&addr) else { continue };
             match self.listeners.prepare([route], &[]) {
-                Ok(opened) => self.place(opened, std::slice::from_ref(route)).await,
+                // None is closed for it.
+                Ok(opened) => drop(self.place(opened, std::slice::from_ref(route))),
                 Err(errors) => {
                     let why: Vec<String> = errors.iter().map(ToString::to_string).collect();
                     let error = why.join("; ");
@@ -190,7 +215,7 @@ impl Control {
     /// own listeners, and opens those again whose targets are elsewhere now. Each session of a loop is
     /// the client of the next, so without the listener the last of them finds no target, and all end;
     /// sessions that began before are no part of it and stay.
-    pub async fn follow_addresses(&mut self, reserved: &[Reserved]) {
+    pub fn follow_addresses(&mut self, reserved: &[Reserved]) {
         let own = LocalAddresses::default();
         let table = self.table();
         let is_local = |ip| own.contains(ip);
@@ -203,7 +228,7 @@ impl Control {
             }
         }
         let elsewhere: Vec<_> = before.difference(&self.looping).copied().collect();
-        self.reopen(elsewhere.into_iter()).await;
+        self.reopen(elsewhere.into_iter());
     }
 
     fn close_loop(&mut self, route: &Route) {
@@ -266,11 +291,11 @@ impl Control {
     /// # Errors
     ///
     /// Every listener that could not be opened again. Nothing has changed then.
-    pub async fn hold(
+    pub fn hold(
         &mut self,
         mapping: &MappingName,
         hold: Option<MappingOverride>,
-    ) -> Result<(), Vec<ListenError>> {
+    ) -> Result<Pending, Vec<ListenError>> {
         let mut overrides = MappingOverrides::clone(&self.shared.overrides.load());
         match hold {
             Some(hold) => overrides.insert(mapping.clone(), hold),
@@ -281,14 +306,14 @@ impl Control {
             .listeners
             .prepare(self.missing(&touched, &overrides), &[])?;
         self.shared.overrides.store(Arc::new(overrides));
-        self.place(opened, &touched).await;
+        let pending = self.place(opened, &touched);
         for route in &touched {
             if self.looping.contains(&route.listen) {
                 self.close_loop(route);
             }
         }
-        self.reopen(std::iter::empty()).await;
-        Ok(())
+        self.reopen(std::iter::empty());
+        Ok(pending)
     }
 
     /// Has the live sessions of a mapping end within a time, or lifts what was said of that before.
@@ -327,25 +352,22 @@ impl Control {
 
     /// Hands new listeners to workers and brings those of `routes` that exist in step with the
     /// overrides in force.
-    async fn place(&mut self, opened: Change, routes: &[Arc<Route>]) {
+    fn place(&mut self, opened: Change, routes: &[Arc<Route>]) -> Pending {
+        let (told, pending) = Pending::new();
         let overrides = self.shared.overrides.load_full();
         let hold = |route: &Route| overrides.get(&route.mapping.name).copied();
-        let mut drained = Vec::new();
         for route in routes {
-            match (hold(route), self.placed.get_mut(&route.listen)) {
-                (_, None) => {}
-                (Some(MappingOverride::Drained), Some(_)) => drained.push(Arc::clone(route)),
-                (hold, Some(placed)) => {
-                    let paused = hold.is_some();
-                    if placed.paused != paused {
-                        placed.paused = paused;
-                        let worker = &self.workers.handles()[placed.worker];
-                        worker.send(Command::Pause(route.listen, paused));
-                    }
-                }
+            let hold = hold(route);
+            if hold == Some(MappingOverride::Drained) {
+                self.unlisten_one(route, &told);
+            } else if let Some(placed) = self.placed.get_mut(&route.listen)
+                && placed.paused != hold.is_some()
+            {
+                placed.paused = hold.is_some();
+                let worker = &self.workers.handles()[placed.worker];
+                worker.send(Command::Pause(route.listen, placed.paused, told.clone()));
             }
         }
-        self.close(&drained).await;
         for opened in self.listeners.commit(opened) {
             let addr = opened.route.listen;
             let worker = self.next_worker % self.front;
@@ -361,23 +383,23 @@ impl Control {
                 paused,
             });
         }
+        pending
     }
 
-    /// Stops accepting for routes; what waits in their queues is served first. Returns when all the
-    /// sockets are closed: the next change may want the ports again.
-    async fn close(&mut self, routes: &[Arc<Route>]) {
-        let (holding, mut closed) = mpsc::channel(1);
+    /// Stops accepting for routes; what waits in their queues is served first.
+    fn unlisten(&mut self, routes: &[Arc<Route>]) -> Pending {
+        let (told, pending) = Pending::new();
         for route in routes {
-            self.listeners.remove(&route.listen);
-            if let Some(placed) = self.placed.remove(&route.listen) {
-                let command = Command::Unlisten(Arc::clone(route), holding.clone());
-                self.workers.handles()[placed.worker].send(command);
-            }
+            self.unlisten_one(route, &told);
         }
-        drop(holding);
-        // Nothing is ever sent: what comes is the end of the last worker that overrides the sender.
-        if timeout(WAIT_AT_MOST, closed.recv()).await.is_err() {
-            tracing::warn!("a worker is busy: removed listeners are not closed yet");
+        pending
+    }
+
+    fn unlisten_one(&mut self, route: &Arc<Route>, told: &mpsc::Sender<Infallible>) {
+        self.listeners.remove(&route.listen);
+        if let Some(placed) = self.placed.remove(&route.listen) {
+            let command = Command::Unlisten(Arc::clone(route), told.clone());
+            self.workers.handles()[placed.worker].send(command);
         }
     }
 

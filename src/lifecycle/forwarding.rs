@@ -83,7 +83,7 @@ impl Forwarding {
         self.reserved = reserved;
         self.jobs = jobs;
         if !self.control.looping().is_empty() {
-            self.follow_addresses().await;
+            self.follow_addresses();
         }
         Ok(summary)
     }
@@ -122,7 +122,7 @@ impl Forwarding {
             std::mem::take(&mut self.reserved),
         );
         // What became of the file's mappings since they were accepted is no fault of a job.
-        self.control.follow_addresses(&reserved).await;
+        self.control.follow_addresses(&reserved);
         let looping = self.control.looping().clone();
         let applied = self.try_apply(&file, jobs, &reserved, &looping).await;
         (self.file, self.reserved) = (file, reserved);
@@ -151,8 +151,8 @@ impl Forwarding {
 
     /// Closes the listeners of mappings that lead back here since the addresses of this machine have
     /// changed, and opens those again that no longer do.
-    pub async fn follow_addresses(&mut self) {
-        self.control.follow_addresses(&self.reserved).await;
+    pub fn follow_addresses(&mut self) {
+        self.control.follow_addresses(&self.reserved);
     }
 
     /// Applies both halves, with as few mappings of jobs left out as it takes.

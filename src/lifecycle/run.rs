@@ -19,7 +19,7 @@ use tokio::{
 
 use super::{
     admin_listeners::AdminListeners,
-    control::Control,
+    control::{Control, Pending},
     echo,
     forwarding::{Forwarding, list},
     jobs::Jobs,
@@ -339,18 +339,18 @@ impl Running {
                 // Signals that came together are one. The outcome is in the log.
                 Some(()) = signals.hangup.recv() => self.loading.ask(None),
                 read = self.loading.done() => self.reload(read).await,
-                Some(order) = self.orders.recv() => self.carry_out(order).await,
+                Some(order) = self.orders.recv() => self.carry_out(order),
                 Some(proposal) = self.proposed.recv() => self.expose(proposal).await,
                 Some(lost) = self.lost.recv() => {
                     self.forwarding.control.lose(lost);
                     self.count_listeners();
                 }
                 () = self.addresses.next() => {
-                    self.forwarding.follow_addresses().await;
+                    self.forwarding.follow_addresses();
                     self.count_listeners();
                 }
                 () = until(self.forwarding.control.reopens_at().map(Instant::from_std)) => {
-                    self.forwarding.control.reopen_due().await;
+                    self.forwarding.control.reopen_due();
                     self.count_listeners();
                 }
                 Some(()) = self.task_over.recv() => self.look_after_tasks().await,
@@ -482,7 +482,7 @@ impl Running {
         let _ = proposal.reply.send(failed);
     }
 
-    async fn carry_out(&mut self, order: Order) {
+    fn carry_out(&mut self, order: Order) {
         // Whoever asked may have gone.
         match order {
             Order::Reload { reply } => self.loading.ask(Some(reply)),
@@ -496,26 +496,35 @@ impl Running {
                 let mut known = table.mappings().iter();
                 let outcome = match known.find(|known| known.name == mapping) {
                     None => Err(OrderError::UnknownMapping(mapping)),
-                    Some(known) => self.hold(&known.name, state, sessions_within).await,
+                    Some(known) => self.hold(&known.name, state, sessions_within),
                 };
-                _ = reply.send(outcome);
+                // A busy worker holds up whoever asked, and nobody else.
+                tokio::spawn(async move {
+                    reply.send(match outcome {
+                        Ok(pending) => {
+                            pending.done().await;
+                            Ok(())
+                        }
+                        Err(error) => Err(error),
+                    })
+                });
             }
         }
     }
 
-    async fn hold(
+    fn hold(
         &mut self,
         mapping: &MappingName,
         hold: Option<MappingOverride>,
         sessions_within: Option<Duration>,
-    ) -> Result<(), OrderError> {
-        let held = self.forwarding.control.hold(mapping, hold).await;
-        held.map_err(|errors| OrderError::Refused(list(&errors)))?;
+    ) -> Result<Pending, OrderError> {
+        let held = self.forwarding.control.hold(mapping, hold);
+        let pending = held.map_err(|errors| OrderError::Refused(list(&errors)))?;
         self.forwarding
             .control
             .drain_sessions(mapping, sessions_within);
         self.count_listeners();
-        Ok(())
+        Ok(pending)
     }
 
     fn begin_reload(&mut self) {

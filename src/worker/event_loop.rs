@@ -285,7 +285,10 @@ impl EventLoop {
                 socket,
                 paused,
             } => self.acceptor.listen(addr, socket, paused),
-            Command::Pause(addr, paused) => self.acceptor.pause(addr, paused),
+            Command::Pause(addr, paused, told) => {
+                self.acceptor.pause(addr, paused);
+                drop(told);
+            }
             Command::Unlisten(route, closed) => {
                 let seen = self.sessions.carried_out();
                 self.acceptor.unlisten(route, seen, closed);

@@ -145,8 +145,8 @@ pub enum Command {
         /// Whether its clients are to wait for now.
         paused: bool,
     },
-    /// Let the clients of a listener wait, or no longer.
-    Pause(ListenAddr, bool),
+    /// Let the clients of a listener wait, or no longer. The sender is dropped when that is done.
+    Pause(ListenAddr, bool, mpsc::Sender<Infallible>),
     /// Stop accepting for this route; what waits in its queue is still served, unless its sessions
     /// would be closed at once. The sender is dropped when the socket is.
     Unlisten(Arc<Route>, mpsc::Sender<Infallible>),

@@ -3,7 +3,7 @@
 use crate::{
     desk::Desk,
     harness::{
-        Peer,
+        Peer, process,
         require::{Need, require},
         strace::tamper,
     },
@@ -26,6 +26,26 @@ fn a_kill_reaches_the_sessions_of_a_worker_that_is_busy_for_seconds() {
         desk.scene.ended(client.addr(), "killed");
     }
     desk.scene.proxy.settles();
+}
+
+#[test]
+fn a_drain_and_a_pause_have_happened_when_they_are_answered_however_busy_a_worker_is() {
+    if !require(&[Need::Root, Need::Tool("strace")]) {
+        return;
+    }
+    let desk = Desk::new("[process]\nworkers = 1\n", "");
+    let (proxy, port) = (&desk.scene.proxy, desk.scene.port);
+    let _busy = tamper(proxy, "worker-0", "epoll_wait:delay_exit=3s");
+    desk.succeed(&["pause", "m"]);
+    let _waits = Peer::connect(port);
+    desk.succeed(&["drain", "m"]);
+    assert!(process::listening_inodes(proxy.id(), port).is_empty());
+    desk.succeed(&["resume", "m"]);
+    assert!(
+        proxy
+            .said(|line| line.message().contains("busy"))
+            .is_empty()
+    );
 }
 
 #[test]
