@@ -88,11 +88,12 @@ fn the_time_of_a_drain_is_that_of_the_last_word_on_the_mapping() {
         &["drain", "m", "--within", "1h"],
         &["drain", "m"],
     ] {
-        desk.succeed(&["drain", "m", "--within", "100ms"]);
+        // Long enough for a slow machine to say the next word within it.
+        desk.succeed(&["drain", "m", "--within", "2s"]);
         desk.succeed(word);
         let mut clock = Peer::connect(port);
         let _accepted = target.accept();
-        desk.succeed(&["drain", "n", "--within", "100ms"]);
+        desk.succeed(&["drain", "n", "--within", "2s"]);
         clock.expect_reset();
         client.exchange(&mut server, b"not in a hurry");
         desk.succeed(&["resume", "n"]);
