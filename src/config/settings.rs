@@ -43,13 +43,13 @@ pub struct Config {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Process {
-    /// Pairs of data path threads; `Auto` is half the processors this process may run on.
+    /// Pairs of data path threads; "auto" is half the processors this process may run on.
     #[serde(with = "As::<Auto<Number<NonZeroU32, 1, 64>>>")]
     pub workers: AutoOr<NonZeroU32>,
     /// How far below the rest of the process bulk is scheduled: a nice value, 0 to 19.
     #[serde(with = "As::<Number<u8, 0, 19>>")]
     pub bulk_nice: u8,
-    /// How long a stop waits for sessions; `None` is for ever.
+    /// How long a stop waits for sessions; "off" is for ever.
     #[serde(with = "As::<Off<Span>>")]
     pub shutdown_timeout: Option<Duration>,
     /// Whether any session may splice.
@@ -57,7 +57,7 @@ pub struct Process {
     /// Bytes asked for per pipe; a power of two.
     #[serde(with = "As::<PipeSize>")]
     pub pipe_size: usize,
-    /// Pipes in use or kept at most, 0 for none; `Auto` follows the kernel's budget.
+    /// Pipes in use or kept at most, "off" for none; "auto" follows the kernel's budget.
     #[serde(with = "As::<Auto<OffIsZero<Count<u32>>>>")]
     pub pipes: AutoOr<u32>,
 }
@@ -89,14 +89,14 @@ pub struct Admin {
     /// The names it may be asked by, beside its addresses: in small letters, without a port.
     #[serde(with = "As::<List<OwnName>>")]
     pub hosts: Vec<String>,
-    /// The unix socket for those who may change things, if there is one; `Auto` is one in the
+    /// The unix socket for those who may change things, if there is one; "auto" is one in the
     /// directory that the service manager made for the process, if it did.
     #[serde(with = "As::<Auto<Off<SocketPath>>>")]
     pub socket: AutoOr<Option<PathBuf>>,
     /// Who may connect to it: permission bits.
     #[serde(with = "As::<FileMode>")]
     pub socket_mode: u32,
-    /// The group it belongs to; `None` is that of the process.
+    /// The group it belongs to; "off" is that of the process.
     #[serde(with = "As::<Off<Group>>")]
     pub socket_group: Option<String>,
 }
@@ -132,7 +132,7 @@ pub struct Log {
     /// How often a session that goes on gets a line.
     #[serde(with = "As::<Off<Span<60_000>>>")]
     pub session_every: Option<Duration>,
-    /// Refused clients that get a line of their own in each second; `None` is all of them.
+    /// Refused clients that get a line of their own in each second; "off" is all of them.
     #[serde(with = "As::<Off<Number<NonZeroU32, 1, 100_000>>>")]
     pub refusals_per_second: Option<NonZeroU32>,
 }

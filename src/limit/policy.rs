@@ -24,13 +24,13 @@ pub struct SessionLimits {
     /// Sessions of one source open at once.
     #[serde(with = "As::<Off<Count<u32>>>")]
     pub max_sessions_per_source: Option<u32>,
-    /// Sessions begun.
+    /// Sessions begun in a second.
     #[serde(
         rename = "new_sessions_per_second",
         with = "As::<Off<RateOf<PerSecond>>>"
     )]
     pub new_sessions: Option<Rate>,
-    /// Sessions begun by one source.
+    /// Sessions begun in a second by one source.
     #[serde(
         rename = "new_sessions_per_second_per_source",
         with = "As::<Off<RateOf<PerSecond>>>"
@@ -53,7 +53,7 @@ impl SessionLimits {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Limits {
-    /// Sessions open at once; `Auto` follows the descriptor limit.
+    /// Sessions open at once; "auto" follows the descriptor limit.
     #[serde(with = "As::<Auto<Count<NonZeroU32>>>")]
     pub max_sessions: AutoOr<NonZeroU32>,
     /// What else is counted; its keys stand beside these.

@@ -60,10 +60,10 @@ pub struct Policy {
     /// What else is limited; its keys stand beside these.
     #[serde(skip)]
     pub limits: SessionLimits,
-    /// Bytes in each direction, of all sessions.
+    /// Bytes a second in each direction, of all sessions.
     #[serde(with = "As::<Off<RateOf<Bytes>>>")]
     pub bandwidth: Option<Rate>,
-    /// Bytes in each direction, of all sessions of one source.
+    /// Bytes a second in each direction, of all sessions of one source.
     #[serde(with = "As::<Off<RateOf<Bytes>>>")]
     pub bandwidth_per_source: Option<Rate>,
     /// How a client is told that it gets no session.

@@ -64,10 +64,10 @@ pub struct Switchboard {
     /// Ports a job may have.
     #[serde(default = "eight", with = "As::<Number<u32, 1, 1000>>")]
     pub max_per_job: u32,
-    /// Ports all jobs may have; `None` is as many as there are.
+    /// Ports all jobs may have; "off" is as many as there are.
     #[serde(default, with = "As::<Off<Number<u32, 1, 65535>>>")]
     pub max_total: Option<u32>,
-    /// What becomes of a job whose host is not alive: `None` keeps it, a time closes it after
+    /// What becomes of a job whose host is not alive: "keep" keeps it, a time closes it after
     /// that.
     #[serde(default, with = "As::<KeepOr<Span>>")]
     pub host_gone: Option<Duration>,
