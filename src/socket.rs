@@ -1,4 +1,4 @@
-//! The socket options both sides of a session share.
+//! TCP sockets: opened, bound, connected, and the options both sides of a session share.
 //!
 //! Set on a listener they are inherited by every socket it accepts (tcp(7); `SO_OOBINLINE` too),
 //! so only the socket towards the target pays for them per session.
@@ -10,89 +10,98 @@ use std::{
     time::Duration,
 };
 
-use rustix::{
-    io::{Errno, Result},
-    net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with, sockopt},
-};
+use rustix::io::{Errno, Result};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
-use socket2::SockRef;
+use crate::{os_error::in_words, table::Policy};
 
-use crate::{
-    os_error::in_words,
-    table::{Keepalive, Policy},
-};
+/// What the kernel said, where socket2 has it as an error of the standard library.
+fn of_kernel<T>(result: std::io::Result<T>) -> Result<T> {
+    result.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+}
 
 /// A non-blocking TCP socket of the family of `addr`, closed on exec.
 pub fn open(addr: &SocketAddr) -> Result<OwnedFd> {
-    let family = match addr {
-        SocketAddr::V4(_) => AddressFamily::INET,
-        SocketAddr::V6(_) => AddressFamily::INET6,
-    };
-    socket_with(
-        family,
-        SocketType::STREAM,
-        SocketFlags::NONBLOCK | SocketFlags::CLOEXEC,
-        Some(ipproto::TCP),
-    )
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let socket = Socket::new_raw(Domain::for_address(*addr), kind, Some(Protocol::TCP));
+    of_kernel(socket).map(OwnedFd::from)
+}
+
+pub fn bind(socket: &OwnedFd, addr: &SocketAddr) -> Result<()> {
+    of_kernel(SockRef::from(socket).bind(&(*addr).into()))
+}
+
+/// Has a bound socket listen, or one that listens have another backlog.
+pub fn listen(socket: &OwnedFd, backlog: u32) -> Result<()> {
+    of_kernel(SockRef::from(socket).listen(i32::try_from(backlog).unwrap_or(i32::MAX)))
+}
+
+pub fn connect(socket: &OwnedFd, addr: &SocketAddr) -> Result<()> {
+    of_kernel(SockRef::from(socket).connect(&(*addr).into()))
 }
 
 /// Sets what a session's bytes need from its first one on.
-pub fn set_stream_options(socket: impl AsFd) -> Result<()> {
-    let socket = socket.as_fd();
+pub fn set_stream_options(socket: &OwnedFd) -> Result<()> {
+    let socket = SockRef::from(socket);
     // Small writes are keystrokes: waiting to merge them would be felt.
-    sockopt::set_tcp_nodelay(socket, true)?;
+    of_kernel(socket.set_tcp_nodelay(true))?;
     // Urgent bytes stay in the stream, or they would be lost on the way through.
-    sockopt::set_socket_oobinline(socket, true)
+    of_kernel(socket.set_out_of_band_inline(true))
 }
 
 /// Sets how the kernel notices a dead peer; may be called again when the policy changes.
-pub fn set_liveness(socket: impl AsFd, policy: &Policy) -> Result<()> {
-    let socket = socket.as_fd();
-    sockopt::set_socket_keepalive(socket, policy.keepalive.is_some())?;
-    if let Some(Keepalive {
-        idle,
-        interval,
-        count,
-    }) = policy.keepalive
-    {
-        sockopt::set_tcp_keepidle(socket, idle)?;
-        sockopt::set_tcp_keepintvl(socket, interval)?;
-        sockopt::set_tcp_keepcnt(socket, count)?;
-    }
-    Ok(())
+pub fn set_liveness(socket: &OwnedFd, policy: &Policy) -> Result<()> {
+    let socket = SockRef::from(socket);
+    of_kernel(match policy.keepalive {
+        None => socket.set_keepalive(false),
+        Some(keepalive) => socket.set_tcp_keepalive(
+            &TcpKeepalive::new()
+                .with_time(keepalive.idle)
+                .with_interval(keepalive.interval)
+                .with_retries(keepalive.count),
+        ),
+    })
 }
 
 /// Has the kernel give a peer up that makes no progress for this long.
 pub fn set_user_timeout(socket: impl AsFd, limit: Option<Duration>) -> Result<()> {
-    // 0 is the kernel's own way to say off.
-    sockopt::set_tcp_user_timeout(socket.as_fd(), limit.map_or(0, millis))
+    of_kernel(SockRef::from(&socket).set_tcp_user_timeout(limit))
+}
+
+/// Has a restart not wait for the sessions of the last run to leave TIME_WAIT.
+pub fn set_reuse_address(socket: &OwnedFd) -> Result<()> {
+    of_kernel(SockRef::from(socket).set_reuse_address(true))
+}
+
+/// Whether a socket may listen beside others of one user that have this, too.
+pub fn set_reuse_port(socket: &OwnedFd, shared: bool) -> Result<()> {
+    of_kernel(SockRef::from(socket).set_reuse_port(shared))
+}
+
+pub fn set_only_v6(socket: &OwnedFd, only: bool) -> Result<()> {
+    of_kernel(SockRef::from(socket).set_only_v6(only))
 }
 
 /// Lets a socket be bound to an address this machine does not have yet (ip(7) `IP_FREEBIND`).
-pub fn set_freebind(socket: impl AsFd, addr: &SocketAddr) -> Result<()> {
-    match addr {
-        SocketAddr::V4(_) => sockopt::set_ip_freebind(socket, true),
-        SocketAddr::V6(_) => sockopt::set_ipv6_freebind(socket, true),
-    }
+pub fn set_freebind(socket: &OwnedFd, addr: &SocketAddr) -> Result<()> {
+    let socket = SockRef::from(socket);
+    of_kernel(match addr {
+        SocketAddr::V4(_) => socket.set_freebind_v4(true),
+        SocketAddr::V6(_) => socket.set_freebind_v6(true),
+    })
 }
 
 /// Lets a socket be bound to any address, as if it were this machine's (ip(7) `IP_TRANSPARENT`; the
 /// option is one for both families).
-pub fn set_transparent(socket: impl AsFd) -> Result<()> {
-    SockRef::from(&socket.as_fd())
-        .set_ip_transparent_v4(true)
-        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+pub fn set_transparent(socket: &OwnedFd) -> Result<()> {
+    of_kernel(SockRef::from(socket).set_ip_transparent_v4(true))
 }
 
 /// Makes closing the socket send a reset instead of an end of stream (socket(7) `SO_LINGER`).
-pub fn reset_on_close(socket: impl AsFd) {
+pub fn reset_on_close(socket: &OwnedFd) {
     static SAID: Once = Once::new();
-    if let Err(errno) = sockopt::set_socket_linger(socket, Some(Duration::ZERO)) {
-        let error = in_words(&errno.into());
+    if let Err(error) = SockRef::from(socket).set_linger(Some(Duration::ZERO)) {
+        let error = in_words(&error);
         SAID.call_once(|| tracing::error!(error, "sessions that are cut end as if complete"));
     }
-}
-
-fn millis(duration: Duration) -> u32 {
-    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }

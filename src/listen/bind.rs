@@ -7,10 +7,7 @@ use std::{
     sync::Once,
 };
 
-use rustix::{
-    io::Errno,
-    net::{bind as bind_to, listen, sockopt},
-};
+use rustix::io::Errno;
 
 use crate::{
     os_error::in_words,
@@ -23,9 +20,7 @@ use crate::{
 pub enum ListenStep {
     /// socket(2) and its options.
     Open,
-    /// bind(2).
     Bind,
-    /// listen(2).
     Listen,
     /// Asking for what connections from clients' addresses need.
     Transparent,
@@ -35,11 +30,8 @@ pub enum ListenStep {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("cannot listen on {listen} for mapping {mapping:?}: {}", explain(*step, *errno, listen))]
 pub struct ListenError {
-    /// The public address.
     pub listen: ListenAddr,
-    /// The mapping that asked for it.
     pub mapping: String,
-    /// What failed.
     pub step: ListenStep,
     /// How the kernel put it.
     pub errno: Errno,
@@ -88,7 +80,7 @@ fn explain(step: ListenStep, errno: Errno, listen: &ListenAddr) -> String {
 /// The step that failed and the kernel's reason; no socket stays behind.
 pub fn bind(route: &Route, leaving: &[&OwnedFd]) -> Result<OwnedFd, ListenError> {
     let (socket, addr) = open(route)?;
-    let backlog = backlog(&route.mapping.policy);
+    let backlog = route.mapping.policy.backlog;
     match listen_beside(&socket, &addr, backlog, leaving) {
         Ok(()) => Ok(socket),
         Err((step, errno)) => Err(failed(route, step)(errno)),
@@ -96,48 +88,36 @@ pub fn bind(route: &Route, leaving: &[&OwnedFd]) -> Result<OwnedFd, ListenError>
 }
 
 /// Has a socket listen at `addr`. `leaving` is as in [`bind`].
-///
-/// # Errors
-///
-/// The step that failed and the kernel's reason.
 fn listen_beside(
     socket: &OwnedFd,
     addr: &SocketAddr,
-    backlog: i32,
+    backlog: u32,
     leaving: &[&OwnedFd],
 ) -> Result<(), (ListenStep, Errno)> {
     let at = |step| move |errno| (step, errno);
     let _shared = Shared::begin(leaving, socket).map_err(at(ListenStep::Open))?;
-    bind_to(socket, addr).map_err(at(ListenStep::Bind))?;
-    listen(socket, backlog).map_err(at(ListenStep::Listen))
+    socket::bind(socket, addr).map_err(at(ListenStep::Bind))?;
+    socket::listen(socket, backlog).map_err(at(ListenStep::Listen))
 }
 
 /// Whether the listening socket of a route could be opened now. No client can connect meanwhile:
 /// bind(2) already says whether another socket listens there.
-///
-/// # Errors
-///
-/// As [`bind`].
 pub fn try_bind(route: &Route) -> Result<(), ListenError> {
     let (socket, addr) = open(route)?;
-    bind_to(&socket, &addr).map_err(failed(route, ListenStep::Bind))
+    socket::bind(&socket, &addr).map_err(failed(route, ListenStep::Bind))
 }
 
 /// Opens a listening socket that is no mapping's, but what the setting `key` asks for. An address means
 /// what it means in a mapping; one that this machine does not have yet is served once it is there.
 ///
 /// `leaving` is as in [`bind`].
-///
-/// # Errors
-///
-/// The kernel's reason.
 pub fn bind_own(
     key: &str,
     addr: &ListenAddr,
     leaving: Option<&OwnedFd>,
 ) -> io::Result<TcpListener> {
     /// Few connect, and most of them once in a while.
-    const BACKLOG: i32 = 1024;
+    const BACKLOG: u32 = 1024;
     let (socket, bound) = socket_for(addr)?;
     match listen_beside(&socket, &bound, BACKLOG, leaving.as_slice()) {
         Err((_, Errno::ADDRNOTAVAIL)) => {
@@ -174,7 +154,7 @@ impl<'a> Shared<'a> {
         }
         let shared = Self(leaving.iter().copied().chain([new]).collect());
         for socket in &shared.0 {
-            sockopt::set_socket_reuseport(socket, true)?;
+            socket::set_reuse_port(socket, true)?;
         }
         Ok(shared)
     }
@@ -185,7 +165,7 @@ impl Drop for Shared<'_> {
         for socket in &self.0 {
             // It was set a moment ago; left as it is, other processes of the user could listen too.
             static SAID: Once = Once::new();
-            if let Err(errno) = sockopt::set_socket_reuseport(socket, false) {
+            if let Err(errno) = socket::set_reuse_port(socket, false) {
                 let error = in_words(&errno.into());
                 SAID.call_once(|| tracing::warn!(error, "SO_REUSEPORT stays set on a listener"));
             }
@@ -194,16 +174,12 @@ impl Drop for Shared<'_> {
 }
 
 /// Whether connections to the target of a route can have what its policy asks for.
-///
-/// # Errors
-///
-/// The kernel's reason.
 pub fn check_transparent(route: &Route) -> Result<(), ListenError> {
     if !route.mapping.policy.transparent {
         return Ok(());
     }
     socket::open(&route.target)
-        .and_then(socket::set_transparent)
+        .and_then(|socket| socket::set_transparent(&socket))
         .map_err(failed(route, ListenStep::Transparent))
 }
 
@@ -239,15 +215,13 @@ fn socket_for(addr: &ListenAddr) -> Result<(OwnedFd, SocketAddr), Errno> {
         }
         (opened, _) => opened,
     }?;
-    // A restart must not wait for the sessions of the last run to leave TIME_WAIT.
-    sockopt::set_socket_reuseaddr(&socket, true)?;
+    socket::set_reuse_address(&socket)?;
     if bound.is_ipv6() {
-        sockopt::set_ipv6_v6only(&socket, addr.host() != ListenHost::Any)?;
+        socket::set_only_v6(&socket, addr.host() != ListenHost::Any)?;
     }
     Ok((socket, bound))
 }
 
-/// Whether the kernel has IPv6.
 pub fn has_ipv6() -> bool {
     let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
     !matches!(socket::open(&any), Err(Errno::AFNOSUPPORT))
@@ -256,12 +230,7 @@ pub fn has_ipv6() -> bool {
 /// Applies a changed policy to a socket that stays open.
 pub(super) fn adjust(socket: &OwnedFd, policy: &Policy) -> Result<(), Errno> {
     socket::set_liveness(socket, policy)?;
-    // listen(2) on a listening socket changes its backlog and nothing else.
-    listen(socket, backlog(policy))
-}
-
-fn backlog(policy: &Policy) -> i32 {
-    i32::try_from(policy.backlog).unwrap_or(i32::MAX)
+    socket::listen(socket, policy.backlog)
 }
 
 #[cfg(test)]
@@ -321,7 +290,7 @@ mod tests {
         fn addresses_that_a_configuration_may_have_can_be_bound(ip in addresses()) {
             let bound = |socket: OwnedFd, to: SocketAddr| {
                 socket::set_freebind(&socket, &to).expect("an option of every socket");
-                bind_to(&socket, &to)
+                socket::bind(&socket, &to)
             };
             let written = SocketAddr::new(ip, 1 << 15).to_string();
             if let Ok(addr) = ListenAddr::parse(&written) {

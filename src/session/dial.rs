@@ -2,10 +2,7 @@
 
 use std::{net::SocketAddr, os::fd::OwnedFd};
 
-use rustix::{
-    io::Errno,
-    net::{bind, connect},
-};
+use rustix::io::Errno;
 
 use super::error::{SessionError, Step};
 use crate::{end_reason::EndReason, socket, table::Route, telemetry::ConnectFailure};
@@ -14,7 +11,7 @@ use crate::{end_reason::EndReason, socket, table::Route, telemetry::ConnectFailu
 pub(super) fn start(route: &Route, client: SocketAddr) -> Result<OwnedFd, SessionError> {
     let socket = socket::open(&route.target).map_err(SessionError::during(Step::Open))?;
     prepare(&socket, route, client).map_err(SessionError::during(Step::Bind))?;
-    match connect(&socket, &route.target) {
+    match socket::connect(&socket, &route.target) {
         Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
         Err(errno) => Err(SessionError::during(Step::Connect)(errno)),
     }
@@ -29,14 +26,14 @@ fn prepare(socket: &OwnedFd, route: &Route, client: SocketAddr) -> Result<(), Er
         if policy.freebind {
             socket::set_freebind(socket, &source)?;
         }
-        bind(socket, &source)?;
+        socket::bind(socket, &source)?;
     }
     if policy.transparent {
         socket::set_transparent(socket)?;
         // The client's own port, unless another connection has it or it is a privileged one.
-        match bind(socket, &client) {
+        match socket::bind(socket, &client) {
             Err(Errno::ADDRINUSE | Errno::ACCESS) => {
-                bind(socket, &SocketAddr::new(client.ip(), 0))?
+                socket::bind(socket, &SocketAddr::new(client.ip(), 0))?
             }
             bound => bound?,
         }
