@@ -10,12 +10,15 @@ use std::{
     collections::{HashMap, hash_map::RandomState},
     fmt,
     hash::BuildHasher,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
+
+use ipnet::IpNet;
+use slab::Slab;
 
 use super::{Ban, Meter, SessionLimits, Tick, bucket, tick::nanos};
 use crate::end_reason::EndReason;
@@ -29,8 +32,7 @@ const IDLE_AT_MOST: usize = 4096;
 /// A network that counts as one source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SourceNet {
-    bits: u128,
-    len: u8,
+    net: IpNet,
     /// The interface that a link-local address belongs to, 0 for any other.
     interface: u32,
 }
@@ -38,14 +40,13 @@ pub struct SourceNet {
 impl SourceNet {
     /// The network of so many bits that `client` is in.
     pub fn of(client: IpAddr, prefix_v4: u8, prefix_v6: u8) -> Self {
-        let (bits, len) = match client.to_canonical() {
-            IpAddr::V4(v4) => (v4.to_ipv6_mapped().to_bits(), 96 + prefix_v4.min(32)),
-            IpAddr::V6(v6) => (v6.to_bits(), prefix_v6.min(128)),
+        let client = client.to_canonical();
+        let len = match client {
+            IpAddr::V4(_) => prefix_v4.min(32),
+            IpAddr::V6(_) => prefix_v6.min(128),
         };
-        let host = u128::MAX.checked_shr(len.into()).unwrap_or(0);
         Self {
-            bits: bits & !host,
-            len,
+            net: IpNet::new_assert(client, len).trunc(),
             interface: 0,
         }
     }
@@ -65,11 +66,14 @@ impl SourceNet {
 
 impl fmt::Display for SourceNet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let v6 = Ipv6Addr::from_bits(self.bits);
-        match v6.to_ipv4_mapped() {
-            Some(v4) if self.len >= 96 => write!(f, "{v4}/{}", self.len - 96),
-            _ if self.interface != 0 => write!(f, "{v6}%{}/{}", self.interface, self.len),
-            _ => write!(f, "{v6}/{}", self.len),
+        match self.interface {
+            0 => self.net.fmt(f),
+            interface => write!(
+                f,
+                "{}%{interface}/{}",
+                self.net.addr(),
+                self.net.prefix_len()
+            ),
         }
     }
 }
@@ -112,7 +116,6 @@ impl Default for SourceTable {
 }
 
 impl SourceTable {
-    /// Entries there are.
     pub fn tracked(&self) -> usize {
         self.tracked.load(Relaxed)
     }
@@ -122,7 +125,6 @@ impl SourceTable {
         self.evicted.load(Relaxed)
     }
 
-    /// Times a source was banned.
     pub fn banned(&self) -> u64 {
         self.banned.load(Relaxed)
     }
@@ -159,7 +161,6 @@ impl SourceTable {
         self.with(key, |entry| entry.open = entry.open.saturating_sub(1));
     }
 
-    /// Whether a source is banned.
     pub(super) fn is_banned(&self, net: SourceNet, now: Tick) -> bool {
         let scope = Scope::PROCESS;
         let part = self.part(SourceKey { scope, net });
@@ -215,7 +216,6 @@ impl SourceTable {
     }
 }
 
-/// No entry.
 const NONE: u32 = u32::MAX;
 
 /// A part of the table: entries in slots, found by key; those without a session in a list from the
@@ -223,8 +223,7 @@ const NONE: u32 = u32::MAX;
 #[derive(Debug)]
 struct Part {
     index: HashMap<SourceKey, u32>,
-    slots: Vec<Slot>,
-    vacant: Vec<u32>,
+    slots: Slab<Slot>,
     oldest: u32,
     newest: u32,
     idle: usize,
@@ -253,8 +252,7 @@ impl Default for Part {
     fn default() -> Self {
         Self {
             index: HashMap::new(),
-            slots: Vec::new(),
-            vacant: Vec::new(),
+            slots: Slab::new(),
             oldest: NONE,
             newest: NONE,
             idle: 0,
@@ -275,17 +273,8 @@ impl Part {
             before: NONE,
             after: NONE,
         };
-        let at = match self.vacant.pop() {
-            Some(at) => {
-                self.slots[at as usize] = slot;
-                at
-            }
-            None => {
-                self.slots.push(slot);
-                // Fewer than the sessions and idle entries there may be.
-                (self.slots.len() - 1) as u32
-            }
-        };
+        // Fewer than the sessions and idle entries there may be.
+        let at = self.slots.insert(slot) as u32;
         self.index.insert(key, at);
         (at, true)
     }
@@ -302,8 +291,8 @@ impl Part {
         }
         let oldest = self.oldest;
         self.unlist(oldest);
-        self.index.remove(&self.slots[oldest as usize].key);
-        self.vacant.push(oldest);
+        let forgotten = self.slots.remove(oldest as usize);
+        self.index.remove(&forgotten.key);
         true
     }
 
