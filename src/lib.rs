@@ -20,7 +20,7 @@ pub(crate) mod os_error;
 pub mod provider;
 pub mod proxy_protocol;
 pub mod relay;
-pub mod session;
+pub(crate) mod session;
 pub(crate) mod setting;
 pub(crate) mod socket;
 pub mod table;
@@ -28,3 +28,5 @@ pub mod telemetry;
 pub(crate) mod text;
 pub(crate) mod units;
 pub(crate) mod worker;
+
+pub use session::{AckProbe, PeerState, acknowledged};

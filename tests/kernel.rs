@@ -22,7 +22,7 @@ use harness::{
     require::{Need, require},
     wait_for, wait_until,
 };
-use tml_proxy::session::{AckProbe, PeerState, acknowledged};
+use tml_proxy::{AckProbe, PeerState, acknowledged};
 
 use rustix::{
     event::{

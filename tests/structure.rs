@@ -11,18 +11,19 @@ const MAY_IMPORT: &str = "
     cli:       admin config host_port lifecycle listen os_error provider session table text units
     lifecycle: admin config end_reason files limit listen orders os_error provider relay session table
                telemetry text units worker
-    admin:     config end_reason host_port limit listen orders os_error provider session table telemetry
-               units worker
-    config:    auto_or files host_port limit provider proxy_protocol table text units
-    provider:  auto_or files host_port table telemetry text units
+    admin:     config end_reason host_port limit listen orders os_error provider session setting table
+               telemetry units worker
+    config:    files limit provider setting table text units
+    provider:  files host_port setting table telemetry text units
     worker:    end_reason limit listen os_error proxy_protocol relay session socket table telemetry text
     session:   end_reason limit listen os_error proxy_protocol relay socket table telemetry
     listen:    os_error proxy_protocol socket table
     orders:    table
     socket:    os_error table
-    table:     limit proxy_protocol relay telemetry
+    table:     limit proxy_protocol relay setting telemetry
     telemetry: end_reason text units
-    limit:     end_reason
+    limit:     end_reason setting
+    setting:   host_port units
     relay:     os_error
     files:     os_error units
 ";

@@ -13,7 +13,7 @@ use tokio::{sync::mpsc, time::timeout};
 use super::lost::Lost;
 use crate::{
     end_reason::EndReason,
-    listen::{Change, ListenError, Listeners, check_transparent},
+    listen::{ListenError, Listeners, Opened, check_transparent},
     os_error::in_words,
     provider::LocalAddresses,
     table::{
@@ -352,7 +352,7 @@ impl Control {
 
     /// Hands new listeners to workers and brings those of `routes` that exist in step with the
     /// overrides in force.
-    fn place(&mut self, opened: Change, routes: &[Arc<Route>]) -> Pending {
+    fn place(&mut self, opened: Vec<Opened>, routes: &[Arc<Route>]) -> Pending {
         let (told, pending) = Pending::new();
         let overrides = self.shared.overrides.load_full();
         let hold = |route: &Route| overrides.get(&route.mapping.name).copied();
@@ -368,7 +368,8 @@ impl Control {
                 worker.send(Command::Pause(route.listen, placed.paused, told.clone()));
             }
         }
-        for opened in self.listeners.commit(opened) {
+        self.listeners.commit(&opened);
+        for opened in opened {
             let addr = opened.route.listen;
             let worker = self.next_worker % self.front;
             self.next_worker += 1;

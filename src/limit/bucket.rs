@@ -16,18 +16,24 @@ const SECOND: u64 = 1_000_000_000;
 /// So much in each second, and so much at once after a pause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// Units a second.
     pub per_second: NonZeroU64,
-    /// Units at once.
     pub burst: NonZeroU64,
 }
 
 impl Rate {
-    /// A rate whose burst is one second's worth.
     pub const fn even(per_second: NonZeroU64) -> Self {
         Self {
             per_second,
             burst: per_second,
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn of(per_second: u64, burst: u64) -> Self {
+        let number = |n| NonZeroU64::new(n).expect("not 0");
+        Self {
+            per_second: number(per_second),
+            burst: number(burst),
         }
     }
 
@@ -74,7 +80,6 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// Takes one unit out, if there is one.
     pub fn take(&self, rate: Rate, now: Tick) -> bool {
         let take = |full: u64| rate.take(Tick(full), 1, now);
         let update = |full| Some(take(full).unwrap_or_else(|full| full).0);
@@ -103,17 +108,9 @@ impl Bucket {
 mod tests {
     use super::*;
 
-    fn rate(per_second: u64, burst: u64) -> Rate {
-        let number = |n| NonZeroU64::new(n).expect("not 0");
-        Rate {
-            per_second: number(per_second),
-            burst: number(burst),
-        }
-    }
-
     #[test]
     fn a_burst_goes_through_at_once_and_then_the_rate() {
-        let (bucket, rate) = (Bucket::default(), rate(10, 3));
+        let (bucket, rate) = (Bucket::default(), Rate::of(10, 3));
         let granted = |at| (0..100).filter(|_| bucket.take(rate, Tick(at))).count();
         assert_eq!(granted(SECOND), 3);
         assert_eq!(granted(SECOND + SECOND / 10 - 1), 0);
@@ -123,7 +120,7 @@ mod tests {
 
     #[test]
     fn what_is_charged_is_waited_for() {
-        let (bucket, rate) = (Bucket::default(), rate(1000, 500));
+        let (bucket, rate) = (Bucket::default(), Rate::of(1000, 500));
         let now = Tick(SECOND);
         assert!(bucket.charge(rate, 500, now) <= now);
         assert_eq!(bucket.charge(rate, 100, now), Tick(SECOND + SECOND / 10));
@@ -136,8 +133,8 @@ mod tests {
     #[test]
     fn what_a_larger_burst_granted_is_not_owed_under_a_smaller_one() {
         let (bucket, now) = (Bucket::default(), Tick(SECOND));
-        assert!(bucket.charge(rate(1000, 60_000), 60_000, now) <= now);
-        let tight = rate(1000, 1000);
+        assert!(bucket.charge(Rate::of(1000, 60_000), 60_000, now) <= now);
+        let tight = Rate::of(1000, 1000);
         assert_eq!(bucket.charge(tight, 100, now), Tick(SECOND + SECOND / 10));
         assert_eq!(
             bucket.charge(tight, 100, now),
@@ -145,14 +142,14 @@ mod tests {
             "what is granted from then on is"
         );
         let sessions = Bucket::default();
-        assert!((0..60).all(|_| sessions.take(rate(1, 60), now)));
-        assert!(!sessions.take(rate(1, 2), now));
-        assert!(sessions.take(rate(1, 2), Tick(2 * SECOND)));
+        assert!((0..60).all(|_| sessions.take(Rate::of(1, 60), now)));
+        assert!(!sessions.take(Rate::of(1, 2), now));
+        assert!(sessions.take(Rate::of(1, 2), Tick(2 * SECOND)));
     }
 
     #[test]
     fn no_amount_overflows() {
-        let (bucket, rate) = (Bucket::default(), rate(1, 1));
+        let (bucket, rate) = (Bucket::default(), Rate::of(1, 1));
         for _ in 0..3 {
             bucket.charge(rate, u64::MAX, Tick(SECOND));
         }

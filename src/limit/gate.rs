@@ -39,15 +39,12 @@ pub struct MappingGate {
 /// A client that wants a session.
 #[derive(Debug, Clone, Copy)]
 pub struct Arrival<'a> {
-    /// Who it is.
     pub client: SocketAddr,
-    /// The limits of the mapping it came to.
     pub limits: &'a SessionLimits,
     /// What is counted for that mapping; none if it has no limits.
     pub gate: Option<&'a MappingGate>,
     /// Whether the mapping limits the bandwidth of sources.
     pub metered: bool,
-    /// When it came.
     pub now: Tick,
 }
 
@@ -77,23 +74,19 @@ impl Gate {
         gate
     }
 
-    /// Puts other limits into force.
     pub fn set(&self, limits: Limits, max_sessions: u32) {
         self.limits.store(Arc::new(limits));
         self.max_sessions.store(max_sessions, Relaxed);
     }
 
-    /// Lets the process have so many sessions.
     pub fn set_max_sessions(&self, max_sessions: u32) {
         self.max_sessions.store(max_sessions, Relaxed);
     }
 
-    /// Sessions the process may have open.
     pub fn max_sessions(&self) -> u32 {
         self.max_sessions.load(Relaxed)
     }
 
-    /// What is known of sources.
     pub fn sources(&self) -> &SourceTable {
         &self.sources
     }
@@ -103,10 +96,6 @@ impl Gate {
     ///
     /// What is a source's own comes first, so that one that asks too much takes nothing from the
     /// rates that all share.
-    ///
-    /// # Errors
-    ///
-    /// The limit.
     pub fn admit(&self, arrival: &Arrival<'_>) -> Result<Option<(Admission, Dialling)>, EndReason> {
         let limits = self.limits.load();
         let counts = limits.ban.is_some() || limits.sessions != SessionLimits::default();
@@ -187,7 +176,6 @@ impl Gate {
 }
 
 impl MappingGate {
-    /// Nothing is counted yet.
     pub fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(Scope::PROCESS.0 + 1);
         Self {

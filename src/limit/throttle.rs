@@ -41,7 +41,6 @@ pub struct Quota<'a> {
 pub struct Throttle {
     /// Bytes of the quantum that are used up.
     spent: u64,
-    /// When it may go on.
     ready: Tick,
     /// Bytes on their way that were granted before the quotas were.
     granted: u64,
@@ -67,7 +66,6 @@ impl Throttle {
         }
     }
 
-    /// Counts bytes it has moved.
     pub fn charge(&mut self, quotas: &[Option<Quota<'_>>], bytes: u64, now: Tick) {
         let Some(quantum) = quantum(quotas) else {
             return;
@@ -88,7 +86,6 @@ impl Throttle {
         }
     }
 
-    /// When it may go on.
     pub fn ready(&self) -> Tick {
         self.ready
     }
@@ -106,19 +103,9 @@ fn quantum(quotas: &[Option<Quota<'_>>]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU64;
-
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;
-
-    fn rate(per_second: u64, burst: u64) -> Rate {
-        let number = |n| NonZeroU64::new(n).expect("not 0");
-        Rate {
-            per_second: number(per_second),
-            burst: number(burst),
-        }
-    }
 
     /// A throttle that always has bytes, and one of so many bytes each tenth of a second.
     enum Load {
@@ -174,7 +161,7 @@ mod tests {
     #[test]
     fn bulk_moves_at_the_rate_and_starts_with_the_burst() {
         for (per_second, burst) in [(100_000, 100_000), (10_000_000, 50_000), (1 << 30, 1 << 20)] {
-            let moved = run(&[Load::Bulk], rate(per_second, burst), 10)[0].0;
+            let moved = run(&[Load::Bulk], Rate::of(per_second, burst), 10)[0].0;
             let expected = 10 * per_second + burst;
             let error = moved.abs_diff(expected) as f64 / expected as f64;
             // A step of the simulation is a millisecond, in which a quantum at most can be moved.
@@ -186,7 +173,7 @@ mod tests {
     #[test]
     fn those_who_share_a_rate_get_the_same() {
         let loads: Vec<Load> = (0..20).map(|_| Load::Bulk).collect();
-        let moved = run(&loads, rate(1_000_000, 100_000), 20);
+        let moved = run(&loads, Rate::of(1_000_000, 100_000), 20);
         let all: u64 = moved.iter().map(|(moved, _)| moved).sum();
         assert!(all.abs_diff(20_100_000) < 500_000, "{all}");
         for (one, _) in moved {
@@ -198,7 +185,7 @@ mod tests {
     fn keystrokes_do_not_wait_behind_bulk() {
         let mut loads: Vec<Load> = (0..20).map(|_| Load::Bulk).collect();
         loads.push(Load::Keystrokes(60));
-        let moved = run(&loads, rate(1_000_000, 100_000), 10);
+        let moved = run(&loads, Rate::of(1_000_000, 100_000), 10);
         let (keystrokes, longest) = moved[20];
         assert_eq!(keystrokes, 100 * 60);
         assert_eq!(longest, 0);
@@ -208,7 +195,7 @@ mod tests {
     fn what_was_on_its_way_when_the_limit_came_does_not_stop_the_throttle() {
         let bucket = Bucket::default();
         let quota = [Some(Quota {
-            rate: rate(4096, 4096),
+            rate: Rate::of(4096, 4096),
             bucket: &bucket,
         })];
         let now = Tick(SECOND);
@@ -228,11 +215,11 @@ mod tests {
         let buckets = [Bucket::default(), Bucket::default()];
         let quotas = [
             Some(Quota {
-                rate: rate(1_000_000, 10_000),
+                rate: Rate::of(1_000_000, 10_000),
                 bucket: &buckets[0],
             }),
             Some(Quota {
-                rate: rate(1_000, 2_000),
+                rate: Rate::of(1_000, 2_000),
                 bucket: &buckets[1],
             }),
         ];

@@ -12,12 +12,10 @@ static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 pub struct Tick(pub u64);
 
 impl Tick {
-    /// The time `span` later.
     pub fn after(self, span: Duration) -> Self {
         self.after_nanos(nanos(span))
     }
 
-    /// The time so many nanoseconds later.
     pub(super) fn after_nanos(self, nanos: u64) -> Self {
         Self(self.0.saturating_add(nanos))
     }
@@ -34,7 +32,6 @@ impl From<Instant> for Tick {
     }
 }
 
-/// A span in nanoseconds.
 pub(super) fn nanos(span: Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -13,7 +13,6 @@ use rustix::{
 
 use crate::proxy_protocol::Endpoints;
 
-/// A connection that was accepted.
 #[derive(Debug)]
 pub struct Accepted {
     /// Its socket, non-blocking and closed on exec.
@@ -48,7 +47,6 @@ impl Accepted {
 /// What an error of accept4(2) asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AcceptError {
-    /// The queue is empty.
     Empty,
     /// This connection is lost, the next may be fine.
     Retry(Errno),
@@ -59,10 +57,6 @@ pub enum AcceptError {
 }
 
 /// Accepts one connection.
-///
-/// # Errors
-///
-/// See [`AcceptError`].
 pub fn accept(listener: impl AsFd) -> Result<Accepted, AcceptError> {
     match acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
         Ok((socket, Some(peer))) => match SocketAddr::try_from(peer) {
@@ -121,14 +115,12 @@ impl Backoff {
     const FIRST: Duration = Duration::from_millis(5);
     const LONGEST: Duration = Duration::from_secs(1);
 
-    /// The next pause.
     pub fn pause(&mut self) -> Duration {
         let pause = self.next;
         self.next = (pause * 2).min(Self::LONGEST);
         pause
     }
 
-    /// Starts over after a success.
     pub fn reset(&mut self) {
         *self = Self::default();
     }

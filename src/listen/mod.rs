@@ -13,4 +13,4 @@ mod set;
 pub use accept::{AcceptError, Accepted, Backoff, Front, accept, is_descriptor_shortage, is_lost};
 pub use bind::{ListenError, ListenStep, bind, bind_own, check_transparent, has_ipv6, try_bind};
 pub use reserve::Reserve;
-pub use set::{Change, Listeners};
+pub use set::{Listeners, Opened};

@@ -8,25 +8,16 @@ use crate::{
     table::{ListenAddr, Route},
 };
 
-/// Every listening socket in force.
 #[derive(Debug, Default)]
 pub struct Listeners {
     open: HashMap<ListenAddr, Arc<OwnedFd>>,
 }
 
-/// A listening socket that was opened for a table not yet in force.
+/// A listening socket that was opened for a table not yet in force. Dropping it undoes that.
 #[derive(Debug)]
 pub struct Opened {
-    /// The route it serves.
     pub route: Arc<Route>,
-    /// The socket.
     pub socket: Arc<OwnedFd>,
-}
-
-/// A prepared change: every new socket is open, nothing has been closed. Dropping it undoes it.
-#[derive(Debug)]
-pub struct Change {
-    opened: Vec<Opened>,
 }
 
 impl Listeners {
@@ -40,7 +31,7 @@ impl Listeners {
         &self,
         routes: impl IntoIterator<Item = &'r Arc<Route>>,
         leaving: &[Arc<Route>],
-    ) -> Result<Change, Vec<ListenError>> {
+    ) -> Result<Vec<Opened>, Vec<ListenError>> {
         let mut opened = Vec::new();
         let mut errors = Vec::new();
         let mut by_port: HashMap<u16, Vec<ListenAddr>> = HashMap::new();
@@ -62,18 +53,16 @@ impl Listeners {
             }
         }
         match errors.is_empty() {
-            true => Ok(Change { opened }),
+            true => Ok(opened),
             false => Err(errors),
         }
     }
 
-    /// Puts a prepared change into force and returns the sockets that came.
-    pub fn commit(&mut self, change: Change) -> Vec<Opened> {
-        for opened in &change.opened {
-            self.open
-                .insert(opened.route.listen, Arc::clone(&opened.socket));
+    /// Takes sockets in that were opened.
+    pub fn commit(&mut self, opened: &[Opened]) {
+        for Opened { route, socket } in opened {
+            self.open.insert(route.listen, Arc::clone(socket));
         }
-        change.opened
     }
 
     /// Lets go of a socket; it is closed once its worker has let go of it too.
@@ -97,12 +86,10 @@ impl Listeners {
         open.is_some_and(|open| Arc::ptr_eq(open, socket))
     }
 
-    /// Whether the socket of an address is open.
     pub fn contains(&self, addr: &ListenAddr) -> bool {
         self.open.contains_key(addr)
     }
 
-    /// How many sockets are open.
     pub fn len(&self) -> usize {
         self.open.len()
     }

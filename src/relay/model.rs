@@ -34,6 +34,7 @@ const SEND_BUFFER: usize = 50_000;
 /// Steps of all random runs together: an event that happens, or a call the relay makes.
 const STEPS: u64 = 1_000_000;
 
+const SIDES: [Side; 2] = [Side::Client, Side::Target];
 const SCRATCH: usize = 20_000;
 const BUDGET: usize = 30_000;
 
@@ -333,6 +334,16 @@ enum Event {
     Allow(usize),
 }
 
+/// Segments of a peer without an urgent mark.
+fn sent(side: Side, segments: usize, len: usize) -> Event {
+    Event::Send {
+        side,
+        segments,
+        len,
+        urgent: false,
+    }
+}
+
 fn events() -> impl Strategy<Value = Vec<Event>> {
     let side = prop_oneof![Just(Side::Client), Just(Side::Target)];
     let event = prop_oneof![
@@ -434,7 +445,7 @@ impl Run {
     }
 
     fn advance(&mut self) {
-        for side in [Side::Client, Side::Target] {
+        for side in SIDES {
             if let Some(events) = self.world.socket(side).events() {
                 self.relay.readiness(side).note(events);
             }
@@ -445,7 +456,7 @@ impl Run {
                 self.progress,
                 Progress::Waiting | Progress::Again | Progress::Exhausted | Progress::Refused(_)
             ) {
-                let before = [Side::Client, Side::Target].map(|to| self.relay.delivered_to(to));
+                let before = SIDES.map(|to| self.relay.delivered_to(to));
                 let budget = Budget {
                     turn: BUDGET,
                     up: self.allowed,
@@ -453,7 +464,7 @@ impl Run {
                 };
                 let (world, scratch) = (&mut self.world, &mut self.scratch);
                 self.progress = self.relay.advance(world, scratch, budget);
-                for (to, before) in [Side::Client, Side::Target].into_iter().zip(before) {
+                for (to, before) in SIDES.into_iter().zip(before) {
                     let moved = self.relay.delivered_to(to) - before;
                     // What was read earlier, and the header, may go out besides.
                     let besides = (SCRATCH + self.header) as u64;
@@ -485,11 +496,11 @@ impl Run {
     /// Lets both peers read all there is and finish.
     fn finish(&mut self) {
         self.happen(&Event::Allow(usize::MAX));
-        for side in [Side::Client, Side::Target] {
+        for side in SIDES {
             self.happen(&Event::End(side, End::Fin));
         }
         for _ in 0..40 {
-            for side in [Side::Client, Side::Target] {
+            for side in SIDES {
                 self.happen(&Event::Read(side, SEND_BUFFER));
             }
         }
@@ -504,7 +515,7 @@ impl Run {
     }
 
     fn check(mut self) {
-        let resets = [Side::Client, Side::Target].map(|side| self.reset(side));
+        let resets = SIDES.map(|side| self.reset(side));
         match (resets, self.progress) {
             ([false, false], Progress::Closed) => {}
             // A reset that comes when the session is over already is nobody's business.
@@ -609,12 +620,7 @@ fn every_byte_arrives_whatever_happens() {
 #[test]
 fn a_reset_without_an_end_before_it_never_becomes_an_end() {
     let mut run = Run::new(RelayMode::Auto);
-    run.happen(&Event::Send {
-        side: Side::Target,
-        segments: 100,
-        len: 1460,
-        urgent: false,
-    });
+    run.happen(&sent(Side::Target, 100, 1460));
     run.happen(&Event::End(Side::Target, End::Reset));
     for _ in 0..10 {
         run.happen(&Event::Read(Side::Client, SEND_BUFFER));
@@ -630,21 +636,11 @@ fn a_reset_without_an_end_before_it_never_becomes_an_end() {
 fn an_error_of_a_connection_that_is_whole_strands_nothing() {
     for mode in [RelayMode::Auto, RelayMode::Copy, RelayMode::Splice] {
         for errno in [Errno::HOSTUNREACH, Errno::ACCESS, Errno::PIPE, Errno::PROTO] {
-            for side in [Side::Client, Side::Target] {
+            for side in SIDES {
                 let mut run = Run::new(mode);
-                run.happen(&Event::Send {
-                    side,
-                    segments: 3,
-                    len: 100,
-                    urgent: false,
-                });
+                run.happen(&sent(side, 3, 100));
                 run.world.lie = Some(errno);
-                run.happen(&Event::Send {
-                    side,
-                    segments: 3,
-                    len: 100,
-                    urgent: false,
-                });
+                run.happen(&sent(side, 3, 100));
                 assert!(run.relay.fault().is_some(), "{mode} {errno}");
                 assert!(
                     matches!(run.progress, Progress::Settling(_) | Progress::Broken),
@@ -672,7 +668,7 @@ fn a_reset_that_was_told_while_connecting_is_no_end() {
 
 #[test]
 fn a_reset_after_an_end_is_noticed_before_anything_is_sent_there() {
-    for side in [Side::Client, Side::Target] {
+    for side in SIDES {
         let mut run = Run::new(RelayMode::Auto);
         run.happen(&Event::End(side, End::Fin));
         assert_eq!(run.relay.half_closed_by(), Some(side));
@@ -686,12 +682,7 @@ fn a_reset_after_an_end_is_noticed_before_anything_is_sent_there() {
 #[test]
 fn small_segments_fill_a_pipe_and_nothing_is_left_behind() {
     let mut run = Run::new(RelayMode::Splice);
-    run.happen(&Event::Send {
-        side: Side::Client,
-        segments: 500,
-        len: 10,
-        urgent: false,
-    });
+    run.happen(&sent(Side::Client, 500, 10));
     run.happen(&Event::Read(Side::Target, SEND_BUFFER));
     assert_eq!(run.world.target.received, run.world.client.sent);
 }
@@ -714,12 +705,7 @@ fn bytes_behind_an_urgent_mark_arrive_when_splicing() {
 #[test]
 fn bulk_keeps_a_pipe_only_while_bytes_are_stuck_in_it() {
     let mut run = Run::new(RelayMode::Auto);
-    run.happen(&Event::Send {
-        side: Side::Client,
-        segments: 60,
-        len: 1460,
-        urgent: false,
-    });
+    run.happen(&sent(Side::Client, 60, 1460));
     assert_eq!(run.world.lent, 1);
     assert!(run.relay.is_bulk());
     run.happen(&Event::Read(Side::Target, SEND_BUFFER));
@@ -730,20 +716,10 @@ fn bulk_keeps_a_pipe_only_while_bytes_are_stuck_in_it() {
 #[test]
 fn many_small_reads_are_the_end_of_bulk() {
     let mut run = Run::new(RelayMode::Auto);
-    run.happen(&Event::Send {
-        side: Side::Client,
-        segments: 20,
-        len: 1460,
-        urgent: false,
-    });
+    run.happen(&sent(Side::Client, 20, 1460));
     assert!(run.relay.is_bulk());
     for _ in 0..40 {
-        run.happen(&Event::Send {
-            side: Side::Client,
-            segments: 1,
-            len: 10,
-            urgent: false,
-        });
+        run.happen(&sent(Side::Client, 1, 10));
         run.happen(&Event::Read(Side::Target, SEND_BUFFER));
     }
     assert!(!run.relay.is_bulk());

@@ -32,7 +32,6 @@ impl Session {
         [extras.wake, retry].into_iter().flatten().min()
     }
 
-    /// For how long no byte has moved.
     pub fn quiet(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.active)
     }
@@ -67,7 +66,6 @@ impl Session {
             .min()
     }
 
-    /// Does what is due.
     pub fn on_deadline(&mut self, turn: &mut Turn<'_>) -> SessionStep {
         let now = turn.now;
         if let Some((at, reason)) = self.leave()

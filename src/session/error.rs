@@ -6,16 +6,13 @@ use rustix::io::Errno;
 
 use crate::os_error::in_words;
 
-/// What was being done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     /// Opening the socket to the target.
     Open,
     /// Binding it to the address to call from.
     Bind,
-    /// Connecting it.
     Connect,
-    /// Moving bytes.
     Relay,
 }
 

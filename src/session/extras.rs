@@ -8,7 +8,6 @@ use crate::{
     listen::Front,
 };
 
-/// What only some sessions have.
 #[derive(Debug, Default)]
 pub struct Extras {
     /// Its place among those that are counted.
@@ -17,7 +16,6 @@ pub struct Extras {
     pub dialling: Dialling,
     /// Both directions under the limits of bandwidth.
     pub up: Throttle,
-    /// See there.
     pub down: Throttle,
     /// When a direction that has spent what it may move goes on.
     pub wake: Option<Instant>,
@@ -32,7 +30,6 @@ pub struct Extras {
 }
 
 impl Extras {
-    /// Those of a session that is counted.
     pub fn counted(admission: Admission, dialling: Dialling) -> Box<Self> {
         Box::new(Self {
             admission,

@@ -12,7 +12,6 @@ use crate::table::{MappingName, Route};
 pub struct SessionFilter {
     /// The one with this number.
     pub id: Option<SessionId>,
-    /// Those of this mapping.
     pub mapping: Option<MappingName>,
     /// Those of mappings of this job.
     pub job: Option<Arc<str>>,
@@ -21,7 +20,6 @@ pub struct SessionFilter {
 }
 
 impl SessionFilter {
-    /// Whether no condition is given.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }

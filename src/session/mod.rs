@@ -30,7 +30,7 @@ use std::{
 
 use rustix::{event::epoll::EventFlags, io::Errno, net::getsockname, net::sockopt::socket_error};
 
-pub use acks::{AckProbe, PeerState, Unanswered, acknowledged};
+pub use acks::{AckProbe, PeerState, acknowledged};
 pub use admit::admit;
 pub use error::SessionError;
 pub use extras::Extras;
@@ -84,7 +84,6 @@ pub struct Session {
 enum Phase {
     /// connect(2) is under way.
     Dialing,
-    /// Bytes flow.
     Relaying,
     /// One side broke; this one is reset once it has acknowledged what it was sent.
     Settling {
@@ -103,7 +102,6 @@ pub enum SessionStep {
     Wait,
     /// Give it another turn soon.
     Again,
-    /// It is over.
     End(EndReason),
 }
 
@@ -121,18 +119,15 @@ pub enum Pace {
 /// A client that was accepted and has no session yet.
 #[derive(Debug)]
 pub struct Connection {
-    /// The number of its session.
     pub id: SessionId,
     /// Its socket, and who it is as far as that is known.
     pub accepted: Accepted,
-    /// Where it came in.
     pub route: Arc<Route>,
     /// Until when its session may go on while an operator drains its mapping.
     pub drained: Option<Instant>,
 }
 
 impl Connection {
-    /// One that nobody has drained.
     pub fn new(id: SessionId, accepted: Accepted, route: Arc<Route>) -> Self {
         Self {
             id,
@@ -146,11 +141,9 @@ impl Connection {
 /// What a worker lends to a session for one turn.
 #[derive(Debug)]
 pub struct Turn<'a> {
-    /// The time of this turn.
     pub now: Instant,
     /// Everything that had arrived by then has been looked at; not later than `now`.
     pub reported: Instant,
-    /// Where pipes are borrowed.
     pub pipes: &'a mut PipePool,
     /// Working space; nothing in it is kept.
     pub scratch: &'a mut [u8],
@@ -224,17 +217,14 @@ impl Session {
         }
     }
 
-    /// The route the session belongs to.
     pub fn route(&self) -> &Arc<Route> {
         &self.route
     }
 
-    /// Its number.
     pub fn id(&self) -> SessionId {
         self.id
     }
 
-    /// Who connected.
     pub fn client(&self) -> SocketAddr {
         self.peer
     }
@@ -244,12 +234,10 @@ impl Session {
         self.extras.as_ref()?.front.as_deref()
     }
 
-    /// Whether the target has answered.
     pub fn is_connected(&self) -> bool {
         self.connected.is_some()
     }
 
-    /// The session as it is now.
     pub fn view(&self, now: Instant) -> SessionView {
         let (bytes_up, bytes_down) = self.delivered();
         SessionView {

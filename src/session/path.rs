@@ -33,7 +33,6 @@ impl<'a> TcpInfo<'a> {
         find(attributes).map(Self)
     }
 
-    /// How the network does.
     pub(super) fn path(self) -> PathInfo {
         PathInfo {
             rtt_us: self.u32_at(68),

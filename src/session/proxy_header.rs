@@ -76,22 +76,18 @@ impl PendingProxyHeader {
         })
     }
 
-    /// The connection.
     pub fn accepted(&self) -> &Accepted {
         &self.connection.accepted
     }
 
-    /// Its number.
     pub fn id(&self) -> SessionId {
         self.connection.id
     }
 
-    /// Where it came in.
     pub fn route(&self) -> &Arc<Route> {
         &self.connection.route
     }
 
-    /// The connection as it is now.
     pub fn view(&self, now: Instant) -> SessionView {
         let waiting = now.duration_since(self.since);
         SessionView {
@@ -110,7 +106,6 @@ impl PendingProxyHeader {
         }
     }
 
-    /// When it has waited for long enough.
     pub fn deadline(&self) -> Instant {
         self.ends().0
     }

@@ -15,30 +15,22 @@ impl fmt::Display for SessionId {
     }
 }
 
-/// What remains of a session.
 #[derive(Debug)]
 pub struct SessionRecord {
-    /// Its number.
     pub id: SessionId,
-    /// Where it came in and went.
     pub route: Arc<Route>,
-    /// Who connected.
     pub client: SocketAddr,
     /// Who brought the client here, if it did not come by itself.
     pub front: Option<SocketAddr>,
     /// The local address towards the target: the peer in the target's own log.
     pub local: Option<SocketAddr>,
-    /// Bytes delivered to the target.
     pub bytes_up: u64,
-    /// Bytes delivered to the client.
     pub bytes_down: u64,
     /// Bytes of both that were spliced.
     pub bytes_spliced: u64,
-    /// From accept to close.
     pub duration: Duration,
     /// From accept to the target's answer, if it came.
     pub connect: Option<Duration>,
-    /// Why it ended.
     pub reason: EndReason,
     /// What the kernel said, where that says more than the reason.
     pub error: Option<SessionError>,

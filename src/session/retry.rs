@@ -20,7 +20,6 @@ pub(super) struct Retry {
 }
 
 impl Retry {
-    /// The first refusal.
     pub(super) fn begin(now: Instant) -> Self {
         Self {
             since: now,
@@ -39,7 +38,6 @@ impl Retry {
         now.duration_since(self.since) < GIVE_UP
     }
 
-    /// When to try again.
     pub(super) fn at(&self) -> Instant {
         self.at
     }

@@ -106,6 +106,26 @@ impl Stage {
         });
     }
 
+    /// Lets time pass, and more happen each time, until the session ends.
+    fn settles(&mut self, mut meanwhile: impl FnMut(&mut Self)) {
+        let step = loop {
+            meanwhile(self);
+            match self.passes(Duration::from_secs(20)) {
+                SessionStep::Wait => {}
+                step => break step,
+            }
+        };
+        assert_eq!(step, SessionStep::End(EndReason::TargetReset));
+    }
+
+    fn end(mut self) -> (SessionRecord, TcpStream) {
+        let (pipes, acks) = (&mut self.pipes, &mut self.acks);
+        let record = self
+            .session
+            .end(EndReason::TargetReset, pipes, acks, self.now);
+        (record, self.client)
+    }
+
     fn wait(&mut self, what: &str, mut holds: impl FnMut(&mut Self) -> bool) {
         for _ in 0..5000 {
             if holds(self) {
@@ -125,7 +145,7 @@ fn a_slow_reader_gets_all_that_came_before_a_reset_however_long_it_takes() {
     let mut stage = Stage::new(Policy::default());
     stage.receive_and_break(LENGTH);
     let (begin, mut read) = (stage.now, 0);
-    let step = loop {
+    stage.settles(|stage| {
         let left = stage.unacknowledged();
         let mut bytes = [0; 2048];
         if left > 0 {
@@ -135,22 +155,9 @@ fn a_slow_reader_gets_all_that_came_before_a_reset_however_long_it_takes() {
                 stage.unacknowledged() < left
             });
         }
-        match stage.passes(Duration::from_secs(20)) {
-            SessionStep::Wait => {}
-            step => break step,
-        }
-    };
-    assert_eq!(step, SessionStep::End(EndReason::TargetReset));
+    });
     assert!(stage.now - begin > 2 * SETTLE_AT_MOST, "too fast to tell");
-    let Stage {
-        session,
-        mut pipes,
-        mut acks,
-        now,
-        client,
-        ..
-    } = stage;
-    let record = session.end(EndReason::TargetReset, &mut pipes, &mut acks, now);
+    let (record, client) = stage.end();
     assert_eq!(record.bytes_down, LENGTH as u64);
     client.set_nonblocking(false).expect("an open socket");
     let mut rest = Vec::new();
@@ -169,26 +176,12 @@ fn a_reader_that_takes_nothing_more_is_not_waited_for_and_what_it_did_not_get_is
         peer.is_ok_and(|peer| peer.in_flight == 0)
     });
     let begin = stage.now;
-    let step = loop {
-        match stage.passes(Duration::from_secs(20)) {
-            SessionStep::Wait => {}
-            step => break step,
-        }
-    };
-    assert_eq!(step, SessionStep::End(EndReason::TargetReset));
+    stage.settles(|_| {});
     assert!(stage.now - begin >= SETTLE_AT_MOST);
     let lost = u64::from(stage.unacknowledged());
     assert!(lost > 0, "its host has taken everything");
-    let Stage {
-        session,
-        mut pipes,
-        mut acks,
-        now,
-        client,
-        ..
-    } = stage;
-    let stats = Arc::clone(&session.route.mapping.stats);
-    let record = session.end(EndReason::TargetReset, &mut pipes, &mut acks, now);
+    let stats = Arc::clone(&stage.session.route.mapping.stats);
+    let (record, client) = stage.end();
     let mut got = Vec::new();
     (&client).read_to_end(&mut got).expect_err("a reset");
     assert_eq!(got.len() as u64, LENGTH as u64 - lost);

@@ -31,7 +31,6 @@ pub(super) struct UserTimeout {
 /// What a side's host has still to answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Waiting {
-    /// Nothing that is known.
     #[default]
     Nothing,
     /// What was sent at that time, or later.
@@ -43,7 +42,6 @@ enum Waiting {
 /// What a look at both sides showed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Finding {
-    /// Nothing to act on.
     Nothing,
     /// The host of this side is lost.
     Lost(Side),
@@ -71,7 +69,6 @@ impl UserTimeout {
         }
     }
 
-    /// When to look.
     pub(super) fn next(&self) -> Option<Instant> {
         self.next
     }
@@ -155,7 +152,6 @@ fn pause(limit: Duration) -> Duration {
 /// What a look at one side says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Judgement {
-    /// Nothing is on its way.
     AllAcknowledged,
     /// Something is, and the host has answered all it was asked.
     Answers,

@@ -26,11 +26,9 @@ pub struct Surroundings<'a> {
 /// A listener of our own that is not a mapping.
 #[derive(Debug, Clone)]
 pub struct Reserved {
-    /// Where it listens.
     pub addr: ListenAddr,
     /// What it is, as a message calls it.
     pub what: &'static str,
-    /// Where it was asked for.
     pub origin: Origin,
 }
 
@@ -40,11 +38,8 @@ pub enum Conflict {
     /// Two mappings carry one name.
     #[error("{second}: mapping name {name:?} is already used at {first}")]
     Name {
-        /// The name in question.
         name: MappingName,
-        /// Who has it.
         first: Origin,
-        /// Who wants it too.
         second: Origin,
     },
     /// Two listeners would claim the same connections.
@@ -52,17 +47,11 @@ pub enum Conflict {
         "{second}: {second_name} listens on {wanted}, which overlaps {taken} of {first_name} at {first}"
     )]
     Listen {
-        /// The address that came first.
         taken: ListenAddr,
-        /// Who has it, as it is called.
         first_name: String,
-        /// Where that was written.
         first: Origin,
-        /// The address that overlaps it.
         wanted: ListenAddr,
-        /// Who wants it, as it is called.
         second_name: String,
-        /// Where that was written.
         second: Origin,
     },
     /// A target is one of our own listeners: a connection would chase its own tail.
@@ -70,15 +59,10 @@ pub enum Conflict {
         "{at}: mapping {name:?} has the target {target}, which is this proxy's own listener {listener} at {listener_at}: connections would loop"
     )]
     Loop {
-        /// The mapping with the target.
         name: MappingName,
-        /// The target.
         target: SocketAddr,
-        /// Where the mapping was written.
         at: Origin,
-        /// The listener it would come back to.
         listener: ListenAddr,
-        /// Where that listener was written.
         listener_at: Origin,
     },
 }
@@ -215,10 +199,9 @@ impl<'a> Claims<'a> {
         for same_port in contested {
             let mut same_port = same_port.to_vec();
             same_port.sort_unstable_by_key(|claim| claim.order);
-            let mut earlier = Earlier::default();
-            for second in same_port {
-                let first = earlier.overlapping(second.listen.host());
-                earlier.add(second);
+            for (index, second) in same_port.iter().enumerate() {
+                let mut earlier = same_port[..index].iter();
+                let first = earlier.find(|first| first.listen.overlaps(&second.listen));
                 if let Some(first) = first {
                     let conflict = Conflict::Listen {
                         taken: first.listen,
@@ -280,55 +263,5 @@ fn hosts_reached(target: &SocketAddr) -> [ListenHost; 3] {
             ListenHost::V6(Ipv6Addr::UNSPECIFIED),
             ListenHost::V6(ip),
         ],
-    }
-}
-
-/// The claims of a port up to some point: of those that could overlap one that comes then, the
-/// first.
-#[derive(Default)]
-struct Earlier<'a> {
-    by_host: HashMap<ListenHost, Claim<'a>>,
-    first: Option<Claim<'a>>,
-    first_v4: Option<Claim<'a>>,
-    first_v6: Option<Claim<'a>>,
-}
-
-impl<'a> Earlier<'a> {
-    fn add(&mut self, claim: Claim<'a>) {
-        let host = claim.listen.host();
-        self.by_host.entry(host).or_insert(claim);
-        self.first.get_or_insert(claim);
-        match host {
-            ListenHost::Any => {}
-            ListenHost::V4(_) => _ = self.first_v4.get_or_insert(claim),
-            ListenHost::V6(_) => _ = self.first_v6.get_or_insert(claim),
-        }
-    }
-
-    fn overlapping(&self, host: ListenHost) -> Option<Claim<'a>> {
-        let on = |host| self.by_host.get(&host).copied();
-        let candidates = match host {
-            ListenHost::Any => [self.first, None, None],
-            ListenHost::V4(ip) => {
-                let same = match ip.is_unspecified() {
-                    true => self.first_v4,
-                    false => on(host),
-                };
-                let all = on(ListenHost::V4(Ipv4Addr::UNSPECIFIED));
-                [on(ListenHost::Any), all, same]
-            }
-            ListenHost::V6(ip) => {
-                let same = match ip.is_unspecified() {
-                    true => self.first_v6,
-                    false => on(host),
-                };
-                let all = on(ListenHost::V6(Ipv6Addr::UNSPECIFIED));
-                [on(ListenHost::Any), all, same]
-            }
-        };
-        candidates
-            .into_iter()
-            .flatten()
-            .min_by_key(|claim| claim.order)
     }
 }

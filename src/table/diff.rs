@@ -9,9 +9,7 @@ use super::{Ends, ListenAddr, Route, Table};
 /// A route that exists before and after, but not as it was.
 #[derive(Debug, Clone)]
 pub struct RouteChange {
-    /// As it was.
     pub old: Arc<Route>,
-    /// As it is now.
     pub new: Arc<Route>,
 }
 
@@ -30,23 +28,18 @@ impl RouteChange {
 /// What changed between two tables, per route.
 #[derive(Debug, Default)]
 pub struct Diff {
-    /// Routes whose public address is new.
     pub added: Vec<Arc<Route>>,
-    /// Routes whose public address is gone.
     pub removed: Vec<Arc<Route>>,
     /// Routes that kept their public address and changed their target, policy or name.
     pub changed: Vec<RouteChange>,
-    /// How many routes are as they were.
     pub unchanged: usize,
 }
 
 impl Diff {
-    /// Whether nothing changed.
     pub fn is_empty(&self) -> bool {
         self.added.is_empty() && self.removed.is_empty() && self.changed.is_empty()
     }
 
-    /// The difference in numbers.
     pub fn summary(&self) -> Summary {
         let retargeted = self.changed.iter().filter(|c| c.retargeted()).count();
         Summary {

@@ -17,7 +17,6 @@ pub enum MappingOverride {
 }
 
 impl MappingOverride {
-    /// The override in one word.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Paused => "paused",

@@ -24,16 +24,18 @@ use std::{
     sync::Arc,
 };
 
-pub use conflict::{Conflict, Reserved, Surroundings};
-pub use diff::{Diff, RouteChange, Summary, diff};
+pub use conflict::Surroundings;
+pub(crate) use conflict::{Conflict, Reserved};
+pub(crate) use diff::{Diff, RouteChange};
+pub use diff::{Summary, diff};
 pub(crate) use ends::Ends;
 pub use listen_addr::{ListenAddr, ListenHost};
 pub use mapping::{JobRule, Mapping, MappingName, MappingSpec, Origin, Pairs};
-pub use mapping_override::{MappingOverride, MappingOverrides};
+pub(crate) use mapping_override::{MappingOverride, MappingOverrides};
 pub use policy::{Keepalive, Policy, RemovalPolicy};
 
 pub use crate::relay::RelayMode;
-pub use sources::{RuleConflict, SourceRules};
+pub(crate) use sources::SourceRules;
 
 /// One public address and the target behind it.
 #[derive(Debug)]

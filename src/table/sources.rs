@@ -69,12 +69,10 @@ impl SourceRules {
         }
     }
 
-    /// The allowed prefixes.
     pub fn allow(&self) -> &[IpNet] {
         &self.allow
     }
 
-    /// The denied prefixes.
     pub fn deny(&self) -> &[IpNet] {
         &self.deny
     }

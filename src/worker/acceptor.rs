@@ -41,7 +41,6 @@ const LOG_EVERY: Duration = Duration::from_secs(5);
 /// Clients turned away in one go; a queue that is longer has to wait for the next.
 const TURNED_AWAY: usize = 1024;
 
-/// The listeners of a worker.
 pub(super) struct Acceptor {
     context: Arc<WorkerContext>,
     poller: Poller,

@@ -49,7 +49,6 @@ pub struct WorkerHandle {
 }
 
 impl WorkerHandle {
-    /// Which of its pair it is.
     pub fn role(&self) -> WorkerRole {
         self.role
     }
@@ -98,7 +97,6 @@ impl WorkerHandle {
         self.confirmed.store(number, SeqCst);
     }
 
-    /// Sessions the worker has.
     pub fn sessions(&self) -> usize {
         self.sessions.load(Relaxed)
     }

@@ -74,7 +74,6 @@ pub struct ClosedListener {
 /// What the workers of a process share.
 #[derive(Debug)]
 pub struct WorkerContext {
-    /// In force.
     pub table: ArcSwap<Table>,
     pub stats: ProcessStats,
     pub pipes: Arc<PipeBudget>,
@@ -135,7 +134,6 @@ impl WorkerContext {
     }
 }
 
-/// What control asks of a worker.
 #[derive(Debug)]
 pub enum Command {
     /// Take charge of a listening socket.
@@ -150,14 +148,12 @@ pub enum Command {
     /// Stop accepting for this route; what waits in its queue is still served, unless its sessions
     /// would be closed at once. The sender is dropped when the socket is.
     Unlisten(Arc<Route>, mpsc::Sender<Infallible>),
-    /// Carry out an order on every session.
     Order(OrderNumber, SessionOrder),
     /// Take over a connection another worker accepted, which had carried out that order and those
     /// before.
     Adopt(Accepted, Arc<Route>, OrderNumber),
     /// Take over a session of the partner, which has had that order and those before.
     Take(Box<Session>, OrderNumber),
-    /// Tell of live sessions.
     ListSessions {
         /// Where to begin: 0, or where the last page left off.
         from: usize,

@@ -25,7 +25,6 @@ const ENDING: EventFlags = EventFlags::RDHUP
     .union(EventFlags::HUP)
     .union(EventFlags::ERR);
 
-/// The connections of a worker whose header is awaited.
 pub(super) struct PendingHeaders {
     context: Arc<WorkerContext>,
     poller: Poller,
@@ -36,7 +35,6 @@ pub(super) struct PendingHeaders {
 
 struct Entry {
     pending: PendingProxyHeader,
-    /// The last order it has had.
     seen: OrderNumber,
 }
 

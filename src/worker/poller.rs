@@ -18,7 +18,6 @@ use rustix::{
 use super::slots::Key;
 use crate::relay::Side;
 
-/// Whose descriptor became ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Token {
     Commands,

@@ -25,22 +25,18 @@ pub(super) struct Reported {
 /// Waits in a row that filled their room.
 #[derive(Debug, Clone, Copy)]
 struct Full {
-    /// When the first of them began.
     began: Instant,
     /// What may have been ready then.
     watched: usize,
-    /// What they reported.
     reported: usize,
 }
 
 /// How a wait ended.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wait {
-    /// When it began.
     pub(super) began: Instant,
     /// How long it was to take at most.
     pub(super) patience: Option<Duration>,
-    /// What it reported.
     pub(super) events: usize,
     /// What it could have reported at most.
     pub(super) room: usize,

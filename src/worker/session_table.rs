@@ -54,7 +54,6 @@ pub(super) const SLOTS: usize = 512;
 /// Sessions whose way to the target is looked at in one sample.
 const SAMPLES: usize = 32;
 
-/// The sessions of a worker, and what it lends to them.
 pub(super) struct SessionTable {
     context: Arc<WorkerContext>,
     poller: Poller,
@@ -251,7 +250,6 @@ impl SessionTable {
         }
     }
 
-    /// Calls those that want to be called by now.
     pub(super) fn fire_timers(&mut self, clock: Clock) {
         while let Some(slot) = self.deadlines.pop_due(clock.reported) {
             if let Some(key) = self.entries.occupant_of(slot) {
@@ -466,4 +464,16 @@ fn register(poller: &Poller, key: Key, entry: &mut Entry) -> Result<(), Errno> {
     }
     entry.watched = true;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Entry;
+
+    /// What an idle session costs beside its sockets: more would be felt by whoever has many.
+    #[test]
+    fn an_idle_session_is_not_larger_than_it_was() {
+        let size = size_of::<(u32, Entry)>();
+        assert!(size <= 384, "{size} bytes");
+    }
 }

@@ -13,7 +13,6 @@ use std::time::Instant;
 /// The place of a slot that has no entry.
 const NOWHERE: u32 = u32::MAX;
 
-/// The deadlines of a worker's slots.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     /// A binary heap, the earliest first.
@@ -43,7 +42,6 @@ impl Timers {
         }
     }
 
-    /// When the next entry fires.
     pub(super) fn next(&self) -> Option<Instant> {
         self.heap.first().map(|(at, _)| *at)
     }

@@ -14,16 +14,13 @@ use tokio::sync::oneshot;
 use super::{Command, Kill, OrderNumber, PathSample, SessionOrder, WorkerHandle};
 use crate::session::{SessionFilter, SessionId, SessionView};
 
-/// Every worker of the process.
 #[derive(Debug, Clone)]
 pub struct Workers {
     workers: Arc<[WorkerHandle]>,
-    /// The number of the last order.
     ordered: Arc<Mutex<OrderNumber>>,
 }
 
 impl Workers {
-    /// These workers.
     pub fn new(workers: Vec<WorkerHandle>) -> Self {
         Self {
             workers: workers.into(),
@@ -31,7 +28,6 @@ impl Workers {
         }
     }
 
-    /// Each worker for itself.
     pub fn handles(&self) -> &[WorkerHandle] {
         &self.workers
     }
@@ -46,7 +42,6 @@ impl Workers {
         }
     }
 
-    /// The label and the number of sessions of each worker.
     pub fn session_counts(&self) -> impl Iterator<Item = (String, usize)> {
         self.workers
             .iter()
@@ -83,24 +78,19 @@ impl Workers {
         told.await.unwrap_or_default()
     }
 
-    /// Looks at the way to the target of a few sessions of each worker.
+    /// Looks at the way to the target of a few sessions of each worker; one that has ended gives no
+    /// answer.
     pub async fn sample_paths(&self) -> Vec<PathSample> {
-        let samples = self.ask(Command::SamplePaths).await;
-        samples.into_iter().flatten().collect()
-    }
-
-    /// Asks all workers at once; one that has ended gives no answer.
-    async fn ask<T>(&self, command: impl Fn(oneshot::Sender<T>) -> Command) -> Vec<T> {
-        let mut waiting = Vec::with_capacity(self.workers.len());
-        for worker in &*self.workers {
+        let ask = |worker: &WorkerHandle| {
             let (reply, answer) = oneshot::channel();
-            worker.send(command(reply));
-            waiting.push(answer);
+            worker.send(Command::SamplePaths(reply));
+            answer
+        };
+        let answers: Vec<_> = self.workers.iter().map(ask).collect();
+        let mut samples = Vec::new();
+        for answer in answers {
+            samples.extend(answer.await.unwrap_or_default());
         }
-        let mut answers = Vec::with_capacity(waiting.len());
-        for answer in waiting {
-            answers.extend(answer.await);
-        }
-        answers
+        samples
     }
 }
