@@ -4,13 +4,12 @@ use std::{fs, time::Duration};
 
 use serde_json::json;
 use tml_proxy::provider::switchboard::{
-    JobState, KnownJobs, client::FailureKind, follow::FollowSettings, stats::Request,
-    watch::Purpose,
+    JobState, client::FailureKind, follow::FollowSettings, stats::Request, watch::Purpose,
 };
 
 use crate::{
     board::{Fault, Generation, Kind, Route, Switchboard, job_id},
-    follower::{BY_ASKING, BY_WATCHES, Follower, PATIENCE, PATIENT},
+    follower::{BY_ASKING, BY_WATCHES, Follower, PATIENCE},
     harness::wait_until,
 };
 
@@ -183,7 +182,7 @@ fn a_long_history_is_read_once_and_new_jobs_are_found_meanwhile() {
     };
     // As over a network: the first walk takes far longer than a look.
     board.misbehave(Route::Listing, Fault::Slow(Duration::from_millis(10)));
-    let follower = Follower::knowing(&board, how, PATIENT, KnownJobs::default());
+    let follower = Follower::patient(&board, how);
     follower.wait_for_job(&running);
     let new = board.add_job_quietly(2, "ready");
     follower.wait_for_job(&new);
@@ -216,7 +215,7 @@ fn a_walk_that_breaks_off_goes_on_where_it_was() {
     let board = Switchboard::start();
     board.set_history(10_000);
     board.misbehave(Route::Listing, Fault::Slow(Duration::from_millis(10)));
-    let follower = Follower::start(&board, BY_ASKING);
+    let follower = Follower::patient(&board, BY_ASKING);
     wait_until("a part of the listing", || {
         board.requests(&Route::Listing) >= 20
     });
@@ -244,7 +243,7 @@ fn a_walk_whose_place_is_refused_begins_anew() {
     let board = Switchboard::start();
     board.set_history(10_000);
     board.misbehave(Route::Listing, Fault::Slow(Duration::from_millis(10)));
-    let follower = Follower::start(&board, BY_ASKING);
+    let follower = Follower::patient(&board, BY_ASKING);
     wait_until("a part of the listing", || {
         board.requests(&Route::Listing) >= 10
     });
@@ -265,7 +264,7 @@ fn an_account_that_gets_its_rights_back_finds_old_jobs_below_a_long_history() {
         board.grant(&id);
     }
     board.set_admin(false);
-    let follower = Follower::start(&board, BY_ASKING);
+    let follower = Follower::patient(&board, BY_ASKING);
     follower.wait_for_complete();
     wait_until("more walks", || follower.stats.walks() >= 3);
     assert!(!follower.knows(&old));

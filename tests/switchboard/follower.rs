@@ -88,6 +88,11 @@ impl Follower {
         Self::knowing(board, how, PATIENCE, KnownJobs::default())
     }
 
+    /// Starts one that waits longer for each answer.
+    pub fn patient(board: &Switchboard, how: FollowSettings) -> Self {
+        Self::knowing(board, how, PATIENT, KnownJobs::default())
+    }
+
     pub fn knowing(
         board: &Switchboard,
         how: FollowSettings,

@@ -1,6 +1,6 @@
 //! A thousand jobs on few connections.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tml_proxy::provider::switchboard::{KnownJobs, follow::FollowSettings, watch::Purpose};
@@ -27,7 +27,7 @@ fn a_thousand_jobs_share_a_dozen_connections_over_http2() {
         ..Kind::default()
     });
     crowd(&board, 1000);
-    let follower = Follower::knowing(&board, BY_WATCHES, PATIENT, KnownJobs::default());
+    let follower = Follower::patient(&board, BY_WATCHES);
     wait_until("every watch", || {
         let stats = &follower.stats;
         stats.watches_open(Purpose::Job) == 1000 && stats.watches_open(Purpose::Host) == 10
@@ -57,7 +57,7 @@ fn jobs_known_before_a_start_share_connections_from_the_first() {
     });
     crowd(&board, 150);
     let before = {
-        let follower = Follower::knowing(&board, BY_WATCHES, PATIENT, KnownJobs::default());
+        let follower = Follower::patient(&board, BY_WATCHES);
         wait_until("every job", || follower.knowledge().jobs.len() == 150);
         KnownJobs::clone(&follower.knowledge())
     };
@@ -85,7 +85,7 @@ fn jobs_without_a_place_for_a_watch_are_asked_about() {
         concurrency: 8,
         needs_hosts: false,
     };
-    let follower = Follower::knowing(&board, how, PATIENT, KnownJobs::default());
+    let follower = Follower::patient(&board, how);
     wait_until("every place to be taken", || {
         follower.stats.watch_connections() == 20
     });
@@ -125,7 +125,7 @@ fn with_more_jobs_and_hosts_than_watches_nothing_is_opened_and_little_read_again
         max_watches: WATCHES,
         ..BY_WATCHES
     };
-    let follower = Follower::knowing(&board, how, PATIENT, KnownJobs::default());
+    let follower = Follower::patient(&board, how);
     let stats = &follower.stats;
     let watches = |purpose| stats.watches_open(purpose);
     wait_until("every job", || {
@@ -138,6 +138,7 @@ fn with_more_jobs_and_hosts_than_watches_nothing_is_opened_and_little_read_again
     let asked = |route: &[Route]| -> usize { route.iter().map(|at| board.requests(at)).sum() };
     let opened = || asked(&[Route::JobWatch, Route::HostWatch]);
     let (watched, read, polls) = (opened(), asked(&[Route::Detail]), stats.polls());
+    let since = Instant::now();
     wait_until("many looks", || stats.polls() >= polls + 20);
     assert!(
         opened() - watched <= 2,
@@ -145,7 +146,10 @@ fn with_more_jobs_and_hosts_than_watches_nothing_is_opened_and_little_read_again
         opened() - watched
     );
     let read = asked(&[Route::Detail]) - read;
-    assert!(read <= 8 * 20, "{read} jobs read in at most 10 s");
+    let took = since.elapsed();
+    // Those without a watch are read every so often, however long a look takes.
+    let most = 160.0 * (took.as_secs_f64() / 10.0).max(1.0);
+    assert!(read as f64 <= most, "{read} jobs read in {took:?}");
     // A job comes to a free host: its watch says so, whoever looks how seldom.
     let new = board.add_job(1000, JOBS, "assigned");
     follower.wait_for_job(&new);
