@@ -17,7 +17,7 @@ fn a_kill_reaches_the_sessions_of_a_worker_that_is_busy_for_seconds() {
     }
     let desk = Desk::new("[process]\nworkers = 1\n", "");
     let pairs: Vec<_> = (0..10).map(|_| desk.scene.pair()).collect();
-    let _busy = tamper(&desk.scene.proxy, "worker-0", "epoll_wait:delay_exit=2s");
+    let _busy = tamper(&desk.scene.proxy, "worker-0", "epoll_pwait:delay_exit=2s");
     let killed = desk.succeed(&["kill", "--mapping", "m"]);
     assert_eq!(killed, "10 sessions told to end\n");
     for (mut client, mut server) in pairs {
@@ -35,7 +35,7 @@ fn a_drain_and_a_pause_have_happened_when_they_are_answered_however_busy_a_worke
     }
     let desk = Desk::new("[process]\nworkers = 1\n", "");
     let (proxy, port) = (&desk.scene.proxy, desk.scene.port);
-    let _busy = tamper(proxy, "worker-0", "epoll_wait:delay_exit=3s");
+    let _busy = tamper(proxy, "worker-0", "epoll_pwait:delay_exit=3s");
     desk.succeed(&["pause", "m"]);
     let _waits = Peer::connect(port);
     desk.succeed(&["drain", "m"]);
