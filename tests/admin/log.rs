@@ -31,7 +31,7 @@ fn an_opening_line_has_what_is_known_by_then() {
     let line = desk.scene.proxy.wait_for_line(0, "session opened");
     assert_eq!(
         shape(&desk, &line.without(&["timestamp", "connect_ms"]), &client).replace(&local, "LOCAL"),
-        r#"{"client":"CLIENT","level":"INFO","listen":"LISTEN","local":"LOCAL","mapping":"m","message":"session opened","session":1,"target":"TARGET"}"#
+        r#"{"level":"INFO","message":"session opened","session":1,"mapping":"m","client":"CLIENT","listen":"LISTEN","target":"TARGET","local":"LOCAL"}"#
     );
     assert!(line.has("connect_ms") && line.has("timestamp"));
     drop(server);
@@ -54,7 +54,7 @@ fn a_closing_line_has_everything() {
     let timeless = line.without(&["timestamp", "connect_ms", "duration_ms"]);
     assert_eq!(
         shape(&desk, &timeless, &client).replace(&local, "LOCAL"),
-        r#"{"bytes_down":5,"bytes_up":5,"client":"CLIENT","end":"--","level":"INFO","listen":"LISTEN","local":"LOCAL","mapping":"m","message":"session ended","reason":"closed","session":1,"target":"TARGET"}"#
+        r#"{"level":"INFO","message":"session ended","session":1,"mapping":"m","client":"CLIENT","listen":"LISTEN","target":"TARGET","local":"LOCAL","bytes_up":5,"bytes_down":5,"end":"--","reason":"closed"}"#
     );
     assert!(line.has("connect_ms") && line.has("duration_ms"));
 }
