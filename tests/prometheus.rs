@@ -136,14 +136,8 @@ fn exists(name: &str) -> bool {
     })
 }
 
-#[test]
-fn a_real_prometheus_scrapes_the_proxy_and_evaluates_the_rules() {
-    if !require(&[Need::Tool("prometheus")]) {
-        return;
-    }
-    let scene = Scene::new("");
-    let (mut client, mut server) = scene.pair();
-    let dir = TempDir::new();
+/// Prometheus with what comes with the proxy and the `more` arguments, and how to ask it.
+fn prometheus(scene: &Scene, dir: &TempDir, more: &[&str]) -> (Running, SocketAddr) {
     let admin = scene.proxy.admin();
     let rules = fs::read_to_string(shipped("prometheus/tml-proxy.rules.yml")).expect("rules");
     dir.write("tml-proxy.rules.yml", rules);
@@ -157,8 +151,9 @@ fn a_real_prometheus_scrapes_the_proxy_and_evaluates_the_rules() {
     let global = "global:\n  evaluation_interval: 200ms\n";
     let file = dir.write("prometheus.yml", format!("{global}{scrape}"));
     let web = SocketAddr::from(([127, 0, 0, 1], ports::free()));
-    let _prometheus = Running::start(
+    let running = Running::start(
         Command::new("prometheus")
+            .args(more)
             .arg(format!("--config.file={}", file.display()))
             .arg(format!(
                 "--storage.tsdb.path={}",
@@ -169,14 +164,28 @@ fn a_real_prometheus_scrapes_the_proxy_and_evaluates_the_rules() {
             .stdout(Stdio::null())
             .stderr(Stdio::null()),
     );
-    let value = |query: &str| -> Option<f64> {
-        let (_, body) = metrics::get(web, &format!("/api/v1/query?query={query}")).ok()?;
-        let answer: Value = serde_json::from_str(&body).ok()?;
-        answer["data"]["result"][0]["value"][1]
-            .as_str()?
-            .parse()
-            .ok()
-    };
+    (running, web)
+}
+
+fn value(web: SocketAddr, query: &str) -> Option<f64> {
+    let (_, body) = metrics::get(web, &format!("/api/v1/query?query={query}")).ok()?;
+    let answer: Value = serde_json::from_str(&body).ok()?;
+    answer["data"]["result"][0]["value"][1]
+        .as_str()?
+        .parse()
+        .ok()
+}
+
+#[test]
+fn a_real_prometheus_scrapes_the_proxy_and_evaluates_the_rules() {
+    if !require(&[Need::Tool("prometheus")]) {
+        return;
+    }
+    let scene = Scene::new("");
+    let (mut client, mut server) = scene.pair();
+    let dir = TempDir::new();
+    let (_prometheus, web) = prometheus(&scene, &dir, &[]);
+    let value = |query: &str| value(web, query);
     wait_until("a scrape", || value("up") == Some(1.0));
     wait_until("the session", || {
         value("tml_proxy_sessions_open") == Some(1.0)
@@ -188,4 +197,33 @@ fn a_real_prometheus_scrapes_the_proxy_and_evaluates_the_rules() {
     let (_, rules) = metrics::get(web, "/api/v1/rules").expect("it serves");
     assert!(!rules.contains("\"health\":\"err\""), "{rules}");
     assert!(rules.contains("TmlProxyTargetFailing"), "{rules}");
+}
+
+#[test]
+fn a_prometheus_that_wants_native_histograms_gets_them() {
+    if !require(&[Need::Tool("prometheus")]) {
+        return;
+    }
+    let scene = Scene::new("");
+    let (mut client, mut server) = scene.pair();
+    client.exchange(&mut server, b"something to count");
+    let dir = TempDir::new();
+    let (_prometheus, web) = prometheus(&scene, &dir, &["--enable-feature=native-histograms"]);
+    let value = |query: &str| value(web, query);
+    let latency = "tml_proxy_connect_latency_seconds";
+    wait_until("the connection in a native histogram", || {
+        value(&format!("histogram_count({latency})")) == Some(1.0)
+    });
+    let sum = value(&format!("histogram_sum({latency})")).expect("a sum");
+    let all = value(&format!("histogram_fraction(-1,3600,{latency})")).expect("a share");
+    assert!(sum > 0.0 && all == 1.0, "{sum} {all}");
+    for (query, expected) in [
+        ("tml_proxy_sessions_open", 1.0),
+        ("tml_proxy_mappings", 1.0),
+        ("tml_proxy_bytes_total{direction=\"up\"}", 18.0),
+        ("tml_proxy_config_reload_success", 1.0),
+    ] {
+        wait_until(query, || value(query) == Some(expected));
+    }
+    assert!(value("process_cpu_seconds_total").is_some());
 }

@@ -16,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use super::Buckets;
 use Kind::{Counter, Gauge, Histogram};
 use metrics::{IntoF64, Key, KeyName, Label, Level, Metadata, Recorder, with_recorder};
 use metrics_exporter_prometheus::{
@@ -55,6 +56,16 @@ pub struct Metric {
     pub labels: &'static [&'static str],
     /// One line for people.
     pub help: &'static str,
+}
+
+impl Metric {
+    /// Its labels with their values.
+    pub(crate) fn labelled<'a>(
+        &self,
+        values: &'a [&'a str],
+    ) -> impl Iterator<Item = (&'static str, &'a str)> {
+        self.labels.iter().copied().zip(values.iter().copied())
+    }
 }
 
 static METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, None);
@@ -98,9 +109,9 @@ impl Metric {
     fn record(&self, values: &[&str], act: impl FnOnce(&dyn Recorder, &Key)) {
         debug_assert_eq!(values.len(), self.labels.len(), "{}", self.name);
         of_process();
-        let labels = self.labels.iter().zip(values);
+        let labels = self.labelled(values);
         let labels: Vec<Label> = labels
-            .map(|(label, value)| Label::new(*label, (*value).to_owned()))
+            .map(|(label, value)| Label::new(label, value.to_owned()))
             .collect();
         let key = Key::from_parts(self.name, labels);
         with_recorder(|recorder| act(recorder, &key));
@@ -199,6 +210,12 @@ pub(crate) const REACHABLE_BOUNDS: [Duration; 8] = [
     Duration::from_secs(1),
     Duration::from_secs(5),
 ];
+
+/// For the histograms of mappings.
+pub(crate) static CONNECT_BUCKETS: Buckets = Buckets::new(&CONNECT_BOUNDS);
+pub(crate) static LENGTH_BUCKETS: Buckets = Buckets::new(&LENGTH_BOUNDS);
+/// For what is told of a switchboard.
+pub(crate) static LATENCY_BUCKETS: Buckets = Buckets::new(&LATENCY_BOUNDS);
 
 /// Defines each metric, and the list of all.
 macro_rules! metrics {

@@ -21,7 +21,7 @@ mod usage;
 mod writer;
 
 pub use events::{Event, Events};
-pub use histogram::{Distribution, Histogram};
+pub use histogram::{Buckets, Distribution, Histogram, SCHEMA};
 pub use history::{History, STEP as HISTORY_STEP, Totals};
 pub use line::{Line, LineFormat};
 pub use log::LogControl;

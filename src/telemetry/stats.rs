@@ -11,7 +11,7 @@ use crate::end_reason::EndReason;
 
 use super::{
     Histogram, PathStats, Retired,
-    metric::{CONNECT_BOUNDS, LENGTH_BOUNDS},
+    metric::{CONNECT_BUCKETS, LENGTH_BUCKETS},
 };
 
 /// Why no connection to the target came about.
@@ -56,9 +56,9 @@ pub struct MappingStats {
     undelivered_down: AtomicU64,
     pauses: AtomicU64,
     /// From accepting a client to its target's answer.
-    pub connect_latency: Histogram<{ CONNECT_BOUNDS.len() }>,
+    pub connect_latency: Histogram,
     /// From accepting a client to the end of its session.
-    pub session_length: Histogram<{ LENGTH_BOUNDS.len() }>,
+    pub session_length: Histogram,
     /// The network towards the target.
     pub path: PathStats,
 }
@@ -76,8 +76,8 @@ impl Default for MappingStats {
             undelivered_up: AtomicU64::default(),
             undelivered_down: AtomicU64::default(),
             pauses: AtomicU64::default(),
-            connect_latency: Histogram::new(&CONNECT_BOUNDS),
-            session_length: Histogram::new(&LENGTH_BOUNDS),
+            connect_latency: Histogram::new(&CONNECT_BUCKETS),
+            session_length: Histogram::new(&LENGTH_BUCKETS),
             path: PathStats::default(),
         }
     }

@@ -32,9 +32,8 @@ fn shape(path: &str, schemas: &mut SchemaGenerator) -> Shape {
         "/livez" => text("text/plain"),
         "/metrics" => {
             let mut formats = Map::new();
-            for format in [Format::Prometheus, Format::OpenMetrics] {
-                let (media_type, _) = format.media_type().split_once(';').expect("parameters");
-                formats.insert(media_type.to_owned(), schema("string"));
+            for format in Format::ALL {
+                formats.insert(format.name().to_owned(), schema("string"));
             }
             formats.into()
         }

@@ -7,6 +7,7 @@
 
 mod page;
 mod process;
+mod protobuf;
 mod switchboard;
 
 use std::sync::Arc;
@@ -18,7 +19,10 @@ use super::Sources;
 use crate::{
     end_reason::EndReason,
     table::Mapping,
-    telemetry::{ConnectFailure, PathSummary, Usage, metric},
+    telemetry::{
+        ConnectFailure, PathSummary, Usage,
+        metric::{self, Metric},
+    },
 };
 
 /// About how many bytes a mapping takes on the page: enough that a large page is not copied again
@@ -26,7 +30,7 @@ use crate::{
 const BYTES_A_MAPPING: usize = 2048;
 
 /// The page.
-pub(super) fn text(sources: &Sources, format: Format) -> String {
+pub(super) fn text(sources: &Sources, format: Format) -> Vec<u8> {
     let usage = Usage::read();
     let now = metric::recorder();
     metrics::with_local_recorder(&now, || {
@@ -116,21 +120,18 @@ fn mappings(page: &mut Page, sources: &Sources) {
         .filter(|mapping| mapping.stats.open() > 0)
         .filter_map(|mapping| Some((mapping.name.as_str(), mapping.stats.path.load()?)))
         .collect();
-    let mut family = page.family(&metric::TARGET_RTT);
-    for (name, path) in &paths {
-        family.sample(&[name], path.rtt);
-    }
-    let mut family = page.family(&metric::TARGET_RETRANSMITS);
-    for (name, path) in &paths {
-        family.sample(&[name], path.retransmit_ratio);
-    }
-    let mut family = page.family(&metric::TARGET_DELIVERY);
-    for (name, path) in &paths {
-        family.sample(&[name], path.delivery_rate);
-    }
-    let mut family = page.family(&metric::TARGET_SAMPLED);
-    for (name, path) in &paths {
-        family.sample(&[name], path.connections);
+    type Part = fn(&PathSummary) -> f64;
+    let parts: [(&'static Metric, Part); 4] = [
+        (&metric::TARGET_RTT, |path| path.rtt),
+        (&metric::TARGET_RETRANSMITS, |path| path.retransmit_ratio),
+        (&metric::TARGET_DELIVERY, |path| path.delivery_rate as f64),
+        (&metric::TARGET_SAMPLED, |path| path.connections as f64),
+    ];
+    for (metric, part) in parts {
+        let mut family = page.family(metric);
+        for (name, path) in &paths {
+            family.sample(&[name], part(path));
+        }
     }
     let mut family = page.family(&metric::MAPPING_HELD);
     for (name, hold) in sources.shared.overrides.load().iter() {

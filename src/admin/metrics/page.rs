@@ -3,28 +3,34 @@
 //! Lines of mappings are put together here because of the cost: a page of 10 000 busy mappings has some
 //! 400 000 of them, and the exporter's own writer takes its labels as a map of strings for each.
 
-use std::fmt::{Display, Write};
+use std::{fmt::Display, io::Write};
 
 use axum::http::{HeaderMap, header};
 use metrics_exporter_prometheus::formatting::{write_help_line, write_type_line};
 
+use super::protobuf::Message;
 use crate::telemetry::{
     Distribution,
-    metric::{Kind, Metric},
+    metric::{self, Kind, Metric},
 };
 
-/// The two formats; they differ in how counters are announced and in how a page ends.
+/// The formats of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Format {
-    /// Prometheus' own, version 0.0.4.
+    /// Prometheus' text, version 0.0.4.
     Prometheus,
-    /// OpenMetrics 1.0.
+    /// OpenMetrics 1.0; it differs in how counters are announced and in how a page ends.
     OpenMetrics,
+    /// Messages, with native histograms.
+    Protobuf,
 }
 
 impl Format {
-    /// The format to answer a request in that has these headers: OpenMetrics where `Accept` names it
-    /// and nothing else is wanted more.
+    /// Every format, the one that says most last.
+    pub const ALL: [Self; 3] = [Self::Prometheus, Self::OpenMetrics, Self::Protobuf];
+
+    /// The format to answer a request in that has these headers: the one that `Accept` names and
+    /// wants most, and text if it names none.
     pub fn wanted_by(headers: &HeaderMap) -> Self {
         let stated = headers.get_all(header::ACCEPT).iter();
         let stated: Vec<_> = stated.filter_map(|value| value.to_str().ok()).collect();
@@ -33,7 +39,7 @@ impl Format {
 
     /// The same, given the types that `Accept` lists.
     fn accepted(types: &str) -> Self {
-        let (mut open_metrics, mut text) = (0.0, None);
+        let mut weights = [0.0; Self::ALL.len()];
         for range in types.split(',') {
             let mut parts = range.split(';').map(str::trim);
             let name = parts.next().unwrap_or_default();
@@ -43,16 +49,22 @@ impl Format {
                 .map_or(Some(1.0), |(_, weight)| weight.trim().parse().ok());
             // What is no weight wants nothing.
             let weight: f32 = weight.filter(|q| (0.0..=1.0).contains(q)).unwrap_or(0.0);
-            if name.eq_ignore_ascii_case("application/openmetrics-text") {
-                open_metrics = weight.max(open_metrics);
-            } else if name.eq_ignore_ascii_case("text/plain") {
-                text = Some(weight.max(text.unwrap_or(0.0)));
+            let known = |format: &Self| name.eq_ignore_ascii_case(format.name());
+            if let Some(format) = Self::ALL.into_iter().find(known) {
+                let held = &mut weights[format as usize];
+                *held = weight.max(*held);
             }
         }
-        match open_metrics > 0.0 && open_metrics >= text.unwrap_or(0.0) {
-            true => Self::OpenMetrics,
-            false => Self::Prometheus,
-        }
+        let wanted = Self::ALL.into_iter().filter(|f| weights[*f as usize] > 0.0);
+        wanted
+            .max_by(|one, other| weights[*one as usize].total_cmp(&weights[*other as usize]))
+            .unwrap_or(Self::Prometheus)
+    }
+
+    /// Its media type without parameters.
+    pub fn name(self) -> &'static str {
+        let (name, _) = self.media_type().split_once(';').expect("parameters");
+        name
     }
 
     /// Its media type.
@@ -60,6 +72,10 @@ impl Format {
         match self {
             Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Protobuf => {
+                "application/vnd.google.protobuf; \
+                 proto=io.prometheus.client.MetricFamily; encoding=delimited"
+            }
         }
     }
 }
@@ -68,16 +84,14 @@ impl Format {
 #[derive(Debug)]
 pub struct Page {
     format: Format,
-    text: String,
+    out: Vec<u8>,
 }
 
 impl Page {
     /// An empty page with room for `capacity` bytes.
     pub fn new(format: Format, capacity: usize) -> Self {
-        Self {
-            format,
-            text: String::with_capacity(capacity),
-        }
+        let out = Vec::with_capacity(capacity);
+        Self { format, out }
     }
 
     /// Adds what a recorder of the exporter has written: families with an empty line behind each, in
@@ -85,89 +99,149 @@ impl Page {
     pub fn exported(&mut self, text: &str) {
         let mut families: Vec<&str> = text.split_terminator("\n\n").collect();
         families.sort_unstable();
-        for line in families.into_iter().flat_map(str::lines) {
-            match line.starts_with('#') && self.format == Format::OpenMetrics {
-                // OpenMetrics calls the family without the suffix that its samples have.
-                true => self.text.push_str(&line.replacen("_total ", " ", 1)),
-                false => self.text.push_str(line),
+        for family in families {
+            if self.format == Format::Protobuf {
+                self.read(family);
+                continue;
             }
-            self.text.push('\n');
+            for line in family.lines() {
+                match line.starts_with('#') && self.format == Format::OpenMetrics {
+                    // It calls the family without the suffix that its samples have.
+                    true => self.out.extend(line.replacen("_total ", " ", 1).bytes()),
+                    false => self.out.extend_from_slice(line.as_bytes()),
+                }
+                self.out.push(b'\n');
+            }
+        }
+    }
+
+    /// Adds a family that the exporter has written as text.
+    fn read(&mut self, text: &str) {
+        let name = text.split(' ').nth(2);
+        let Some(metric) = metric::ALL.iter().find(|metric| Some(metric.name) == name) else {
+            return;
+        };
+        let mut family = self.family(metric);
+        let mut read = Distribution::default();
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let (series, value) = line.rsplit_once(' ').unwrap_or_default();
+            let labels: Vec<&str> = series.split('"').skip(1).step_by(2).collect();
+            match (metric.kind, labels.as_slice()) {
+                (Kind::Histogram(_), [bound]) => {
+                    let number = |text: &str| text.parse().unwrap_or(f64::INFINITY);
+                    read.buckets.push((number(bound), number(value) as u64));
+                    read.count = number(value) as u64;
+                }
+                (Kind::Histogram(_), _) if series.ends_with("_sum") => {
+                    read.sum = value.parse().unwrap_or_default();
+                }
+                (Kind::Histogram(_), _) => family.histogram(&[], &read),
+                _ => family.sample(&labels, value),
+            }
         }
     }
 
     /// Announces a metric; its samples follow.
     pub fn family(&mut self, metric: &'static Metric) -> Family<'_> {
-        let name = match (self.format, metric.kind) {
-            (Format::OpenMetrics, Kind::Counter) => metric.name.trim_end_matches("_total"),
-            _ => metric.name,
-        };
-        write_help_line(&mut self.text, name, None, None, metric.help);
-        write_type_line(&mut self.text, name, None, None, metric.kind.word());
+        let Metric {
+            name, kind, help, ..
+        } = *metric;
+        if self.format != Format::Protobuf {
+            let name = match (self.format, kind) {
+                (Format::OpenMetrics, Kind::Counter) => name.trim_end_matches("_total"),
+                _ => name,
+            };
+            let mut head = String::new();
+            write_help_line(&mut head, name, None, None, help);
+            write_type_line(&mut head, name, None, None, kind.word());
+            self.out.extend_from_slice(head.as_bytes());
+        }
         Family {
-            text: &mut self.text,
+            message: (self.format == Format::Protobuf).then(|| Message::family(name, help, kind)),
+            out: &mut self.out,
             metric,
         }
     }
 
     /// The page.
-    pub fn finish(mut self) -> String {
+    pub fn finish(mut self) -> Vec<u8> {
         if self.format == Format::OpenMetrics {
-            self.text.push_str("# EOF\n");
+            self.out.extend_from_slice(b"# EOF\n");
         }
-        self.text
+        self.out
     }
 }
 
-/// The samples of one metric. The values of its labels need no escaping.
+/// The samples of one metric, on the page when this is dropped. The values of its labels need no
+/// escaping.
 #[derive(Debug)]
 pub struct Family<'a> {
-    text: &'a mut String,
+    message: Option<Message>,
+    out: &'a mut Vec<u8>,
     metric: &'static Metric,
+}
+
+impl Drop for Family<'_> {
+    fn drop(&mut self) {
+        if let Some(message) = &self.message {
+            message.append_to(self.out);
+        }
+    }
 }
 
 impl Family<'_> {
     /// Writes a sample with the values of the labels in their order.
     pub fn sample(&mut self, labels: &[&str], value: impl Display) {
         debug_assert_eq!(labels.len(), self.metric.labels.len());
-        self.line("", labels, None, value);
+        match &mut self.message {
+            Some(message) => {
+                let value = value.to_string().parse().unwrap_or(f64::NAN);
+                let value = Message::value(self.metric.kind, value);
+                message.metric(self.metric.labelled(labels), &value);
+            }
+            None => self.line("", labels, None, value),
+        }
     }
 
     /// Writes all samples of a histogram.
-    pub fn histogram<const N: usize>(&mut self, labels: &[&str], read: &Distribution<N>) {
-        for (bound, count) in read.buckets {
-            self.line("_bucket", labels, Some(bound), count);
+    pub fn histogram(&mut self, labels: &[&str], read: &Distribution) {
+        if let Some(message) = &mut self.message {
+            let value = Message::histogram(read);
+            return message.metric(self.metric.labelled(labels), &value);
+        }
+        for (bound, count) in &read.buckets {
+            self.line("_bucket", labels, Some(*bound), count);
         }
         self.line("_bucket", labels, Some(f64::INFINITY), read.count);
         self.line("_sum", labels, None, read.sum);
         self.line("_count", labels, None, read.count);
     }
 
-    // Writing to a string cannot fail.
+    // Writing to memory cannot fail.
     fn line(&mut self, suffix: &str, labels: &[&str], bound: Option<f64>, value: impl Display) {
-        self.text.push_str(self.metric.name);
-        self.text.push_str(suffix);
-        let mut before = '{';
-        for (label, value) in self.metric.labels.iter().zip(labels) {
-            self.text.push(before);
-            self.text.push_str(label);
-            self.text.push_str("=\"");
-            self.text.push_str(value);
-            self.text.push('"');
-            before = ',';
+        let out = &mut *self.out;
+        for part in [self.metric.name, suffix] {
+            out.extend_from_slice(part.as_bytes());
+        }
+        let mut before = "{";
+        for (label, value) in self.metric.labelled(labels) {
+            for part in [before, label, "=\"", value, "\""] {
+                out.extend_from_slice(part.as_bytes());
+            }
+            before = ",";
         }
         if let Some(bound) = bound {
-            self.text.push(before);
             let _ = match bound.is_infinite() {
-                true => write!(self.text, "le=\"+Inf\""),
+                true => write!(out, "{before}le=\"+Inf\""),
                 // Never taken for a whole number, as OpenMetrics wants bounds to be.
-                false => write!(self.text, "le=\"{bound:?}\""),
+                false => write!(out, "{before}le=\"{bound:?}\""),
             };
-            before = ',';
+            before = ",";
         }
-        if before == ',' {
-            self.text.push('}');
+        if before == "," {
+            out.push(b'}');
         }
-        let _ = writeln!(self.text, " {value}");
+        let _ = writeln!(out, " {value}");
     }
 }
 
@@ -177,8 +251,8 @@ mod tests {
 
     use super::*;
     use crate::telemetry::{
-        Histogram,
-        metric::{self, BYTES, CONNECT_LATENCY, MAPPINGS, RELOADS},
+        Buckets, Histogram,
+        metric::{BYTES, CONNECT_LATENCY, MAPPINGS, RELOADS},
     };
 
     #[test]
@@ -210,6 +284,17 @@ mod tests {
         ] {
             assert_eq!(Format::accepted(types), expected, "{types}");
         }
+        const PROTOBUF: &str = "application/vnd.google.protobuf;encoding=delimited";
+        for (types, expected) in [
+            (format!("{PROTOBUF};q=0.6,{OPEN};q=0.5"), Format::Protobuf),
+            (
+                format!("{PROTOBUF};q=0.4,{OPEN};q=0.5"),
+                Format::OpenMetrics,
+            ),
+            (format!("{PROTOBUF};q=0"), Format::Prometheus),
+        ] {
+            assert_eq!(Format::accepted(&types), expected, "{types}");
+        }
         let mut headers = HeaderMap::new();
         for types in ["text/html", OPEN] {
             headers.append(header::ACCEPT, types.parse().expect("a header"));
@@ -218,8 +303,8 @@ mod tests {
     }
 
     fn page(format: Format) -> String {
-        static BOUNDS: [Duration; 1] = [Duration::from_secs(1)];
-        let histogram = Histogram::new(&BOUNDS);
+        static BUCKETS: Buckets = Buckets::new(&[Duration::from_secs(1)]);
+        let histogram = Histogram::new(&BUCKETS);
         histogram.observe(Duration::from_secs(2));
         let mut page = Page::new(format, 0);
         page.family(&BYTES).sample(&["m", "up"], 7);
@@ -231,7 +316,7 @@ mod tests {
             RELOADS.set_total(&["success"], 3);
         });
         page.exported(&recorder.handle().render());
-        let text = page.finish();
+        let text = String::from_utf8(page.finish()).expect("text");
         let unhelpful = text.lines().filter(|line| !line.starts_with("# HELP"));
         unhelpful.map(|line| format!("{line}\n")).collect()
     }

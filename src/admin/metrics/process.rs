@@ -71,9 +71,11 @@ pub(super) fn record(sources: &Sources, usage: &Usage) {
 
 /// Writes processor times: the exporter's counters have no fractions.
 pub(super) fn write(page: &mut Page, usage: &Usage) {
-    let mut family = page.family(&metric::WORKER_CPU);
-    for (worker, seconds) in &usage.workers {
-        family.sample(&[worker], seconds);
+    {
+        let mut family = page.family(&metric::WORKER_CPU);
+        for (worker, seconds) in &usage.workers {
+            family.sample(&[worker], seconds);
+        }
     }
     if let Some(seconds) = usage.cpu {
         page.family(&metric::PROCESS_CPU).sample(&[], seconds);

@@ -15,10 +15,10 @@ use super::{
     read::Rights,
     watch::Purpose,
 };
-use crate::telemetry::{Distribution, Histogram, metric::LATENCY_BOUNDS};
+use crate::telemetry::{Distribution, Histogram, metric::LATENCY_BUCKETS};
 
 /// How long something took, in the buckets of these counters.
-pub type Latency = Distribution<{ LATENCY_BOUNDS.len() }>;
+pub type Latency = Distribution;
 
 /// What is asked of a switchboard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -111,8 +111,8 @@ pub struct FollowStats {
     complete: Mutex<Option<Instant>>,
     /// Jobs that have ended lately.
     pub finished: Finished,
-    new_job_latency: Histogram<{ LATENCY_BOUNDS.len() }>,
-    change_latency: Histogram<{ LATENCY_BOUNDS.len() }>,
+    new_job_latency: Histogram,
+    change_latency: Histogram,
 }
 
 impl Default for FollowStats {
@@ -137,8 +137,8 @@ impl Default for FollowStats {
             annotations_overwritten: AtomicU64::new(0),
             complete: Mutex::new(None),
             finished: Finished::default(),
-            new_job_latency: Histogram::new(&LATENCY_BOUNDS),
-            change_latency: Histogram::new(&LATENCY_BOUNDS),
+            new_job_latency: Histogram::new(&LATENCY_BUCKETS),
+            change_latency: Histogram::new(&LATENCY_BUCKETS),
         }
     }
 }
