@@ -72,10 +72,7 @@ impl Machine {
                 &Path::new(manifest).join("config"),
                 "/checkout/config",
             ))
-            .arg(bind(
-                Path::new(PROGRAM),
-                "/checkout/target/release/tml-proxy",
-            ))
+            .arg(bind(Path::new(PROGRAM), "/checkout/target/dist/tml-proxy"))
             .arg(bind(&sudo, "/usr/local/bin/sudo"))
             .args(["-b", "systemd.unit=multi-user.target"])
             .stdin(Stdio::null())
