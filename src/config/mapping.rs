@@ -1,4 +1,4 @@
-//! [[mapping]]: one table of the file into one mapping, ranges expanded and defaults applied.
+//! `[[mapping]]`: one table of the file into one mapping, ranges expanded and defaults applied.
 
 use std::{collections::HashMap, sync::Arc};
 

@@ -1,6 +1,6 @@
 //! The life of the process: start, reload, drain, stop.
 //!
-//! [`run`] is the control plane: one small runtime that loads the configuration, keeps listeners
+//! [`run()`] is the control plane: one small runtime that loads the configuration, keeps listeners
 //! and workers in step with it, serves the admin endpoint and answers signals and systemd. It
 //! moves no bytes; a busy data path cannot starve it and it cannot stall the data path.
 

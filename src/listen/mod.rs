@@ -1,8 +1,8 @@
 //! Listening sockets: opened for the table, shared with the worker that accepts from them.
 //!
 //! One socket per public address and never two: closing one of several that share an address
-//! would reset the connections waiting in its queue. [`bind`] opens a socket or says why not;
-//! [`Listeners`] is the set in force; [`accept`] takes one connection and sorts the errors;
+//! would reset the connections waiting in its queue. [`bind()`] opens a socket or says why not;
+//! [`Listeners`] is the set in force; [`accept()`] takes one connection and sorts the errors;
 //! [`Reserve`] is how one is taken when there is no descriptor for it.
 
 mod accept;

@@ -3,7 +3,7 @@
 //! A [`Mapping`] is what an operator names; a [`Route`] is one of its public addresses with the
 //! target behind it (a port range has many routes). Providers hand over whole sets of
 //! [`MappingSpec`]; [`Table::build`] turns a set into a snapshot or says what contradicts what,
-//! and [`diff`] says what changed between two snapshots. Routes and mappings that did not change
+//! and [`diff()`] says what changed between two snapshots. Routes and mappings that did not change
 //! are shared with the previous snapshot, so that "unchanged" is pointer equality.
 //!
 //! Nothing here does I/O: sockets follow the table, they are not in it.

@@ -221,7 +221,7 @@ pub(crate) static LATENCY_BUCKETS: Buckets = Buckets::new(&LATENCY_BOUNDS);
 macro_rules! metrics {
     ($($constant:ident: $kind:expr, $name:literal, [$($label:literal),*], $help:literal;)+) => {
         $(
-            #[doc = $help]
+            #[doc = concat!("`", $name, "`")]
             pub(crate) static $constant: Metric = Metric {
                 name: $name,
                 kind: $kind,
@@ -260,7 +260,7 @@ metrics! {
     RELOAD_DURATION: Gauge, "tml_proxy_config_last_reload_duration_seconds", [], "How long the last reload took, whatever came of it";
     MAPPINGS: Gauge, "tml_proxy_mappings", [], "Mappings in force";
     LISTENERS: Gauge, "tml_proxy_listeners", [], "Listening sockets open";
-    LISTENERS_CLOSED: Gauge, "tml_proxy_listeners_closed", [], "Listening sockets that were lost to an error and are not open again yet";
+    LISTENERS_CLOSED: Gauge, "tml_proxy_listeners_closed", [], "Listening sockets that were lost to an error, or closed because they would loop, and are not open again yet";
     SESSIONS_LIMIT: Gauge, "tml_proxy_sessions_limit", [], "Sessions the process may have open";
     SOURCES_TRACKED: Gauge, "tml_proxy_sources_tracked", [], "Entries of the table in which limits per source are counted";
     SOURCES_EVICTED: Counter, "tml_proxy_sources_evicted_total", [], "Entries without a session that were forgotten to make room for others";

@@ -1,6 +1,6 @@
 //! Mappings from a running Treadmill switchboard.
 //!
-//! [`following`] keeps a [client](client) and a [follower](follow) at work, who keep what is known of
+//! [`following`] keeps a [client] and a [follower](follow) at work, who keep what is known of
 //! the jobs ([`KnownJobs`]) up to date: the client asks, the [reader](read) understands, [watches](watch)
 //! say when to ask again. The [`exposer`] makes public ports of that: [`expose`] says what of which job
 //! may be exposed by which [rule](Rule), [`ports`] who gets which port, [`state`] keeps that over a

@@ -1,4 +1,4 @@
-//! [switchboard]: where jobs are asked for, which of them are exposed, and on which ports.
+//! `[switchboard]`: where jobs are asked for, which of them are exposed, and on which ports.
 //!
 //! Values only; the configuration reads and checks them.
 
