@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tml_proxy::provider::switchboard::{
     Job, JobId, JobState, KnownJobs,
     client::{Availability, BaseUrl, Client, ClientSettings, Patience},
@@ -59,6 +60,7 @@ pub const PATIENT: Patience = Patience {
 pub struct Follower {
     pub stats: Arc<FollowStats>,
     pub availability: Arc<Availability>,
+    metrics: PrometheusHandle,
     knowledge: watch::Receiver<Arc<KnownJobs>>,
     quit: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -106,17 +108,23 @@ impl Follower {
         let counts = Arc::clone(&stats);
         let availability = Arc::<Availability>::default();
         let noted = Arc::clone(&availability);
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let metrics = recorder.handle();
         let thread = thread::spawn(move || {
             let runtime = runtime::Builder::new_current_thread().enable_all().build();
-            runtime.expect("a runtime").block_on(async move {
+            let following = async move {
                 let client = Client::new(&settings, patience, noted).expect("usable settings");
                 tokio::select! {
                     () = follow(how, client, publish, counts) => panic!("it ended by itself"),
                     _ = asked_to_quit => {}
                 }
+            };
+            metrics::with_local_recorder(&recorder, || {
+                runtime.expect("a runtime").block_on(following);
             });
         });
         Self {
+            metrics,
             stats,
             availability,
             knowledge,
@@ -132,6 +140,13 @@ impl Follower {
     pub fn job(&self, id: &str) -> Option<Arc<Job>> {
         let id = JobId::parse(id).expect("an id");
         self.knowledge().jobs.get(&id).cloned()
+    }
+
+    /// What a series of this follower says; 0 if there is none.
+    pub fn counted(&self, series: &str) -> f64 {
+        let page = self.metrics.render();
+        let of_series = |line: &str| line.strip_prefix(series)?.trim().parse().ok();
+        page.lines().find_map(of_series).unwrap_or(0.0)
     }
 
     pub fn knows(&self, id: &str) -> bool {

@@ -7,7 +7,7 @@ use tml_proxy::provider::switchboard::{
     JobState, KnownJobs,
     client::{FailureKind, Patience},
     follow::FollowSettings,
-    stats::{Request, WatchEnd},
+    stats::Request,
     watch::Purpose,
 };
 
@@ -27,6 +27,12 @@ fn watched(board: &Switchboard) -> (Follower, String) {
     (follower, id)
 }
 
+/// Watches of `follower` that ended in a way.
+fn ends(follower: &Follower, cause: &str) -> f64 {
+    let series = format!("tml_proxy_switchboard_watch_ends_total{{cause=\"{cause}\"}}");
+    follower.counted(&series)
+}
+
 #[test]
 fn a_watch_that_ends_is_opened_again_and_misses_nothing() {
     let board = Switchboard::start();
@@ -35,7 +41,7 @@ fn a_watch_that_ends_is_opened_again_and_misses_nothing() {
     board.change_quietly(&id, |job| job["state"] = json!("ready"));
     follower.wait_for_state(&id, JobState::Ready);
     wait_until("another watch", || board.watches(&id) == 1);
-    assert!(follower.stats.watch_ends(WatchEnd::Ended) >= 1);
+    assert!(ends(&follower, "ended") >= 1.0);
     // The end of a stream is no error.
     for kind in FailureKind::ALL.iter().copied() {
         assert_eq!(follower.stats.episodes(kind), 0, "{}", kind.word());
@@ -50,7 +56,7 @@ fn a_watch_that_breaks_is_opened_again_and_misses_nothing() {
     board.change_quietly(&id, |job| job["state"] = json!("ready"));
     follower.wait_for_state(&id, JobState::Ready);
     wait_until("another watch", || board.watches(&id) == 1);
-    assert!(follower.stats.watch_ends(WatchEnd::Lost) >= 1);
+    assert!(ends(&follower, "lost") >= 1.0);
 }
 
 #[test]
@@ -68,9 +74,9 @@ fn a_silent_watch_is_taken_for_dead_and_one_that_lives_is_not() {
         board.keep_alive();
         start.elapsed() > Duration::from_secs(1)
     });
-    assert_eq!(follower.stats.watch_ends(WatchEnd::Silent), 0);
+    assert_eq!(ends(&follower, "silent"), 0.0);
     wait_until("the end of the silent watch", || {
-        follower.stats.watch_ends(WatchEnd::Silent) >= 1
+        ends(&follower, "silent") >= 1.0
     });
     wait_until("another watch", || board.watches(&id) == 1);
 }

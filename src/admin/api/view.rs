@@ -13,10 +13,9 @@ use crate::{
     end_reason::EndReason,
     provider::switchboard::{
         Contact, Endpoint, Exposure, JobId,
-        client::{FailureKind, Outage},
+        client::Outage,
         expose::{Reason, Refused},
         read::Rights,
-        stats::Request,
     },
     session::SessionView,
     table::{ListenAddr, Mapping, MappingName, MappingOverride, MappingOverrides},
@@ -169,15 +168,13 @@ pub fn switchboard(sources: &Sources) -> Option<model::Switchboard> {
         (count > 0).then(|| (reason.word().to_owned(), count))
     });
     let age = stats.knowledge_age();
-    let requests = Request::ALL.into_iter().flat_map(|request| {
-        let kinds = FailureKind::ALL.iter().copied();
-        kinds
-            .map(move |kind| (kind.word(), stats.failed(request, kind)))
-            .chain([("success", stats.succeeded(request))])
-    });
     let mut by_result: BTreeMap<String, u64> = BTreeMap::new();
-    for (word, count) in requests.filter(|(_, count)| *count > 0) {
-        *by_result.entry(word.to_owned()).or_default() += count;
+    for (_, result, count) in stats
+        .requests()
+        .into_iter()
+        .filter(|(.., count)| *count > 0)
+    {
+        *by_result.entry(result.to_owned()).or_default() += count;
     }
     let ports = exposure.ports;
     Some(model::Switchboard {

@@ -4,13 +4,7 @@ use std::time::UNIX_EPOCH;
 
 use super::{Sources, page::Page};
 use crate::{
-    provider::switchboard::{
-        client::FailureKind,
-        expose::Reason,
-        read::Rights,
-        stats::{Request, WatchEnd},
-        watch::Purpose,
-    },
+    provider::switchboard::{client::FailureKind, expose::Reason, read::Rights, watch::Purpose},
     telemetry::metric,
 };
 
@@ -68,15 +62,8 @@ fn following(sources: &Sources) {
     if let Some(at) = expires.and_then(|at| at.duration_since(UNIX_EPOCH).ok()) {
         metric::SWITCHBOARD_TOKEN.set(&[], at.as_secs() as f64);
     }
-    for request in Request::ALL {
-        let requests = &metric::SWITCHBOARD_REQUESTS;
-        requests.set_total(&[request.word(), "success"], stats.succeeded(request));
-        for kind in FailureKind::ALL.iter().copied() {
-            match stats.failed(request, kind) {
-                0 => {}
-                count => requests.set_total(&[request.word(), kind.word()], count),
-            }
-        }
+    for (request, result, count) in stats.requests() {
+        metric::SWITCHBOARD_REQUESTS.set_total(&[request.word(), result], count);
     }
     for kind in FailureKind::ALL.iter().copied() {
         match stats.episodes_open(kind) {
@@ -88,18 +75,6 @@ fn following(sources: &Sources) {
         metric::SWITCHBOARD_WATCHES.set(&[word], stats.watches_open(purpose) as f64);
     }
     metric::SWITCHBOARD_WATCH_CONNECTIONS.set(&[], stats.watch_connections() as f64);
-    for end in WatchEnd::ALL {
-        metric::SWITCHBOARD_WATCH_ENDS.set_total(&[end.word()], stats.watch_ends(end));
-    }
-    metric::SWITCHBOARD_NOTICES.set_total(&[], stats.notices());
-    for (what, count) in [
-        ("rows", stats.rows_unreadable()),
-        ("particulars", stats.left_out()),
-        ("jobs", stats.jobs_over_limit()),
-    ] {
-        metric::SWITCHBOARD_LEFT_OUT.set_total(&[what], count);
-    }
-    metric::SWITCHBOARD_OVERWRITTEN.set_total(&[], stats.annotations_overwritten());
 }
 
 /// Writes how long it took until something was known.
@@ -107,8 +82,8 @@ pub(super) fn write(page: &mut Page, sources: &Sources) {
     if sources.switchboard.read().is_some() {
         let stats = &sources.switchboard.stats;
         page.family(&metric::SWITCHBOARD_NEW_JOB)
-            .histogram(&[], &stats.new_job_latency());
+            .histogram(&[], &stats.new_job_latency.read());
         page.family(&metric::SWITCHBOARD_CHANGE)
-            .histogram(&[], &stats.change_latency());
+            .histogram(&[], &stats.change_latency.read());
     }
 }

@@ -32,6 +32,7 @@ use super::{
     read,
     stats::{FollowStats, Request},
 };
+use crate::telemetry::metric;
 
 /// Tries for one text, conflicts included.
 const TRIES: u32 = 5;
@@ -226,7 +227,7 @@ impl Publisher {
     }
 
     fn was_overwritten(&self, job: &JobId, found: Option<&str>) {
-        self.stats.annotation_overwritten();
+        metric::SWITCHBOARD_OVERWRITTEN.add(&[], 1);
         if !self.told.swap(true, Relaxed) {
             let found = found.map(|text| text.escape_debug().take(200).collect::<String>());
             warn!(

@@ -1,13 +1,12 @@
-//! How following a switchboard goes: plain atomics, read by a scrape.
+//! How following a switchboard goes, for whoever shows it. What is only counted goes to the metrics.
 
 use std::{
-    array,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed},
-    },
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
+
+use strum::{IntoStaticStr, VariantArray};
 
 use super::{
     client::{Failure, FailureKind},
@@ -15,13 +14,14 @@ use super::{
     read::Rights,
     watch::Purpose,
 };
-use crate::telemetry::{Distribution, Histogram, metric::LATENCY_BUCKETS};
-
-/// How long something took, in the buckets of these counters.
-pub type Latency = Distribution;
+use crate::telemetry::{
+    Histogram,
+    metric::{self, LATENCY_BUCKETS},
+};
 
 /// What is asked of a switchboard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum Request {
     /// A page of the listing.
     Jobs,
@@ -38,32 +38,16 @@ pub enum Request {
 }
 
 impl Request {
-    /// Every request there is, in the order of their numbers.
-    pub const ALL: [Self; 6] = [
-        Self::Jobs,
-        Self::Job,
-        Self::Hosts,
-        Self::Watch,
-        Self::Annotate,
-        Self::Account,
-    ];
-
     /// The request as a label.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Jobs => "jobs",
-            Self::Job => "job",
-            Self::Hosts => "hosts",
-            Self::Watch => "watch",
-            Self::Annotate => "annotate",
-            Self::Account => "account",
-        }
+    pub fn word(self) -> &'static str {
+        self.into()
     }
 }
 
 /// How watches end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum WatchEnd {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
+pub(super) enum WatchEnd {
     /// The server ended it, as it does now and then.
     Ended,
     /// Nothing came for too long.
@@ -72,70 +56,22 @@ pub enum WatchEnd {
     Lost,
 }
 
-impl WatchEnd {
-    /// Every end there is, in the order of their numbers.
-    pub const ALL: [Self; 3] = [Self::Ended, Self::Silent, Self::Lost];
-
-    /// The end as a label.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Ended => "ended",
-            Self::Silent => "silent",
-            Self::Lost => "lost",
-        }
-    }
-}
-
-const RESULTS: usize = FailureKind::ALL.len() + 1;
-
-/// The counters of one follower.
+/// How one follower does.
 #[derive(Debug)]
 pub struct FollowStats {
-    requests: [[AtomicU64; RESULTS]; Request::ALL.len()],
-    episodes: [AtomicU64; FailureKind::ALL.len()],
-    episodes_open: [AtomicU64; FailureKind::ALL.len()],
-    watches_open: [AtomicU64; 2],
-    watch_connections: AtomicU64,
-    watch_ends: [AtomicU64; WatchEnd::ALL.len()],
-    notices: AtomicU64,
-    polls: AtomicU64,
-    walks: AtomicU64,
-    jobs_active: AtomicU64,
-    jobs_over_limit: AtomicU64,
-    rows_unreadable: AtomicU64,
-    left_out: AtomicU64,
-    rights: AtomicU8,
-    listing_fails: AtomicBool,
-    held: AtomicU64,
-    annotations_overwritten: AtomicU64,
-    complete: Mutex<Option<Instant>>,
+    state: Mutex<State>,
     /// Jobs that have ended lately.
     pub finished: Finished,
-    new_job_latency: Histogram,
-    change_latency: Histogram,
+    /// From a new job's first row in a listing to its being published.
+    pub new_job_latency: Histogram,
+    /// From a watch's notice to the published change.
+    pub change_latency: Histogram,
 }
 
 impl Default for FollowStats {
     fn default() -> Self {
         Self {
-            requests: array::from_fn(|_| Default::default()),
-            episodes: Default::default(),
-            episodes_open: Default::default(),
-            watches_open: Default::default(),
-            watch_connections: AtomicU64::new(0),
-            watch_ends: Default::default(),
-            notices: AtomicU64::new(0),
-            polls: AtomicU64::new(0),
-            walks: AtomicU64::new(0),
-            jobs_active: AtomicU64::new(0),
-            jobs_over_limit: AtomicU64::new(0),
-            rows_unreadable: AtomicU64::new(0),
-            left_out: AtomicU64::new(0),
-            rights: AtomicU8::new(Rights::Unknown as u8),
-            listing_fails: AtomicBool::new(false),
-            held: AtomicU64::new(0),
-            annotations_overwritten: AtomicU64::new(0),
-            complete: Mutex::new(None),
+            state: Mutex::default(),
             finished: Finished::default(),
             new_job_latency: Histogram::new(&LATENCY_BUCKETS),
             change_latency: Histogram::new(&LATENCY_BUCKETS),
@@ -143,221 +79,196 @@ impl Default for FollowStats {
     }
 }
 
+#[derive(Debug, Default)]
+struct State {
+    /// Requests of a kind that were answered as asked, and those that failed.
+    succeeded: BTreeMap<Request, u64>,
+    failed: BTreeMap<(Request, FailureKind), u64>,
+    failing: BTreeMap<FailureKind, Episodes>,
+    watches: [u64; 2],
+    watch_connections: usize,
+    polls: u64,
+    walks: u64,
+    jobs_active: usize,
+    rights: Rights,
+    is_listing_failing: bool,
+    held: usize,
+    /// When a complete listing was last had.
+    complete: Option<Instant>,
+}
+
+/// Of failures of a kind: from the first failure of a kind of request to the first time that nothing
+/// fails so any more.
+#[derive(Debug, Default)]
+struct Episodes {
+    begun: u64,
+    open: u64,
+}
+
 impl FollowStats {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Requests of a kind that were answered as asked.
     pub fn succeeded(&self, request: Request) -> u64 {
-        self.requests[request as usize][FailureKind::ALL.len()].load(Relaxed)
+        self.state().succeeded.get(&request).copied().unwrap_or(0)
     }
 
     /// Requests of a kind that failed.
     pub fn failed(&self, request: Request, kind: FailureKind) -> u64 {
-        self.requests[request as usize][kind as usize].load(Relaxed)
+        let state = self.state();
+        state.failed.get(&(request, kind)).copied().unwrap_or(0)
     }
 
-    /// Episodes of failures of a kind that have begun: from the first failure of a kind of request
-    /// to the first time that nothing fails so any more.
+    /// Every request so far: what was asked for, what came of it, and how often.
+    pub(crate) fn requests(&self) -> Vec<(Request, &'static str, u64)> {
+        let state = self.state();
+        let succeeded = state.succeeded.iter();
+        let succeeded = succeeded.map(|(request, count)| (*request, "success", *count));
+        let failed = state.failed.iter();
+        let failed = failed.map(|((request, kind), count)| (*request, kind.word(), *count));
+        succeeded.chain(failed).collect()
+    }
+
+    /// Episodes of failures of a kind that have begun.
     pub fn episodes(&self, kind: FailureKind) -> u64 {
-        self.episodes[kind as usize].load(Relaxed)
+        self.state().failing.get(&kind).map_or(0, |one| one.begun)
     }
 
     /// Such episodes that have not ended.
     pub fn episodes_open(&self, kind: FailureKind) -> u64 {
-        self.episodes_open[kind as usize].load(Relaxed)
+        self.state().failing.get(&kind).map_or(0, |one| one.open)
     }
 
     /// Watches open now.
     pub fn watches_open(&self, purpose: Purpose) -> u64 {
-        self.watches_open[purpose as usize].load(Relaxed)
+        self.state().watches[purpose as usize]
     }
 
     /// Connections that watches are on.
     pub fn watch_connections(&self) -> u64 {
-        self.watch_connections.load(Relaxed)
-    }
-
-    /// Watches that ended in a way.
-    pub fn watch_ends(&self, end: WatchEnd) -> u64 {
-        self.watch_ends[end as usize].load(Relaxed)
-    }
-
-    /// Changes that watches gave notice of.
-    pub fn notices(&self) -> u64 {
-        self.notices.load(Relaxed)
+        self.state().watch_connections as u64
     }
 
     /// Times the newest jobs were asked for and all that was new was had.
     pub fn polls(&self) -> u64 {
-        self.polls.load(Relaxed)
+        self.state().polls
     }
 
     /// Complete listings had.
     pub fn walks(&self) -> u64 {
-        self.walks.load(Relaxed)
+        self.state().walks
     }
 
     /// Jobs that have not ended, as far as is known.
     pub fn jobs_active(&self) -> u64 {
-        self.jobs_active.load(Relaxed)
-    }
-
-    /// Jobs that were not followed because there are too many.
-    pub fn jobs_over_limit(&self) -> u64 {
-        self.jobs_over_limit.load(Relaxed)
-    }
-
-    /// Rows of listings that could not be read.
-    pub fn rows_unreadable(&self) -> u64 {
-        self.rows_unreadable.load(Relaxed)
-    }
-
-    /// Things in valid answers that were left out: services too many or too long, addresses that
-    /// are none.
-    pub fn left_out(&self) -> u64 {
-        self.left_out.load(Relaxed)
-    }
-
-    /// Annotations of this proxy that somebody else changed.
-    pub fn annotations_overwritten(&self) -> u64 {
-        self.annotations_overwritten.load(Relaxed)
-    }
-
-    pub(super) fn annotation_overwritten(&self) {
-        self.annotations_overwritten.fetch_add(1, Relaxed);
+        self.state().jobs_active as u64
     }
 
     /// How long ago the last complete listing was had; `None` before the first. Not moved by a
     /// clock that is set.
     pub fn knowledge_age(&self) -> Option<Duration> {
-        let complete = self.complete.lock().unwrap_or_else(PoisonError::into_inner);
-        complete.map(|at| at.elapsed())
+        self.state().complete.map(|at| at.elapsed())
     }
 
     /// Which jobs the account may read, as it was said last.
     pub fn rights(&self) -> Rights {
-        let number = self.rights.load(Relaxed);
-        let found = Rights::ALL.iter().find(|one| **one as u8 == number);
-        found.copied().unwrap_or_default()
+        self.state().rights
     }
 
     /// Whether the last page of the listing that was asked for was not had.
-    pub fn is_listing_failing(&self) -> bool {
-        self.listing_fails.load(Relaxed)
+    pub(crate) fn is_listing_failing(&self) -> bool {
+        self.state().is_listing_failing
     }
 
     /// Jobs that are missing from a listing, too many at once to be believed.
     pub fn held(&self) -> u64 {
-        self.held.load(Relaxed)
-    }
-
-    /// From a new job's first row in a listing to its being published.
-    pub fn new_job_latency(&self) -> Latency {
-        self.new_job_latency.read()
-    }
-
-    /// From a watch's notice to the published change.
-    pub fn change_latency(&self) -> Latency {
-        self.change_latency.read()
+        self.state().held as u64
     }
 
     pub(super) fn count<T>(&self, request: Request, answer: &Result<T, Failure>) {
-        let place = match answer {
-            Ok(_) => FailureKind::ALL.len(),
-            Err(failure) => failure.kind() as usize,
-        };
-        self.requests[request as usize][place].fetch_add(1, Relaxed);
+        let mut state = self.state();
+        *match answer {
+            Ok(_) => state.succeeded.entry(request).or_default(),
+            Err(failure) => state.failed.entry((request, failure.kind())).or_default(),
+        } += 1;
     }
 
     pub(super) fn set_rights(&self, rights: Rights) {
-        self.rights.store(rights as u8, Relaxed);
+        self.state().rights = rights;
     }
 
     pub(super) fn listing_fails(&self, fails: bool) {
-        self.listing_fails.store(fails, Relaxed);
+        self.state().is_listing_failing = fails;
     }
 
     pub(super) fn set_held(&self, jobs: usize) {
-        self.held.store(jobs as u64, Relaxed);
+        self.state().held = jobs;
+    }
+
+    pub(super) fn set_jobs_active(&self, jobs: usize) {
+        self.state().jobs_active = jobs;
+    }
+
+    pub(super) fn set_watch_connections(&self, connections: usize) {
+        self.state().watch_connections = connections;
+    }
+
+    pub(super) fn polled(&self) {
+        self.state().polls += 1;
+    }
+
+    pub(super) fn walked(&self) {
+        let mut state = self.state();
+        state.walks += 1;
+        state.complete = Some(Instant::now());
+    }
+
+    /// Following begins, with knowledge from before that was complete at a time.
+    pub(super) fn begin(&self, complete: Option<SystemTime>) {
+        let age = complete.map(|at| at.elapsed().unwrap_or_default());
+        let mut state = self.state();
+        state.complete = age.and_then(|age| Instant::now().checked_sub(age));
+        for request in Request::VARIANTS {
+            state.succeeded.entry(*request).or_default();
+        }
+        // What has not happened is 0, so that the first time is an increase.
+        for end in WatchEnd::VARIANTS {
+            metric::SWITCHBOARD_WATCH_ENDS.add(&[end.into()], 0);
+        }
+        for what in ["rows", "particulars", "jobs"] {
+            metric::SWITCHBOARD_LEFT_OUT.add(&[what], 0);
+        }
+        metric::SWITCHBOARD_NOTICES.add(&[], 0);
+        metric::SWITCHBOARD_OVERWRITTEN.add(&[], 0);
     }
 
     pub(super) fn episode_began(&self, kind: FailureKind) {
-        self.episodes[kind as usize].fetch_add(1, Relaxed);
-        self.episodes_open[kind as usize].fetch_add(1, Relaxed);
+        let mut state = self.state();
+        let episodes = state.failing.entry(kind).or_default();
+        episodes.begun += 1;
+        episodes.open += 1;
     }
 
     pub(super) fn episode_ended(&self, kind: FailureKind) {
-        self.episodes_open[kind as usize].fetch_sub(1, Relaxed);
+        self.state().failing.entry(kind).or_default().open -= 1;
     }
 
     /// Counts a watch in until the result is dropped.
     pub(super) fn watch_opened(&self, purpose: Purpose) -> OpenWatch<'_> {
-        let open = &self.watches_open[purpose as usize];
-        open.fetch_add(1, Relaxed);
-        OpenWatch(open)
-    }
-
-    pub(super) fn set_watch_connections(&self, connections: usize) {
-        self.watch_connections.store(connections as u64, Relaxed);
-    }
-
-    pub(super) fn watch_ended(&self, end: WatchEnd) {
-        self.watch_ends[end as usize].fetch_add(1, Relaxed);
-    }
-
-    pub(super) fn noticed(&self) {
-        self.notices.fetch_add(1, Relaxed);
-    }
-
-    pub(super) fn polled(&self) {
-        self.polls.fetch_add(1, Relaxed);
-    }
-
-    pub(super) fn walked(&self) {
-        self.walks.fetch_add(1, Relaxed);
-        self.set_complete(Some(Instant::now()));
-    }
-
-    /// Takes over when knowledge from before the start was complete.
-    pub(super) fn restored(&self, complete: Option<SystemTime>) {
-        let age = complete.map(|at| at.elapsed().unwrap_or_default());
-        self.set_complete(age.and_then(|age| Instant::now().checked_sub(age)));
-    }
-
-    fn set_complete(&self, at: Option<Instant>) {
-        *self.complete.lock().unwrap_or_else(PoisonError::into_inner) = at;
-    }
-
-    pub(super) fn set_jobs_active(&self, jobs: usize) {
-        self.jobs_active.store(jobs as u64, Relaxed);
-    }
-
-    pub(super) fn over_limit(&self) {
-        self.jobs_over_limit.fetch_add(1, Relaxed);
-    }
-
-    pub(super) fn unreadable_rows(&self, rows: usize) {
-        self.rows_unreadable.fetch_add(rows as u64, Relaxed);
-    }
-
-    pub(super) fn leave_out(&self, things: usize) {
-        self.left_out.fetch_add(things as u64, Relaxed);
-    }
-
-    pub(super) fn new_job_took(&self, took: Duration) {
-        self.new_job_latency.observe(took);
-    }
-
-    pub(super) fn change_took(&self, took: Duration) {
-        self.change_latency.observe(took);
+        self.state().watches[purpose as usize] += 1;
+        OpenWatch(self, purpose)
     }
 }
 
 /// A watch that is counted as open.
 #[derive(Debug)]
-pub(super) struct OpenWatch<'a>(&'a AtomicU64);
+pub(super) struct OpenWatch<'a>(&'a FollowStats, Purpose);
 
 impl Drop for OpenWatch<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
+        self.0.state().watches[self.1 as usize] -= 1;
     }
 }
 
@@ -379,9 +290,9 @@ mod tests {
     fn a_clock_set_back_makes_knowledge_no_younger_than_new() {
         let stats = FollowStats::default();
         assert_eq!(stats.knowledge_age(), None);
-        stats.restored(Some(SystemTime::now() + Duration::from_secs(3600)));
+        stats.begin(Some(SystemTime::now() + Duration::from_secs(3600)));
         assert!(stats.knowledge_age().expect("an age") < Duration::from_secs(60));
-        stats.restored(Some(SystemTime::now() - Duration::from_secs(100)));
+        stats.begin(Some(SystemTime::now() - Duration::from_secs(100)));
         assert!(stats.knowledge_age().expect("an age") >= Duration::from_secs(99));
     }
 }

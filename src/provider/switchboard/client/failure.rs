@@ -17,7 +17,7 @@ const WORDS_AT_MOST: usize = 240;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, EnumDiscriminants)]
 #[strum_discriminants(
     name(FailureKind),
-    derive(Hash, IntoStaticStr, VariantArray),
+    derive(Hash, PartialOrd, Ord, IntoStaticStr, VariantArray),
     strum(serialize_all = "snake_case"),
     doc = "The causes as they are counted.",
     allow(missing_docs)

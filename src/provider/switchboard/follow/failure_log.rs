@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use strum::VariantArray;
 use tracing::{info, warn};
 
 use crate::provider::switchboard::{
@@ -129,10 +130,10 @@ impl FailureLog {
 
     /// Notes that there is no `subject` any more, which ends whatever failed about it.
     pub(super) fn forget(&mut self, subject: &Subject) {
-        for request in Request::ALL {
-            let gone = self.failing.remove(&(request, subject.clone()));
+        for request in Request::VARIANTS {
+            let gone = self.failing.remove(&(*request, subject.clone()));
             if let Some(kind) = gone {
-                self.end(request, kind);
+                self.end(*request, kind);
             }
         }
     }

@@ -23,11 +23,14 @@ use super::{
     Event, FollowSettings,
     backoff::{Backoff, jittered},
 };
-use crate::provider::switchboard::{
-    client::{Client, Failure, FailureKind},
-    job::{HostId, Job, JobId, JobState},
-    stats::{FollowStats, Request, WatchEnd},
-    watch::{self, Priority, Purpose, Watch, WatchPool, Watched},
+use crate::{
+    provider::switchboard::{
+        client::{Client, Failure, FailureKind},
+        job::{HostId, Job, JobId, JobState},
+        stats::{FollowStats, Request, WatchEnd},
+        watch::{self, Priority, Purpose, Watch, WatchPool, Watched},
+    },
+    telemetry::metric,
 };
 
 /// The longest wait between two tries of what fails for lack of an answer.
@@ -241,7 +244,7 @@ async fn keep_watched(context: &Context, what: Watched, signal: &Signal) {
             let _open = context.stats.watch_opened(what.purpose());
             signal.watched.store(true, Relaxed);
             tokio::select! {
-                end = listen(context, &mut watch, signal) => Some(end),
+                end = listen(&mut watch, signal) => Some(end),
                 () = slot.keep(&mut priority) => None,
             }
         };
@@ -257,11 +260,12 @@ async fn keep_watched(context: &Context, what: Watched, signal: &Signal) {
         if lasted {
             backoff.reset();
         }
-        context.stats.watch_ended(match &end {
+        let how = match &end {
             Ok(()) => WatchEnd::Ended,
             Err(Failure::Timeout { .. }) => WatchEnd::Silent,
             Err(_) => WatchEnd::Lost,
-        });
+        };
+        metric::SWITCHBOARD_WATCH_ENDS.add(&[how.into()], 1);
         let wait = match end {
             Ok(()) if lasted => jittered(REOPEN),
             _ => backoff.failed(),
@@ -271,10 +275,10 @@ async fn keep_watched(context: &Context, what: Watched, signal: &Signal) {
 }
 
 /// Listens to `watch` until it ends.
-async fn listen(context: &Context, watch: &mut Watch<'_>, signal: &Signal) -> Result<(), Failure> {
+async fn listen(watch: &mut Watch<'_>, signal: &Signal) -> Result<(), Failure> {
     while let Some(event) = watch.next().await? {
         if event == watch::Event::Change {
-            context.stats.noticed();
+            metric::SWITCHBOARD_NOTICES.add(&[], 1);
             signal.raise();
         }
     }

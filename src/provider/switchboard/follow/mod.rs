@@ -48,6 +48,7 @@ use super::{
     stats::{FollowStats, Request},
     watch::{WatchPool, Watched},
 };
+use crate::telemetry::metric;
 
 /// Events that wait to be taken in; who has more to say waits.
 const EVENTS: usize = 256;
@@ -87,7 +88,7 @@ pub async fn follow(
 ) {
     let before = Arc::clone(&publish.borrow());
     let (events, inbox) = mpsc::channel(EVENTS);
-    stats.restored(before.complete);
+    stats.begin(before.complete);
     let availability = Arc::clone(client.availability());
     let recoveries = availability.recoveries();
     let context = Arc::new(Context {
@@ -319,7 +320,8 @@ impl Follower {
     /// Takes in the rows of a page, and says whether there is anything new on it.
     fn rows(&mut self, page: &Page, began: Sequence, at_top: bool) -> bool {
         let unreadable = page.rows.iter().filter(|row| row.state.is_none()).count();
-        self.stats.unreadable_rows(page.lost + unreadable);
+        let unreadable = (page.lost + unreadable) as u64;
+        metric::SWITCHBOARD_LEFT_OUT.add(&["rows"], unreadable);
         let mut any_new = false;
         for row in &page.rows {
             if at_top && row.state == Some(JobState::Finalized) {
@@ -332,7 +334,7 @@ impl Follower {
                 }
                 RowMeaning::OverLimit => {
                     any_new = true;
-                    self.stats.over_limit();
+                    metric::SWITCHBOARD_LEFT_OUT.add(&["jobs"], 1);
                 }
                 RowMeaning::EndedBefore => any_new = true,
                 RowMeaning::StateChanged => self.raise(&row.id),
@@ -453,7 +455,7 @@ impl Follower {
         self.failures
             .note(Request::Job, Subject::Job(id.clone()), answer);
         if let Ok(detail) = answer {
-            self.stats.leave_out(detail.left_out);
+            metric::SWITCHBOARD_LEFT_OUT.add(&["particulars"], detail.left_out as u64);
         }
         match self.table.answer(id, answer) {
             AnswerMeaning::Same => {}
@@ -505,10 +507,10 @@ impl Follower {
         self.stats.set_held(self.table.held());
         self.publish.send_replace(Arc::new(known));
         for first_seen in self.appeared.drain(..) {
-            self.stats.new_job_took(first_seen.elapsed());
+            self.stats.new_job_latency.observe(first_seen.elapsed());
         }
         for noticed in self.noticed.drain(..) {
-            self.stats.change_took(noticed.elapsed());
+            self.stats.change_latency.observe(noticed.elapsed());
         }
     }
 }
