@@ -169,6 +169,24 @@ fn a_long_history_costs_one_page_a_look() {
     );
 }
 
+/// `cargo test --release --test switchboard a_hundred_thousand -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement"]
+fn a_hundred_thousand_jobs_of_the_past_are_read_within_seconds() {
+    let board = Switchboard::start();
+    board.set_history(100_000);
+    let running = board.add_job_quietly(1, "ready");
+    let begun = std::time::Instant::now();
+    let follower = Follower::patient(&board, BY_WATCHES);
+    follower.wait_for_job(&running);
+    follower.wait_for_complete();
+    println!(
+        "{:.1} s, {} pages",
+        begun.elapsed().as_secs_f64(),
+        board.requests(&Route::Listing)
+    );
+}
+
 #[test]
 fn a_long_history_is_read_once_and_new_jobs_are_found_meanwhile() {
     const HISTORY: u32 = 20_000;
