@@ -2,9 +2,9 @@
 //!
 //! Names are those of the file and in its order; whatever is off is called `off`.
 
-use std::net::SocketAddr;
+use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::Map;
 
 use super::{Config, VERSION};
@@ -30,27 +30,32 @@ struct Mapping {
     name: String,
     origin: String,
     routes: Vec<RouteRange>,
-    policy: Settings,
+    /// Most mappings share that of the defaults.
+    #[serde(serialize_with = "shared")]
+    policy: Arc<Settings>,
+}
+
+fn shared<S: Serializer>(settings: &Arc<Settings>, to: S) -> Result<S::Ok, S::Error> {
+    settings.serialize(to)
 }
 
 impl From<&Config> for Document {
     fn from(config: &Config) -> Self {
         let section = |(name, keys): (&str, Settings)| (name.to_owned(), Json::Object(keys));
+        let mut known = HashMap::<_, Arc<Settings>>::new();
+        let mapping = |spec: &MappingSpec| {
+            let policy = known.entry(Arc::as_ptr(&spec.policy));
+            Mapping {
+                name: spec.name.to_string(),
+                origin: spec.origin.to_string(),
+                routes: route_ranges(&spec.pairs),
+                policy: Arc::clone(policy.or_insert_with(|| of_policy(&spec.policy).into())),
+            }
+        };
         Self {
             version: VERSION,
             sections: config.sections().into_iter().map(section).collect(),
-            mappings: config.mappings.iter().map(Mapping::from).collect(),
-        }
-    }
-}
-
-impl From<&MappingSpec> for Mapping {
-    fn from(spec: &MappingSpec) -> Self {
-        Self {
-            name: spec.name.to_string(),
-            origin: spec.origin.to_string(),
-            routes: route_ranges(&spec.pairs),
-            policy: of_policy(&spec.policy),
+            mappings: config.mappings.iter().map(mapping).collect(),
         }
     }
 }

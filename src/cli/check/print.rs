@@ -17,9 +17,12 @@ pub(super) fn text(config: &Config) -> String {
     let defaults = of_policy(&config.defaults);
     let mut mappings = vec![["NAME", "LISTEN", "TARGET", "NOT AS IN DEFAULTS"].map(str::to_owned)];
     for spec in &config.mappings {
-        let mut own = of_policy(&spec.policy);
-        own.retain(|name, value| defaults.get(name) != Some(value));
-        let mut own = line(&own);
+        let mut own = String::new();
+        if *spec.policy != config.defaults {
+            let mut settings = of_policy(&spec.policy);
+            settings.retain(|name, value| defaults.get(name) != Some(value));
+            own = line(&settings);
+        }
         for range in route_ranges(&spec.pairs) {
             let own = std::mem::take(&mut own);
             mappings.push([spec.name.to_string(), range.listen, range.target, own]);
