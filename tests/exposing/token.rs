@@ -121,6 +121,20 @@ fn a_token_that_is_about_to_expire_is_said_to_be() {
 }
 
 #[test]
+fn the_end_of_a_token_that_was_read_after_a_refusal_is_known() {
+    let stage = Stage::new(10);
+    let dir = TempDir::new();
+    let proxy = started(&stage, &dir, &Setup::default());
+    replace(&dir, "bmV3\n");
+    stage.board.accept_only("bmV3");
+    stage.board.token_expires("2100-01-01T00:00:00Z");
+    proxy.wait_until_metrics("the end of the new one", |metrics| {
+        let series = "tml_proxy_switchboard_token_expiration_timestamp_seconds";
+        metrics.sum(series, &[]) == 4_102_444_800
+    });
+}
+
+#[test]
 fn a_switchboard_that_does_not_say_how_long_a_token_lasts_is_followed_all_the_same() {
     let stage = Stage::new(10);
     stage.board.misbehave(Route::Tokens, Fault::Status(404));

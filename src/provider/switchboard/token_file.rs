@@ -73,6 +73,7 @@ impl TokenState {
 pub async fn keep(client: &Client, state: &TokenState) {
     *state.lock() = Known::default();
     let mut ask = Instant::now();
+    let mut changes = client.token_changes();
     let mut failed_before = false;
     loop {
         if ask <= Instant::now() {
@@ -89,11 +90,13 @@ pub async fn keep(client: &Client, state: &TokenState) {
         }
         state.time_to_look().await;
         match client.renew_token().await {
-            Ok(replaced) => {
+            Ok(()) => {
                 if state.lock().unreadable.take().is_some() {
                     info!("token_file can be read again");
                 }
-                if replaced {
+                // A request that was refused may have been first to read the file.
+                if client.token_changes() != changes {
+                    changes = client.token_changes();
                     info!("the token of token_file has been replaced, the new one is in use");
                     state.lock().expires = None;
                     ask = Instant::now();

@@ -14,7 +14,10 @@ mod token;
 use std::{
     fmt,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
@@ -132,6 +135,8 @@ struct Inner {
     base: BaseUrl,
     token_file: PathBuf,
     token: Mutex<Token>,
+    /// How often another token took its place.
+    token_changes: AtomicU64,
     /// Held while the file is read because of a refusal.
     renewing: tokio::sync::Mutex<()>,
     job_reader: Mutex<Option<Weak<dyn JobReader>>>,
@@ -173,6 +178,7 @@ impl Client {
             base,
             token_file: settings.token_file.clone(),
             token: Mutex::new(token),
+            token_changes: AtomicU64::new(0),
             renewing: tokio::sync::Mutex::default(),
             job_reader: Mutex::default(),
             connector,
@@ -187,19 +193,26 @@ impl Client {
         &self.0.base
     }
 
-    /// Reads the token again, and says whether it is another.
+    /// Reads the token again.
     ///
     /// # Errors
     ///
     /// Why the file gives none; the token known so far stays in use.
-    pub async fn renew_token(&self) -> Result<bool, TokenError> {
+    pub async fn renew_token(&self) -> Result<(), TokenError> {
         let path = self.0.token_file.clone();
         let read = files::off_thread(move || Token::read(&path)).await;
         let token = read.map_err(|late| TokenError::unanswered(&self.0.token_file, late))??;
         let mut known = self.0.token.lock().unwrap_or_else(PoisonError::into_inner);
-        let replaced = *known != token;
-        *known = token;
-        Ok(replaced)
+        if *known != token {
+            *known = token;
+            self.0.token_changes.fetch_add(1, Relaxed);
+        }
+        Ok(())
+    }
+
+    /// How often the token was replaced, by whoever found another in the file.
+    pub(crate) fn token_changes(&self) -> u64 {
+        self.0.token_changes.load(Relaxed)
     }
 
     /// Up to `limit` jobs of the listing, newest first, from `cursor` on.
