@@ -209,7 +209,14 @@ fn a_thousand_jobs_on_a_few_more_hosts_idle_over_http1() {
     thread::sleep(Duration::from_secs(60));
     let asked = requests(&proxy);
     const IDLE: Duration = Duration::from_secs(60);
+    // The switchboard runs in this process, and nothing else does meanwhile.
+    let served = cpu_ticks(std::process::id());
     cpu_over(&proxy, "idle", || thread::sleep(IDLE));
+    let served = (cpu_ticks(std::process::id()) - served) as f64 / TICKS;
+    println!(
+        "the switchboard: {:.2} % of a processor",
+        served / IDLE.as_secs_f64() * 100.0
+    );
     for ((what, before), (_, after)) in asked.into_iter().zip(requests(&proxy)) {
         let rate = (after - before) as f64 / IDLE.as_secs_f64();
         println!("requests, {what}: {rate:.2} a second");
