@@ -5,12 +5,14 @@
 //! moves the bytes. The threads that drive all of that are [`worker`]s.
 
 #![forbid(unsafe_code)]
+#![allow(dead_code)]
 
 pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod end_reason;
 pub(crate) mod files;
+pub mod handover;
 pub(crate) mod host_port;
 pub(crate) mod lifecycle;
 pub(crate) mod limit;

@@ -8,24 +8,25 @@ use std::{
 
 /// What each folder or file of `src` may import from others. Tests inside of `src` may import more.
 const MAY_IMPORT: &str = "
-    cli:       admin config host_port lifecycle listen os_error provider session table text units
-    lifecycle: admin config end_reason files limit listen orders os_error provider relay session table
+    cli:       admin config handover host_port lifecycle listen os_error provider session table text units
+    lifecycle: admin config end_reason files handover limit listen orders os_error provider relay session table
                telemetry text units worker
-    admin:     config end_reason host_port limit listen orders os_error provider session setting table
+    admin:     config end_reason handover host_port limit listen orders os_error provider session setting table
                telemetry units worker
     config:    files limit provider setting table text units
-    provider:  files host_port setting table telemetry text units
-    worker:    end_reason limit listen os_error proxy_protocol relay session socket table telemetry text
-    session:   end_reason limit listen os_error proxy_protocol relay socket table telemetry
-    listen:    os_error proxy_protocol socket table
+    provider:  files handover host_port setting table telemetry text units
+    worker:    end_reason handover limit listen os_error proxy_protocol relay session socket table telemetry text
+    session:   end_reason handover limit listen os_error proxy_protocol relay socket table telemetry
+    listen:    handover os_error proxy_protocol socket table
     orders:    table
     socket:    os_error table
-    table:     limit proxy_protocol relay setting telemetry
-    telemetry: end_reason text units
-    limit:     end_reason setting
+    table:     handover limit proxy_protocol relay setting telemetry
+    telemetry: end_reason handover text units
+    limit:     end_reason handover setting
     setting:   host_port units
-    relay:     os_error
+    relay:     handover os_error
     files:     os_error units
+    handover:  os_error
 ";
 
 /// Who may import whom.

@@ -1,0 +1,38 @@
+//! What one image of the program hands to the next: sockets and pipes, and what they are for.
+//!
+//! A part of the proxy saves what it is made of as plain values (serde): descriptors and bytes are
+//! left with a [`Saver`] and named in those values by a [`Descriptor`] or [`Bytes`]; times are on the
+//! monotonic clock of the machine, which goes on meanwhile ([`monotonic`]). The next image gets both
+//! back from a [`Loader`]. How they travel is not told here to those who save and load.
+
+mod loader;
+pub mod monotonic;
+mod saver;
+
+use serde::{Deserialize, Serialize};
+
+pub use loader::{LoadError, Loader};
+pub use saver::Saver;
+
+/// A descriptor that is handed over, by its place among those of its part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Descriptor(u32);
+
+/// Bytes that are handed over beside the values, by their place and length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bytes {
+    at: u32,
+    len: u32,
+}
+
+/// Where a part of the proxy leaves what it hands over.
+pub trait Sink: Send + Sync {
+    /// Takes a part: its values as JSON, and the descriptors and bytes they name. It may be called by
+    /// several threads at once, each with a part of its own.
+    ///
+    /// # Errors
+    ///
+    /// Why it could not be taken, in words; nothing has changed then.
+    fn put(&self, part: &str, values: Vec<u8>, saver: Saver<'_>) -> Result<(), String>;
+}
