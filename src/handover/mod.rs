@@ -4,14 +4,27 @@
 //! left with a [`Saver`] and named in those values by a [`Descriptor`] or [`Bytes`]; times are on the
 //! monotonic clock of the machine, which goes on meanwhile ([`monotonic`]). The next image gets both
 //! back from a [`Loader`]. How they travel is not told here to those who save and load.
+//!
+//! They travel over a socket of the process to itself ([`Outgoing`], [`incoming`]), which stays open
+//! while execve(2) replaces the image, and with it every descriptor that waits in it. A [`Rehearsal`]
+//! has the values alone.
 
+mod header;
+mod incoming;
 mod loader;
 pub mod monotonic;
+mod outgoing;
+mod part;
+mod rehearsal;
 mod saver;
 
 use serde::{Deserialize, Serialize};
 
+pub use header::{HEADER, Header, Unsuitable};
+pub use incoming::{HandoverError, Part, incoming};
 pub use loader::{LoadError, Loader};
+pub use outgoing::Outgoing;
+pub use rehearsal::{Rehearsal, rehearsed};
 pub use saver::Saver;
 
 /// A descriptor that is handed over, by its place among those of its part.
@@ -36,3 +49,6 @@ pub trait Sink: Send + Sync {
     /// Why it could not be taken, in words; nothing has changed then.
     fn put(&self, part: &str, values: Vec<u8>, saver: Saver<'_>) -> Result<(), String>;
 }
+
+#[cfg(test)]
+mod tests;
