@@ -477,10 +477,22 @@ impl<'de> Deserializer<'de> for Value<'_, '_> {
                 items: items.iter().enumerate(),
                 spoiled: false,
             }),
+            // A kind of setting reads it as a struct.
+            DeValue::Table(_) => visitor.visit_newtype_struct(self),
+        }
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match self.node.get_ref() {
             DeValue::Table(table) => {
                 visitor.visit_map(Keys::new(self.report, self.path, table, self.below()))
             }
+            _ => self.deserialize_any(visitor),
         }
+    }
+
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        visitor.visit_unit()
     }
 
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -507,21 +519,9 @@ impl<'de> Deserializer<'de> for Value<'_, '_> {
         visitor.visit_map(Keys::new(self.report, self.path, table, self.below()))
     }
 
-    /// A kind of setting reads a table as a struct, and anything else as it is.
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Error> {
-        match self.node.get_ref() {
-            DeValue::Table(_) => visitor.visit_newtype_struct(self),
-            _ => self.deserialize_any(visitor),
-        }
-    }
-
     forward_to_deserialize_any! {
         i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option
-        unit unit_struct seq tuple tuple_struct map enum identifier ignored_any
+        unit unit_struct newtype_struct seq tuple tuple_struct enum identifier
     }
 }
 

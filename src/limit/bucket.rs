@@ -74,9 +74,9 @@ pub(super) fn take(full: Tick, span: u64, allowance: u64, now: Tick) -> Result<T
 /// A bucket shared between threads.
 #[derive(Debug, Default)]
 pub struct Bucket {
-    full: AtomicU64,
+    pub(super) full: AtomicU64,
     /// The time that the burst took when it was last charged.
-    allowance: AtomicU64,
+    pub(super) allowance: AtomicU64,
 }
 
 impl Bucket {

@@ -19,19 +19,19 @@ use crate::end_reason::EndReason;
 /// What is counted for the process.
 #[derive(Debug, Default)]
 pub struct Gate {
-    limits: ArcSwap<Limits>,
-    max_sessions: AtomicU32,
-    begun: Bucket,
-    dialling: Arc<AtomicU32>,
-    sources: Arc<SourceTable>,
+    pub(super) limits: ArcSwap<Limits>,
+    pub(super) max_sessions: AtomicU32,
+    pub(super) begun: Bucket,
+    pub(super) dialling: Arc<AtomicU32>,
+    pub(super) sources: Arc<SourceTable>,
 }
 
 /// What is counted for one mapping.
 #[derive(Debug)]
 pub struct MappingGate {
-    scope: Scope,
-    begun: Bucket,
-    dialling: Arc<AtomicU32>,
+    pub(super) scope: Scope,
+    pub(super) begun: Bucket,
+    pub(super) dialling: Arc<AtomicU32>,
     /// Bytes of all its sessions.
     pub bandwidth: Meter,
 }
@@ -51,8 +51,8 @@ pub struct Arrival<'a> {
 /// A session's place among those that are counted; dropping it gives it back.
 #[derive(Debug, Default)]
 pub struct Admission {
-    sources: Option<(Arc<SourceTable>, [Option<SourceKey>; 2])>,
-    meter: Option<Arc<Meter>>,
+    pub(super) sources: Option<(Arc<SourceTable>, [Option<SourceKey>; 2])>,
+    pub(super) meter: Option<Arc<Meter>>,
 }
 
 impl Admission {
@@ -64,7 +64,7 @@ impl Admission {
 
 /// A session's place among those that wait for their target; dropping it gives it back.
 #[derive(Debug, Default)]
-pub struct Dialling([Option<Arc<AtomicU32>>; 2]);
+pub struct Dialling(pub(super) [Option<Arc<AtomicU32>>; 2]);
 
 impl Gate {
     /// A gate with limits, and room for so many sessions.
@@ -175,11 +175,17 @@ impl Gate {
     }
 }
 
+/// What the next mapping is known as; at least `least`.
+pub(super) fn next_scope(least: u32) -> &'static AtomicU32 {
+    static NEXT: AtomicU32 = AtomicU32::new(Scope::PROCESS.0 + 1);
+    NEXT.fetch_max(least, Relaxed);
+    &NEXT
+}
+
 impl MappingGate {
     pub fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(Scope::PROCESS.0 + 1);
         Self {
-            scope: Scope(NEXT.fetch_add(1, Relaxed)),
+            scope: Scope(next_scope(0).fetch_add(1, Relaxed)),
             begun: Bucket::default(),
             dialling: Arc::default(),
             bandwidth: Meter::default(),

@@ -10,6 +10,7 @@
 mod bucket;
 mod gate;
 mod policy;
+mod saved;
 mod sources;
 mod throttle;
 mod tick;
@@ -18,6 +19,10 @@ pub use bucket::{Bucket, Rate};
 pub use gate::{Admission, Arrival, Dialling, Gate, MappingGate};
 pub(crate) use policy::RateOf;
 pub use policy::{Ban, Limits, OnRefuse, SessionLimits};
+#[allow(unused_imports)]
+pub use saved::{
+    SavedAdmission, SavedBucket, SavedGate, SavedLimits, SavedMappingGate, SavedMeter,
+};
 pub use sources::{SourceNet, SourceTable};
 pub use throttle::{Meter, Quota, Throttle};
 pub use tick::Tick;

@@ -18,10 +18,14 @@ use std::{
 };
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 use slab::Slab;
 
-use super::{Ban, Meter, SessionLimits, Tick, bucket, tick::nanos};
-use crate::end_reason::EndReason;
+use super::{Ban, Meter, SavedMeter, SessionLimits, Tick, bucket, tick::nanos};
+use crate::{
+    end_reason::EndReason,
+    setting::{As, Prefix},
+};
 
 /// Parts of the table, each with a lock of its own.
 const PARTS: usize = 16;
@@ -30,11 +34,17 @@ const PARTS: usize = 16;
 const IDLE_AT_MOST: usize = 4096;
 
 /// A network that counts as one source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SourceNet {
+    #[serde(with = "As::<Prefix>")]
     net: IpNet,
     /// The interface that a link-local address belongs to, 0 for any other.
+    #[serde(default, skip_serializing_if = "is_none")]
     interface: u32,
+}
+
+fn is_none(interface: &u32) -> bool {
+    *interface == 0
 }
 
 impl SourceNet {
@@ -190,6 +200,60 @@ impl SourceTable {
         banned
     }
 
+    /// Counts a session in that was counted in by an earlier image.
+    pub(super) fn enter_again(&self, key: SourceKey) {
+        self.with(key, |entry| entry.open = entry.open.saturating_add(1));
+    }
+
+    /// What is known of each source but its sessions, those unused for longest first in each part.
+    pub(super) fn save(&self) -> Vec<SavedSource> {
+        let mut saved = Vec::new();
+        for part in &self.parts {
+            let part = part.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut at = part.oldest;
+            while at != NONE {
+                let slot = &part.slots[at as usize];
+                saved.push(slot.save());
+                at = slot.after;
+            }
+            let in_use = part.slots.iter().map(|(_, slot)| slot);
+            saved.extend(in_use.filter(|slot| !slot.listed).map(Slot::save));
+        }
+        saved
+    }
+
+    /// Takes in what was known. Nothing is forgotten for it: sources whose sessions are yet to come
+    /// look idle.
+    pub(super) fn load(&self, saved: Vec<SavedSource>, evicted: u64, banned: u64) {
+        for source in saved {
+            let SavedSource {
+                scope,
+                net,
+                begun,
+                struck,
+                banned_until,
+                meter,
+            } = source;
+            let scope = Scope(scope);
+            let key = SourceKey { scope, net };
+            let mut part = self.part(key);
+            let (at, made) = part.find_or_make(key);
+            part.slots[at as usize].entry = Entry {
+                open: 0,
+                begun,
+                struck,
+                banned_until,
+                meter: meter.map(|meter| Arc::new(Meter::load(meter))),
+            };
+            if made {
+                part.list_as_newest(at);
+                self.tracked.fetch_add(1, Relaxed);
+            }
+        }
+        self.evicted.store(evicted, Relaxed);
+        self.banned.store(banned, Relaxed);
+    }
+
     fn part(&self, key: SourceKey) -> MutexGuard<'_, Part> {
         let number = self.hasher.hash_one(key) as usize % PARTS;
         // Each change of a part is made whole before anything can panic.
@@ -246,6 +310,42 @@ struct Entry {
     struck: Tick,
     banned_until: Tick,
     meter: Option<Arc<Meter>>,
+}
+
+/// What is known of a source, as it is handed over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SavedSource {
+    scope: u32,
+    net: SourceNet,
+    #[serde(default)]
+    begun: Tick,
+    #[serde(default)]
+    struck: Tick,
+    #[serde(default)]
+    banned_until: Tick,
+    #[serde(default)]
+    meter: Option<SavedMeter>,
+}
+
+impl Slot {
+    fn save(&self) -> SavedSource {
+        let SourceKey { scope, net } = self.key;
+        let Entry {
+            open: _,
+            begun,
+            struck,
+            banned_until,
+            meter,
+        } = &self.entry;
+        SavedSource {
+            scope: scope.0,
+            net,
+            begun: *begun,
+            struck: *struck,
+            banned_until: *banned_until,
+            meter: meter.as_deref().map(Meter::save),
+        }
+    }
 }
 
 impl Default for Part {

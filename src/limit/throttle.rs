@@ -9,6 +9,8 @@
 //! What had been read before the rates came into force was granted already, and goes out without
 //! being charged: a throttle never waits for more than its turn.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Bucket, Rate, Tick};
 
 /// A quantum is so much of a second.
@@ -37,7 +39,8 @@ pub struct Quota<'a> {
 }
 
 /// One direction of a session.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Throttle {
     /// Bytes of the quantum that are used up.
     spent: u64,

@@ -14,7 +14,10 @@ use std::{fmt, marker::PhantomData};
 
 use serde::{
     Deserializer, Serialize, Serializer,
-    de::{DeserializeSeed, Error, SeqAccess, Unexpected, Visitor},
+    de::{
+        DeserializeSeed, Error, MapAccess, SeqAccess, Unexpected, Visitor,
+        value::MapAccessDeserializer,
+    },
 };
 
 pub use kinds::{Auto, Off};
@@ -207,9 +210,8 @@ impl<K> Seed<K> {
 impl<'de, K: Kind> DeserializeSeed<'de> for Seed<K> {
     type Value = K::Value;
 
-    /// A table is handed over as a new type, so that the kind reads it as a struct with its keys.
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<K::Value, D::Error> {
-        from.deserialize_newtype_struct("a setting", self)
+        from.deserialize_any(self)
     }
 }
 
@@ -228,6 +230,13 @@ impl<'de, K: Kind> Visitor<'de> for Seed<K> {
         K::read(Found::Integer(number)).map_err(Refusal::into_error)
     }
 
+    fn visit_u64<E: Error>(self, number: u64) -> Result<K::Value, E> {
+        match i64::try_from(number) {
+            Ok(number) => self.visit_i64(number),
+            Err(_) => self.visit_unit(),
+        }
+    }
+
     fn visit_bool<E: Error>(self, _: bool) -> Result<K::Value, E> {
         self.visit_unit()
     }
@@ -243,6 +252,11 @@ impl<'de, K: Kind> Visitor<'de> for Seed<K> {
         }
     }
 
+    fn visit_map<A: MapAccess<'de>>(self, table: A) -> Result<K::Value, A::Error> {
+        self.visit_newtype_struct(MapAccessDeserializer::new(table))
+    }
+
+    /// A file hands a table over so, and has the kind read it as a struct with its keys.
     fn visit_newtype_struct<D: Deserializer<'de>>(self, table: D) -> Result<K::Value, D::Error> {
         match K::TABLES {
             true => K::table(table),

@@ -51,6 +51,20 @@ impl MappingName {
         }
     }
 
+    /// The name that is that text: that of a job's mapping, if it looks like one.
+    pub(super) fn of_text(text: String) -> Self {
+        let of_job = text.strip_prefix(Self::OF_JOBS);
+        let parts = of_job.and_then(|of| of.split_once('/'));
+        let job = parts.map(|(job, rule)| JobRule {
+            job: job.into(),
+            rule: rule.into(),
+        });
+        Self {
+            text: text.into(),
+            job,
+        }
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.text

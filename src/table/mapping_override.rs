@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::MappingName;
 
 /// How an operator keeps a mapping from taking new sessions.
 ///
 /// It belongs to the name: a reload that keeps the name keeps the override, whatever else changes; one
 /// that removes the mapping forgets it, and so does a restart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum MappingOverride {
     /// Listeners stay open and are not looked at: clients wait in the kernel's queue.
     Paused,

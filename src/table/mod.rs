@@ -15,6 +15,7 @@ mod listen_addr;
 mod mapping;
 mod mapping_override;
 mod policy;
+mod saved;
 mod sources;
 
 use std::{
@@ -35,6 +36,10 @@ pub(crate) use mapping_override::{MappingOverride, MappingOverrides};
 pub use policy::{Keepalive, Policy, RemovalPolicy};
 
 pub use crate::relay::RelayMode;
+#[allow(unused_imports)]
+pub(crate) use saved::{
+    KnownMappings, RouteNumber, RouteSaver, Routes, SavedPolicy, SavedRoutes, SavedTable,
+};
 pub(crate) use sources::SourceRules;
 
 /// One public address and the target behind it.

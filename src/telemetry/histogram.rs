@@ -11,6 +11,8 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
+
 /// The resolution of native histograms: 2^2 buckets from one power of two to the next.
 pub const SCHEMA: i32 = 2;
 
@@ -99,15 +101,18 @@ impl Histogram {
 
     /// Counts one duration.
     pub fn observe(&self, duration: Duration) {
+        self.count(nanos(duration), 1);
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        self.sum_micros.fetch_add(micros, Relaxed);
+    }
+
+    fn count(&self, nanos: u64, more: u64) {
         let ends = self.buckets.ends();
         let counts = self.counts.get_or_init(|| {
             let each = (0..=ends.len()).map(|_| AtomicU64::new(0));
             each.collect()
         });
-        let observed = nanos(duration);
-        counts[ends.partition_point(|(end, _)| *end < observed)].fetch_add(1, Relaxed);
-        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        self.sum_micros.fetch_add(micros, Relaxed);
+        counts[ends.partition_point(|(end, _)| *end < nanos)].fetch_add(more, Relaxed);
     }
 
     /// What has been observed so far.
@@ -131,6 +136,55 @@ impl Histogram {
         read.add(beyond, count(ends.len()));
         read.sum = Duration::from_micros(self.sum_micros.load(Relaxed)).as_secs_f64();
         read
+    }
+}
+
+/// A histogram as it is handed over: the end of each bucket that is not empty in nanoseconds and what
+/// is in it, what is beyond all of them with the largest number for an end. The next image may have
+/// other buckets.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedHistogram {
+    #[serde(default)]
+    counts: Vec<(u64, u64)>,
+    #[serde(default)]
+    sum_micros: u64,
+}
+
+impl SavedHistogram {
+    /// Whether nothing was observed.
+    pub fn is_empty(&self) -> bool {
+        self.counts.is_empty()
+    }
+}
+
+impl Histogram {
+    /// What has been observed so far.
+    pub fn save(&self) -> SavedHistogram {
+        let Self {
+            buckets,
+            counts,
+            sum_micros,
+        } = self;
+        let ends = buckets.ends().iter().map(|(end, _)| *end);
+        let counts = counts.get().into_iter().flatten();
+        let counts = ends
+            .chain([u64::MAX])
+            .zip(counts.map(|count| count.load(Relaxed)));
+        SavedHistogram {
+            counts: counts.filter(|(_, count)| *count > 0).collect(),
+            sum_micros: sum_micros.load(Relaxed),
+        }
+    }
+
+    /// Goes on from what was observed before.
+    pub fn load(buckets: &'static Buckets, saved: &SavedHistogram) -> Self {
+        let SavedHistogram { counts, sum_micros } = saved;
+        let histogram = Self::new(buckets);
+        for (end, count) in counts {
+            histogram.count(*end, *count);
+        }
+        histogram.sum_micros.store(*sum_micros, Relaxed);
+        histogram
     }
 }
 

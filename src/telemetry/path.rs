@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use serde::{Deserialize, Serialize};
+
 /// What the kernel knows of one connection (tcp(7) `TCP_INFO`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PathInfo {
@@ -16,7 +18,7 @@ pub struct PathInfo {
 }
 
 /// Several connections taken together.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct PathSummary {
     /// How many connections were looked at.
     pub connections: u64,

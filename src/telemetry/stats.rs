@@ -6,11 +6,12 @@ use std::sync::{
 };
 
 use arc_swap::ArcSwapOption;
+use serde::{Deserialize, Serialize};
 
 use crate::end_reason::EndReason;
 
 use super::{
-    Histogram, PathStats, Retired,
+    Histogram, PathStats, PathSummary, Retired, SavedHistogram, SavedTally,
     metric::{CONNECT_BUCKETS, LENGTH_BUCKETS},
 };
 
@@ -223,6 +224,184 @@ impl MappingStats {
     /// Bytes delivered to the client.
     pub fn bytes_down(&self) -> u64 {
         self.passed_on().1.saturating_sub(self.undelivered().1)
+    }
+}
+
+/// What was counted for words, those left out for which nothing was. A word that the next image does
+/// not know is forgotten there.
+pub(super) type Words = Vec<(String, u64)>;
+
+pub(super) fn by_word(counts: impl Iterator<Item = (&'static str, u64)>) -> Words {
+    let counts = counts.filter(|(_, count)| *count > 0);
+    counts
+        .map(|(word, count)| (word.to_owned(), count))
+        .collect()
+}
+
+pub(super) fn of_word(counts: &Words, word: &str) -> u64 {
+    let known = counts.iter().filter(|(known, _)| known == word);
+    known.map(|(_, count)| *count).sum()
+}
+
+/// The counters of a mapping as they are handed over. Whoever loads a session has it counted among the
+/// open ones again ([`MappingStats::try_reserve`]).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SavedStats {
+    opened: u64,
+    ended: Words,
+    connect_failures: Words,
+    connect_error: Option<String>,
+    /// Up and down.
+    bytes: (u64, u64),
+    undelivered: (u64, u64),
+    pauses: u64,
+    #[serde(skip_serializing_if = "SavedHistogram::is_empty")]
+    connect_latency: SavedHistogram,
+    #[serde(skip_serializing_if = "SavedHistogram::is_empty")]
+    session_length: SavedHistogram,
+    path: Option<PathSummary>,
+}
+
+impl SavedStats {
+    /// Whether nothing was counted.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl MappingStats {
+    /// What was counted but the sessions open now.
+    pub fn save(&self) -> SavedStats {
+        let Self {
+            open: _,
+            opened,
+            ended,
+            connect_failures,
+            connect_error,
+            bytes_up,
+            bytes_down,
+            undelivered_up,
+            undelivered_down,
+            pauses,
+            connect_latency,
+            session_length,
+            path,
+        } = self;
+        let read = |counter: &AtomicU64| counter.load(Relaxed);
+        let ended = EndReason::ALL.iter().zip(ended);
+        let failures = ConnectFailure::ALL.iter().zip(connect_failures);
+        SavedStats {
+            opened: read(opened),
+            ended: by_word(ended.map(|(reason, count)| (reason.word(), read(count)))),
+            connect_failures: by_word(failures.map(|(cause, count)| (cause.word(), read(count)))),
+            connect_error: connect_error.load().as_ref().map(|error| error.to_string()),
+            bytes: (read(bytes_up), read(bytes_down)),
+            undelivered: (read(undelivered_up), read(undelivered_down)),
+            pauses: read(pauses),
+            connect_latency: connect_latency.save(),
+            session_length: session_length.save(),
+            path: path.load(),
+        }
+    }
+
+    /// Goes on counting, without a session open.
+    pub fn load(saved: SavedStats) -> Self {
+        let SavedStats {
+            opened,
+            ended,
+            connect_failures,
+            connect_error,
+            bytes,
+            undelivered,
+            pauses,
+            connect_latency,
+            session_length,
+            path,
+        } = saved;
+        let paths = PathStats::default();
+        paths.store(path);
+        Self {
+            open: AtomicU32::default(),
+            opened: opened.into(),
+            ended: EndReason::ALL.map(|reason| of_word(&ended, reason.word()).into()),
+            connect_failures: ConnectFailure::ALL
+                .map(|cause| of_word(&connect_failures, cause.word()).into()),
+            connect_error: ArcSwapOption::from_pointee(connect_error),
+            bytes_up: bytes.0.into(),
+            bytes_down: bytes.1.into(),
+            undelivered_up: undelivered.0.into(),
+            undelivered_down: undelivered.1.into(),
+            pauses: pauses.into(),
+            connect_latency: Histogram::load(&CONNECT_BUCKETS, &connect_latency),
+            session_length: Histogram::load(&LENGTH_BUCKETS, &session_length),
+            path: paths,
+        }
+    }
+}
+
+/// The counters of the whole process as they are handed over. Whoever loads a session has it counted
+/// among the open ones again ([`ProcessStats::session_opened`]).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SavedProcessStats {
+    retired: SavedTally,
+    spliced_bytes: u64,
+    copied_bytes: u64,
+    accept_retries: u64,
+    accept_pauses: u64,
+    accept_failures: u64,
+}
+
+impl ProcessStats {
+    /// What was counted but the sessions open now. The counters of mappings that have left the table
+    /// are in it unless they are among `departed`, which are handed over by themselves.
+    pub fn save<'a>(
+        &self,
+        departed: impl Iterator<Item = &'a Arc<MappingStats>>,
+    ) -> SavedProcessStats {
+        let Self {
+            sessions_open: _,
+            retired,
+            spliced_bytes,
+            copied_bytes,
+            accept_retries,
+            accept_pauses,
+            accept_failures,
+        } = self;
+        SavedProcessStats {
+            retired: retired.save(departed),
+            spliced_bytes: spliced_bytes.load(Relaxed),
+            copied_bytes: copied_bytes.load(Relaxed),
+            accept_retries: accept_retries.load(Relaxed),
+            accept_pauses: accept_pauses.load(Relaxed),
+            accept_failures: accept_failures.load(Relaxed),
+        }
+    }
+
+    /// Goes on counting, without a session open. `departed` are the counters of mappings that have left
+    /// the table.
+    pub fn load<'a>(
+        saved: &SavedProcessStats,
+        departed: impl Iterator<Item = &'a Arc<MappingStats>>,
+    ) -> Self {
+        let SavedProcessStats {
+            retired,
+            spliced_bytes,
+            copied_bytes,
+            accept_retries,
+            accept_pauses,
+            accept_failures,
+        } = saved;
+        Self {
+            sessions_open: AtomicU32::default(),
+            retired: Retired::load(retired, departed),
+            spliced_bytes: (*spliced_bytes).into(),
+            copied_bytes: (*copied_bytes).into(),
+            accept_retries: (*accept_retries).into(),
+            accept_pauses: (*accept_pauses).into(),
+            accept_failures: (*accept_failures).into(),
+        }
     }
 }
 

@@ -1,10 +1,18 @@
 //! What all mappings have counted together since the start, those that are gone included.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use serde::{Deserialize, Serialize};
 
 use crate::end_reason::EndReason;
 
-use super::MappingStats;
+use super::{
+    MappingStats,
+    stats::{Words, by_word, of_word},
+};
 
 /// Sums of what mappings have counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,6 +49,71 @@ impl Tally {
             .filter(|reason| reason.is_refusal())
             .map(|reason| (reason, self.ended[reason as usize]))
             .filter(|(_, count)| *count > 0)
+    }
+}
+
+/// A tally as it is handed over.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SavedTally {
+    opened: u64,
+    bytes_up: u64,
+    bytes_down: u64,
+    connect_failures: u64,
+    ended: Words,
+}
+
+impl Retired {
+    /// The sum of all but the counters of `departed`.
+    pub(super) fn save<'a>(
+        &self,
+        departed: impl Iterator<Item = &'a Arc<MappingStats>>,
+    ) -> SavedTally {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.settle();
+        let departed: HashSet<_> = departed.map(Arc::as_ptr).collect();
+        let mut sum = state.sum.clone();
+        let others = state.counting.iter();
+        for stats in others.filter(|stats| !departed.contains(&Arc::as_ptr(stats))) {
+            sum.add(stats);
+        }
+        let Tally {
+            opened,
+            bytes_up,
+            bytes_down,
+            connect_failures,
+            ended,
+        } = sum;
+        let ended = EndReason::ALL.iter().map(|reason| reason.word()).zip(ended);
+        SavedTally {
+            opened,
+            bytes_up,
+            bytes_down,
+            connect_failures,
+            ended: by_word(ended),
+        }
+    }
+
+    pub(super) fn load<'a>(
+        saved: &SavedTally,
+        departed: impl Iterator<Item = &'a Arc<MappingStats>>,
+    ) -> Self {
+        let SavedTally {
+            opened,
+            bytes_up,
+            bytes_down,
+            connect_failures,
+            ended,
+        } = saved;
+        let sum = Tally {
+            opened: *opened,
+            bytes_up: *bytes_up,
+            bytes_down: *bytes_down,
+            connect_failures: *connect_failures,
+            ended: EndReason::ALL.map(|reason| of_word(ended, reason.word())),
+        };
+        let counting = departed.cloned().collect();
+        Self(Mutex::new(State { sum, counting }))
     }
 }
 

@@ -1,0 +1,692 @@
+//! Mappings and routes, as they are handed over to the next image of the program.
+//!
+//! Policies are shared by many mappings, so they are written once and named by their place. Those who
+//! hold a route of their own, as sessions do, leave it with a [`RouteSaver`] and get it back from
+//! [`SavedRoutes`]: what is in the table they share with it.
+
+use std::{collections::HashMap, net::SocketAddr, path::PathBuf, sync::Arc};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+use super::{ListenAddr, Mapping, MappingName, Origin, Pairs, Policy, Route, SourceRules, Table};
+use crate::{
+    handover::LoadError,
+    limit::{MappingGate, SavedMappingGate, SessionLimits},
+    telemetry::{MappingStats, SavedStats},
+};
+
+/// A policy with what stands beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedPolicy {
+    policy: Policy,
+    #[serde(default)]
+    sources: SourceRules,
+    #[serde(default)]
+    limits: SessionLimits,
+}
+
+impl From<&Policy> for SavedPolicy {
+    fn from(policy: &Policy) -> Self {
+        Self {
+            policy: policy.clone(),
+            sources: policy.sources.clone(),
+            limits: policy.limits.clone(),
+        }
+    }
+}
+
+impl From<SavedPolicy> for Policy {
+    fn from(saved: SavedPolicy) -> Self {
+        let SavedPolicy {
+            policy,
+            sources,
+            limits,
+        } = saved;
+        Self {
+            sources,
+            limits,
+            ..policy
+        }
+    }
+}
+
+/// Writes each policy once.
+#[derive(Debug, Default)]
+struct Policies {
+    /// By where they are in memory.
+    known: HashMap<usize, u32>,
+    saved: Vec<SavedPolicy>,
+}
+
+impl Policies {
+    /// The place of a policy.
+    fn save(&mut self, policy: &Arc<Policy>) -> u32 {
+        let saved = &mut self.saved;
+        let place = self.known.entry(Arc::as_ptr(policy) as usize);
+        *place.or_insert_with(|| {
+            saved.push(SavedPolicy::from(&**policy));
+            u32::try_from(saved.len() - 1).unwrap_or(u32::MAX)
+        })
+    }
+}
+
+fn load_policies(saved: Vec<SavedPolicy>) -> Vec<Arc<Policy>> {
+    saved
+        .into_iter()
+        .map(|saved| Arc::new(Policy::from(saved)))
+        .collect()
+}
+
+fn policy_at(policies: &[Arc<Policy>], place: u32) -> Result<Arc<Policy>, LoadError> {
+    let policy = policies.get(place as usize);
+    policy.cloned().ok_or_else(|| {
+        let why = format!("number {place} of {}", policies.len());
+        LoadError::value("policy of a mapping", why)
+    })
+}
+
+/// Every mapping of a table, and those that have left it and may have sessions yet.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SavedTable {
+    #[serde(default)]
+    policies: Vec<SavedPolicy>,
+    #[serde(default)]
+    mappings: Vec<SavedMapping>,
+    #[serde(default)]
+    departed: Vec<SavedMapping>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct SavedMapping {
+    name: MappingName,
+    policy: u32,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pairs: Vec<(ListenAddr, SocketAddr)>,
+    #[serde(default, skip_serializing_if = "SavedStats::is_empty")]
+    stats: SavedStats,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gate: Option<SavedMappingGate>,
+}
+
+impl SavedMapping {
+    fn new(mapping: &Mapping, policies: &mut Policies, pairs: &[(ListenAddr, SocketAddr)]) -> Self {
+        let Mapping {
+            name,
+            policy,
+            stats,
+            gate,
+        } = mapping;
+        Self {
+            name: name.clone(),
+            policy: policies.save(policy),
+            pairs: pairs.to_vec(),
+            stats: stats.save(),
+            gate: gate.as_deref().map(MappingGate::save),
+        }
+    }
+
+    fn load(self, policies: &[Arc<Policy>]) -> Result<(Arc<Mapping>, Pairs), LoadError> {
+        let Self {
+            name,
+            policy,
+            pairs,
+            stats,
+            gate,
+        } = self;
+        let gate = gate.map(MappingGate::load).transpose()?;
+        let counted = Mapping {
+            stats: Arc::new(MappingStats::load(stats)),
+            gate: gate.map(Arc::new),
+            ..Mapping::new(name, Arc::default())
+        };
+        // It has a gate if its policy asks for one.
+        let mapping = counted.with_policy(policy_at(policies, policy)?);
+        Ok((Arc::new(mapping), pairs.into()))
+    }
+}
+
+impl SavedTable {
+    /// Of the table in force and those that have left it.
+    pub fn new(table: &Table, departed: &[Arc<Mapping>]) -> Self {
+        let mut policies = Policies::default();
+        let Table {
+            routes: _,
+            mappings,
+            pairs,
+        } = table;
+        let mappings = mappings.iter().zip(pairs);
+        let mappings =
+            mappings.map(|(mapping, pairs)| SavedMapping::new(mapping, &mut policies, pairs));
+        let mappings = mappings.collect();
+        let departed = departed
+            .iter()
+            .map(|mapping| SavedMapping::new(mapping, &mut policies, &[]));
+        Self {
+            mappings,
+            departed: departed.collect(),
+            policies: policies.saved,
+        }
+    }
+
+    /// The same again, without a look at what contradicts what: it was in force.
+    ///
+    /// # Errors
+    ///
+    /// Two mappings have one name or one public address.
+    pub fn load(self) -> Result<KnownMappings, LoadError> {
+        let policies = load_policies(self.policies);
+        let mut table = Table {
+            routes: HashMap::with_capacity(self.mappings.len()),
+            mappings: Vec::with_capacity(self.mappings.len()),
+            pairs: Vec::with_capacity(self.mappings.len()),
+        };
+        let mut by_name = HashMap::with_capacity(self.mappings.len());
+        let mut know = |mapping: &Arc<Mapping>| {
+            let name = mapping.name.clone();
+            match by_name.insert(name, Arc::clone(mapping)) {
+                None => Ok(()),
+                Some(twice) => Err(LoadError::value(
+                    "name of a mapping",
+                    format!("{:?} twice", twice.name),
+                )),
+            }
+        };
+        for saved in self.mappings {
+            let (mapping, pairs) = saved.load(&policies)?;
+            know(&mapping)?;
+            for &(listen, target) in &*pairs {
+                let mapping = Arc::clone(&mapping);
+                let route = Route {
+                    listen,
+                    target,
+                    mapping,
+                };
+                if table.routes.insert(listen, Arc::new(route)).is_some() {
+                    return Err(LoadError::value(
+                        "public address",
+                        format!("{listen} twice"),
+                    ));
+                }
+            }
+            table.mappings.push(mapping);
+            table.pairs.push(pairs);
+        }
+        let mut departed = Vec::with_capacity(self.departed.len());
+        for saved in self.departed {
+            let (mapping, _) = saved.load(&policies)?;
+            know(&mapping)?;
+            departed.push(mapping);
+        }
+        Ok(KnownMappings {
+            table: Arc::new(table),
+            departed,
+            by_name,
+        })
+    }
+}
+
+/// A table that was handed over, and the mappings that are no longer in it. Whoever loads what holds a
+/// route finds its mapping here, so that each is counted in one place.
+#[derive(Debug)]
+pub struct KnownMappings {
+    /// The table.
+    pub table: Arc<Table>,
+    /// Mappings that have left it, those among them that only a session knew.
+    pub departed: Vec<Arc<Mapping>>,
+    by_name: HashMap<MappingName, Arc<Mapping>>,
+}
+
+impl KnownMappings {
+    /// The mapping of a name as it is under a policy.
+    fn mapping(&mut self, name: MappingName, policy: Arc<Policy>) -> Arc<Mapping> {
+        match self.by_name.get(&name) {
+            Some(known) if known.policy == policy => Arc::clone(known),
+            Some(known) => Arc::new(known.with_policy(policy)),
+            None => {
+                let mapping = Arc::new(Mapping::new(name.clone(), policy));
+                self.departed.push(Arc::clone(&mapping));
+                self.by_name.insert(name, Arc::clone(&mapping));
+                mapping
+            }
+        }
+    }
+}
+
+/// A route that was left with a [`RouteSaver`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RouteNumber(u32);
+
+/// Takes routes, each once.
+#[derive(Debug)]
+pub struct RouteSaver<'t> {
+    table: &'t Table,
+    /// By where they are in memory.
+    known: HashMap<usize, RouteNumber>,
+    routes: Vec<SavedRoute>,
+    policies: Policies,
+}
+
+/// Routes that were handed over.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SavedRoutes {
+    #[serde(default)]
+    policies: Vec<SavedPolicy>,
+    #[serde(default)]
+    routes: Vec<SavedRoute>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct SavedRoute {
+    listen: ListenAddr,
+    target: SocketAddr,
+    /// Its mapping and the place of its policy, if it is not a route of the table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mapping: Option<(MappingName, u32)>,
+}
+
+impl<'t> RouteSaver<'t> {
+    /// None yet; `table` is the one in force.
+    pub fn new(table: &'t Table) -> Self {
+        Self {
+            table,
+            known: HashMap::new(),
+            routes: Vec::new(),
+            policies: Policies::default(),
+        }
+    }
+
+    /// Takes a route.
+    pub fn route(&mut self, route: &Arc<Route>) -> RouteNumber {
+        let Self {
+            table,
+            known,
+            routes,
+            policies,
+        } = self;
+        let number = known.entry(Arc::as_ptr(route) as usize);
+        *number.or_insert_with(|| {
+            let Route {
+                listen,
+                target,
+                mapping,
+            } = &**route;
+            let now = table.route(listen);
+            let is_current = now.is_some_and(|now| Arc::ptr_eq(now, route));
+            let other = || (mapping.name.clone(), policies.save(&mapping.policy));
+            routes.push(SavedRoute {
+                listen: *listen,
+                target: *target,
+                mapping: (!is_current).then(other),
+            });
+            RouteNumber(u32::try_from(routes.len() - 1).unwrap_or(u32::MAX))
+        })
+    }
+
+    /// All of them.
+    pub fn finish(self) -> SavedRoutes {
+        SavedRoutes {
+            policies: self.policies.saved,
+            routes: self.routes,
+        }
+    }
+}
+
+impl SavedRoutes {
+    /// The routes, those of the table shared with it.
+    ///
+    /// # Errors
+    ///
+    /// One that should be in the table is not.
+    pub fn load(self, known: &mut KnownMappings) -> Result<Routes, LoadError> {
+        let policies = load_policies(self.policies);
+        let load = |saved: SavedRoute| {
+            let SavedRoute {
+                listen,
+                target,
+                mapping,
+            } = saved;
+            if let Some((name, policy)) = mapping {
+                let mapping = known.mapping(name, policy_at(&policies, policy)?);
+                return Ok(Arc::new(Route {
+                    listen,
+                    target,
+                    mapping,
+                }));
+            }
+            let current = known.table.route(&listen);
+            let current = current.filter(|route| route.target == target);
+            current.cloned().ok_or_else(|| {
+                LoadError::value("route", format!("{listen} to {target} is not in the table"))
+            })
+        };
+        let routes: Result<_, _> = self.routes.into_iter().map(load).collect();
+        Ok(Routes(routes?))
+    }
+}
+
+/// Routes that were handed over, by their numbers.
+#[derive(Debug)]
+pub struct Routes(Vec<Arc<Route>>);
+
+impl Routes {
+    /// The route of a number.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    pub fn get(&self, RouteNumber(number): RouteNumber) -> Result<Arc<Route>, LoadError> {
+        let route = self.0.get(number as usize);
+        route.cloned().ok_or_else(|| {
+            let why = format!("number {number} of {}", self.0.len());
+            LoadError::value("route", why)
+        })
+    }
+}
+
+impl Serialize for MappingName {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for MappingName {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from).map(Self::of_text)
+    }
+}
+
+impl Serialize for ListenAddr {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ListenAddr {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(from)?;
+        Self::parse(&text).map_err(|allowed| {
+            D::Error::custom(format!(
+                "{text:?} is no address of a listener, but for {allowed}"
+            ))
+        })
+    }
+}
+
+/// An [`Origin`] as it is handed over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+enum SavedOrigin {
+    File(String, usize, usize),
+    Argument(String),
+    Switchboard,
+    BuiltIn,
+}
+
+impl Serialize for Origin {
+    /// The name of a file is only said to people.
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let saved = match self {
+            Self::File { path, line, column } => {
+                SavedOrigin::File(path.to_string_lossy().into_owned(), *line, *column)
+            }
+            Self::Argument(text) => SavedOrigin::Argument(text.to_string()),
+            Self::Switchboard => SavedOrigin::Switchboard,
+            Self::BuiltIn => SavedOrigin::BuiltIn,
+        };
+        saved.serialize(to)
+    }
+}
+
+impl<'de> Deserialize<'de> for Origin {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Ok(match SavedOrigin::deserialize(from)? {
+            SavedOrigin::File(path, line, column) => Self::File {
+                path: Arc::new(PathBuf::from(path)),
+                line,
+                column,
+            },
+            SavedOrigin::Argument(text) => Self::Argument(text.into()),
+            SavedOrigin::Switchboard => Self::Switchboard,
+            SavedOrigin::BuiltIn => Self::BuiltIn,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::Ipv4Addr, num::NonZeroU64, time::Duration};
+
+    use super::*;
+    use crate::{
+        end_reason::EndReason,
+        limit::{OnRefuse, Rate},
+        proxy_protocol::Version,
+        table::{
+            JobRule, Keepalive, ListenHost, MappingSpec, RelayMode, RemovalPolicy, Surroundings,
+        },
+    };
+
+    fn rate(per_second: u64, burst: u64) -> Option<Rate> {
+        Some(Rate {
+            per_second: NonZeroU64::new(per_second)?,
+            burst: NonZeroU64::new(burst)?,
+        })
+    }
+
+    /// A policy of which nothing is as it is when it is left out.
+    fn policy() -> Policy {
+        let seconds = Duration::from_secs;
+        Policy {
+            connect_timeout: seconds(1),
+            idle_timeout: Some(seconds(2)),
+            half_close_timeout: Some(Duration::from_micros(2_000_001)),
+            keepalive: Some(Keepalive {
+                idle: seconds(3),
+                interval: seconds(4),
+                count: 5,
+            }),
+            user_timeout: Some(seconds(6)),
+            backlog: 7,
+            accept_proxy: vec!["10.0.0.0/8".parse().expect("a prefix")],
+            proxy_header_timeout: seconds(8),
+            send_proxy: Some(Version::V2),
+            sources: SourceRules::new(
+                ["192.0.2.0/24".parse().expect("a prefix")],
+                ["2001:db8::/32".parse().expect("a prefix")],
+            )
+            .expect("no conflict"),
+            max_sessions: Some(9),
+            limits: SessionLimits {
+                max_sessions_per_source: Some(10),
+                new_sessions: rate(11, 12),
+                new_sessions_per_source: rate(13, 14),
+                max_dialling: Some(15),
+            },
+            bandwidth: rate(1 << 10, 3 << 10),
+            bandwidth_per_source: rate(5 << 20, 7 << 20),
+            on_refuse: OnRefuse::Close,
+            on_remove: RemovalPolicy::Drain(seconds(16)),
+            on_retarget: RemovalPolicy::Kill,
+            relay: RelayMode::Splice,
+            bind: Some(Ipv4Addr::LOCALHOST.into()),
+            transparent: true,
+            freebind: true,
+            each_port: true,
+        }
+    }
+
+    fn spec(name: MappingName, port: u16, policy: &Arc<Policy>) -> MappingSpec {
+        let listen = ListenAddr::new(ListenHost::Any, port);
+        MappingSpec {
+            name,
+            pairs: [(listen, SocketAddr::from((Ipv4Addr::LOCALHOST, 22)))].into(),
+            policy: Arc::clone(policy),
+            origin: Origin::BuiltIn,
+        }
+    }
+
+    fn table(specs: &[MappingSpec], previous: &Table) -> Table {
+        let around = Surroundings {
+            reserved: &[],
+            departed: &[],
+            is_local: &|_| false,
+            looping: &Default::default(),
+        };
+        Table::build(specs, previous, &around).expect("no conflict")
+    }
+
+    fn job() -> MappingName {
+        MappingName::of_job(JobRule {
+            job: "10b00000-0000-7000-8000-000000000001".into(),
+            rule: "ssh".into(),
+        })
+    }
+
+    fn through_json<T: Serialize + for<'de> Deserialize<'de>>(value: &T) -> T {
+        let text = serde_json::to_vec(value).expect("plain values");
+        serde_json::from_slice(&text).expect("as it was written")
+    }
+
+    fn handed_over(table: &Table, departed: &[Arc<Mapping>]) -> KnownMappings {
+        let saved = through_json(&SavedTable::new(table, departed));
+        saved.load().expect("as it was written")
+    }
+
+    #[test]
+    fn every_setting_of_a_policy_survives() {
+        for policy in [policy(), Policy::default()] {
+            let saved = through_json(&SavedPolicy::from(&policy));
+            assert_eq!(Policy::from(saved), policy);
+        }
+    }
+
+    #[test]
+    fn mappings_go_on_with_their_counters_and_share_policies() {
+        let (limited, plain) = (Arc::new(policy()), Arc::default());
+        let specs = [
+            spec(MappingName::new("a"), 1000, &limited),
+            spec(MappingName::new("b"), 1001, &limited),
+            spec(job(), 1002, &plain),
+        ];
+        let before = table(&specs, &Table::default());
+        let counted = &before.mappings()[0].stats;
+        assert!(counted.try_open(None) && counted.try_open(None));
+        counted.close(EndReason::Closed);
+        counted.add_up(7);
+        counted.connect_latency.observe(Duration::from_millis(3));
+        let gone = Arc::new(Mapping::new(MappingName::new("gone"), Arc::clone(&plain)));
+        gone.stats.add_down(8);
+        let known = handed_over(&before, std::slice::from_ref(&gone));
+        let after = &known.table;
+        let [a, b, c] = after.mappings() else {
+            panic!("three mappings");
+        };
+        assert_eq!(a.stats.open(), 0, "a session is counted where it is loaded");
+        let ended = a.stats.ended(EndReason::Closed);
+        assert_eq!(
+            (a.stats.opened(), ended, a.stats.passed_on()),
+            (2, 1, (7, 0))
+        );
+        assert_eq!(
+            a.stats.connect_latency.read(),
+            counted.connect_latency.read()
+        );
+        assert!(Arc::ptr_eq(&a.policy, &b.policy) && !Arc::ptr_eq(&a.policy, &c.policy));
+        assert!(a.gate.is_some() && b.gate.is_some() && c.gate.is_none());
+        assert_eq!(c.name.job(), job().job());
+        assert_eq!(known.departed[0].stats.passed_on(), (0, 8));
+        // The same configuration changes nothing.
+        let again = table(&specs, after);
+        assert!(crate::table::diff(after, &again).is_empty());
+    }
+
+    #[test]
+    fn a_route_is_that_of_the_table_or_its_own_and_counts_for_its_mapping() {
+        let plain = Arc::default();
+        let name = || MappingName::new("a");
+        let first = table(&[spec(name(), 1000, &plain)], &Table::default());
+        let limited = Arc::new(policy());
+        let now = table(&[spec(name(), 1000, &limited)], &first);
+        let listen = ListenAddr::new(ListenHost::Any, 1000);
+        let route = |table: &Table| Arc::clone(table.route(&listen).expect("it is there"));
+        let (old, current) = (route(&first), route(&now));
+        let unknown = Arc::new(Route {
+            listen,
+            target: old.target,
+            mapping: Arc::new(Mapping::new(
+                MappingName::new("long gone"),
+                Arc::clone(&plain),
+            )),
+        });
+        let mut saver = RouteSaver::new(&now);
+        let numbers = [&old, &current, &unknown, &current].map(|route| saver.route(route));
+        assert_eq!(numbers[1], numbers[3]);
+        let saved = through_json(&saver.finish());
+        let mut known = handed_over(&now, &[]);
+        let routes = saved.load(&mut known).expect("as it was written");
+        let [old, current, unknown, _] = numbers.map(|number| routes.get(number).expect("known"));
+        assert!(Arc::ptr_eq(&current, &route(&known.table)));
+        assert_eq!(
+            (&*old.mapping.policy, &*current.mapping.policy),
+            (&*plain, &*limited)
+        );
+        assert!(Arc::ptr_eq(&old.mapping.stats, &current.mapping.stats));
+        assert_eq!(known.departed.len(), 1);
+        assert!(Arc::ptr_eq(&known.departed[0], &unknown.mapping));
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused() {
+        let load = |text: &str| {
+            let saved: SavedTable = serde_json::from_str(text).expect("values");
+            saved
+                .load()
+                .map(|_| ())
+                .expect_err("it cannot be")
+                .to_string()
+        };
+        let mapping = |name: &str, port: u16| {
+            format!(
+                r#"{{"name":"{name}","policy":0,"pairs":[["*:{port}","127.0.0.1:22"]],"later":{{}}}}"#
+            )
+        };
+        let two = |one: &str, other: &str| {
+            format!(r#"{{"policies":[{{"policy":{{}}}}],"mappings":[{one},{other}]}}"#)
+        };
+        assert_eq!(
+            load(&two(&mapping("a", 1), &mapping("a", 2))),
+            "name of a mapping: \"a\" twice"
+        );
+        assert_eq!(
+            load(&two(&mapping("a", 1), &mapping("b", 1))),
+            "public address: *:1 twice"
+        );
+        assert_eq!(
+            load(&format!(r#"{{"mappings":[{}]}}"#, mapping("a", 1))),
+            "policy of a mapping: number 0 of 0"
+        );
+        let text = r#"{"routes":[{"listen":"*:1","target":"127.0.0.1:22"}]}"#;
+        let saved: SavedRoutes = serde_json::from_str(text).expect("values");
+        let error = saved.load(&mut handed_over(&Table::default(), &[]));
+        let error = error.expect_err("there is no such route").to_string();
+        assert_eq!(error, "route: *:1 to 127.0.0.1:22 is not in the table");
+        assert!(serde_json::from_str::<ListenAddr>("\"x\"").is_err());
+    }
+
+    #[test]
+    fn a_place_where_something_was_asked_for_survives() {
+        let file = Origin::File {
+            path: Arc::new("/etc/p.toml".into()),
+            line: 3,
+            column: 4,
+        };
+        for origin in [
+            file,
+            Origin::Argument("a=b".into()),
+            Origin::Switchboard,
+            Origin::BuiltIn,
+        ] {
+            assert_eq!(through_json(&origin), origin);
+        }
+    }
+}
