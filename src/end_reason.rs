@@ -1,5 +1,7 @@
 //! Why a session ended: one word for machines, and the two letters HAProxy's users know.
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
 /// Defines the reasons from one list: what each means, whether it is a refusal, its code, its word.
 macro_rules! reasons {
     ($($(#[$meaning:meta])+ $name:ident = $kind:ident $code:literal $word:literal;)+) => {
@@ -40,6 +42,27 @@ macro_rules! reasons {
             }
         }
     };
+}
+
+impl EndReason {
+    /// The reason that has this word.
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.word() == word)
+    }
+}
+
+impl Serialize for EndReason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.word().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for EndReason {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let word = String::deserialize(deserializer)?;
+        let unknown = || D::Error::custom(format_args!("{word:?} is no reason to end"));
+        Self::of_word(&word).ok_or_else(unknown)
+    }
 }
 
 macro_rules! is_refusal {
@@ -128,6 +151,7 @@ mod tests {
         for (number, reason) in EndReason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, number);
             assert!(words.insert(reason.word()), "{} twice", reason.word());
+            assert_eq!(EndReason::of_word(reason.word()), Some(reason));
         }
     }
 

@@ -20,7 +20,7 @@ mod saver;
 
 use serde::{Deserialize, Serialize};
 
-pub use header::{HEADER, Header, Unsuitable, version};
+pub use header::{HEADER, Header, Unsuitable};
 pub use incoming::{HandoverError, Part, incoming};
 pub use loader::{LoadError, Loader};
 pub use outgoing::Outgoing;
@@ -37,6 +37,11 @@ pub struct Descriptor(u32);
 pub struct Bytes {
     at: u32,
     len: u32,
+}
+
+/// Whether a value need not be written, for serde's `skip_serializing_if`.
+pub fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Where a part of the proxy leaves what it hands over.

@@ -39,7 +39,7 @@ pub struct Quota<'a> {
 }
 
 /// One direction of a session.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Throttle {
     /// Bytes of the quantum that are used up.

@@ -10,6 +10,7 @@ use rustix::{
     io::Errno,
     net::{SocketFlags, acceptfrom_with},
 };
+use serde::{Deserialize, Serialize};
 
 use crate::proxy_protocol::Endpoints;
 
@@ -24,7 +25,7 @@ pub struct Accepted {
 }
 
 /// A trusted front that passes on the connection of a client.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Front {
     /// Its own end of the connection to here.
     pub peer: SocketAddr,

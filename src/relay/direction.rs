@@ -7,7 +7,12 @@
 //! then `EAGAIN` can only mean that the socket is, never that the pipe is full (a pipe counts slots,
 //! and small segments fill the slots of a 64 KiB pipe with 1600 bytes).
 
+mod saved;
+
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+pub(super) use saved::SavedDirection;
 
 use super::{Level, Readiness, RelayMode, Side, Syscalls};
 
@@ -48,9 +53,11 @@ enum Carrier<P> {
     Pipe(P),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 enum Flow {
     /// More may come.
+    #[default]
     Open,
     /// The source has ended; what is in flight still goes out.
     Ending,

@@ -18,6 +18,7 @@ mod kernel;
 mod mode;
 mod pipe;
 mod readiness;
+mod saved;
 mod syscalls;
 
 #[cfg(test)]
@@ -30,6 +31,7 @@ pub use kernel::Kernel;
 pub use mode::RelayMode;
 pub use pipe::{Pipe, PipeBudget, PipePool, SMALL_PIPE};
 pub use readiness::Readiness;
+pub use saved::SavedRelay;
 pub use syscalls::{Level, Side, Syscalls};
 
 /// Both directions of a session, and what is known of its two sockets.

@@ -92,6 +92,13 @@ impl PipeBudget {
         }
     }
 
+    /// Counts a pipe that was handed over with bytes in it, though there may be too many then.
+    pub(super) fn take_up(&self, pipe: Pipe) -> Pipe {
+        self.spent.fetch_add(pipe.size, Relaxed);
+        self.in_use.fetch_add(1, Relaxed);
+        pipe
+    }
+
     /// The most pipes there may be.
     pub fn limit(&self) -> usize {
         self.limit.load(Relaxed)

@@ -1,11 +1,13 @@
 //! What edge-triggered epoll has said of a socket, and what calls on it have shown since.
 
 use rustix::event::epoll::EventFlags;
+use serde::{Deserialize, Serialize};
 
 /// Whether it is worth calling on a socket.
 ///
 /// Readiness only ever decides whether to try; what happened is for the result of the call to say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Readiness {
     readable: bool,
     writable: bool,
@@ -18,6 +20,12 @@ pub struct Readiness {
     urgent: bool,
     /// The connection broke, or both of its directions have ended.
     hung_up: bool,
+}
+
+impl Default for Readiness {
+    fn default() -> Self {
+        Self::CONNECTED
+    }
 }
 
 impl Readiness {

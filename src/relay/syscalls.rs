@@ -3,9 +3,11 @@
 use std::fmt;
 
 use rustix::io;
+use serde::{Deserialize, Serialize};
 
 /// One of the two sockets of a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Side {
     /// The socket that was accepted.
     Client,

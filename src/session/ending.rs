@@ -141,6 +141,7 @@ impl Session {
             route: self.route,
             reason,
             error,
+            upgrades: 0,
         }
     }
 

@@ -18,6 +18,8 @@ mod path;
 mod proxy_header;
 mod record;
 mod retry;
+mod saved;
+mod upgrade_marks;
 mod user_timeout;
 mod view;
 
@@ -29,6 +31,7 @@ use std::{
 };
 
 use rustix::{event::epoll::EventFlags, io::Errno, net::getsockname, net::sockopt::socket_error};
+use serde::{Deserialize, Serialize};
 
 pub use acks::{AckProbe, PeerState, acknowledged};
 pub use admit::admit;
@@ -38,10 +41,13 @@ pub use filter::SessionFilter;
 pub use proxy_header::{HeaderRead, PendingProxyHeader};
 pub use record::{SessionId, SessionLine, SessionRecord};
 use retry::Retry;
+pub use saved::{Loading, SavedPendingHeader, SavedSession};
+pub use upgrade_marks::UpgradeMarks;
 pub use view::{SessionView, Stage};
 
 use crate::{
     end_reason::EndReason,
+    handover::monotonic,
     limit::Dialling,
     listen::{Accepted, Front},
     os_error::in_words,
@@ -80,15 +86,18 @@ pub struct Session {
     extras: Option<Box<Extras>>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 enum Phase {
     /// connect(2) is under way.
     Dialing,
+    #[default]
     Relaying,
     /// One side broke; this one is reset once it has acknowledged what it was sent.
     Settling {
         side: Side,
         /// When it last acknowledged something, and what was left then.
+        #[serde(with = "monotonic")]
         since: Instant,
         left: u32,
         pause: Duration,

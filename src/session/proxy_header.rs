@@ -22,10 +22,10 @@ use crate::{
 /// A connection whose header is awaited. It is counted in its mapping.
 #[derive(Debug)]
 pub struct PendingProxyHeader {
-    connection: Connection,
-    since: Instant,
+    pub(super) connection: Connection,
+    pub(super) since: Instant,
     /// When control wants it gone, and why.
-    leave: Option<(Instant, EndReason)>,
+    pub(super) leave: Option<(Instant, EndReason)>,
 }
 
 /// How far the header is.

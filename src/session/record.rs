@@ -2,11 +2,14 @@
 
 use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use super::{Connection, SessionError, SessionView, dial};
 use crate::{end_reason::EndReason, table::Route, telemetry::Line};
 
-/// Numbers the sessions of one run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// Numbers the sessions of one run. Upgrades do not begin another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct SessionId(pub u64);
 
 impl fmt::Display for SessionId {
@@ -34,6 +37,8 @@ pub struct SessionRecord {
     pub reason: EndReason,
     /// What the kernel said, where that says more than the reason.
     pub error: Option<SessionError>,
+    /// The upgrades of the proxy that it went through.
+    pub upgrades: usize,
 }
 
 impl SessionRecord {
@@ -53,6 +58,7 @@ impl SessionRecord {
             connect: None,
             reason,
             error: None,
+            upgrades: 0,
         }
     }
 
@@ -120,6 +126,9 @@ impl SessionLine {
                     .millis("duration_ms", end.duration);
                 end.connect
                     .map(|connect| line.millis("connect_ms", connect));
+                if end.upgrades > 0 {
+                    line.number("upgrades", end.upgrades as u64);
+                }
                 end.error.map(|error| line.field("error", error));
                 line.field("end", end.reason.code())
                     .field("reason", end.reason.word());

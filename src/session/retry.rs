@@ -5,6 +5,10 @@
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
+use crate::handover::monotonic;
+
 /// How long until the next attempt: at first, and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(250));
 
@@ -12,10 +16,12 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_mi
 pub(super) const GIVE_UP: Duration = Duration::from_secs(30);
 
 /// A session that is refused.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Retry {
+    #[serde(with = "monotonic")]
     since: Instant,
     pause: Duration,
+    #[serde(with = "monotonic")]
     at: Instant,
 }
 

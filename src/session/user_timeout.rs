@@ -8,8 +8,13 @@
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use super::acks::{PeerState, Unanswered};
-use crate::relay::Side;
+use crate::{
+    handover::{is_default, monotonic},
+    relay::Side,
+};
 
 /// The kernel is asked this often in the time allowed; so late may the end be.
 const LOOKS: u32 = 8;
@@ -21,20 +26,25 @@ const GRAIN: Duration = Duration::from_millis(10);
 const PROBES: u8 = 3;
 
 /// What is known of both sides of a session.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(super) struct UserTimeout {
+    #[serde(skip_serializing_if = "is_default")]
     client: Waiting,
+    #[serde(skip_serializing_if = "is_default")]
     target: Waiting,
+    #[serde(with = "monotonic::option")]
     next: Option<Instant>,
 }
 
 /// What a side's host has still to answer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 enum Waiting {
     #[default]
     Nothing,
     /// What was sent at that time, or later.
-    Since(Instant),
+    Since(#[serde(with = "monotonic")] Instant),
     /// The kernel judges by itself because it does not tell.
     LeftToKernel,
 }

@@ -1,8 +1,10 @@
 //! The loop of one worker: it waits for epoll, and has its parts do what is due.
 
 use std::{
+    convert::Infallible,
     io,
     os::fd::OwnedFd,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, mpsc::Receiver},
     thread,
     time::{Duration, Instant},
@@ -12,22 +14,27 @@ use rustix::{
     event::epoll::{Event, EventFlags},
     io::Errno,
 };
+use tokio::sync::mpsc;
 
 use super::{
-    Command, OrderNumber, SessionOrder, SessionPage, WorkerContext, WorkerHandle, WorkerRole,
+    Command, Describe, Freeze, OrderNumber, PART, SessionOrder, SessionPage, WorkerContext,
+    WorkerHandle, WorkerRole,
     acceptor::Acceptor,
     orders::{OrderLog, Pacing, confirmed_by_all, current_route},
     pending_headers::PendingHeaders,
     poller::{Poller, Token},
     reported::{Clock, Reported, Wait},
+    saved::SavedWorker,
     session_table::SessionTable,
     slots::Key,
 };
 use crate::{
     end_reason::EndReason,
+    handover::{Saver, Sink},
     listen::Accepted,
     session::{Connection, PendingProxyHeader, SessionFilter},
-    table::{RemovalPolicy, Route},
+    table::{RemovalPolicy, Route, RouteSaver},
+    text::of_panic,
 };
 
 /// Events taken from epoll at a time.
@@ -65,6 +72,10 @@ pub(super) struct EventLoop {
     /// Whether a session came from the partner of whose sockets no wait could tell yet.
     took: bool,
     draining: bool,
+    /// What to stand still for at the end of the turn.
+    freeze: Option<Arc<Freeze>>,
+    /// Who waits for the queues of closed listeners.
+    awaiting_queues: Vec<mpsc::Sender<Infallible>>,
 }
 
 impl EventLoop {
@@ -95,6 +106,8 @@ impl EventLoop {
             reported: Reported::new(now),
             took: false,
             draining: false,
+            freeze: None,
+            awaiting_queues: Vec::new(),
         })
     }
 
@@ -124,8 +137,46 @@ impl EventLoop {
             self.sessions.run_ready(self.clock());
             self.serve_closing();
             self.workers[self.number].publish_sessions(self.sessions.len());
+            self.stand_still();
         }
         Ok(())
+    }
+
+    /// Stands still if it was told to, until it may go on.
+    fn stand_still(&mut self) {
+        let Some(freeze) = self.freeze.take() else {
+            return;
+        };
+        freeze.stand_still(|sink| {
+            // Nobody sends anything any more: what comes out of the queue now is all.
+            self.run_commands();
+            match self.acceptor.is_closing() {
+                true => Err("the queue of a removed listener is still being served".to_owned()),
+                false => self.save(sink),
+            }
+        });
+    }
+
+    /// Hands over everything this worker has; returns how many sessions that are. It may go on with
+    /// all of it.
+    fn save(&self, sink: &dyn Sink) -> Result<usize, String> {
+        // Nothing was changed, so that a panic leaves nothing half done.
+        let saved = catch_unwind(AssertUnwindSafe(|| {
+            let table = self.context.table.load_full();
+            let (mut saver, mut routes) = (Saver::default(), RouteSaver::new(&table));
+            let sessions = self.sessions.save(&mut saver, &mut routes);
+            let headers = self.headers.save(&mut saver, &mut routes);
+            let saved = SavedWorker {
+                routes: routes.finish(),
+                sessions,
+                headers,
+            };
+            let values = serde_json::to_vec(&saved).map_err(|error| error.to_string())?;
+            let part = format!("{PART}{}", self.workers[self.number].label());
+            sink.put(&part, values, saver)?;
+            Ok(saved.sessions.len() + saved.headers.len())
+        }));
+        saved.unwrap_or_else(|panic| Err(of_panic(&*panic).to_owned()))
     }
 
     /// Whether its last session has ended and none can arrive.
@@ -205,6 +256,7 @@ impl EventLoop {
             self.open_late(accepted, route, seen);
         }
         if !self.acceptor.is_closing() {
+            self.awaiting_queues.clear();
             // Nothing can come from them any more, which orders may have waited for.
             self.run_commands();
         }
@@ -299,7 +351,19 @@ impl EventLoop {
                 self.took = true;
                 self.sessions.insert(*session, seen, &self.orders, self.now);
             }
+            Command::AwaitHeader(pending) => {
+                self.took = true;
+                let seen = self.sessions.carried_out();
+                self.headers.insert(*pending, seen, self.now);
+            }
+            Command::ServeQueues(done) => {
+                if self.acceptor.is_closing() {
+                    self.awaiting_queues.push(done);
+                }
+            }
+            Command::Freeze(freeze) => self.freeze = Some(freeze),
             // Whoever asked may have gone; the answer is then nobody's.
+            Command::Describe(Describe { sink, reply }) => _ = reply.send(self.save(&*sink)),
             Command::ListSessions {
                 from,
                 filter,

@@ -14,11 +14,13 @@
 
 mod acceptor;
 mod event_loop;
+mod freeze;
 mod handle;
 mod orders;
 mod pending_headers;
 mod poller;
 mod reported;
+mod saved;
 mod session_table;
 mod slots;
 mod timers;
@@ -26,6 +28,7 @@ mod workers;
 
 use std::{
     convert::Infallible,
+    fmt,
     os::fd::OwnedFd,
     sync::{
         Arc,
@@ -37,17 +40,24 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
+pub use freeze::Frozen;
 pub use handle::{WorkerHandle, WorkerRole, set_bulk_nice, spawn};
 pub use orders::{Kill, OrderNumber, SessionChange, SessionChanges, SessionOrder};
+#[allow(unused_imports)]
+pub use saved::{Adopted, PART, load};
 pub use workers::Workers;
+
+use freeze::Freeze;
 
 use crate::{
     end_reason::EndReason,
+    handover::Sink,
     limit::{Gate, OnRefuse},
     listen::Accepted,
     relay::PipeBudget,
     session::{
-        Connection, Session, SessionFilter, SessionId, SessionLine, SessionRecord, SessionView,
+        Connection, PendingProxyHeader, Session, SessionFilter, SessionId, SessionLine,
+        SessionRecord, SessionView, UpgradeMarks,
     },
     socket,
     table::{ListenAddr, Mapping, MappingOverrides, Route, Table},
@@ -95,6 +105,8 @@ pub struct WorkerContext {
     pub log_sessions: AtomicBool,
     /// The number of the next session.
     pub next_session: AtomicU64,
+    /// The upgrades that the process went through.
+    pub upgrade_marks: UpgradeMarks,
     /// The limits of the process, and what they count.
     pub gate: Gate,
     /// Whether sessions that begin may splice at all.
@@ -121,9 +133,14 @@ impl WorkerContext {
             socket::reset_on_close(&connection.accepted.socket);
         }
         if self.refusals.grant(now) {
-            let record = SessionRecord::refused(connection, reason);
-            self.record(SessionLine::Ended(record));
+            self.record_end(SessionRecord::refused(connection, reason));
         }
+    }
+
+    /// Puts the end of a session, or of a client's attempt to have one, into the session log.
+    fn record_end(&self, record: SessionRecord) {
+        let upgrades = self.upgrade_marks.since(record.id);
+        self.record(SessionLine::Ended(SessionRecord { upgrades, ..record }));
     }
 
     /// Puts a line into the session log, if anybody reads that.
@@ -154,6 +171,14 @@ pub enum Command {
     Adopt(Accepted, Arc<Route>, OrderNumber),
     /// Take over a session of the partner, which has had that order and those before.
     Take(Box<Session>, OrderNumber),
+    /// Take over a connection whose header is awaited, before there was any order.
+    AwaitHeader(Box<PendingProxyHeader>),
+    /// Let go of the sender once the queues of all closed listeners are served.
+    ServeQueues(mpsc::Sender<Infallible>),
+    /// Stand still, and hand over everything.
+    Freeze(Arc<Freeze>),
+    /// Say what would be handed over now, and how many sessions that are, without standing still.
+    Describe(Describe),
     ListSessions {
         /// Where to begin: 0, or where the last page left off.
         from: usize,
@@ -164,6 +189,18 @@ pub enum Command {
     SamplePaths(oneshot::Sender<Vec<PathSample>>),
     /// Show that the loop goes round.
     Beat,
+}
+
+/// Where to say what would be handed over.
+pub struct Describe {
+    sink: Arc<dyn Sink>,
+    reply: std::sync::mpsc::Sender<Result<usize, String>>,
+}
+
+impl fmt::Debug for Describe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Describe").finish_non_exhaustive()
+    }
 }
 
 /// Some of a worker's live sessions.

@@ -15,9 +15,10 @@ use super::{
 };
 use crate::{
     end_reason::EndReason,
+    handover::Saver,
     proxy_protocol::LONGEST,
-    session::{Connection, HeaderRead, PendingProxyHeader, SessionFilter},
-    table::MappingOverride,
+    session::{Connection, HeaderRead, PendingProxyHeader, SavedPendingHeader, SessionFilter},
+    table::{MappingOverride, RouteSaver},
 };
 
 /// No more will come.
@@ -94,6 +95,17 @@ impl PendingHeaders {
         for order in orders.after(seen) {
             order_pending(&mut pending, order, &context.table.load(), now);
         }
+        let key = self.insert(pending, seen, now)?;
+        self.read(key, EventFlags::empty(), now)
+    }
+
+    /// Watches a connection from now on, if it can be. Epoll reports at once what is there.
+    pub(super) fn insert(
+        &mut self,
+        pending: PendingProxyHeader,
+        seen: OrderNumber,
+        now: Instant,
+    ) -> Option<Key> {
         let deadline = pending.deadline();
         let key = self.entries.insert(Entry { pending, seen });
         let Entry { pending, .. } = self.entries.get_mut(key)?;
@@ -105,7 +117,17 @@ impl PendingHeaders {
             return None;
         }
         self.deadlines.arm(key.index(), deadline);
-        self.read(key, EventFlags::empty(), now)
+        Some(key)
+    }
+
+    /// Saves all of them.
+    pub(super) fn save<'a>(
+        &'a self,
+        saver: &mut Saver<'a>,
+        routes: &mut RouteSaver<'_>,
+    ) -> Vec<SavedPendingHeader> {
+        let all = self.entries.iter().map(|entry| &entry.pending);
+        all.map(|pending| pending.save(saver, routes)).collect()
     }
 
     /// Looks whether the header is there; if it is, gives back the connection, which is to become a

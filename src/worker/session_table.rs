@@ -23,13 +23,15 @@ use super::{
 };
 use crate::{
     end_reason::EndReason,
+    handover::Saver,
     os_error::in_words,
     relay::{PipePool, Side},
     session::{
-        AckProbe, Connection, Extras, INTEREST, Pace, Session, SessionFilter, SessionLine,
-        SessionRecord, SessionStep, Turn, admit,
+        AckProbe, Connection, Extras, INTEREST, Pace, SavedSession, Session, SessionFilter,
+        SessionLine, SessionRecord, SessionStep, Turn, admit,
     },
     socket,
+    table::RouteSaver,
 };
 
 /// Bytes after which a direction's turn is over. A pipe is emptied all the same.
@@ -165,7 +167,7 @@ impl SessionTable {
                 socket::reset_on_close(&connection.accepted.socket);
                 let record = SessionRecord::undialled(&connection, error);
                 self.report_undialled(&record, now);
-                context.record(SessionLine::Ended(record));
+                context.record_end(record);
             }
         }
     }
@@ -305,7 +307,7 @@ impl SessionTable {
         stats.spliced_bytes.fetch_add(record.bytes_spliced, Relaxed);
         stats.copied_bytes.fetch_add(copied, Relaxed);
         stats.session_ended();
-        self.context.record(SessionLine::Ended(record));
+        self.context.record_end(record);
     }
 
     /// Makes an event of it if this machine could not open a connection.
@@ -414,6 +416,18 @@ impl SessionTable {
             sessions: sessions.collect(),
             next,
         }
+    }
+
+    /// Saves all of them.
+    pub(super) fn save<'a>(
+        &'a self,
+        saver: &mut Saver<'a>,
+        routes: &mut RouteSaver<'_>,
+    ) -> Vec<SavedSession> {
+        let sessions = self.entries.iter().map(|entry| &entry.session);
+        sessions
+            .map(|session| session.save(saver, routes))
+            .collect()
     }
 
     /// Looks at the way to the target of the next few sessions after those of the last sample.

@@ -86,6 +86,11 @@ impl<T> Slots<T> {
         self.keys_from(0, usize::MAX).0
     }
 
+    /// All occupants.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.slab.iter().map(|(_, (_, occupant))| occupant)
+    }
+
     /// The keys in `count` slots from `from` on, and where to go on if there are more slots.
     pub(super) fn keys_from(&self, from: usize, count: usize) -> (Vec<Key>, Option<usize>) {
         let slots = self.slab.capacity();

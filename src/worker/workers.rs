@@ -6,13 +6,23 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{self, RecvTimeoutError},
+    },
+    time::{Duration, Instant},
 };
 
 use tokio::sync::oneshot;
 
-use super::{Command, Kill, OrderNumber, PathSample, SessionOrder, WorkerHandle};
-use crate::session::{SessionFilter, SessionId, SessionView};
+use super::{
+    Adopted, Command, Describe, Freeze, Frozen, Kill, OrderNumber, PathSample, SessionOrder,
+    WorkerHandle, WorkerRole,
+};
+use crate::{
+    handover::Sink,
+    session::{Pace, SessionFilter, SessionId, SessionView},
+};
 
 #[derive(Debug, Clone)]
 pub struct Workers {
@@ -39,6 +49,97 @@ impl Workers {
         *last = last.next();
         for worker in &*self.workers {
             worker.send(Command::Order(*last, order.clone()));
+        }
+    }
+
+    /// Waits until the queues of all closed listeners are served. Without one that is closed meanwhile,
+    /// workers can be frozen then.
+    pub async fn queues_served(&self) {
+        let (served, mut all) = tokio::sync::mpsc::channel(1);
+        for worker in &*self.workers {
+            worker.send(Command::ServeQueues(served.clone()));
+        }
+        drop(served);
+        // Nothing is sent: it ends when the last worker has let go.
+        all.recv().await;
+    }
+
+    /// Has all workers stand still and hand over what they have, each as a part whose name begins with
+    /// [`PART`](super::PART). They go on as if nothing had happened when the answer is dropped.
+    ///
+    /// Blocks: whoever calls it must see to it that nobody else tells workers anything.
+    ///
+    /// # Errors
+    ///
+    /// Why not all of them could, in words; all go on then.
+    pub fn freeze(&self, sink: Arc<dyn Sink>, within: Duration) -> Result<Frozen, String> {
+        let freeze = Freeze::new(self.workers.len(), sink);
+        for worker in &*self.workers {
+            worker.send(Command::Freeze(Arc::clone(&freeze)));
+        }
+        Frozen::begin(freeze, within)
+    }
+
+    /// Has all workers say what they would hand over, while they go on. What goes from one to another
+    /// meanwhile may be missing. Returns how many sessions there are.
+    ///
+    /// Blocks.
+    ///
+    /// # Errors
+    ///
+    /// Why not all of them could, in words.
+    pub fn describe(&self, sink: &Arc<dyn Sink>, within: Duration) -> Result<usize, String> {
+        let (reply, answers) = mpsc::channel();
+        for worker in &*self.workers {
+            worker.send(Command::Describe(Describe {
+                sink: Arc::clone(sink),
+                reply: reply.clone(),
+            }));
+        }
+        drop(reply);
+        let deadline = Instant::now() + within;
+        let mut sessions = 0;
+        for _ in 0..self.workers.len() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            sessions += match answers.recv_timeout(left) {
+                Ok(answer) => answer?,
+                Err(RecvTimeoutError::Timeout) => return Err("a worker is busy".to_owned()),
+                Err(RecvTimeoutError::Disconnected) => return Err("a worker has ended".to_owned()),
+            };
+        }
+        Ok(sessions)
+    }
+
+    /// Gives the workers, which are new, all that was handed over.
+    pub fn adopt(&self, adopted: impl IntoIterator<Item = Adopted>) {
+        let count = self.workers.len();
+        let mut given: Vec<Vec<Command>> = Vec::new();
+        given.resize_with(count, Vec::new);
+        let of_role = |role| (0..count).filter(move |&number| self.workers[number].role() == role);
+        let mut interactive = of_role(WorkerRole::Interactive).cycle();
+        let mut bulk = of_role(WorkerRole::Bulk).cycle();
+        let mut give = |pace, command| {
+            let next = match pace {
+                Pace::Bulk => bulk.next(),
+                Pace::Interactive | Pace::Undecided => interactive.next(),
+            };
+            if let Some(number) = next {
+                given[number].push(command);
+            }
+        };
+        for Adopted { sessions, headers } in adopted {
+            for session in sessions {
+                let pace = session.pace();
+                let session = Box::new(session);
+                give(pace, Command::Take(session, OrderNumber::default()));
+            }
+            for pending in headers {
+                let pending = Box::new(pending);
+                give(Pace::Interactive, Command::AwaitHeader(pending));
+            }
+        }
+        for (worker, commands) in self.workers.iter().zip(given) {
+            worker.send_all(commands.into_iter());
         }
     }
 

@@ -24,7 +24,6 @@ use super::{
     health::problems,
 };
 use crate::{
-    handover::version,
     session::SessionFilter,
     telemetry::Totals,
     units::{bytes, duration_ms},
@@ -96,7 +95,7 @@ impl Content {
                     style { (PreEscaped(STYLE)) }
                 }
                 body {
-                    header { h1 { "tml-proxy" } " " span { (version()) } }
+                    header { h1 { "tml-proxy" } " " span { (env!("CARGO_PKG_VERSION")) } }
                     main {
                         (self.problems())
                         (self.charts())

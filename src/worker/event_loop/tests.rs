@@ -15,6 +15,7 @@ use super::*;
 use crate::{
     limit::{Gate, Limits},
     relay::PipeBudget,
+    session::UpgradeMarks,
     table::{ListenAddr, ListenHost, Mapping, MappingName, Policy},
     telemetry::{LogQueue, ProcessStats, Sampler},
     worker::{Kill, SessionChange, SessionChanges, Workers, handle},
@@ -45,6 +46,7 @@ impl Stage {
             log_openings: AtomicBool::new(false),
             log_sessions: AtomicBool::new(false),
             next_session: AtomicU64::new(1),
+            upgrade_marks: UpgradeMarks::default(),
             gate: Gate::new(Limits::default(), u32::MAX),
             splice: AtomicBool::new(false),
         });

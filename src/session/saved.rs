@@ -1,0 +1,348 @@
+//! Sessions, and connections whose header is awaited, as they are handed over to the next image of the
+//! program.
+//!
+//! Nothing is asked of a socket when they are loaded: in a rehearsal there is none. What a session
+//! takes up among others is counted again: among the open sessions of its mapping, in the limits and in
+//! the budget of pipes.
+
+use std::{net::SocketAddr, os::fd::AsFd, time::Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Connection, Extras, PendingProxyHeader, Phase, Session, SessionId, retry::Retry,
+    user_timeout::UserTimeout,
+};
+use crate::{
+    end_reason::EndReason,
+    handover::{Descriptor, LoadError, Loader, Saver, is_default, monotonic},
+    limit::{Gate, SavedAdmission, Throttle},
+    listen::{Accepted, Front},
+    relay::{PipeBudget, Relay, SavedRelay},
+    table::{Route, RouteNumber, RouteSaver, Routes},
+};
+
+/// A [`Session`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SavedSession {
+    id: SessionId,
+    route: RouteNumber,
+    client: Descriptor,
+    target: Descriptor,
+    peer: SocketAddr,
+    #[serde(default, skip_serializing_if = "is_default")]
+    local: Option<SocketAddr>,
+    #[serde(with = "monotonic")]
+    opened: Instant,
+    #[serde(
+        default,
+        with = "monotonic::option",
+        skip_serializing_if = "is_default"
+    )]
+    connected: Option<Instant>,
+    #[serde(with = "monotonic")]
+    active: Instant,
+    #[serde(default, skip_serializing_if = "is_default")]
+    leave: Option<SavedLeave>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    guarded: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    header_len: u16,
+    #[serde(default, skip_serializing_if = "is_default")]
+    bulk: u32,
+    #[serde(default, skip_serializing_if = "is_default")]
+    phase: Phase,
+    #[serde(default, skip_serializing_if = "is_default")]
+    relay: SavedRelay,
+    #[serde(default, skip_serializing_if = "is_default")]
+    extras: Option<Box<SavedExtras>>,
+}
+
+/// What only some sessions have.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+struct SavedExtras {
+    /// What is counted of it, whether it waits for its target included.
+    #[serde(skip_serializing_if = "is_default")]
+    admission: SavedAdmission,
+    #[serde(skip_serializing_if = "is_default")]
+    up: Throttle,
+    #[serde(skip_serializing_if = "is_default")]
+    down: Throttle,
+    #[serde(with = "monotonic::option", skip_serializing_if = "is_default")]
+    wake: Option<Instant>,
+    #[serde(with = "monotonic::option", skip_serializing_if = "is_default")]
+    drained: Option<Instant>,
+    #[serde(skip_serializing_if = "is_default")]
+    front: Option<Front>,
+    #[serde(skip_serializing_if = "is_default")]
+    user_timeout: Option<UserTimeout>,
+    #[serde(skip_serializing_if = "is_default")]
+    retry: Option<Retry>,
+}
+
+/// When somebody has to be gone, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct SavedLeave {
+    #[serde(with = "monotonic")]
+    at: Instant,
+    reason: EndReason,
+}
+
+impl SavedLeave {
+    fn of((at, reason): (Instant, EndReason)) -> Self {
+        Self { at, reason }
+    }
+
+    fn load(self) -> (Instant, EndReason) {
+        (self.at, self.reason)
+    }
+}
+
+/// A [`PendingProxyHeader`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SavedPendingHeader {
+    id: SessionId,
+    route: RouteNumber,
+    socket: Descriptor,
+    client: SocketAddr,
+    #[serde(default, skip_serializing_if = "is_default")]
+    front: Option<Front>,
+    #[serde(
+        default,
+        with = "monotonic::option",
+        skip_serializing_if = "is_default"
+    )]
+    drained: Option<Instant>,
+    #[serde(with = "monotonic")]
+    since: Instant,
+    #[serde(default, skip_serializing_if = "is_default")]
+    leave: Option<SavedLeave>,
+}
+
+/// What a session is loaded from, and where it is counted.
+#[derive(Debug)]
+pub struct Loading<'a> {
+    pub loader: &'a mut Loader,
+    pub routes: &'a Routes,
+    pub gate: &'a Gate,
+    pub pipes: &'a PipeBudget,
+}
+
+impl Session {
+    /// Leaves sockets, pipes and bytes in flight with `saver` and its route with `routes`.
+    pub fn save<'a>(&'a self, saver: &mut Saver<'a>, routes: &mut RouteSaver<'_>) -> SavedSession {
+        let Self {
+            id,
+            route,
+            client,
+            target,
+            peer,
+            local,
+            opened,
+            connected,
+            active,
+            leave,
+            guarded,
+            header_len,
+            bulk,
+            phase,
+            relay,
+            extras,
+        } = self;
+        SavedSession {
+            id: *id,
+            route: routes.route(route),
+            client: saver.descriptor(client.as_fd()),
+            target: saver.descriptor(target.as_fd()),
+            peer: *peer,
+            local: *local,
+            opened: *opened,
+            connected: *connected,
+            active: *active,
+            leave: leave.map(SavedLeave::of),
+            guarded: *guarded,
+            header_len: *header_len,
+            bulk: *bulk,
+            phase: *phase,
+            relay: relay.save(saver),
+            extras: extras.as_ref().map(|extras| Box::new(extras.save())),
+        }
+    }
+
+    /// Takes up a session that was handed over, and counts it.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be.
+    pub fn load(saved: SavedSession, from: &mut Loading<'_>) -> Result<Self, LoadError> {
+        let SavedSession {
+            id,
+            route,
+            client,
+            target,
+            peer,
+            local,
+            opened,
+            connected,
+            active,
+            leave,
+            guarded,
+            header_len,
+            bulk,
+            phase,
+            relay,
+            extras,
+        } = saved;
+        let route = from.routes.get(route)?;
+        let session = Self {
+            id,
+            client: from.loader.descriptor(client)?,
+            target: from.loader.descriptor(target)?,
+            peer,
+            local,
+            opened,
+            connected,
+            active,
+            leave: leave.map(SavedLeave::load),
+            guarded,
+            header_len,
+            bulk,
+            phase,
+            relay: Relay::load(&relay, from.loader, from.pipes)?,
+            extras: extras.map(|extras| Box::new(extras.load(&route, from.gate))),
+            route,
+        };
+        count_open(&session.route);
+        Ok(session)
+    }
+}
+
+/// Counts a session among those of its mapping again, which it was let in to.
+fn count_open(route: &Route) {
+    route.mapping.stats.try_reserve(None);
+}
+
+impl Extras {
+    fn save(&self) -> SavedExtras {
+        let Self {
+            admission,
+            dialling,
+            up,
+            down,
+            wake,
+            drained,
+            front,
+            user_timeout,
+            retry,
+        } = self;
+        SavedExtras {
+            admission: SavedAdmission::of(admission, dialling),
+            up: up.clone(),
+            down: down.clone(),
+            wake: *wake,
+            drained: *drained,
+            front: front.as_deref().copied(),
+            user_timeout: user_timeout.as_deref().cloned(),
+            retry: retry.as_deref().cloned(),
+        }
+    }
+}
+
+impl SavedExtras {
+    fn load(self, route: &Route, gate: &Gate) -> Extras {
+        let Self {
+            admission,
+            up,
+            down,
+            wake,
+            drained,
+            front,
+            user_timeout,
+            retry,
+        } = self;
+        let (admission, dialling) = gate.count_again(&admission, route.mapping.gate.as_deref());
+        Extras {
+            admission,
+            dialling,
+            up,
+            down,
+            wake,
+            drained,
+            front: front.map(Box::new),
+            user_timeout: user_timeout.map(Box::new),
+            retry: retry.map(Box::new),
+        }
+    }
+}
+
+impl PendingProxyHeader {
+    /// Leaves its socket with `saver` and its route with `routes`.
+    pub fn save<'a>(
+        &'a self,
+        saver: &mut Saver<'a>,
+        routes: &mut RouteSaver<'_>,
+    ) -> SavedPendingHeader {
+        let Self {
+            connection,
+            since,
+            leave,
+        } = self;
+        let Connection {
+            id,
+            accepted,
+            route,
+            drained,
+        } = connection;
+        let Accepted {
+            socket,
+            client,
+            front,
+        } = accepted;
+        SavedPendingHeader {
+            id: *id,
+            route: routes.route(route),
+            socket: saver.descriptor(socket.as_fd()),
+            client: *client,
+            front: front.as_deref().copied(),
+            drained: *drained,
+            since: *since,
+            leave: leave.map(SavedLeave::of),
+        }
+    }
+
+    /// Takes up a connection that was handed over, and counts it.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be.
+    pub fn load(saved: SavedPendingHeader, from: &mut Loading<'_>) -> Result<Self, LoadError> {
+        let SavedPendingHeader {
+            id,
+            route,
+            socket,
+            client,
+            front,
+            drained,
+            since,
+            leave,
+        } = saved;
+        let route = from.routes.get(route)?;
+        let accepted = Accepted {
+            socket: from.loader.descriptor(socket)?,
+            client,
+            front: front.map(Box::new),
+        };
+        count_open(&route);
+        Ok(Self {
+            connection: Connection {
+                id,
+                accepted,
+                route,
+                drained,
+            },
+            since,
+            leave: leave.map(SavedLeave::load),
+        })
+    }
+}
