@@ -2,7 +2,7 @@
 //!
 //! The admin endpoint asks and `lifecycle` carries out; neither has to know the other for it.
 
-use std::time::Duration;
+use std::{convert::Infallible, path::PathBuf, time::Duration};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -15,6 +15,13 @@ pub enum Order {
     Reload {
         reply: oneshot::Sender<Result<Summary, OrderError>>,
     },
+    /// Have another build of the program take over.
+    Upgrade {
+        /// Where that is, if not where this one was started from.
+        binary: Option<PathBuf>,
+        /// Answered once that build has shown that it can, and nothing has changed yet.
+        reply: oneshot::Sender<Result<UpgradeBegun, OrderError>>,
+    },
     /// Pause or drain a mapping, or serve it again.
     SetState {
         mapping: MappingName,
@@ -24,6 +31,20 @@ pub enum Order {
         sessions_within: Option<Duration>,
         reply: oneshot::Sender<Result<(), OrderError>>,
     },
+}
+
+/// An upgrade that is about to happen.
+#[derive(Debug)]
+pub struct UpgradeBegun {
+    /// Its number, by which its outcome is known.
+    pub number: u64,
+    /// The version that runs.
+    pub from: String,
+    /// The one that takes over.
+    pub to: String,
+    /// It waits for this to be dropped, but not for long: the connection over which it was asked for
+    /// ends with it.
+    pub told: oneshot::Sender<Infallible>,
 }
 
 /// Why an order was not carried out. Nothing has changed then.

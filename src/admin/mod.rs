@@ -39,7 +39,7 @@ use crate::{
     config::Config,
     orders::Orders,
     provider::switchboard::SwitchboardStatus,
-    telemetry::{Events, History, LogControl, Reloads, Task, TaskFailures},
+    telemetry::{Events, History, LogControl, Reloads, Task, TaskFailures, Upgrades},
     worker::{WorkerContext, Workers},
 };
 
@@ -50,6 +50,7 @@ pub(crate) struct Sources {
     pub workers: Workers,
     pub config: ArcSwap<Config>,
     pub reloads: Reloads,
+    pub upgrades: Upgrades,
     pub events: Events,
     /// The last minutes in steps.
     pub history: History,

@@ -90,6 +90,8 @@ pub const OPERATIONS: &[Operation] = operations! {
     POST "/api/v1/mappings/resume" Write None, change::resume,
         "Serve a paused or drained mapping again"
     POST "/api/v1/reload" Write None, change::reload, "Read the configuration again"
+    POST "/api/v1/upgrade" Write None, change::upgrade,
+        "Have another build of the program take over, sessions and all"
     PUT "/api/v1/log/level" Write None, change::log_level, "Change the level of the log"
 };
 

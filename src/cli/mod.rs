@@ -23,6 +23,7 @@ mod ssh;
 mod ssh_config;
 mod status;
 mod top;
+mod upgrade;
 
 use std::process::ExitCode;
 
@@ -62,6 +63,7 @@ enum Command {
     /// Serve a paused or drained mapping again.
     Resume(mapping_state::MappingArgs),
     Reload(reload::ReloadArgs),
+    Upgrade(upgrade::UpgradeArgs),
     Events(events::EventsArgs),
     Top(top::TopArgs),
     LogLevel(log_level::LogLevelArgs),
@@ -88,6 +90,7 @@ impl Cli {
             Command::Drain(args) => mapping_state::drain(&args),
             Command::Resume(args) => mapping_state::resume(&args),
             Command::Reload(args) => reload::run(&args),
+            Command::Upgrade(args) => upgrade::run(&args),
             Command::Events(args) => events::run(&args),
             Command::Top(args) => top::run(&args),
             Command::LogLevel(args) => log_level::run(&args),

@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use super::{code, output};
 use crate::{
     config::{LogFormat, LogLevel, Overrides, Source},
-    lifecycle::{self, RunError},
+    lifecycle::{self, How, Invocation, RunError},
     table::ListenAddr,
 };
 
@@ -33,6 +33,23 @@ pub struct RunArgs {
     /// The least important lines to write: error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<LogLevel>,
+    /// How one image of the program has another one begin.
+    #[command(flatten)]
+    image: Image,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+#[group(multiple = false)]
+struct Image {
+    /// Go on with what is on standard input.
+    #[arg(long, hide = true)]
+    adopt: bool,
+    /// Go on with it after another image could not.
+    #[arg(long, hide = true, value_name = "REASON")]
+    take_back: Option<String>,
+    /// Show whether one could go on with it.
+    #[arg(long, hide = true)]
+    rehearse: bool,
 }
 
 /// Where to serve metrics, if anywhere.
@@ -61,7 +78,21 @@ pub fn run(args: RunArgs) -> ExitCode {
         log_format: args.log_format,
         log_level: args.log_level,
     };
-    match lifecycle::run(&source, &overrides) {
+    let Image {
+        adopt,
+        take_back,
+        rehearse,
+    } = args.image;
+    if rehearse {
+        let answer = lifecycle::rehearse(&source, &overrides);
+        return output::print(&output::json(&answer));
+    }
+    let how = match take_back {
+        Some(reason) => How::TakeBack(reason),
+        None if adopt => How::Adopt,
+        None => How::Start,
+    };
+    match lifecycle::run(&source, &overrides, Invocation::of_process(how)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output::complain(&format_args!("tml-proxy: {error}"));
@@ -74,7 +105,7 @@ fn code_of(error: &RunError) -> u8 {
     match error {
         RunError::Config(_) => code::REFUSED,
         RunError::Start(_) => code::NO_START,
-        RunError::Worker(_) | RunError::Control(_) => code::FAILED,
+        RunError::Worker(_) | RunError::Control(_) | RunError::Adopt(_) => code::FAILED,
     }
 }
 

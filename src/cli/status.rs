@@ -7,7 +7,7 @@ use super::{
     output::{self, GAP, Paint, Screen, bytes, duration_ms, severity, wrapped},
 };
 use crate::{
-    admin::api::model::{Pipes, Reload, Severity, Status},
+    admin::api::model::{Pipes, Reload, Severity, Status, Upgrades},
     units::count,
 };
 
@@ -42,6 +42,7 @@ fn text(status: &Status, screen: &Screen) -> String {
         mappings,
         pipes,
         reload,
+        upgrade,
         process,
         ..
     } = status;
@@ -81,6 +82,7 @@ fn text(status: &Status, screen: &Screen) -> String {
             "reloads",
             format!("{succeeded} done, {failed} failed, last in force since {last_success}"),
         ),
+        ("upgrades", upgrades(upgrade)),
         (
             "process",
             format!(
@@ -101,6 +103,23 @@ fn text(status: &Status, screen: &Screen) -> String {
         .iter()
         .map(|(name, value)| format!("{name:indent$}{value}\n"));
     text.push_str(&wrapped(&lines.collect::<String>(), screen.width, indent));
+    text
+}
+
+fn upgrades(upgrade: &Upgrades) -> String {
+    let Upgrades {
+        succeeded,
+        failed,
+        last,
+    } = upgrade;
+    let mut text = format!("{succeeded} done, {failed} failed");
+    if let Some(last) = last {
+        let to = last.to.as_deref().unwrap_or("an unknown version");
+        text.push_str(&match &last.error {
+            None => format!(", last from {} to {to} at {}", last.from, last.at),
+            Some(error) => format!(", last to {to} at {}: {error}", last.at),
+        });
+    }
     text
 }
 

@@ -20,7 +20,7 @@ mod saver;
 
 use serde::{Deserialize, Serialize};
 
-pub use header::{HEADER, Header, Unsuitable};
+pub use header::{HEADER, Header, Unsuitable, version};
 pub use incoming::{HandoverError, Part, incoming};
 pub use loader::{LoadError, Loader};
 pub use outgoing::Outgoing;

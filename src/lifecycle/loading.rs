@@ -24,10 +24,14 @@ pub(super) struct Reader {
     pub overrides: Overrides,
 }
 
+/// What a configuration was read from, if that is a file.
+pub(super) type Text = Option<Arc<[u8]>>;
+
 /// What comes of reading it.
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub outcome: Result<(Config, Table), ConfigErrors>,
+    pub text: Text,
     /// To read it again.
     pub reader: Reader,
 }
@@ -36,14 +40,29 @@ impl Reader {
     /// Reads the configuration and makes the table it asks for, sharing with `previous` what did
     /// not change.
     pub async fn load(self, previous: Arc<Table>) -> Loaded {
-        let (source, overrides) = (self.source.clone(), self.overrides.clone());
-        let of_file = source.clone();
+        let of_file = self.source.clone();
         let content = files::off_thread(move || of_file.content()).await;
         let content = content.unwrap_or_else(|late| Content::File(Err(late.into())));
+        self.understand(content, previous).await
+    }
+
+    /// Understands what was read before.
+    pub async fn load_text(self, text: Text, previous: Arc<Table>) -> Loaded {
+        let content = text.map_or(Content::Known, |text| Content::File(Ok(text.to_vec())));
+        self.understand(content, previous).await
+    }
+
+    async fn understand(self, content: Content, previous: Arc<Table>) -> Loaded {
+        let (source, overrides) = (self.source.clone(), self.overrides.clone());
         let understand = move || {
+            let text = match &content {
+                Content::File(Ok(text)) => Some(Arc::from(&text[..])),
+                _ => None,
+            };
             let outcome = self.source.understand(content, &self.overrides, &previous);
             Loaded {
                 outcome,
+                text,
                 reader: self,
             }
         };
@@ -53,6 +72,7 @@ impl Reader {
         };
         loaded.unwrap_or_else(|unanswered| Loaded {
             outcome: Err(source.unreadable(FileError::from(unanswered))),
+            text: None,
             reader: Self { source, overrides },
         })
     }
@@ -65,6 +85,7 @@ pub(super) type Reply = oneshot::Sender<Result<Summary, OrderError>>;
 #[derive(Debug)]
 pub(super) struct Read {
     pub outcome: Result<(Config, Table), ConfigErrors>,
+    pub text: Text,
     /// The state of the ports, if that is needed now and was not before.
     pub exposer: Option<Result<Exposer, String>>,
     pub since: Instant,
@@ -107,6 +128,16 @@ impl Loading {
         self.next.is_some() && self.reading.is_none()
     }
 
+    /// Whether one is under way.
+    pub fn is_under_way(&self) -> bool {
+        self.reading.is_some()
+    }
+
+    /// Whether one is wanted or under way.
+    pub fn is_wanted(&self) -> bool {
+        self.next.is_some() || self.reading.is_some()
+    }
+
     /// Begins the reload that is wanted. `status` is given if nobody exposes jobs yet.
     pub fn begin(&mut self, previous: Arc<Table>, status: Option<Arc<SwitchboardStatus>>) {
         let Some(reader) = self.reader.take() else {
@@ -139,6 +170,7 @@ impl Loading {
         self.reader = Some(loaded.reader);
         Read {
             outcome: loaded.outcome,
+            text: loaded.text,
             exposer,
             since: self.since,
             replies: std::mem::take(&mut self.replies),

@@ -1,24 +1,35 @@
-//! The life of the process: start, reload, drain, stop.
+//! The life of the process: start, reload, upgrade, drain, stop.
 //!
 //! [`run()`] is the control plane: one small runtime that loads the configuration, keeps listeners
 //! and workers in step with it, serves the admin endpoint and answers signals and systemd. It
 //! moves no bytes; a busy data path cannot starve it and it cannot stall the data path.
 
 mod admin_listeners;
+mod adopt;
+mod candidate;
 mod control;
 mod echo;
 mod forwarding;
+mod invocation;
 mod jobs;
 mod limits;
 mod loading;
 mod lost;
+mod rehearse;
 mod run;
+mod running;
+mod saved;
 mod setup;
 mod signals;
+mod start;
+mod stop;
 mod systemd;
 mod tasks;
 mod ticker;
+mod upgrade;
 mod watchdog;
 
+pub(crate) use invocation::{How, Invocation};
 pub(crate) use limits::{Budget, pipe_memory, worker_count};
+pub(crate) use rehearse::rehearse;
 pub(crate) use run::{RunError, run};

@@ -258,6 +258,8 @@ metrics! {
     RELOAD_SUCCESS: Gauge, "tml_proxy_config_reload_success", [], "Whether the last reload, or the start, succeeded";
     RELOAD_TIME: Gauge, "tml_proxy_config_last_reload_success_timestamp_seconds", [], "When a configuration last came into force, in seconds since 1970";
     RELOAD_DURATION: Gauge, "tml_proxy_config_last_reload_duration_seconds", [], "How long the last reload took, whatever came of it";
+    UPGRADES: Counter, "tml_proxy_upgrades_total", ["result"], "Upgrades to another version or build, by result; one that fails changes nothing";
+    UPGRADE_PAUSE: Gauge, "tml_proxy_upgrade_pause_seconds", [], "How long sessions stood still in the last upgrade";
     MAPPINGS: Gauge, "tml_proxy_mappings", [], "Mappings in force";
     LISTENERS: Gauge, "tml_proxy_listeners", [], "Listening sockets open";
     LISTENERS_CLOSED: Gauge, "tml_proxy_listeners_closed", [], "Listening sockets that were lost to an error, or closed because they would loop, and are not open again yet";

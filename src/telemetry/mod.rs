@@ -17,6 +17,7 @@ mod sampler;
 mod stats;
 mod tally;
 mod tasks;
+mod upgrades;
 mod usage;
 mod writer;
 
@@ -32,5 +33,6 @@ pub use sampler::Sampler;
 pub use stats::{ConnectFailure, MappingStats, ProcessStats, SavedProcessStats, SavedStats};
 pub use tally::{Retired, SavedTally, Tally};
 pub use tasks::{Failures, Task, TaskFailures};
+pub use upgrades::{UpgradeOutcome, UpgradeReport, Upgrades};
 pub use usage::{Usage, descriptor_limits};
 pub use writer::Records;

@@ -47,6 +47,8 @@ struct State<T> {
     entries: VecDeque<Entry<T>>,
     /// Whether there is a line among them.
     urgent: bool,
+    /// Whether what was taken is being written.
+    writing: bool,
     closed: bool,
     finished: bool,
 }
@@ -58,6 +60,7 @@ impl<T> LogQueue<T> {
             state: Mutex::new(State {
                 entries: VecDeque::new(),
                 urgent: false,
+                writing: false,
                 closed: false,
                 finished: false,
             }),
@@ -106,7 +109,11 @@ impl<T> LogQueue<T> {
 
     /// Waits for entries and takes all there are; none when the queue is closed and empty.
     pub(super) fn take(&self) -> Option<VecDeque<Entry<T>>> {
-        let state = self.lock();
+        let mut state = self.lock();
+        state.writing = false;
+        if state.entries.is_empty() {
+            self.finished.notify_all();
+        }
         let state = self
             .filled
             .wait_while(state, |state| state.entries.is_empty() && !state.closed)
@@ -117,6 +124,7 @@ impl<T> LogQueue<T> {
             .unwrap_or_else(PoisonError::into_inner);
         state.urgent = false;
         let entries = std::mem::take(&mut state.entries);
+        state.writing = true;
         (!entries.is_empty()).then_some(entries)
     }
 
@@ -129,6 +137,19 @@ impl<T> LogQueue<T> {
     pub(super) fn finish(&self) {
         self.lock().finished = true;
         self.finished.notify_all();
+    }
+
+    /// Waits until everything is written, no longer than `within`. How much is not, then.
+    pub fn flush(&self, within: Duration) -> usize {
+        let mut state = self.lock();
+        state.urgent = true;
+        self.filled.notify_one();
+        let unwritten = |state: &State<T>| !state.entries.is_empty() || state.writing;
+        let (state, _) = self
+            .finished
+            .wait_timeout_while(state, within, |state| unwritten(state) && !state.finished)
+            .unwrap_or_else(PoisonError::into_inner);
+        state.entries.len()
     }
 
     /// Lets the writer finish once the queue is empty, and waits for it no longer than `within`.

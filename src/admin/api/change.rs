@@ -1,13 +1,15 @@
 //! What can be changed, on the unix socket only. Every change is an event and a line in the log, at
 //! the level `info`, with the user and the process that asked for it.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Json,
     extract::{State, rejection::JsonRejection},
+    http::StatusCode,
 };
-
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
 use tracing::Level;
 
 use super::{error::ApiError, model, read};
@@ -156,6 +158,36 @@ pub async fn reload(
     );
     let changed = sources.orders.ask(|reply| Order::Reload { reply }).await?;
     Ok(Json(changed))
+}
+
+pub async fn upgrade(
+    State(sources): State<Arc<Sources>>,
+    Extension(by): Extension<Peer>,
+    body: Body<model::Upgrade>,
+) -> Result<(StatusCode, axum::body::Body), ApiError> {
+    let Json(body) = body?;
+    tracing::info!(
+        binary = body.binary,
+        uid = by.uid,
+        pid = by.pid,
+        "upgrade asked for by an operator"
+    );
+    let binary = body.binary.map(PathBuf::from);
+    let order = |reply| Order::Upgrade { binary, reply };
+    let begun = sources.orders.ask(order).await?;
+    let answer = model::UpgradeBegun {
+        upgrade: begun.number,
+        from: begun.from,
+        to: begun.to,
+    };
+    let text = serde_json::to_vec(&answer).expect("numbers and text are always JSON");
+    // It is dropped when the connection has taken all of the answer.
+    let told = begun.told;
+    let body = Full::new(Bytes::from(text)).map_frame(move |frame| {
+        let _ = &told;
+        frame
+    });
+    Ok((StatusCode::ACCEPTED, axum::body::Body::new(body)))
 }
 
 pub async fn log_level(

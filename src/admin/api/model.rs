@@ -62,6 +62,9 @@ documents! {
         pipes: Pipes,
         /// How reloads went.
         reload: Reload,
+        /// How upgrades went.
+        #[serde(default)]
+        upgrade: Upgrades,
         /// The switchboard that jobs come from, if there is one.
         switchboard: Option<Switchboard>,
         /// What the process uses of the machine.
@@ -102,6 +105,53 @@ documents! {
         last_took_ms: u64,
         /// What was wrong with the last one, if it failed.
         last_error: Option<String>,
+    }
+
+    /// How upgrades went.
+    Upgrades {
+        /// Upgrades after which the new version served.
+        succeeded: u64,
+        /// Upgrades that changed nothing because something was wrong.
+        failed: u64,
+        /// What came of the last one, if there was one.
+        last: Option<Upgraded>,
+    }
+
+    /// What came of an upgrade.
+    Upgraded {
+        /// Its number.
+        upgrade: u64,
+        /// When it was over.
+        at: String,
+        /// The version that was there before.
+        from: String,
+        /// The version that was to take its place, if it said which it is.
+        to: Option<String>,
+        /// Sessions that went on.
+        sessions: u64,
+        /// How long they stood still.
+        pause_ms: f64,
+        /// Why it failed, if it did; nothing has changed then.
+        error: Option<String>,
+    }
+
+    /// Which build of the program is to take over.
+    #[serde(deny_unknown_fields)]
+    Upgrade {
+        /// The path of its executable; without it, the path that the running one was started from.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        binary: Option<String>,
+    }
+
+    /// An upgrade that is about to happen. All connections to the admin endpoint end with it; what
+    /// came of it is in the status.
+    UpgradeBegun {
+        /// Its number.
+        upgrade: u64,
+        /// The version that runs.
+        from: String,
+        /// The one that takes over.
+        to: String,
     }
 
     /// What the process uses of the machine.

@@ -69,6 +69,10 @@ fn shape(path: &str, schemas: &mut SchemaGenerator) -> Shape {
             json(of::<model::MappingState>(schemas))
         }
         "/api/v1/reload" => json(of::<model::Reloaded>(schemas)),
+        "/api/v1/upgrade" => {
+            body = Some(of::<model::Upgrade>(schemas));
+            json(of::<model::UpgradeBegun>(schemas))
+        }
         "/api/v1/log/level" => {
             body = Some(of::<model::Level>(schemas));
             json(of::<model::Level>(schemas))
@@ -120,12 +124,16 @@ fn document() -> Value {
             Access::Read => "On the unix socket and on TCP.",
             Access::Write => "On the unix socket only.",
         };
+        let done = match operation.path {
+            "/api/v1/upgrade" => "202",
+            _ => "200",
+        };
         let mut described = json!({
             "summary": operation.summary,
             "description": where_served,
             "parameters": shape.parameters,
             "responses": {
-                "200": { "description": "Done", "content": shape.answer },
+                done: { "description": "Done", "content": shape.answer },
                 "default": {
                     "description": "Not done, and why; 4xx is the request's fault, 5xx the proxy's",
                     "content": { "application/json": { "schema": failure } },

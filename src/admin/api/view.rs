@@ -11,6 +11,7 @@ use crate::{
     admin::{Sources, health::problems},
     config::{LogLevel, route_ranges},
     end_reason::EndReason,
+    handover::version,
     provider::switchboard::{
         Contact, Endpoint, Exposure, JobId,
         client::Outage,
@@ -31,7 +32,7 @@ pub fn status(sources: &Sources) -> model::Status {
     let usage = Usage::read();
     let (started, started_at) = sources.started;
     model::Status {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: version().to_owned(),
         started: time(started_at),
         uptime_ms: millis(started.elapsed()),
         ready: ready(sources),
@@ -61,6 +62,7 @@ pub fn status(sources: &Sources) -> model::Status {
             last_took_ms: millis(report.last_took),
             last_error: report.last_error,
         },
+        upgrade: upgrades(sources),
         switchboard: switchboard(sources),
         process: model::Process {
             pid: std::process::id(),
@@ -70,6 +72,23 @@ pub fn status(sources: &Sources) -> model::Status {
             cpu_ms: usage.cpu.map(|seconds| (seconds * 1e3) as u64),
         },
         log_level: LogLevel::from(sources.log.level()).to_string(),
+    }
+}
+
+fn upgrades(sources: &Sources) -> model::Upgrades {
+    let report = sources.upgrades.read();
+    model::Upgrades {
+        succeeded: report.succeeded,
+        failed: report.failed,
+        last: report.last.map(|last| model::Upgraded {
+            upgrade: last.number,
+            at: time(last.at),
+            from: last.from,
+            to: last.to,
+            sessions: last.sessions,
+            pause_ms: last.pause.as_secs_f64() * 1e3,
+            error: last.error,
+        }),
     }
 }
 

@@ -1,14 +1,20 @@
 //! The series of the process as a whole.
 
-use std::{sync::atomic::Ordering::Relaxed, time::UNIX_EPOCH};
+use std::{
+    sync::atomic::Ordering::Relaxed,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use super::{Sources, page::Page};
-use crate::telemetry::{Task, Usage, metric};
+use crate::{
+    handover::version,
+    telemetry::{Task, Usage, metric},
+};
 
 /// Tells the scrape's recorder how things are.
 pub(super) fn record(sources: &Sources, usage: &Usage) {
     let Sources { shared, .. } = sources;
-    metric::BUILD_INFO.set(&[env!("CARGO_PKG_VERSION")], 1);
+    metric::BUILD_INFO.set(&[version()], 1);
     for (cause, count) in [
         ("retry", &shared.stats.accept_retries),
         ("pause", &shared.stats.accept_pauses),
@@ -26,6 +32,11 @@ pub(super) fn record(sources: &Sources, usage: &Usage) {
     let at = report.last_success.duration_since(UNIX_EPOCH);
     metric::RELOAD_TIME.set(&[], at.map_or(0, |since| since.as_secs()) as f64);
     metric::RELOAD_DURATION.set(&[], report.last_took);
+    let upgrades = sources.upgrades.read();
+    metric::UPGRADES.set_total(&["success"], upgrades.succeeded);
+    metric::UPGRADES.set_total(&["failure"], upgrades.failed);
+    let pause = upgrades.last.map_or(Duration::ZERO, |last| last.pause);
+    metric::UPGRADE_PAUSE.set(&[], pause);
     let sources_known = shared.gate.sources();
     for (metric, total) in [
         (&metric::SOURCES_EVICTED, sources_known.evicted()),

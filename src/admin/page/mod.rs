@@ -24,6 +24,7 @@ use super::{
     health::problems,
 };
 use crate::{
+    handover::version,
     session::SessionFilter,
     telemetry::Totals,
     units::{bytes, duration_ms},
@@ -95,7 +96,7 @@ impl Content {
                     style { (PreEscaped(STYLE)) }
                 }
                 body {
-                    header { h1 { "tml-proxy" } " " span { (env!("CARGO_PKG_VERSION")) } }
+                    header { h1 { "tml-proxy" } " " span { (version()) } }
                     main {
                         (self.problems())
                         (self.charts())

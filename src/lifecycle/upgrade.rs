@@ -1,0 +1,317 @@
+//! Handing over to another build of the program, from the side of the one that goes.
+//!
+//! Nothing is stopped before that build has shown that it can go on ([`Candidate`]). Then workers stop,
+//! each between two system calls, everything is sent into a socket, and execve(2) puts the other image
+//! into this process. That is the point of no return: whatever fails before it has changed nothing.
+
+use std::{
+    convert::Infallible,
+    fs::{self, File},
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+use futures_util::FutureExt;
+use rustix::stdio::dup2_stdin;
+use tokio::{
+    sync::oneshot,
+    task::{JoinHandle, yield_now},
+    time::{Instant, timeout},
+};
+
+use super::{
+    candidate::{Candidate, Refusal},
+    invocation::{Executable, How, Invocation},
+    running::Running,
+    saved::{SavedProcess, Started, put},
+    signals::Signals,
+};
+use crate::{
+    handover::{HEADER, Header, Outgoing, Rehearsal, Saver, Sink, version},
+    orders::{OrderError, UpgradeBegun},
+    os_error::in_words,
+    telemetry::UpgradeOutcome,
+};
+
+/// How long whoever asked may take to hear that it begins.
+const TOLD_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long whoever reads the log may take for what is in its queue.
+const LOG_WITHIN: Duration = Duration::from_millis(100);
+
+/// The image that runs, by the kernel's word: its path may lead to another file by now.
+const OWN_EXECUTABLE: &str = "/proc/self/exe";
+
+/// Who waits for an upgrade to begin.
+type Reply = oneshot::Sender<Result<UpgradeBegun, OrderError>>;
+
+/// The upgrade that is wanted or under way.
+#[derive(Debug)]
+pub(super) struct Upgrading {
+    invocation: Invocation,
+    asked: Option<Asked>,
+    under_way: Option<JoinHandle<Rehearsed>>,
+}
+
+#[derive(Debug)]
+struct Asked {
+    binary: Option<PathBuf>,
+    reply: Option<Reply>,
+}
+
+/// What came of a rehearsal.
+#[derive(Debug)]
+pub(super) struct Rehearsed {
+    number: u64,
+    outcome: Result<Candidate, Refusal>,
+}
+
+/// What to do when the upgrade has not happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Afterwards {
+    GoOn,
+    Stop,
+}
+
+impl Upgrading {
+    /// None is wanted.
+    pub fn new(invocation: Invocation) -> Self {
+        Self {
+            invocation,
+            asked: None,
+            under_way: None,
+        }
+    }
+
+    /// Notes that one is wanted, unless one is already.
+    pub fn ask(&mut self, binary: Option<PathBuf>, reply: Reply) {
+        let refused = match &binary {
+            _ if self.is_under_way() || self.is_due() => "an upgrade is under way",
+            Some(binary) if !binary.is_absolute() => "the path of the binary is not absolute",
+            _ => {
+                let reply = Some(reply);
+                self.asked = Some(Asked { binary, reply });
+                return;
+            }
+        };
+        // Whoever asked may have gone.
+        let _ = reply.send(Err(OrderError::Refused(refused.to_owned())));
+    }
+
+    /// The same without anybody to answer to.
+    pub fn ask_by_signal(&mut self) {
+        tracing::info!("upgrade asked for by a signal");
+        if !self.is_under_way() {
+            self.asked.get_or_insert(Asked {
+                binary: None,
+                reply: None,
+            });
+        }
+    }
+
+    /// Whether one is wanted and none under way.
+    pub fn is_due(&self) -> bool {
+        self.asked.is_some() && self.under_way.is_none()
+    }
+
+    /// Whether one is under way.
+    pub fn is_under_way(&self) -> bool {
+        self.under_way.is_some()
+    }
+
+    /// Waits until the one under way has been rehearsed.
+    pub async fn rehearsed(&mut self) -> Rehearsed {
+        let Some(under_way) = &mut self.under_way else {
+            return std::future::pending().await;
+        };
+        match under_way.await {
+            Ok(rehearsed) => {
+                self.under_way = None;
+                rehearsed
+            }
+            // It is aborted by nobody who goes on.
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
+    /// Gives up what is wanted or under way; a child that rehearses is killed.
+    pub fn stop(&mut self) {
+        self.asked = None;
+        if let Some(under_way) = self.under_way.take() {
+            under_way.abort();
+        }
+    }
+}
+
+impl Running {
+    /// Has the build that is to take over show that it can, while everything goes on.
+    pub(super) fn begin_upgrade(&mut self) {
+        let Some(Asked { binary, reply }) = self.upgrading.asked.take() else {
+            return;
+        };
+        let invocation = &self.upgrading.invocation;
+        let path = binary.unwrap_or_else(|| invocation.binary.clone());
+        let number = self.sources.upgrades.begun();
+        tracing::info!(upgrade = number, binary = %path.display(), "upgrade begins");
+        let words = invocation.words.clone();
+        let rehearsal = self.describe(number, &path);
+        let rehearse = async move {
+            let state = rehearsal?.finish()?;
+            Candidate::rehearse(path, &words, state).await
+        };
+        self.upgrading.under_way = Some(tokio::spawn(async move {
+            let outcome = rehearse.await;
+            if let Some(reply) = reply {
+                tell(reply, number, &outcome).await;
+            }
+            Rehearsed { number, outcome }
+        }));
+    }
+
+    /// Everything as it is now, for a rehearsal.
+    fn describe(&self, number: u64, path: &std::path::Path) -> Result<Rehearsal, String> {
+        let rehearsal = Rehearsal::new()?;
+        let executable = own_executable()?;
+        let now = Instant::now().into_std();
+        self.put_process((number, path, now), &executable, &rehearsal)?;
+        Ok(rehearsal)
+    }
+
+    /// Hands over. It comes back only if that fails, and then nothing has changed.
+    pub(super) async fn take_over(
+        &mut self,
+        Rehearsed { number, outcome }: Rehearsed,
+        signals: &mut Signals,
+    ) -> Afterwards {
+        let candidate = match outcome {
+            Ok(candidate) => candidate,
+            Err(Refusal { why, version }) => {
+                self.failed(number, version, why);
+                return Afterwards::GoOn;
+            }
+        };
+        // Signals that have arrived are heard by this image, those that arrive from now on by the next.
+        yield_now().await;
+        if signals.hangup.recv().now_or_never().flatten().is_some() {
+            self.loading.ask(None);
+        }
+        if signals.stop.recv().now_or_never().is_some() {
+            let why = "the proxy is stopping".to_owned();
+            self.failed(number, Some(candidate.version), why);
+            return Afterwards::Stop;
+        }
+        let Err(why) = self.hand_over(number, &candidate);
+        self.failed(number, Some(candidate.version), why);
+        Afterwards::GoOn
+    }
+
+    /// From here on nothing is waited for but workers and the log, and both not for long.
+    fn hand_over(&self, number: u64, candidate: &Candidate) -> Result<Infallible, String> {
+        let open = self.sources.shared.stats.sessions_open();
+        if open > 0 {
+            return Err(format!("{open} sessions are open"));
+        }
+        let executable = own_executable()?;
+        let outgoing = Outgoing::new()?;
+        let frozen = Instant::now().into_std();
+        self.put_process((number, &candidate.path, frozen), &executable, &outgoing)?;
+        self.sources.shared.log.flush(LOG_WITHIN);
+        let receiving = outgoing.finish()?;
+        candidate.is_unchanged()?;
+        let before = io::stdin().as_fd().try_clone_to_owned();
+        let before = before.map_err(|error| format!("standard input: {}", in_words(&error)))?;
+        let error = match dup2_stdin(&receiving) {
+            Ok(()) => {
+                let executable = Executable::At(&candidate.path);
+                self.upgrading.invocation.exec(&executable, &How::Adopt)
+            }
+            Err(errno) => errno.into(),
+        };
+        put_back(&before);
+        let path = candidate.path.display();
+        Err(format!(
+            "{path}: it cannot be executed: {}",
+            in_words(&error)
+        ))
+    }
+
+    /// What is known of the process.
+    fn put_process(
+        &self,
+        (number, path, frozen): (u64, &std::path::Path, std::time::Instant),
+        executable: &File,
+        sink: &dyn Sink,
+    ) -> Result<(), String> {
+        let mut saver = Saver::default();
+        let (at, time) = self.sources.started;
+        let saved = SavedProcess {
+            header: Header::own(),
+            executable: saver.descriptor(executable.as_fd()),
+            binary: path.to_owned(),
+            binary_before: self.upgrading.invocation.binary.clone(),
+            number,
+            frozen,
+            started: Started { at, time },
+            upgrades: self.sources.upgrades.read(),
+            reload: self.loading.is_wanted(),
+            text: self.text.as_ref().map(|text| saver.bytes(text)),
+        };
+        put(sink, HEADER, &saved, saver)
+    }
+
+    /// Notes that an upgrade has changed nothing, and why.
+    fn failed(&self, number: u64, to: Option<String>, error: String) {
+        tracing::error!(
+            upgrade = number,
+            to,
+            error,
+            "upgrade failed, nothing has changed"
+        );
+        self.sources.upgrades.ended(UpgradeOutcome {
+            number,
+            at: SystemTime::now(),
+            from: version().to_owned(),
+            to,
+            sessions: self.sources.shared.stats.sessions_open().into(),
+            pause: Duration::ZERO,
+            error: Some(error),
+        });
+    }
+}
+
+/// Tells whoever asked that it begins, and waits until he has heard it; or why it does not.
+async fn tell(reply: Reply, number: u64, outcome: &Result<Candidate, Refusal>) {
+    let candidate = match outcome {
+        Ok(candidate) => candidate,
+        Err(refusal) => {
+            let refused = OrderError::Refused(refusal.why.clone());
+            // Whoever asked may have gone.
+            return drop(reply.send(Err(refused)));
+        }
+    };
+    let (told, heard) = oneshot::channel();
+    let begun = UpgradeBegun {
+        number,
+        from: version().to_owned(),
+        to: candidate.version.clone(),
+        told,
+    };
+    if reply.send(Ok(begun)).is_ok() {
+        // Nothing is sent; it ends when the other end is gone.
+        let _ = timeout(TOLD_WITHIN, heard).await;
+    }
+}
+
+fn own_executable() -> Result<File, String> {
+    let opened = fs::File::open(OWN_EXECUTABLE);
+    opened.map_err(|error| format!("{OWN_EXECUTABLE}, for the way back: {}", in_words(&error)))
+}
+
+fn put_back(stdin: &OwnedFd) {
+    if let Err(errno) = dup2_stdin(stdin) {
+        let error = in_words(&errno.into());
+        tracing::warn!(error, "standard input is not what it was");
+    }
+}
