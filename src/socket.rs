@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use rustix::io::{Errno, Result};
+use rustix::{
+    io::{Errno, Result},
+    net::{Shutdown, shutdown},
+};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::{os_error::in_words, table::Policy};
@@ -34,6 +37,31 @@ pub fn bind(socket: &OwnedFd, addr: &SocketAddr) -> Result<()> {
 /// Has a bound socket listen, or one that listens have another backlog.
 pub fn listen(socket: &OwnedFd, backlog: u32) -> Result<()> {
     of_kernel(SockRef::from(socket).listen(i32::try_from(backlog).unwrap_or(i32::MAX)))
+}
+
+/// Whether that is a TCP socket that listens at `addr`: if that is of IPv6, without IPv4 or not, as
+/// `only_v6` says.
+pub fn listens(socket: &OwnedFd, addr: &SocketAddr, only_v6: bool) -> bool {
+    let socket = SockRef::from(socket);
+    let listens = || -> std::io::Result<bool> {
+        Ok(socket.r#type()? == Type::STREAM
+            && socket.protocol()? == Some(Protocol::TCP)
+            && socket.is_listener()?
+            && socket.local_addr()?.as_socket() == Some(*addr)
+            && (addr.is_ipv4() || socket.only_v6()? == only_v6))
+    };
+    // What cannot be asked is something else.
+    listens().unwrap_or(false)
+}
+
+/// Has a socket listen no longer, whoever else has it: systemd may keep it for the next process.
+/// Clients that wait in its queue are reset.
+pub fn close_listener(socket: &OwnedFd) -> Result<()> {
+    shutdown(socket, Shutdown::Read)
+}
+
+pub fn set_nonblocking(socket: &OwnedFd) -> Result<()> {
+    of_kernel(SockRef::from(socket).set_nonblocking(true))
 }
 
 pub fn connect(socket: &OwnedFd, addr: &SocketAddr) -> Result<()> {

@@ -2,15 +2,16 @@
 
 mod harness;
 
-use std::{net::SocketAddr, process::Command};
+use std::{net::SocketAddr, process::Command, thread};
 
 use harness::{
-    Peer, Proxy, Scene, Setup, config,
+    Peer, Proxy, Scene, Setup, Target, config,
     lab::Netns,
     mapping, metrics, ports, process,
+    proxy::with_kept_listeners,
     require::{Need, require},
     strace::tamper,
-    wait_until,
+    wait_for, wait_until,
 };
 
 const WORKER: &str = "[process]\nworkers = 1\n";
@@ -225,4 +226,67 @@ fn a_task_that_fails_is_named_everywhere_and_works_again() {
     before.expect(b"still here");
     drop((before, after));
     assert_eq!(proxy.stop().code(), Some(0));
+}
+
+#[test]
+fn who_connected_before_the_process_began_is_served_from_a_socket_that_systemd_kept() {
+    if !require(&[Need::Tool("systemd-socket-activate")]) {
+        return;
+    }
+    let target = Target::bind();
+    let (port, other) = (ports::free(), ports::free());
+    let setup = Setup {
+        through: with_kept_listeners(&[port, other]),
+        ..Setup::default()
+    };
+    let early = thread::spawn(move || {
+        let addr = SocketAddr::from(([127, 0, 0, 1], port));
+        wait_for("a listener", || Peer::try_connect_to(addr).ok())
+    });
+    let proxy = Proxy::start_with(&setup, &config([mapping("m", port, target.addr(), "")]));
+    let mut client = early.join().expect("it connected");
+    let mut server = target.accept();
+    client.exchange(&mut server, b"hello");
+    let inodes = process::listening_inodes(proxy.id(), port);
+    assert_eq!(inodes.len(), 1);
+    assert!(process::holds_socket(proxy.id(), inodes[0]));
+
+    // No mapping is at the other, so it does not stay open.
+    proxy.stops_listening(other);
+    proxy.reload(&config([
+        mapping("m", port, target.addr(), "backlog = 7"),
+        mapping("n", other, target.addr(), ""),
+    ]));
+    assert_eq!(process::listening_inodes(proxy.id(), port), inodes);
+    let mut late = Peer::connect(other);
+    let mut server = target.accept();
+    late.exchange(&mut server, b"hello");
+
+    proxy.reload(&config([mapping("n", other, target.addr(), "")]));
+    proxy.stops_listening(port);
+    late.exchange(&mut server, b"still here");
+}
+
+#[test]
+fn a_kept_socket_that_is_not_what_its_name_says_is_not_used() {
+    if !require(&[Need::Tool("systemd-socket-activate")]) {
+        return;
+    }
+    let target = Target::bind();
+    let (port, elsewhere) = (ports::free(), ports::free());
+    let mut through = with_kept_listeners(&[port]);
+    *through.last_mut().expect("the port") = elsewhere.to_string();
+    let setup = Setup {
+        through,
+        ..Setup::default()
+    };
+    let early = thread::spawn(move || {
+        let addr = SocketAddr::from(([127, 0, 0, 1], elsewhere));
+        wait_for("a listener", || Peer::try_connect_to(addr).ok())
+    });
+    let proxy = Proxy::start_with(&setup, &config([mapping("m", port, target.addr(), "")]));
+    early.join().expect("it connected").expect_reset();
+    proxy.stops_listening(elsewhere);
+    let mut client = Peer::connect(port);
+    client.exchange(&mut target.accept(), b"hello");
 }

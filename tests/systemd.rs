@@ -7,7 +7,14 @@ mod harness;
 #[path = "systemd/machine.rs"]
 mod machine;
 
-use std::{fs, net::SocketAddr, thread, time::Duration};
+use std::{
+    fs,
+    io::{Read, Write},
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
+    time::Duration,
+};
 
 use harness::{
     Peer, Stream, Target, both_ways,
@@ -79,6 +86,16 @@ impl Installed {
         self.machine.inside(|| Metrics::scrape(admin))
     }
 
+    /// How many descriptors systemd keeps for it.
+    fn stored(&self) -> u32 {
+        let shown = "systemctl show --value -p NFileDescriptorStore tml-proxy";
+        self.machine
+            .succeed(shown)
+            .trim()
+            .parse()
+            .expect("a number")
+    }
+
     /// Has the unit start again with further lines.
     fn restart_with(&self, name: &str, lines: &str) {
         self.machine.succeed(&format!(
@@ -120,15 +137,182 @@ fn the_steps_of_the_readme_give_a_service_that_forwards_and_answers() {
         reloads("success") == 3 && reloads("failure") == 0
     });
 
-    // A restart waits for the session, and refuses clients meanwhile, until it is told to hurry.
+    // A restart waits for the session until it is told to hurry. Who comes meanwhile waits as well.
     let (mut client, _server) = installed.session(PORT);
     machine.succeed("systemctl restart --no-block tml-proxy");
-    wait_until("clients to be refused", || !machine.listens_on(PORT));
+    wait_until("the proxy to stop", || {
+        machine.journal().contains("stopping sessions=1")
+    });
+    let addr = SocketAddr::from(([127, 0, 0, 1], PORT));
+    let mut waiting = machine.inside(|| Peer::connect_to(addr));
+    waiting.send(b"hello");
     machine.succeed("systemctl kill tml-proxy");
     client.expect_reset();
-    wait_until("clients to be served", || machine.listens_on(PORT));
+    let mut server = installed.target.accept();
+    server.expect(b"hello");
+    server.exchange(&mut waiting, b"and welcome");
+    drop((waiting, server));
     machine.succeed("systemctl stop tml-proxy");
     machine.succeed("test ! -e /run/tml-proxy && ! systemctl is-failed tml-proxy");
+    wait_until("clients to be refused", || !machine.listens_on(PORT));
+}
+
+/// What became of those who came while something happened to the service.
+#[derive(Debug, Default)]
+struct Clients {
+    /// They got an answer from the target.
+    served: usize,
+    /// Their session was cut. None of them was refused.
+    cut: usize,
+}
+
+/// How many clients come at a time.
+const AT_A_TIME: usize = 2;
+
+/// Clients come all the time and ask the target for a word, while `act` goes on.
+fn clients_come_while(installed: &Installed, act: impl FnOnce()) -> Clients {
+    /// Set when it is dropped.
+    struct Over<'a>(&'a AtomicBool);
+    impl Drop for Over<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Relaxed);
+        }
+    }
+    let (acted, gone) = (AtomicBool::new(false), AtomicBool::new(false));
+    let addr = SocketAddr::from(([127, 0, 0, 1], PORT));
+    let come = || {
+        let mut clients = Clients::default();
+        while !acted.load(Relaxed) {
+            let client = Peer::try_connect_to(addr);
+            let client = client.unwrap_or_else(|error| panic!("a client was refused: {error}"));
+            match client.stream().read_exact(&mut [0; 5]) {
+                Ok(()) => clients.served += 1,
+                Err(_) => clients.cut += 1,
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        clients
+    };
+    let answer = || {
+        while !gone.load(Relaxed) {
+            if installed.target.is_called(Duration::from_millis(10)) {
+                // Who called may have gone.
+                _ = installed.target.accept().stream().write_all(b"hello");
+            }
+        }
+    };
+    thread::scope(|scope| {
+        let _gone = Over(&gone);
+        scope.spawn(answer);
+        let coming = [(); AT_A_TIME].map(|()| scope.spawn(|| installed.machine.inside(come)));
+        {
+            let _acted = Over(&acted);
+            act();
+        }
+        let mut all = Clients::default();
+        for clients in coming.map(|clients| clients.join().expect("no client was refused")) {
+            all.served += clients.served;
+            all.cut += clients.cut;
+        }
+        all
+    })
+}
+
+#[test]
+fn a_restart_and_a_crash_refuse_no_client() {
+    if !available() {
+        return;
+    }
+    // The unit may be started ten times in five minutes.
+    const TIMES: usize = 4;
+    let installed = Installed::new();
+    let machine = &installed.machine;
+    let restarts = clients_come_while(&installed, || {
+        for _ in 0..TIMES {
+            machine.succeed("systemctl restart tml-proxy");
+        }
+    });
+    assert_eq!(restarts.cut, 0, "{restarts:?}");
+    assert!(restarts.served > TIMES, "{restarts:?}");
+
+    // A process that is killed takes its sessions with it, and nobody else.
+    let crashes = clients_come_while(&installed, || {
+        for _ in 0..TIMES {
+            let before = machine.main_pid().expect("it runs");
+            machine.succeed("systemctl kill -s KILL tml-proxy");
+            wait_until("another process", || {
+                machine.main_pid().is_some_and(|pid| pid != before)
+            });
+            machine.succeed("systemctl is-active --quiet tml-proxy || sleep 1");
+        }
+    });
+    assert!(crashes.cut <= TIMES * AT_A_TIME, "{crashes:?}");
+    assert!(crashes.served > TIMES, "{crashes:?}");
+    let journal = machine.journal();
+    assert_eq!(
+        journal.matches("systemd has kept listeners open").count(),
+        2 * TIMES
+    );
+    assert_eq!(installed.stored(), 1);
+}
+
+#[test]
+fn systemd_keeps_the_listeners_of_the_mappings_there_are_and_of_no_others() {
+    if !available() {
+        return;
+    }
+    let installed = Installed::new();
+    let machine = &installed.machine;
+    let file = "/etc/tml-proxy/tml-proxy.toml";
+    let mapping = |listen: &str| {
+        let name = listen.replace(['[', ']'], "");
+        format!(
+            "[[mapping]]\\nname = \"{name}\"\\nlisten = \"{listen}\"\\n\
+             target = \"[{TARGET}]:22\"\\n"
+        )
+    };
+    let more = ["127.0.0.1:80", "[::1]:80", "0.0.0.0:8080", "[::]:8080"].map(mapping);
+    machine.succeed(&format!(
+        "cp {file} /root/one; printf '{}' >>{file}",
+        more.concat()
+    ));
+    machine.succeed("systemctl reload tml-proxy");
+    wait_until("all five to be kept", || installed.stored() == 5);
+
+    // What the file does not have any more is not listened on, neither after a reload nor a restart.
+    machine.succeed(&format!(
+        "cp {file} /root/five; cp /root/one {file}; systemctl reload tml-proxy"
+    ));
+    wait_until("one to be kept", || installed.stored() == 1);
+    assert!(!machine.listens_on(80) && !machine.listens_on(8080));
+    machine.succeed(&format!("cp /root/five {file}; systemctl reload tml-proxy"));
+    wait_until("all five to be kept again", || installed.stored() == 5);
+    machine.succeed(&format!("cp /root/one {file}; systemctl restart tml-proxy"));
+    wait_until("one to be kept", || installed.stored() == 1);
+    assert!(!machine.listens_on(80) && !machine.listens_on(8080));
+
+    // A port may go to another address meanwhile, and an address to the proxy itself.
+    machine.succeed(&format!(
+        "cp /root/five {file}; systemctl reload tml-proxy; cp /root/one {file}\n\
+         sed -i '0,/^listen = .*/s//listen = \"0.0.0.0:8080\"/' {file}\n\
+         printf '{}' >>{file}\n\
+         systemctl restart tml-proxy",
+        mapping("80")
+    ));
+    let (mut client, mut server) = installed.session(80);
+    client.exchange(&mut server, b"hello");
+
+    // A port that an operator drains is not kept.
+    wait_until("two to be kept", || installed.stored() == 2);
+    machine.succeed("tml-proxy drain 80");
+    wait_until("one to be kept", || installed.stored() == 1);
+    assert!(!machine.listens_on(80));
+    client.exchange(&mut server, b"still here");
+    let journal = machine.journal();
+    assert!(
+        !journal.contains("WARN") && !journal.contains("ERROR"),
+        "{journal}"
+    );
 }
 
 #[test]

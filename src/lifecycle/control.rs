@@ -3,18 +3,20 @@
 use std::{
     collections::{HashMap, HashSet},
     convert::Infallible,
+    os::fd::OwnedFd,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use rustix::net::{Shutdown, shutdown};
 use tokio::{sync::mpsc, time::timeout};
 
-use super::lost::Lost;
+use super::{
+    lost::Lost,
+    store::{self, Store},
+};
 use crate::{
     end_reason::EndReason,
     listen::{ListenError, Listeners, Opened, check_transparent},
-    os_error::in_words,
     provider::LocalAddresses,
     table::{
         self, Diff, ListenAddr, Mapping, MappingName, MappingOverride, MappingOverrides, Reserved,
@@ -30,6 +32,11 @@ use crate::{
 /// How long a change waits for removed listeners to be closed: what is asked of workers takes them a
 /// few turns of their loop. One that is busy closes them when it gets to it.
 const WAIT_AT_MOST: Duration = Duration::from_secs(1);
+
+/// How long sockets of the last process wait for the mappings of jobs to claim them: their clients are
+/// neither served nor refused meanwhile. What is known of jobs is in force after two seconds, whether
+/// the switchboard answers or not.
+const CLAIMED_WITHIN: Duration = Duration::from_secs(10);
 
 /// What workers were told and have not done yet. They hold the sender until then, and send nothing.
 #[derive(Debug)]
@@ -62,6 +69,10 @@ pub(super) struct Control {
     /// How many of them accept; they are the first.
     front: usize,
     listeners: Listeners,
+    /// The listeners that are kept for the next process.
+    store: Store,
+    /// When those of the last process are closed that nobody has claimed.
+    unclaimed_until: Option<Instant>,
     /// Every listener that is open.
     placed: HashMap<ListenAddr, Placed>,
     /// Listeners that were lost.
@@ -89,10 +100,35 @@ impl Control {
             front: workers.handles().iter().filter(accepts).count(),
             workers,
             listeners: Listeners::default(),
+            store: Store::default(),
+            unclaimed_until: None,
             placed: HashMap::new(),
             lost: Lost::default(),
             looping: HashSet::new(),
             next_worker: 0,
+        }
+    }
+
+    /// Takes over what an earlier process listened on, for the mappings that will claim it, and what
+    /// keeps listeners for the next one. Nothing is open yet.
+    pub fn inherit(&mut self, store: Store, sockets: HashMap<ListenAddr, Arc<OwnedFd>>) {
+        self.store = store;
+        self.unclaimed_until = (!sockets.is_empty()).then(|| Instant::now() + CLAIMED_WITHIN);
+        self.listeners = Listeners::with(sockets);
+    }
+
+    /// When the sockets of the last process are to be closed that nobody has claimed.
+    pub fn unclaimed_until(&self) -> Option<Instant> {
+        self.unclaimed_until
+    }
+
+    /// Closes them.
+    pub fn close_unclaimed(&mut self) {
+        self.unclaimed_until = None;
+        for (addr, socket) in self.listeners.take_unclaimed() {
+            tracing::info!(listen = %addr, "no job has claimed a listener of the last process; it is closed");
+            self.store.forget(&addr);
+            store::close(&addr, &socket);
         }
     }
 
@@ -160,6 +196,8 @@ impl Control {
         }
         self.listeners.remove(&addr);
         self.placed.remove(&addr);
+        self.store.forget(&addr);
+        store::close(&addr, &socket);
         let again_in_ms = self.lost.closed(addr, why.clone(), Instant::now());
         let again_in_ms = millis(again_in_ms);
         tracing::error!(listen = %addr, error = why, again_in_ms, "listener lost; it is closed and will be opened again");
@@ -239,11 +277,9 @@ impl Control {
         );
         if let Some(socket) = self.listeners.remove(listen) {
             self.placed.remove(listen);
+            self.store.forget(listen);
             // It is closed at once; the worker finds it lost and lets go of it, too.
-            if let Err(errno) = shutdown(&*socket, Shutdown::Read) {
-                let error = in_words(&errno.into());
-                tracing::warn!(%listen, error, "a listener that leads back here cannot be closed");
-            }
+            store::close(listen, &socket);
             tracing::error!(%listen, mapping = %route.mapping.name, error, "listener closed until its target is elsewhere");
         }
         self.lost.loops(*listen, error);
@@ -374,6 +410,7 @@ impl Control {
             let worker = self.next_worker % self.front;
             self.next_worker += 1;
             let paused = hold(&opened.route).is_some();
+            self.store.keep(addr, &opened.socket);
             self.placed.insert(addr, Placed { worker, paused });
             if self.lost.opened(&addr, Instant::now()) {
                 tracing::info!(listen = %addr, "lost listener opened again");
@@ -398,6 +435,7 @@ impl Control {
 
     fn unlisten_one(&mut self, route: &Arc<Route>, told: &mpsc::Sender<Infallible>) {
         self.listeners.remove(&route.listen);
+        self.store.forget(&route.listen);
         if let Some(placed) = self.placed.remove(&route.listen) {
             let command = Command::Unlisten(Arc::clone(route), told.clone());
             self.workers.handles()[placed.worker].send(command);

@@ -77,7 +77,9 @@ impl Invocation {
         let words = self.words.iter().map(|word| word.as_bytes());
         let words = words.chain(ours.iter().map(|word| word.as_bytes()));
         let words: Vec<CString> = words.map(text).collect::<io::Result<_>>()?;
+        // What systemd handed to the first image is gone (LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES).
         let variables = env::vars_os()
+            .filter(|(name, _)| !name.as_bytes().starts_with(b"LISTEN_"))
             .map(|(name, value)| text(&[name.as_bytes(), b"=", value.as_bytes()].concat()));
         let variables: Vec<CString> = variables.collect::<io::Result<_>>()?;
         Ok(match executable {

@@ -23,6 +23,7 @@ mod setup;
 mod signals;
 mod start;
 mod stop;
+mod store;
 mod systemd;
 mod tasks;
 mod ticker;

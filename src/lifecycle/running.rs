@@ -104,6 +104,9 @@ impl Running {
                     self.forwarding.control.reopen_due();
                     self.count_listeners();
                 }
+                () = until(self.forwarding.control.unclaimed_until().map(Instant::from_std)) => {
+                    self.forwarding.control.close_unclaimed();
+                }
                 Some(()) = self.task_over.recv() => self.look_after_tasks().await,
                 () = until(self.restarts.next().map(Instant::from_std)) => self.start_again().await,
                 () = signals.stop.recv() => break,

@@ -1,6 +1,7 @@
 //! Building everything that a proxy is made of from its configuration.
 
 use std::{
+    collections::HashSet,
     num::NonZeroU32,
     sync::{
         Arc,
@@ -25,6 +26,7 @@ use super::{
     running::Running,
     setup::warn_of_kernel,
     signals::Signals,
+    store::Store,
     tasks::{Restarts, Tasks},
     ticker,
     upgrade::Upgrading,
@@ -35,10 +37,13 @@ use crate::{
     limit::Gate,
     orders::Orders,
     os_error::in_words,
-    provider::{AddressChanges, switchboard::SwitchboardStatus},
+    provider::{
+        AddressChanges,
+        switchboard::{PortRanges, SwitchboardStatus},
+    },
     relay::PipeBudget,
     session::{SessionLine, UpgradeMarks},
-    table::Table,
+    table::{ListenAddr, ListenHost, Table},
     telemetry::{
         Events, History, LogControl, LogQueue, ProcessStats, Reloads, Sampler, TaskFailures,
         Upgrades,
@@ -109,6 +114,12 @@ impl Running {
                 .await
                 .map_err(|error| start_failed("cannot start the example's echo service", &error))?;
         }
+        // Before anything is opened where they listen.
+        let mut store = Store::open();
+        let kept = store.take(&may_listen(&config));
+        if !kept.is_empty() {
+            tracing::info!(listeners = kept.len(), "systemd has kept listeners open");
+        }
         let (tasks, task_over) = Tasks::new();
         let mut admin = AdminListeners::new(tasks.clone());
         let prepared_admin = admin.prepare(&config.admin).map_err(RunError::Start)?;
@@ -125,8 +136,9 @@ impl Running {
         }
         let all_workers = Workers::new(handles.clone());
         let addresses = AddressChanges::listen();
-        let mut forwarding =
-            Forwarding::new(Control::new(Arc::clone(&shared), all_workers.clone()));
+        let mut control = Control::new(Arc::clone(&shared), all_workers.clone());
+        control.inherit(store, kept);
+        let mut forwarding = Forwarding::new(control);
         let summary = forwarding.load(&config).await;
         let summary = summary.map_err(RunError::Start)?;
         let status = Arc::new(SwitchboardStatus::default());
@@ -191,5 +203,17 @@ impl Running {
             budget,
         };
         Ok((running, signals))
+    }
+}
+
+/// Whether a mapping may listen at an address under this configuration: those of jobs are not known yet.
+fn may_listen(config: &Config) -> impl Fn(&ListenAddr) -> bool {
+    let pairs = config.mappings.iter().flat_map(|spec| spec.pairs.iter());
+    let of_file: HashSet<ListenAddr> = pairs.map(|(listen, _)| *listen).collect();
+    let ports = (config.switchboard.as_ref()).map(|switchboard| switchboard.ports.clone());
+    move |addr| {
+        let of_jobs =
+            |ports: &PortRanges| addr.host() == ListenHost::Any && ports.contains(addr.port());
+        of_file.contains(addr) || ports.as_ref().is_some_and(of_jobs)
     }
 }

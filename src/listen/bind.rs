@@ -87,6 +87,24 @@ pub fn bind(route: &Route, leaving: &[&OwnedFd]) -> Result<OwnedFd, ListenError>
     }
 }
 
+/// Whether a socket listens exactly where [`bind`] would have one listen for this address.
+pub fn listens_at(socket: &OwnedFd, addr: &ListenAddr) -> bool {
+    let any = addr.host() == ListenHost::Any;
+    let without_v6 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, addr.port()));
+    socket::listens(socket, &addr.socket_addr(), !any)
+        || (any && !has_ipv6() && socket::listens(socket, &without_v6, false))
+}
+
+/// Has a socket that listens at the address of a route serve it, in the place of [`bind`].
+pub(super) fn take_on(route: &Route, socket: &OwnedFd) -> Result<(), ListenError> {
+    let policy = &route.mapping.policy;
+    let options = socket::set_nonblocking(socket)
+        .and_then(|()| socket::set_reuse_port(socket, false))
+        .and_then(|()| socket::set_stream_options(socket));
+    options.map_err(failed(route, ListenStep::Open))?;
+    adjust(socket, policy).map_err(failed(route, ListenStep::Listen))
+}
+
 /// Has a socket listen at `addr`. `leaving` is as in [`bind`].
 fn listen_beside(
     socket: &OwnedFd,

@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, os::fd::OwnedFd, sync::Arc};
 
-use super::{ListenError, bind, bind::adjust};
+use super::{
+    ListenError, bind,
+    bind::{adjust, take_on},
+};
 use crate::{
     os_error::in_words,
     table::{ListenAddr, Route},
@@ -11,6 +14,9 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Listeners {
     open: HashMap<ListenAddr, Arc<OwnedFd>>,
+    /// Sockets that an earlier process listened on and no route has claimed yet. Clients may wait in
+    /// their queues.
+    unclaimed: HashMap<ListenAddr, Arc<OwnedFd>>,
 }
 
 /// A listening socket that was opened for a table not yet in force. Dropping it undoes that.
@@ -21,7 +27,20 @@ pub struct Opened {
 }
 
 impl Listeners {
-    /// Opens a socket for each of `routes`. Sockets of `leaving`, which are to be removed once the
+    /// None is open; `unclaimed` listen already, for the routes that will ask for their addresses.
+    pub fn with(unclaimed: HashMap<ListenAddr, Arc<OwnedFd>>) -> Self {
+        Self {
+            open: HashMap::new(),
+            unclaimed,
+        }
+    }
+
+    /// Lets go of the sockets that no route has claimed.
+    pub fn take_unclaimed(&mut self) -> HashMap<ListenAddr, Arc<OwnedFd>> {
+        std::mem::take(&mut self.unclaimed)
+    }
+
+    /// Opens a socket for each of `routes`, unless one waits to be claimed. Sockets of `leaving`, which are to be removed once the
     /// change is in force, do not stand in the way.
     ///
     /// # Errors
@@ -44,10 +63,14 @@ impl Listeners {
                 .filter(|listen| listen.overlaps(&route.listen))
                 .filter_map(|listen| self.open.get(listen).map(Arc::as_ref))
                 .collect();
-            match bind(route, &overlapped) {
+            let socket = match self.unclaimed.get(&route.listen) {
+                Some(socket) => take_on(route, socket).map(|()| Arc::clone(socket)),
+                None => bind(route, &overlapped).map(Arc::new),
+            };
+            match socket {
                 Ok(socket) => opened.push(Opened {
                     route: Arc::clone(route),
-                    socket: Arc::new(socket),
+                    socket,
                 }),
                 Err(error) => errors.push(error),
             }
@@ -61,6 +84,7 @@ impl Listeners {
     /// Takes sockets in that were opened.
     pub fn commit(&mut self, opened: &[Opened]) {
         for Opened { route, socket } in opened {
+            self.unclaimed.remove(&route.listen);
             self.open.insert(route.listen, Arc::clone(socket));
         }
     }

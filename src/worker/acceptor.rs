@@ -26,6 +26,7 @@ use crate::{
     listen::{AcceptError, Accepted, Backoff, Reserve, accept, is_descriptor_shortage},
     os_error::in_words,
     session::Connection,
+    socket,
     table::{ListenAddr, RemovalPolicy, Route, Table},
 };
 
@@ -50,6 +51,8 @@ pub(super) struct Acceptor {
     backing_off: Vec<(Instant, Key)>,
     /// Queues of listeners that are being closed.
     closing: VecDeque<ClosingQueue>,
+    /// Whether the process stops.
+    draining: bool,
     reserve: Reserve,
     logged: Option<Instant>,
 }
@@ -87,6 +90,7 @@ impl Acceptor {
             by_addr: HashMap::new(),
             backing_off: Vec::new(),
             closing: VecDeque::new(),
+            draining: false,
             reserve: Reserve::set_aside(),
             logged: None,
         }
@@ -141,15 +145,21 @@ impl Acceptor {
             return;
         };
         match route.mapping.policy.on_remove {
-            RemovalPolicy::Kill => _ = self.remove(key),
+            RemovalPolicy::Kill => {
+                if let Some(listener) = self.remove(key) {
+                    self.close_for_all(&listener.socket);
+                }
+            }
             RemovalPolicy::Keep | RemovalPolicy::Drain(_) => {
                 self.close(key, route, seen, Some(closed));
             }
         }
     }
 
-    /// Serves what waits in all queues, then lets go of all listeners.
+    /// Serves what waits in all queues, then lets go of all listeners. Clients of those that systemd
+    /// keeps wait for the next process.
     pub(super) fn drain(&mut self, table: &Table, seen: OrderNumber) {
+        self.draining = true;
         for key in self.listeners.keys() {
             let addr = self.listeners.get_mut(key).map(|listener| listener.addr);
             match addr.and_then(|addr| table.route(&addr)) {
@@ -215,8 +225,9 @@ impl Acceptor {
                     queue.failures = 0;
                     queue.left -= 1;
                     let found = (accepted, Arc::clone(&queue.route), queue.seen);
-                    if queue.left > 0 {
-                        self.closing.push_back(queue);
+                    match queue.left {
+                        0 => self.close_for_all(&queue.socket),
+                        _ => self.closing.push_back(queue),
                     }
                     return Some(found);
                 }
@@ -234,17 +245,32 @@ impl Acceptor {
                     queue.failures += 1;
                     if queue.failures < KEEPS_FAILING {
                         self.closing.push_back(queue);
-                    } else {
-                        tracing::warn!(
-                            listen = %queue.route.listen,
-                            error = in_words(&errno.into()),
-                            "clients of a removed listener cannot be accepted"
-                        );
+                        continue;
                     }
+                    tracing::warn!(
+                        listen = %queue.route.listen,
+                        error = in_words(&errno.into()),
+                        "clients of a removed listener cannot be accepted"
+                    );
                 }
             }
+            self.close_for_all(&queue.socket);
         }
         None
+    }
+
+    /// Closes a socket that was removed, for systemd as well, which may not have heard of it yet: the
+    /// next change may want its port. When the process stops, systemd's stays open.
+    fn close_for_all(&self, socket: &OwnedFd) {
+        if !self.draining
+            && let Err(errno) = socket::close_listener(socket)
+        {
+            // One that was lost does not listen any more.
+            tracing::debug!(
+                errno = in_words(&errno.into()),
+                "a listener is closed already"
+            );
+        }
     }
 
     /// Looks at those again that have been left alone for long enough.

@@ -2,7 +2,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs, thread,
+    fs,
+    net::SocketAddr,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -11,7 +13,13 @@ use serde_json::json;
 
 use super::{
     board::{Fault, Route},
-    harness::{Proxy, config, process::listening_inodes, wait_until},
+    harness::{
+        Peer, Proxy, Setup, config,
+        process::listening_inodes,
+        proxy::with_kept_listeners,
+        require::{Need, require},
+        wait_for, wait_until,
+    },
     stage::{HOST, Stage, closes, endpoints, opens, refuses, status},
 };
 
@@ -321,4 +329,40 @@ fn two_proxies_do_not_share_a_state_directory() {
         error.contains("another process uses this state directory"),
         "{error}"
     );
+}
+
+#[test]
+fn a_listener_that_systemd_kept_waits_for_its_job_and_goes_where_there_is_none() {
+    if !require(&[Need::Tool("systemd-socket-activate")]) {
+        return;
+    }
+    let stage = Stage::new(10);
+    let proxy = stage.proxy("");
+    let id = stage.ready(1, "fdb0:7e57::1");
+    let port = opens(&proxy, &id);
+    killed(proxy);
+    let of_nobody = (stage.first..)
+        .find(|other| *other != port)
+        .expect("a port");
+    let setup = Setup {
+        through: with_kept_listeners(&[port, of_nobody]),
+        ..Setup::default()
+    };
+    let early = thread::spawn(move || {
+        let addr = SocketAddr::from(([127, 0, 0, 1], of_nobody));
+        wait_for("a listener", || Peer::try_connect_to(addr).ok())
+    });
+    let proxy = stage.proxy_with(&setup, "");
+    let kept = listening_inodes(proxy.id(), port);
+    assert_eq!(opens(&proxy, &id), port);
+    assert_eq!(listening_inodes(proxy.id(), port), kept);
+    proxy.wait_for_line(
+        0,
+        "no job has claimed a listener of the last process; it is closed",
+    );
+    early.join().expect("it connected").expect_reset();
+    proxy.stops_listening(of_nobody);
+    assert_eq!(listening_inodes(proxy.id(), port), kept);
+    stage.finalize(&id);
+    proxy.stops_listening(port);
 }

@@ -332,6 +332,21 @@ pub fn wrapped(setup: &Setup<'_>, dir: &TempDir, program: &Path) -> Command {
     command
 }
 
+/// The words that hand a program listening sockets at ports of every address, as systemd would that had
+/// kept them. It starts when somebody connects to one of them.
+pub fn with_kept_listeners(ports: &[u16]) -> Vec<String> {
+    let names: Vec<String> = ports
+        .iter()
+        .map(|port| format!("listen/*-{port}"))
+        .collect();
+    let listen = ports
+        .iter()
+        .flat_map(|port| ["-l".to_owned(), port.to_string()]);
+    let program = "systemd-socket-activate".to_owned();
+    let names = format!("--fdname={}", names.join(":"));
+    [program, names].into_iter().chain(listen).collect()
+}
+
 /// The words that run a program as another user without any privilege.
 pub fn as_user(uid: u32) -> Vec<String> {
     let uid = uid.to_string();
