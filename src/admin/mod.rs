@@ -31,7 +31,7 @@ use tokio::net::{TcpListener, UnixListener};
 
 pub(crate) use lookup::{CONNECTIONS as LOOKUP_CONNECTIONS, serve as serve_lookup};
 pub use router::{Access, OPERATIONS};
-pub(crate) use unix::{NewSocket, SocketFile, UnixAddr};
+pub(crate) use unix::{NewSocket, SavedSocketFile, SocketFile, UnixAddr};
 
 use server::Bounds;
 

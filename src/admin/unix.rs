@@ -8,7 +8,7 @@ mod lock;
 use std::{
     fs, io,
     os::{
-        fd::AsRawFd,
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown},
     },
     path::{Path, PathBuf},
@@ -16,6 +16,7 @@ use std::{
 };
 
 use rustix::fs::{Mode, OFlags, open};
+use serde::{Deserialize, Serialize};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::UnixListener;
 
@@ -29,7 +30,7 @@ const BACKLOG: i32 = 64;
 const GIVE_TO_GROUP: &str =
     "give it to admin.socket_group (the process has to be in it: SupplementaryGroups= in its unit)";
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnixAddr {
     pub path: PathBuf,
     pub mode: u32,
@@ -108,8 +109,30 @@ impl NewSocket {
         opened
     }
 
+    /// The socket that was handed over with its file, and with the right to that. It has its name.
+    pub fn handed_over(
+        saved: SavedSocketFile,
+        listener: OwnedFd,
+        lock: OwnedFd,
+    ) -> io::Result<Self> {
+        let SavedSocketFile { path, inode } = saved;
+        let lock = Arc::new(SocketLock::handed_over(&path, lock));
+        Ok(Self {
+            listener: UnixListener::from_std(listener.into())?,
+            file: SocketFile {
+                path: path.clone(),
+                inode,
+                lock,
+            },
+            path,
+        })
+    }
+
     /// Gives it its name.
     pub fn put_in_place(mut self) -> Result<(UnixListener, SocketFile), SocketError> {
+        if self.file.path == self.path {
+            return Ok((self.listener, self.file));
+        }
         let renamed = fs::rename(&self.file.path, &self.path);
         renamed.map_err(SocketError::at(&self.path, "put it in its place"))?;
         self.file.path = self.path;
@@ -117,7 +140,24 @@ impl NewSocket {
     }
 }
 
+/// The file of a unix socket as it is handed over. Dropping it removes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedSocketFile {
+    path: PathBuf,
+    inode: u64,
+}
+
 impl SocketFile {
+    /// The file, and the lock that is the right to it.
+    pub fn save(&self) -> (SavedSocketFile, BorrowedFd<'_>) {
+        let Self { path, inode, lock } = self;
+        let saved = SavedSocketFile {
+            path: path.clone(),
+            inode: *inode,
+        };
+        (saved, lock.as_fd())
+    }
+
     /// Whether the name is still that of this socket.
     pub fn is_in_place(&self) -> bool {
         fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.inode)

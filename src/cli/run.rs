@@ -45,8 +45,8 @@ struct Image {
     #[arg(long, hide = true)]
     adopt: bool,
     /// Go on with it after another image could not.
-    #[arg(long, hide = true, value_name = "REASON")]
-    take_back: Option<String>,
+    #[arg(long, hide = true, num_args = 2, value_names = ["VERSION", "REASON"])]
+    take_back: Vec<String>,
     /// Show whether one could go on with it.
     #[arg(long, hide = true)]
     rehearse: bool,
@@ -87,10 +87,10 @@ pub fn run(args: RunArgs) -> ExitCode {
         let answer = lifecycle::rehearse(&source, &overrides);
         return output::print(&output::json(&answer));
     }
-    let how = match take_back {
-        Some(reason) => How::TakeBack(reason),
-        None if adopt => How::Adopt,
-        None => How::Start,
+    let how = match <[String; 2]>::try_from(take_back) {
+        Ok([version, why]) => How::TakeBack { version, why },
+        Err(_) if adopt => How::Adopt,
+        Err(_) => How::Start,
     };
     match lifecycle::run(&source, &overrides, Invocation::of_process(how)) {
         Ok(()) => ExitCode::SUCCESS,

@@ -16,6 +16,7 @@ mod notes;
 mod problem;
 mod reader;
 mod report;
+mod saved;
 mod sections;
 mod settings;
 mod similar;
@@ -30,6 +31,8 @@ pub use listing::{Document, RouteRange, route_ranges};
 pub(crate) use listing::{line, of_policy, shown};
 pub use notes::notes;
 pub use problem::{ConfigErrors, Fault, Problem, Problems};
+#[allow(unused_imports)]
+pub(crate) use saved::SavedConfig;
 pub use settings::{Admin, Config, Log, LogFormat, LogLevel, Process, Targets, UnknownWord};
 pub use source::{Content, Overrides, Source};
 

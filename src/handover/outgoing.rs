@@ -40,7 +40,7 @@ const MESSAGES: usize = 128;
 #[derive(Debug)]
 pub struct Outgoing {
     sending: OwnedFd,
-    pub(super) receiving: OwnedFd,
+    receiving: OwnedFd,
     parts: AtomicUsize,
 }
 
@@ -59,15 +59,19 @@ impl Outgoing {
         })
     }
 
-    /// Says that this is all. The descriptor is where the next image finds it.
+    /// Says that this is all.
     ///
     /// # Errors
     ///
     /// There is no room, in words.
-    pub fn finish(self) -> Result<OwnedFd, String> {
-        let count = self.parts.into_inner().to_string();
-        send(&self.sending, count.as_bytes(), &[])?;
-        Ok(self.receiving)
+    pub fn finish(&self) -> Result<(), String> {
+        let count = self.parts.load(Relaxed).to_string();
+        send(&self.sending, count.as_bytes(), &[])
+    }
+
+    /// Where the next image finds it.
+    pub fn receiving(&self) -> BorrowedFd<'_> {
+        self.receiving.as_fd()
     }
 }
 

@@ -35,10 +35,10 @@ impl Rehearsal {
     /// # Errors
     ///
     /// The kernel refused, in words.
-    pub fn finish(self) -> Result<File, String> {
-        let mut file = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
-        file.rewind().map_err(|error| in_words(&error))?;
-        Ok(file)
+    pub fn finish(&self) -> Result<File, String> {
+        let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let rewound = file.rewind().and_then(|()| file.try_clone());
+        rewound.map_err(|error| in_words(&error))
     }
 }
 

@@ -5,7 +5,7 @@
 //! becomes of their listener: the order to reload may have come over one of them.
 
 use std::{
-    env,
+    env, io,
     os::{
         fd::{AsFd, OwnedFd},
         unix::ffi::OsStrExt,
@@ -14,6 +14,7 @@ use std::{
     sync::Arc,
 };
 
+use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use super::{
@@ -21,8 +22,9 @@ use super::{
     tasks::{Ended, Tasks, end, why_ended},
 };
 use crate::{
-    admin::{self, AdminListener, NewSocket, SocketFile, Sources, UnixAddr},
+    admin::{self, AdminListener, NewSocket, SavedSocketFile, SocketFile, Sources, UnixAddr},
     config::{Admin, AutoOr},
+    handover::{Descriptor, LoadError, Loader, Saver},
     os_error::in_words,
     table::ListenAddr,
     telemetry::Task,
@@ -46,8 +48,96 @@ struct Tcp {
 #[derive(Debug)]
 struct Unix {
     addr: UnixAddr,
+    socket: OwnedFd,
     file: SocketFile,
     serving: JoinHandle<String>,
+}
+
+/// Listeners, as they are handed over to the next image of the program. Connections are not.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct SavedAdmin {
+    tcp: Option<(ListenAddr, Descriptor)>,
+    unix: Option<SavedUnix>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct SavedUnix {
+    addr: UnixAddr,
+    file: SavedSocketFile,
+    socket: Descriptor,
+    lock: Descriptor,
+}
+
+/// Listeners that were handed over. Dropping them removes no file: they may be another's yet.
+#[derive(Debug)]
+pub(super) struct LoadedAdmin {
+    tcp: Option<(ListenAddr, OwnedFd)>,
+    unix: Option<LoadedUnix>,
+}
+
+#[derive(Debug)]
+struct LoadedUnix {
+    addr: UnixAddr,
+    file: SavedSocketFile,
+    socket: OwnedFd,
+    lock: OwnedFd,
+}
+
+impl SavedAdmin {
+    /// Takes them up.
+    ///
+    /// # Errors
+    ///
+    /// A socket did not come.
+    pub fn load(self, loader: &mut Loader) -> Result<LoadedAdmin, LoadError> {
+        let Self { tcp, unix } = self;
+        let tcp = tcp.map(|(addr, socket)| Ok((addr, loader.descriptor(socket)?)));
+        let tcp = tcp.transpose()?;
+        let unix = unix.map(|saved| {
+            let SavedUnix {
+                addr,
+                file,
+                socket,
+                lock,
+            } = saved;
+            Ok(LoadedUnix {
+                addr,
+                file,
+                socket: loader.descriptor(socket)?,
+                lock: loader.descriptor(lock)?,
+            })
+        });
+        Ok(LoadedAdmin {
+            tcp,
+            unix: unix.transpose()?,
+        })
+    }
+}
+
+impl LoadedAdmin {
+    /// Those of them that `wanted`, which was in force, asks for. From here on their files are removed
+    /// when they are not needed any more.
+    ///
+    /// # Errors
+    ///
+    /// A socket is of no use, in words.
+    pub fn prepare(self, wanted: &Admin) -> Result<Prepared, String> {
+        let failed = |error: io::Error| format!("the admin endpoint: {}", in_words(&error));
+        let tcp = self.tcp.filter(|(addr, _)| wanted.listen == Some(*addr));
+        let tcp = tcp.map(|(_, socket)| -> io::Result<_> {
+            let listener = TcpListener::from_std(socket.try_clone()?.into())?;
+            Ok((listener, socket))
+        });
+        let unix = self
+            .unix
+            .filter(|unix| unix_addr(wanted).as_ref() == Some(&unix.addr));
+        let unix = unix.map(|unix| NewSocket::handed_over(unix.file, unix.socket, unix.lock));
+        Ok(Prepared {
+            tcp: tcp.transpose().map_err(failed)?,
+            unix: unix.transpose().map_err(failed)?,
+        })
+    }
 }
 
 /// What a change of the settings needs, had before anything is changed.
@@ -65,6 +155,27 @@ impl AdminListeners {
             tcp: None,
             unix: None,
         }
+    }
+
+    /// The listeners there are.
+    pub fn save<'a>(&'a self, saver: &mut Saver<'a>) -> SavedAdmin {
+        let Self {
+            tasks: _,
+            tcp,
+            unix,
+        } = self;
+        let tcp = tcp.as_ref();
+        let tcp = tcp.map(|tcp| (tcp.addr, saver.descriptor(tcp.socket.as_fd())));
+        let unix = unix.as_ref().map(|unix| {
+            let (file, lock) = unix.file.save();
+            SavedUnix {
+                addr: unix.addr.clone(),
+                file,
+                socket: saver.descriptor(unix.socket.as_fd()),
+                lock: saver.descriptor(lock),
+            }
+        });
+        SavedAdmin { tcp, unix }
     }
 
     /// Lets go of those that have ended by themselves, and says which and why. What is wanted and not
@@ -164,9 +275,18 @@ impl AdminListeners {
             end(old.serving).await;
         }
         if let (Some((listener, file)), Some(addr)) = (new, addr) {
+            let socket = match listener.as_fd().try_clone_to_owned() {
+                Ok(socket) => socket,
+                Err(error) => {
+                    let error = in_words(&error);
+                    tracing::error!(error, "there is no admin socket");
+                    return;
+                }
+            };
             let serving = serve(AdminListener::Unix(listener));
             self.unix = Some(Unix {
                 addr,
+                socket,
                 file,
                 serving,
             });

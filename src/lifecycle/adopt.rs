@@ -5,28 +5,35 @@
 
 use std::{
     fs::File,
-    io,
+    io, mem,
     os::fd::{AsFd, OwnedFd},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Instant, SystemTime},
 };
 
 use rustix::{stdio::dup2_stdin, thread::set_name};
 
 use super::{
+    admin_listeners::AdminListeners,
+    forwarding::Forwarding,
     invocation::{Executable, How, Invocation},
-    loading::Reader,
-    run::{RunError, base, start_failed},
+    jobs::{Jobs, LoadedJobs},
+    loading::{self, Reader},
+    run::{Beginning, RunError, base, start_failed},
     running::Running,
-    saved::{AdoptError, Parts, SavedProcess},
+    saved::{AdoptError, Loaded, Parts, SavedProcess},
+    saved_control::LoadedControl,
     signals::{Signals, outlive_file_size_limit},
+    start::{Base, DataPath, Plane, start_example},
+    tasks::Tasks,
 };
 use crate::{
     config::{Overrides, Source},
     handover::{incoming, version},
     os_error::in_words,
+    provider::{AddressChanges, switchboard::Switchboard},
     session::SessionLine,
-    telemetry::{LogQueue, UpgradeOutcome, Upgrades},
+    telemetry::{LogQueue, Task, UpgradeOutcome, Upgrades},
     text::clipped,
 };
 
@@ -58,57 +65,56 @@ pub(super) async fn run(
         Signals::register().map_err(|error| start_failed("cannot receive signals", &error))?;
     let parts = incoming(io::stdin().as_fd()).map_err(AdoptError::from)?;
     let mut parts = Parts::open(parts)?;
-    let (process, mut loader) = parts.process()?;
-    let executable = loader.descriptor(process.executable);
-    let executable = executable.map_err(|error| AdoptError::Load {
-        part: "the executable".to_owned(),
-        error,
-    })?;
-    let reason = match &invocation.how {
-        How::TakeBack(reason) => {
-            name_after(&invocation);
-            invocation.binary.clone_from(&process.binary_before);
-            Some(reason.clone())
-        }
-        _ => {
-            let invocation = Invocation {
-                binary: process.binary_before.clone(),
-                ..invocation.clone()
-            };
-            *way_back = Some(WayBack {
-                executable,
-                invocation,
-            });
-            None
-        }
-    };
-    if reason.is_none() {
-        invocation.binary.clone_from(&process.binary);
+    let (back, executable) = parts.way_back()?;
+    if let How::TakeBack { .. } = invocation.how {
+        invocation.binary = back.binary_before;
+        name_after(&invocation);
+    } else {
+        invocation.binary = back.binary;
+        *way_back = Some(WayBack {
+            executable,
+            invocation: invocation.clone(),
+        });
     }
-    let text = process.text.map(|text| loader.bytes(text).map(Arc::from));
-    let text = text.transpose().map_err(|error| AdoptError::Load {
-        part: "the configuration".to_owned(),
-        error,
-    })?;
+    let process = parts.process()?;
+    let loaded = Loaded::new(&mut parts)?;
+    let Loaded {
+        mut control,
+        mut shared,
+        queue,
+        lost,
+        workers,
+    } = loaded;
+    if invocation.how == How::Adopt {
+        let next = shared.next_session.load(Relaxed);
+        shared.upgrade_marks.add(next);
+    }
     outlive_file_size_limit().map_err(|error| start_failed("cannot catch a signal", &error))?;
+    let telemetry = &mut control.telemetry;
+    let how = invocation.how.clone();
+    let beginning = Beginning {
+        settings: &control.config.log,
+        level: telemetry.level,
+        queue: Arc::clone(&queue),
+        events: mem::take(&mut telemetry.events),
+        failures: mem::take(&mut telemetry.failures),
+    };
+    let started = (process.started.at, process.started.time);
+    let base = base(beginning, started, invocation)?;
+    let data = DataPath::spawn(&control.config, shared, lost)?;
+    // The point of no return: nothing that could fail is left.
+    *log_queue = Some(queue);
+    *way_back = None;
+    data.workers.adopt(workers);
+    let forwarding = control.forwarding(Arc::clone(&data.shared), data.workers.clone());
+    leave_standard_input();
+    control.telemetry.go_on();
     let reader = Reader {
         source: source.clone(),
         overrides: overrides.clone(),
     };
-    let loaded = reader.load_text(text, Arc::default()).await;
-    let (config, table) = loaded.outcome?;
-    let started = (process.started.at, process.started.time);
-    let base = base(&config.log, signals, started, invocation, log_queue)?;
-    let (mut running, signals) = Running::start(
-        base,
-        (config, loaded.reader, loaded.text),
-        table.routes().len(),
-        Upgrades::load(process.upgrades.clone()),
-    )
-    .await?;
-    *way_back = None;
-    leave_standard_input();
-    running.adopted(process, reason);
+    let mut running = Running::adopt(base, data, forwarding, control, reader, &process).await;
+    running.adopted(process, &how);
     running.serve(signals).await
 }
 
@@ -118,8 +124,12 @@ pub(super) fn go_back(way_back: WayBack, error: &RunError) -> RunError {
         executable,
         invocation,
     } = way_back;
-    let why = clipped(error.to_string().replace('\0', " "), LONGEST_REASON);
-    let back = How::TakeBack(format!("{}: {why}", version()));
+    let why = format!("{}: {error}", invocation.binary.display());
+    let why = clipped(why.replace('\0', " "), LONGEST_REASON);
+    let back = How::TakeBack {
+        version: version().to_owned(),
+        why: why.clone(),
+    };
     let failed = invocation.exec(&Executable::Open(executable.as_fd()), &back);
     let failed = in_words(&failed);
     RunError::Adopt(format!(
@@ -147,8 +157,80 @@ fn leave_standard_input() {
 }
 
 impl Running {
+    /// Puts control together again. What of it cannot go on is said, and had anew by the next reload.
+    async fn adopt(
+        base: Base,
+        data: DataPath,
+        forwarding: Forwarding,
+        control: LoadedControl,
+        reader: Reader,
+        process: &SavedProcess,
+    ) -> Self {
+        if let Err(error) = start_example(&reader, &base).await {
+            tracing::error!(%error, "the example has nothing to lead to");
+        }
+        let LoadedControl {
+            config,
+            budget,
+            telemetry,
+            admin,
+            jobs: loaded,
+            status,
+            ..
+        } = control;
+        let (tasks, task_over) = Tasks::new();
+        let failures = Arc::clone(&base.failures);
+        let (jobs, proposed) = Jobs::new(tasks.clone(), Arc::clone(&status), failures);
+        let plane = Plane {
+            data,
+            budget,
+            forwarding,
+            admin: AdminListeners::new(tasks.clone()),
+            tasks,
+            task_over,
+            jobs,
+            proposed,
+            status,
+            addresses: AddressChanges::listen(),
+            reloads: telemetry.reloads,
+            upgrades: Upgrades::load(process.upgrades.clone()),
+            history: telemetry.history,
+        };
+        let mut running = Self::of(base, plane, &config, reader);
+        let sources = Arc::clone(&running.sources);
+        match admin.prepare(&config.admin) {
+            Ok(prepared) => running.admin.set(&config.admin, prepared, &sources).await,
+            Err(error) => tracing::error!(error, "an admin listener is not served any more"),
+        }
+        running.observe();
+        if let (Some(switchboard), Some(loaded)) = (&config.switchboard, loaded) {
+            running.adopt_jobs(switchboard, loaded).await;
+        }
+        running
+    }
+
+    async fn adopt_jobs(&mut self, switchboard: &Switchboard, mut loaded: LoadedJobs) {
+        let status = Arc::clone(&self.sources.switchboard);
+        let opened = match loaded.take_state_dir() {
+            Some(state) => loading::open_again(state, switchboard, status).await,
+            None => Err("nobody exposed jobs when it was handed over".to_owned()),
+        };
+        if let Err(why) = &opened {
+            self.sources.failures.stopped(Task::Exposing, why);
+            self.restarts.after(Task::Exposing, "exposing jobs", why);
+        }
+        let adopted = self
+            .jobs
+            .adopt(switchboard, loaded, opened.ok(), &self.sources);
+        if let Err(why) = adopted {
+            self.sources.failures.stopped(Task::Lookup, &why);
+            self.restarts
+                .after(Task::Lookup, "switchboard.lookup", &why);
+        }
+    }
+
     /// Says that it goes on, and after what.
-    fn adopted(&mut self, process: SavedProcess, reason: Option<String>) {
+    fn adopted(&mut self, process: SavedProcess, how: &How) {
         let sessions = self.sources.shared.stats.sessions_open().into();
         let pause = Instant::now().saturating_duration_since(process.frozen);
         let pause_us = pause.as_micros() as u64;
@@ -156,14 +238,12 @@ impl Running {
         if process.reload {
             self.loading.ask(None);
         }
-        let (from, to) = match &reason {
-            None => (process.header.version, version().to_owned()),
-            Some(why) => {
-                let to = why.split(':').next().unwrap_or_default();
-                (version().to_owned(), to.to_owned())
-            }
+        let from = process.header.version;
+        let (to, error) = match how {
+            How::TakeBack { version, why } => (version.clone(), Some(why.clone())),
+            How::Start | How::Adopt => (version().to_owned(), None),
         };
-        match &reason {
+        match &error {
             None => tracing::info!(upgrade, from, to, sessions, pause_us, "upgraded"),
             Some(error) => tracing::error!(
                 upgrade,
@@ -181,7 +261,7 @@ impl Running {
             to: Some(to),
             sessions,
             pause,
-            error: reason,
+            error,
         });
     }
 }

@@ -13,7 +13,10 @@ use std::{
     time::Duration,
 };
 
-use rustix::fs::{Access, access};
+use rustix::{
+    fs::{Access, access},
+    process::{Pid, Signal, kill_process_group},
+};
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
@@ -26,7 +29,7 @@ use super::invocation::REHEARSE;
 use crate::{files, os_error::in_words, text::printable, units};
 
 /// How long a rehearsal may take: reading ten thousand sessions and as many mappings takes a second.
-const WITHIN: Duration = Duration::from_secs(30);
+const WITHIN: Duration = Duration::from_secs(20);
 
 /// Bytes of an answer that are read.
 const LONGEST_ANSWER: u64 = 64 << 10;
@@ -98,6 +101,8 @@ impl Candidate {
             .stdin(Stdio::from(state))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            // What it may start itself is ended with it.
+            .process_group(0)
             .kill_on_drop(true);
         let place = path.clone();
         let runtime = Handle::current();
@@ -178,6 +183,7 @@ async fn answer(mut child: Child) -> Result<Answer, String> {
     };
     match ended {
         Err(_) => {
+            kill_all(&child);
             let within = units::duration(WITHIN);
             Err(format!(
                 "it did not answer within {within} and was ended{after}"
@@ -191,6 +197,14 @@ async fn answer(mut child: Child) -> Result<Answer, String> {
                 how_ended(status)
             )),
         },
+    }
+}
+
+/// Ends it, with all that it has started. It is no great matter if that fails.
+fn kill_all(child: &Child) {
+    let leader = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+    if let Some(leader) = leader {
+        let _ = kill_process_group(leader, Signal::KILL);
     }
 }
 

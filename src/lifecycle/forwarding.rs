@@ -18,7 +18,7 @@ use crate::{
         switchboard::{KnownJobs, Switchboard, exposer::NotOpened},
     },
     table::{
-        Conflict, ListenAddr, MappingName, MappingSpec, RemovalPolicy, Reserved, Summary,
+        Conflict, ListenAddr, MappingName, MappingSpec, Origin, RemovalPolicy, Reserved, Summary,
         Surroundings, Table,
     },
     text::lines,
@@ -52,6 +52,35 @@ impl Forwarding {
             jobs: Vec::new(),
             known_jobs: Arc::default(),
         }
+    }
+
+    /// What an earlier image of the program has forwarded; `jobs` are the mappings of the switchboard.
+    pub fn adopt(
+        control: Control,
+        config: &Config,
+        jobs: Vec<MappingSpec>,
+        known_jobs: Arc<KnownJobs>,
+    ) -> Self {
+        Self {
+            control,
+            file: config.mappings.clone(),
+            reserved: reserved(config),
+            jobs,
+            known_jobs,
+        }
+    }
+
+    /// Where each mapping of the file was asked for. They are the first of the table, those of jobs the
+    /// rest.
+    pub fn origins(&self) -> impl Iterator<Item = &Origin> {
+        let Self {
+            control: _,
+            file,
+            reserved: _,
+            jobs: _,
+            known_jobs: _,
+        } = self;
+        file.iter().map(|spec| &spec.origin)
     }
 
     /// Puts the mappings of a file into force beside those of jobs that are left.

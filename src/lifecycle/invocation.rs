@@ -27,8 +27,12 @@ pub(crate) enum How {
     Start,
     /// With what another image of the program handed over.
     Adopt,
-    /// With what it had handed over itself, since the other image could not go on: why.
-    TakeBack(String),
+    /// With what it had handed over itself, since the other image could not go on.
+    TakeBack {
+        /// The version of the other image.
+        version: String,
+        why: String,
+    },
 }
 
 /// How the process was started.
@@ -55,7 +59,7 @@ impl Invocation {
         let ours = match how {
             How::Start => 0,
             How::Adopt => 1,
-            How::TakeBack(_) => 2,
+            How::TakeBack { .. } => 3,
         };
         words.truncate(words.len().saturating_sub(ours).max(1));
         let binary = started_from(words.first());
@@ -72,7 +76,7 @@ impl Invocation {
         let ours: &[&str] = match how {
             How::Start => &[],
             How::Adopt => &[ADOPT],
-            How::TakeBack(why) => &[TAKE_BACK, why],
+            How::TakeBack { version, why } => &[TAKE_BACK, version, why],
         };
         let words = self.words.iter().map(|word| word.as_bytes());
         let words = words.chain(ours.iter().map(|word| word.as_bytes()));

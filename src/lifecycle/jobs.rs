@@ -1,9 +1,15 @@
 //! The switchboard's part of the process: whoever follows the jobs, whoever exposes them, and whoever
 //! answers for them in public, started, changed and ended as the configuration says.
 
-use std::sync::Arc;
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
+    sync::{Arc, Weak},
+};
 
 use arc_swap::ArcSwap;
+use serde::{Deserialize, Serialize};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
@@ -17,11 +23,13 @@ use super::{
 };
 use crate::{
     admin::{self, Sources},
+    handover::{Descriptor, LoadError, Loader, Saver},
     os_error::in_words,
     provider::switchboard::{
-        KnownJobs, Switchboard, SwitchboardStatus,
+        KnownJobs, SavedKnowledge, Switchboard, SwitchboardStatus,
         exposer::{Exposer, Plan, Proposal},
         following::{self, Withdrawals},
+        state::StateDir,
     },
     table::ListenAddr,
     telemetry::{Task, TaskFailures},
@@ -46,8 +54,71 @@ struct Running {
     /// What was last proposed to be open.
     open: Arc<ArcSwap<Plan>>,
     exposing: Option<JoinHandle<String>>,
+    /// Where allocations are kept, as long as somebody exposes.
+    state_dir: Weak<StateDir>,
     following: Option<JoinHandle<String>>,
-    lookup: Option<JoinHandle<String>>,
+    lookup: Option<Lookup>,
+}
+
+/// Who answers in public.
+#[derive(Debug)]
+struct Lookup {
+    addr: ListenAddr,
+    socket: OwnedFd,
+    serving: JoinHandle<String>,
+}
+
+/// The switchboard's part, as it is handed over to the next image of the program.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct SavedJobs {
+    #[serde(default)]
+    knowledge: SavedKnowledge,
+    #[serde(default)]
+    state_dir: Option<(PathBuf, Descriptor)>,
+    #[serde(default)]
+    lookup: Option<(ListenAddr, Descriptor)>,
+}
+
+/// What of the switchboard's part was handed over.
+#[derive(Debug)]
+pub(super) struct LoadedJobs {
+    pub known_jobs: Arc<KnownJobs>,
+    open: Plan,
+    state_dir: Option<(PathBuf, OwnedFd)>,
+    lookup: Option<(ListenAddr, OwnedFd)>,
+}
+
+impl SavedJobs {
+    /// Takes it up.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be.
+    pub fn load(self, loader: &mut Loader) -> Result<LoadedJobs, LoadError> {
+        let Self {
+            knowledge,
+            state_dir,
+            lookup,
+        } = self;
+        let (known, open) = knowledge.load()?;
+        let state_dir = state_dir.map(|(path, fd)| Ok((path, loader.descriptor(fd)?)));
+        let state_dir = state_dir.transpose()?;
+        let lookup = lookup.map(|(addr, fd)| Ok((addr, loader.descriptor(fd)?)));
+        Ok(LoadedJobs {
+            known_jobs: Arc::new(known),
+            open,
+            state_dir,
+            lookup: lookup.transpose()?,
+        })
+    }
+}
+
+impl LoadedJobs {
+    /// The state directory, if somebody exposed.
+    pub fn take_state_dir(&mut self) -> Option<StateDir> {
+        let (path, directory) = self.state_dir.take()?;
+        Some(StateDir::handed_over(path, directory))
+    }
 }
 
 /// What a change of the settings needs, had before anything is changed.
@@ -80,6 +151,83 @@ impl Jobs {
         (jobs, proposed)
     }
 
+    /// The state directory with its lock, for [`Jobs::save`].
+    pub fn state_dir(&self) -> Option<(PathBuf, OwnedFd)> {
+        let state_dir = self.running.as_ref()?.state_dir.upgrade()?;
+        state_dir.hand_over().ok()
+    }
+
+    /// What there is, if there is a switchboard in the configuration.
+    pub fn save<'a>(
+        &'a self,
+        state_dir: Option<&'a (PathBuf, OwnedFd)>,
+        saver: &mut Saver<'a>,
+    ) -> Option<SavedJobs> {
+        let Self {
+            tasks: _,
+            status: _,
+            proposals: _,
+            withdrawals: _,
+            running,
+        } = self;
+        let Running {
+            settings: _,
+            known_jobs,
+            open,
+            exposing: _,
+            state_dir: _,
+            following: _,
+            lookup,
+        } = running.as_ref()?;
+        let lookup = lookup.as_ref();
+        Some(SavedJobs {
+            knowledge: SavedKnowledge::new(&known_jobs.borrow(), &open.load()),
+            state_dir: state_dir.map(|(path, fd)| (path.clone(), saver.descriptor(fd.as_fd()))),
+            lookup: lookup.map(|lookup| (lookup.addr, saver.descriptor(lookup.socket.as_fd()))),
+        })
+    }
+
+    /// Goes on with `wanted`, which was in force, from what was handed over: with who exposes there, if
+    /// the state of the ports could be had, and on the socket of who answers in public.
+    ///
+    /// # Errors
+    ///
+    /// That socket is of no use, in words. The rest goes on.
+    pub fn adopt(
+        &mut self,
+        wanted: &Switchboard,
+        loaded: LoadedJobs,
+        exposer: Option<Exposer>,
+        sources: &Arc<Sources>,
+    ) -> Result<(), String> {
+        let LoadedJobs {
+            known_jobs,
+            open,
+            state_dir: _,
+            lookup,
+        } = loaded;
+        self.running = Some(Running {
+            settings: watch::Sender::new(Arc::new(wanted.clone())),
+            known_jobs: watch::Sender::new(known_jobs),
+            open: Arc::new(ArcSwap::from_pointee(open)),
+            exposing: None,
+            state_dir: Weak::new(),
+            following: None,
+            lookup: None,
+        });
+        if let Some(exposer) = exposer {
+            self.expose(exposer);
+        }
+        self.follow();
+        let lookup = lookup.filter(|(addr, _)| wanted.lookup == Some(*addr));
+        let Some((_, socket)) = lookup else {
+            return Ok(());
+        };
+        let served = TcpListener::from_std(socket.into())
+            .and_then(|listener| self.serve_lookup(listener, sources));
+        served.map_err(|error| format!("the lookup listener: {}", in_words(&error)))
+    }
+
     /// Whether nobody exposes, so that the state of the ports has to be opened first.
     pub fn needs_exposer(&self) -> bool {
         (self.running.as_ref()).is_none_or(|running| running.exposing.is_none())
@@ -92,6 +240,8 @@ impl Jobs {
         let Some(running) = &mut self.running else {
             return ended;
         };
+        let lookup = &mut running.lookup;
+        let lookup = lookup.take_if(|lookup| lookup.serving.is_finished());
         for (task, what, part) in [
             (Task::Exposing, "exposing jobs", &mut running.exposing),
             (
@@ -99,7 +249,11 @@ impl Jobs {
                 "following the switchboard",
                 &mut running.following,
             ),
-            (Task::Lookup, "switchboard.lookup", &mut running.lookup),
+            (
+                Task::Lookup,
+                "switchboard.lookup",
+                &mut lookup.map(|lookup| lookup.serving),
+            ),
         ] {
             if let Some(part) = part.take_if(|part| part.is_finished()) {
                 ended.push(Ended {
@@ -123,11 +277,11 @@ impl Jobs {
         wanted: Option<&Switchboard>,
         exposer: Option<Result<Exposer, String>>,
     ) -> Result<Prepared, String> {
-        let serves_at = |running: &Running| {
-            let lookup = running.settings.borrow().lookup;
-            lookup.filter(|_| running.lookup.is_some())
-        };
-        let known = self.running.as_ref().and_then(serves_at);
+        let lookup = self
+            .running
+            .as_ref()
+            .and_then(|running| running.lookup.as_ref());
+        let known = lookup.map(|lookup| lookup.addr);
         let lookup = wanted.and_then(|wanted| wanted.lookup);
         let lookup = lookup.filter(|addr| Some(*addr) != known);
         let lookup = lookup.map(|addr| open_lookup(&addr)).transpose()?;
@@ -155,6 +309,7 @@ impl Jobs {
                     known_jobs: watch::Sender::new(Arc::new(remembered)),
                     open: Arc::default(),
                     exposing: None,
+                    state_dir: Weak::new(),
                     following: None,
                     lookup: None,
                 });
@@ -171,18 +326,23 @@ impl Jobs {
             self.expose(exposer);
         }
         if let Some(running) = &mut self.running {
-            if following::differs(&before, &wanted)
-                && let Some(before) = running.following.take()
-            {
-                before.abort();
+            if following::differs(&before, &wanted) {
+                self.status.token.forget();
+                if let Some(before) = running.following.take() {
+                    before.abort();
+                }
             }
-            if let Some(old) = running.lookup.take_if(|_| before.lookup != wanted.lookup) {
-                end(old).await;
+            let is_elsewhere = |old: &mut Lookup| wanted.lookup != Some(old.addr);
+            if let Some(old) = running.lookup.take_if(is_elsewhere) {
+                end(old.serving).await;
             }
         }
         self.follow();
-        if let Some(listener) = prepared.lookup {
-            self.serve_lookup(listener, sources);
+        if let Some(listener) = prepared.lookup
+            && let Err(error) = self.serve_lookup(listener, sources)
+        {
+            let error = in_words(&error);
+            tracing::error!(error, "nobody answers in public");
         }
     }
 
@@ -203,7 +363,8 @@ impl Jobs {
             (Task::Lookup, Some(running), _) if running.lookup.is_none() => {
                 let lookup = running.settings.borrow().lookup;
                 if let Some(addr) = lookup {
-                    self.serve_lookup(open_lookup(&addr)?, sources);
+                    let served = self.serve_lookup(open_lookup(&addr)?, sources);
+                    served.map_err(|error| in_words(&error))?;
                 }
             }
             _ => {}
@@ -213,6 +374,7 @@ impl Jobs {
 
     fn expose(&mut self, exposer: Exposer) {
         if let Some(running) = &mut self.running {
+            running.state_dir = exposer.state_dir();
             let exposing = exposer.run(
                 running.known_jobs.subscribe(),
                 running.settings.subscribe(),
@@ -238,12 +400,21 @@ impl Jobs {
         }
     }
 
-    fn serve_lookup(&mut self, listener: TcpListener, sources: &Arc<Sources>) {
+    fn serve_lookup(&mut self, listener: TcpListener, sources: &Arc<Sources>) -> io::Result<()> {
+        let Some(running) = &mut self.running else {
+            return Ok(());
+        };
+        let Some(addr) = running.settings.borrow().lookup else {
+            return Ok(());
+        };
+        let socket = listener.as_fd().try_clone_to_owned()?;
         let serving = admin::serve_lookup(listener, Arc::clone(sources));
-        if let Some(running) = &mut self.running {
-            let serving = async { in_words(&serving.await) };
-            running.lookup = Some(self.tasks.spawn(serving));
-        }
+        running.lookup = Some(Lookup {
+            addr,
+            socket,
+            serving: self.tasks.spawn(async { in_words(&serving.await) }),
+        });
+        Ok(())
     }
 
     /// Waits until what was written for users of the switchboard is removed, after everything was ended.
@@ -256,7 +427,8 @@ impl Jobs {
         let Some(running) = self.running.take() else {
             return;
         };
-        let parts = [running.following, running.exposing, running.lookup];
+        let lookup = running.lookup.map(|lookup| lookup.serving);
+        let parts = [running.following, running.exposing, lookup];
         for part in parts.into_iter().flatten() {
             end(part).await;
         }

@@ -5,6 +5,7 @@ use std::{fs, num::NonZero, thread};
 
 use nix::sys::resource::{Resource, setrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
+use serde::{Deserialize, Serialize};
 
 use super::RunError;
 use crate::{
@@ -47,7 +48,7 @@ const PIPES_AT_MOST: u64 = 1024;
 const PIPE_MEMORY_AT_MOST: u64 = 256 << 20;
 
 /// How the descriptors are divided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Budget {
     /// Descriptors the process may have open.
     pub descriptors: u64,

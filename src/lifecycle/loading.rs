@@ -13,7 +13,11 @@ use crate::{
     config::{Config, ConfigErrors, Content, Overrides, Source},
     files::{self, FileError},
     orders::OrderError,
-    provider::switchboard::{Switchboard, SwitchboardStatus, exposer::Exposer},
+    provider::switchboard::{
+        Switchboard, SwitchboardStatus,
+        exposer::Exposer,
+        state::{StateDir, StateError},
+    },
     table::{Summary, Table},
 };
 
@@ -24,14 +28,10 @@ pub(super) struct Reader {
     pub overrides: Overrides,
 }
 
-/// What a configuration was read from, if that is a file.
-pub(super) type Text = Option<Arc<[u8]>>;
-
 /// What comes of reading it.
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub outcome: Result<(Config, Table), ConfigErrors>,
-    pub text: Text,
     /// To read it again.
     pub reader: Reader,
 }
@@ -40,29 +40,14 @@ impl Reader {
     /// Reads the configuration and makes the table it asks for, sharing with `previous` what did
     /// not change.
     pub async fn load(self, previous: Arc<Table>) -> Loaded {
-        let of_file = self.source.clone();
+        let (source, overrides) = (self.source.clone(), self.overrides.clone());
+        let of_file = source.clone();
         let content = files::off_thread(move || of_file.content()).await;
         let content = content.unwrap_or_else(|late| Content::File(Err(late.into())));
-        self.understand(content, previous).await
-    }
-
-    /// Understands what was read before.
-    pub async fn load_text(self, text: Text, previous: Arc<Table>) -> Loaded {
-        let content = text.map_or(Content::Known, |text| Content::File(Ok(text.to_vec())));
-        self.understand(content, previous).await
-    }
-
-    async fn understand(self, content: Content, previous: Arc<Table>) -> Loaded {
-        let (source, overrides) = (self.source.clone(), self.overrides.clone());
         let understand = move || {
-            let text = match &content {
-                Content::File(Ok(text)) => Some(Arc::from(&text[..])),
-                _ => None,
-            };
             let outcome = self.source.understand(content, &self.overrides, &previous);
             Loaded {
                 outcome,
-                text,
                 reader: self,
             }
         };
@@ -72,7 +57,6 @@ impl Reader {
         };
         loaded.unwrap_or_else(|unanswered| Loaded {
             outcome: Err(source.unreadable(FileError::from(unanswered))),
-            text: None,
             reader: Self { source, overrides },
         })
     }
@@ -85,7 +69,6 @@ pub(super) type Reply = oneshot::Sender<Result<Summary, OrderError>>;
 #[derive(Debug)]
 pub(super) struct Read {
     pub outcome: Result<(Config, Table), ConfigErrors>,
-    pub text: Text,
     /// The state of the ports, if that is needed now and was not before.
     pub exposer: Option<Result<Exposer, String>>,
     pub since: Instant,
@@ -170,7 +153,6 @@ impl Loading {
         self.reader = Some(loaded.reader);
         Read {
             outcome: loaded.outcome,
-            text: loaded.text,
             exposer,
             since: self.since,
             replies: std::mem::take(&mut self.replies),
@@ -188,7 +170,28 @@ pub(super) async fn open(
     status: Arc<SwitchboardStatus>,
 ) -> Result<Exposer, String> {
     let settings = Arc::new(switchboard.clone());
-    let opened = files::off_thread(move || Exposer::new(settings, status)).await;
+    open_by(switchboard, move || Exposer::new(settings, status)).await
+}
+
+/// The same in a directory that this process has already.
+///
+/// # Errors
+///
+/// Why it is not to be had.
+pub(super) async fn open_again(
+    state: StateDir,
+    switchboard: &Switchboard,
+    status: Arc<SwitchboardStatus>,
+) -> Result<Exposer, String> {
+    let settings = Arc::new(switchboard.clone());
+    open_by(switchboard, move || Exposer::with(state, settings, status)).await
+}
+
+async fn open_by(
+    switchboard: &Switchboard,
+    open: impl FnOnce() -> Result<Exposer, StateError> + Send + 'static,
+) -> Result<Exposer, String> {
+    let opened = files::off_thread(open).await;
     match opened {
         Ok(Ok(exposer)) => Ok(exposer),
         Ok(Err(error)) => Err(format!("switchboard.state_dir: {error}")),

@@ -7,7 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{table::ListenAddr, worker::ClosedListener};
+use serde::{Deserialize, Serialize};
+
+use crate::{handover::monotonic, table::ListenAddr, worker::ClosedListener};
 
 /// The first wait, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
@@ -16,10 +18,10 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 const WELL_AFTER: Duration = Duration::from_secs(120);
 
 /// Every listener that was lost lately.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Lost(BTreeMap<ListenAddr, Entry>);
 
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Entry {
     why: String,
     /// The next wait.
@@ -27,14 +29,15 @@ struct Entry {
     state: State,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 enum State {
     /// Closed, and when to try again.
-    Closed(Instant),
+    Closed(#[serde(with = "monotonic")] Instant),
     /// Closed until its target is elsewhere.
     Loops,
     /// Opened again, and when.
-    Open(Instant),
+    Open(#[serde(with = "monotonic")] Instant),
 }
 
 impl Lost {

@@ -19,6 +19,7 @@ mod rehearse;
 mod run;
 mod running;
 mod saved;
+mod saved_control;
 mod setup;
 mod signals;
 mod start;

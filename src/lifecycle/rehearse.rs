@@ -5,11 +5,11 @@ use std::io;
 
 use super::{
     candidate::Answer,
-    saved::{AdoptError, Parts, SavedProcess},
+    saved::{AdoptError, Loaded, Parts},
 };
 use crate::{
-    config::{Content, Overrides, Source},
-    handover::{Loader, rehearsed, version},
+    config::{ConfigErrors, Overrides, Source},
+    handover::{rehearsed, version},
     table::Table,
 };
 
@@ -18,8 +18,8 @@ use crate::{
 enum Refusal {
     #[error(transparent)]
     Adopt(#[from] AdoptError),
-    #[error("the configuration in force is not valid any more: {0}")]
-    Config(#[from] crate::config::ConfigErrors),
+    #[error("it does not accept the configuration: {0}")]
+    Config(#[from] ConfigErrors),
 }
 
 /// Rehearses with what is on standard input.
@@ -34,20 +34,9 @@ pub(crate) fn rehearse(source: &Source, overrides: &Overrides) -> Answer {
 fn try_all(source: &Source, overrides: &Overrides) -> Result<(), Refusal> {
     let parts = rehearsed(io::stdin()).map_err(AdoptError::from)?;
     let mut parts = Parts::open(parts)?;
-    let (process, loader) = parts.process()?;
-    let content = content(&process, &loader)?;
-    source.understand(content, overrides, &Table::default())?;
+    parts.process()?;
+    Loaded::new(&mut parts)?;
+    // Otherwise no restart would succeed any more, and no reload.
+    source.load(overrides, &Table::default())?;
     Ok(())
-}
-
-/// What the configuration in force was read from.
-pub(super) fn content(process: &SavedProcess, loader: &Loader) -> Result<Content, AdoptError> {
-    let Some(text) = process.text else {
-        return Ok(Content::Known);
-    };
-    let text = loader.bytes(text).map_err(|error| AdoptError::Load {
-        part: "configuration".to_owned(),
-        error,
-    })?;
-    Ok(Content::File(Ok(text.to_vec())))
 }

@@ -6,6 +6,8 @@ use std::{
     time::{self, Duration, SystemTime},
 };
 
+use tracing::Level;
+
 use super::{
     adopt,
     invocation::{How, Invocation},
@@ -18,12 +20,12 @@ use crate::{
     config::{Config, ConfigErrors, Log, LogFormat, Overrides, Source},
     os_error::in_words,
     session::SessionLine,
-    telemetry::{Events, LogQueue, Records, TaskFailures, Upgrades, log},
+    telemetry::{Events, LogQueue, Records, TaskFailures, log},
     text::of_panic,
 };
 
 /// Ended sessions that may wait to be logged.
-const LOG_QUEUE: usize = 16 * 1024;
+pub(super) const LOG_QUEUE: usize = 16 * 1024;
 
 /// How long the end waits for whoever reads the log.
 const LOG_GRACE: Duration = Duration::from_secs(1);
@@ -67,7 +69,7 @@ pub fn run(source: &Source, overrides: &Overrides, invocation: Invocation) -> Re
             &runtime,
             load_and_run(source, overrides, invocation, &mut queue),
         ),
-        How::Adopt | How::TakeBack(_) => {
+        How::Adopt | How::TakeBack { .. } => {
             let mut way_back = None;
             let adopted = adopt::run(source, overrides, invocation, &mut queue, &mut way_back);
             let result = to_the_end(&runtime, adopted);
@@ -117,48 +119,63 @@ async fn load_and_run(
     };
     let (config, table) = loaded.outcome?;
     outlive_file_size_limit().map_err(|error| start_failed("cannot catch a signal", &error))?;
-    let base = base(&config.log, signals, started, invocation, log_queue)?;
+    let queue = Arc::new(LogQueue::new(LOG_QUEUE));
+    *log_queue = Some(Arc::clone(&queue));
+    let beginning = Beginning {
+        settings: &config.log,
+        level: config.log.level.into(),
+        queue,
+        events: Events::default(),
+        failures: TaskFailures::default(),
+    };
+    let base = base(beginning, started, invocation)?;
     warn_of_outdated(&config);
-    let (running, signals) = Running::start(
-        base,
-        (config, loaded.reader, loaded.text),
-        table.routes().len(),
-        Upgrades::default(),
-    )
-    .await?;
+    let routes = table.routes().len();
+    let loaded = (config, loaded.reader);
+    let (running, signals) = Running::start(base, signals, loaded, routes).await?;
     running.serve(signals).await
 }
 
-/// Starts the log, and leaves its queue in `log_queue`.
+/// With what the log begins.
+pub(super) struct Beginning<'a> {
+    pub settings: &'a Log,
+    pub level: Level,
+    pub queue: Arc<LogQueue<SessionLine>>,
+    pub events: Events,
+    pub failures: TaskFailures,
+}
+
+/// Starts the log.
 pub(super) fn base(
-    settings: &Log,
-    signals: Signals,
+    beginning: Beginning<'_>,
     started: (time::Instant, SystemTime),
     invocation: Invocation,
-    log_queue: &mut Option<Arc<LogQueue<SessionLine>>>,
 ) -> Result<Base, RunError> {
-    let events = Events::default();
-    let queue = Arc::new(LogQueue::new(LOG_QUEUE));
+    let Beginning {
+        settings,
+        level,
+        queue,
+        events,
+        failures,
+    } = beginning;
     let records = Records {
         queue: Arc::clone(&queue),
         say: SessionLine::write,
     };
-    let failures = Arc::new(TaskFailures::default());
+    let failures = Arc::new(failures);
     let log = log::init(
         settings.format == LogFormat::Json,
-        settings.level.into(),
+        level,
         records,
         events.clone(),
         Arc::clone(&failures),
     )
     .map_err(|error| start_failed("cannot start the log", &error))?;
-    *log_queue = Some(Arc::clone(&queue));
     Ok(Base {
         log,
         events,
         queue,
         failures,
-        signals,
         started,
         invocation,
     })

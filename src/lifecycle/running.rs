@@ -18,7 +18,7 @@ use super::{
     forwarding::{Forwarding, list},
     jobs::Jobs,
     limits::{Budget, Open, job_listeners},
-    loading::{self, Loading, Read, Text},
+    loading::{self, Loading, Read},
     run::{RunError, warn_of_outdated},
     signals::Signals,
     systemd,
@@ -45,8 +45,6 @@ use crate::{
 /// A proxy that runs.
 pub(super) struct Running {
     pub(super) loading: Loading,
-    /// What the configuration in force was read from.
-    pub(super) text: Text,
     pub(super) upgrading: Upgrading,
     pub(super) forwarding: Forwarding,
     pub(super) jobs: Jobs,
@@ -253,7 +251,6 @@ impl Running {
     async fn reload(&mut self, read: Read) {
         let Read {
             outcome,
-            text,
             exposer,
             since,
             replies,
@@ -265,7 +262,6 @@ impl Running {
         let took = since.elapsed();
         match &outcome {
             Ok(_) => {
-                self.text = text;
                 self.sources.reloads.succeeded(took);
                 self.count_listeners();
                 tracing::debug!(took_us = took.as_micros() as u64, "reload took");

@@ -2,18 +2,27 @@
 
 use std::{
     collections::HashMap,
+    os::fd::OwnedFd,
     path::PathBuf,
+    sync::Arc,
     time::{Instant, SystemTime},
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::sync::mpsc;
 
+use super::{
+    run::LOG_QUEUE,
+    saved_control::{ControlParts, LoadedControl, SavedControl},
+};
 use crate::{
     handover::{
-        Bytes, Descriptor, HEADER, HandoverError, Header, LoadError, Loader, Part, Saver, Sink,
+        Descriptor, HEADER, HandoverError, Header, LoadError, Loader, Part, Saver, Sink,
         Unsuitable, monotonic,
     },
-    telemetry::UpgradeReport,
+    session::SessionLine,
+    telemetry::{LogQueue, UpgradeReport},
+    worker::{Adopted, LostListener, PART, WorkerContext},
 };
 
 /// Who hands over, and what is known of the process.
@@ -21,12 +30,8 @@ use crate::{
 pub(super) struct SavedProcess {
     #[serde(flatten)]
     pub header: Header,
-    /// The executable of the image that hands over; it need not have a name any more.
-    pub executable: Descriptor,
-    /// The path of the one that takes over.
-    pub binary: PathBuf,
-    /// The path of the one that hands over.
-    pub binary_before: PathBuf,
+    #[serde(flatten)]
+    pub way_back: SavedWayBack,
     /// The number of the upgrade.
     pub number: u64,
     /// When sessions were stopped.
@@ -40,9 +45,17 @@ pub(super) struct SavedProcess {
     /// Whether somebody waits for a reload.
     #[serde(default)]
     pub reload: bool,
-    /// What the configuration in force was read from, if that is a file.
-    #[serde(default)]
-    pub text: Option<Bytes>,
+}
+
+/// The image that hands over.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct SavedWayBack {
+    /// Its executable, which need not have a name any more.
+    pub executable: Descriptor,
+    /// The path of that.
+    pub binary_before: PathBuf,
+    /// The path of the one that takes over.
+    pub binary: PathBuf,
 }
 
 /// When the process was started.
@@ -51,6 +64,54 @@ pub(super) struct Started {
     #[serde(with = "monotonic")]
     pub at: Instant,
     pub time: SystemTime,
+}
+
+/// The part with what control has.
+const CONTROL: &str = "control";
+
+/// Everything but the process itself, built and not started.
+pub(super) struct Loaded {
+    pub control: LoadedControl,
+    pub shared: WorkerContext,
+    pub queue: Arc<LogQueue<SessionLine>>,
+    /// Listeners that workers will lose.
+    pub lost: mpsc::UnboundedReceiver<LostListener>,
+    pub workers: Vec<Adopted>,
+}
+
+/// Hands over what control has.
+pub(super) fn put_control(parts: ControlParts<'_>, sink: &dyn Sink) -> Result<(), String> {
+    let mut saver = Saver::default();
+    let saved = SavedControl::new(parts, &mut saver);
+    put(sink, CONTROL, &saved, saver)
+}
+
+impl Loaded {
+    /// Builds everything.
+    pub fn new(parts: &mut Parts) -> Result<Self, AdoptError> {
+        let (saved, mut loader): (SavedControl, _) = parts.take(CONTROL)?;
+        let control = saved.load(&mut loader);
+        let mut control = control.map_err(|error| AdoptError::Load {
+            part: CONTROL.to_owned(),
+            error,
+        })?;
+        let (lose, lost) = mpsc::unbounded_channel();
+        let queue = LogQueue::new(LOG_QUEUE).after(control.telemetry.log_dropped);
+        let queue = Arc::new(queue);
+        let shared = control.worker_context(lose, Arc::clone(&queue));
+        let mut workers = Vec::new();
+        for (part, (values, mut loader)) in parts.take_all(PART) {
+            let sessions = control.sessions(&values, &mut loader, &shared);
+            workers.push(sessions.map_err(|error| AdoptError::Load { part, error })?);
+        }
+        Ok(Self {
+            control,
+            shared,
+            queue,
+            lost,
+            workers,
+        })
+    }
 }
 
 /// Why an image cannot go on with what was handed over.
@@ -100,8 +161,33 @@ impl Parts {
         Ok((values, loader))
     }
 
-    /// That of the process, if this version understands what is in all of them.
-    pub fn process(&mut self) -> Result<(SavedProcess, Loader), AdoptError> {
+    /// All whose names begin so, opened.
+    fn take_all(&mut self, beginning: &str) -> Vec<(String, (Vec<u8>, Loader))> {
+        let wanted = |name: &String, _: &mut _| name.starts_with(beginning);
+        self.0.extract_if(wanted).collect()
+    }
+
+    /// The way back, which is the same in every format.
+    pub fn way_back(&mut self) -> Result<(SavedWayBack, OwnedFd), AdoptError> {
+        let missing = || AdoptError::Missing {
+            part: HEADER.to_owned(),
+        };
+        let (values, loader) = self.0.get_mut(HEADER).ok_or_else(missing)?;
+        let back: SavedWayBack =
+            serde_json::from_slice(values).map_err(|error| AdoptError::Values {
+                part: HEADER.to_owned(),
+                error,
+            })?;
+        let executable = loader.descriptor(back.executable);
+        let executable = executable.map_err(|error| AdoptError::Load {
+            part: HEADER.to_owned(),
+            error,
+        })?;
+        Ok((back, executable))
+    }
+
+    /// What is known of the process, if this version understands what is in all parts.
+    pub fn process(&mut self) -> Result<SavedProcess, AdoptError> {
         let values = self.0.get(HEADER).map(|(values, _)| &values[..]);
         // Nothing else of what another format has need be understood.
         let header: Header =
@@ -112,7 +198,7 @@ impl Parts {
                 }
             })?;
         header.check()?;
-        self.take(HEADER)
+        Ok(self.take(HEADER)?.0)
     }
 }
 

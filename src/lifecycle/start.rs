@@ -1,4 +1,5 @@
-//! Building everything that a proxy is made of from its configuration.
+//! Building everything that a proxy is made of from its configuration, or around what another image of
+//! the program handed over.
 
 use std::{
     collections::HashSet,
@@ -21,14 +22,13 @@ use super::{
     invocation::Invocation,
     jobs::Jobs,
     limits::{Budget, worker_count},
-    loading::{self, Loading, Reader, Text},
+    loading::{self, Loading, Reader},
     run::{RunError, start_failed},
     running::Running,
     setup::warn_of_kernel,
     signals::Signals,
     store::Store,
     tasks::{Restarts, Tasks},
-    ticker,
     upgrade::Upgrading,
 };
 use crate::{
@@ -39,7 +39,7 @@ use crate::{
     os_error::in_words,
     provider::{
         AddressChanges,
-        switchboard::{PortRanges, SwitchboardStatus},
+        switchboard::{PortRanges, SwitchboardStatus, exposer::Proposal},
     },
     relay::PipeBudget,
     session::{SessionLine, UpgradeMarks},
@@ -48,7 +48,7 @@ use crate::{
         Events, History, LogControl, LogQueue, ProcessStats, Reloads, Sampler, TaskFailures,
         Upgrades,
     },
-    worker::{self, WorkerContext, Workers},
+    worker::{self, LostListener, WorkerContext, WorkerHandle, Workers},
 };
 
 /// Orders that may wait for control.
@@ -60,72 +60,29 @@ pub(super) struct Base {
     pub events: Events,
     pub queue: Arc<LogQueue<SessionLine>>,
     pub failures: Arc<TaskFailures>,
-    pub signals: Signals,
     pub started: (Instant, SystemTime),
     pub invocation: Invocation,
 }
 
-impl Running {
-    /// Starts everything that `config` asks for.
-    pub async fn start(
-        base: Base,
-        (config, reader, text): (Config, Reader, Text),
-        routes: usize,
-        upgrades: Upgrades,
-    ) -> Result<(Self, Signals), RunError> {
-        let Base {
-            log,
-            events,
-            queue,
-            failures,
-            signals,
-            started,
-            invocation,
-        } = base;
-        warn_of_kernel();
-        let budget = Budget::at_start(&config, routes)?;
-        let (lose, lost) = mpsc::unbounded_channel();
-        let shared = Arc::new(WorkerContext {
-            lost: lose,
-            closed: ArcSwap::default(),
-            table: ArcSwap::from_pointee(Table::default()),
-            stats: ProcessStats::default(),
-            pipes: Arc::new(PipeBudget::new(
-                budget.pipes,
-                budget.pipe_memory,
-                config.process.pipe_size,
-            )),
-            overrides: ArcSwap::default(),
-            departed: ArcSwap::default(),
-            log: queue,
-            refusals: Sampler::new(
-                config.log.refusals_per_second.map(NonZeroU32::get),
-                started.0,
-            ),
-            log_openings: config.log.session_openings.into(),
-            log_sessions: config.log.sessions.into(),
-            next_session: AtomicU64::new(1),
-            upgrade_marks: UpgradeMarks::default(),
-            gate: Gate::new(config.limits.clone(), budget.sessions),
-            splice: (config.process.splice && budget.pipes > 0).into(),
-        });
-        if let Source::Demo = reader.source {
-            echo::start(Arc::clone(&failures))
-                .await
-                .map_err(|error| start_failed("cannot start the example's echo service", &error))?;
-        }
-        // Before anything is opened where they listen.
-        let mut store = Store::open();
-        let kept = store.take(&may_listen(&config));
-        if !kept.is_empty() {
-            tracing::info!(listeners = kept.len(), "systemd has kept listeners open");
-        }
-        let (tasks, task_over) = Tasks::new();
-        let mut admin = AdminListeners::new(tasks.clone());
-        let prepared_admin = admin.prepare(&config.admin).map_err(RunError::Start)?;
-        let workers = worker_count(&config);
+/// The threads of the data path.
+pub(super) struct DataPath {
+    pub shared: Arc<WorkerContext>,
+    pub lost: mpsc::UnboundedReceiver<LostListener>,
+    pub handles: Vec<WorkerHandle>,
+    pub workers: Workers,
+    pub ended: mpsc::UnboundedReceiver<Result<(), String>>,
+}
+
+impl DataPath {
+    /// Starts them.
+    pub fn spawn(
+        config: &Config,
+        shared: WorkerContext,
+        lost: mpsc::UnboundedReceiver<LostListener>,
+    ) -> Result<Self, RunError> {
+        let shared = Arc::new(shared);
         let (report, ended) = mpsc::unbounded_channel();
-        let handles = worker::spawn(workers, &shared, move |result| {
+        let handles = worker::spawn(worker_count(config), &shared, move |result| {
             // Nobody listens any more when the process ends at once.
             let _ = report.send(result);
         })
@@ -134,76 +91,191 @@ impl Running {
             let error = in_words(&errno.into());
             tracing::warn!(error, "process.bulk_nice has no effect");
         }
-        let all_workers = Workers::new(handles.clone());
+        Ok(Self {
+            shared,
+            lost,
+            workers: Workers::new(handles.clone()),
+            handles,
+            ended,
+        })
+    }
+}
+
+/// What differs between a start and an upgrade.
+pub(super) struct Plane {
+    pub data: DataPath,
+    pub budget: Budget,
+    pub forwarding: Forwarding,
+    pub tasks: Tasks,
+    pub task_over: mpsc::UnboundedReceiver<()>,
+    pub admin: AdminListeners,
+    pub jobs: Jobs,
+    pub proposed: mpsc::Receiver<Proposal>,
+    pub status: Arc<SwitchboardStatus>,
+    pub addresses: AddressChanges,
+    pub reloads: Reloads,
+    pub upgrades: Upgrades,
+    pub history: History,
+}
+
+impl Running {
+    /// Starts everything that `config` asks for.
+    pub async fn start(
+        base: Base,
+        signals: Signals,
+        (config, reader): (Config, Reader),
+        routes: usize,
+    ) -> Result<(Self, Signals), RunError> {
+        warn_of_kernel();
+        let budget = Budget::at_start(&config, routes)?;
+        let (lose, lost) = mpsc::unbounded_channel();
+        let shared = fresh(&config, &budget, lose, &base);
+        start_example(&reader, &base).await?;
+        // Before anything is opened where they listen.
+        let mut store = Store::open();
+        let kept = store.take(&may_listen(&config));
+        if !kept.is_empty() {
+            tracing::info!(listeners = kept.len(), "systemd has kept listeners open");
+        }
+        let (tasks, task_over) = Tasks::new();
+        let admin = AdminListeners::new(tasks.clone());
+        let prepared_admin = admin.prepare(&config.admin).map_err(RunError::Start)?;
+        let data = DataPath::spawn(&config, shared, lost)?;
         let addresses = AddressChanges::listen();
-        let mut control = Control::new(Arc::clone(&shared), all_workers.clone());
+        let mut control = Control::new(Arc::clone(&data.shared), data.workers.clone());
         control.inherit(store, kept);
         let mut forwarding = Forwarding::new(control);
-        let summary = forwarding.load(&config).await;
-        let summary = summary.map_err(RunError::Start)?;
+        forwarding.load(&config).await.map_err(RunError::Start)?;
         let status = Arc::new(SwitchboardStatus::default());
-        let (mut jobs, proposed) =
-            Jobs::new(tasks.clone(), Arc::clone(&status), Arc::clone(&failures));
+        let failures = Arc::clone(&base.failures);
+        let (jobs, proposed) = Jobs::new(tasks.clone(), Arc::clone(&status), failures);
         let exposer = match &config.switchboard {
             Some(switchboard) => Some(loading::open(switchboard, Arc::clone(&status)).await),
             None => None,
         };
         let prepared = jobs.prepare(config.switchboard.as_ref(), exposer);
         let prepared = prepared.map_err(RunError::Start)?;
-        let (order, orders) = Orders::channel(ORDERS);
-        let sources = Arc::new(Sources {
-            shared: Arc::clone(&shared),
-            workers: all_workers,
-            config: ArcSwap::from_pointee(config.clone()),
-            reloads: Reloads::started(forwarding.control.listeners(), started.0.elapsed()),
-            upgrades,
-            events,
-            history: History::default(),
-            log,
-            switchboard: status,
-            orders: order,
-            failures,
-            stopping: AtomicBool::new(false),
-            started,
-        });
-        admin.set(&config.admin, prepared_admin, &sources).await;
-        let ticker = Some(tasks.spawn(ticker::run(Arc::clone(&sources))));
-        jobs.set(config.switchboard.as_ref(), prepared, &sources)
-            .await;
-        tracing::info!(
-            listeners = summary.added,
-            workers,
-            descriptors = budget.descriptors,
-            max_sessions = budget.sessions,
-            pipes = budget.pipes,
-            admin = config.admin.listen.map(tracing::field::display),
-            admin_socket = admin
-                .socket()
-                .map(|path| tracing::field::display(path.display())),
-            "listening"
-        );
-        let running = Running {
-            loading: Loading::new(reader),
-            text,
-            upgrading: Upgrading::new(invocation),
+        let listeners = forwarding.control.listeners();
+        let plane = Plane {
+            data,
+            budget,
             forwarding,
-            jobs,
-            admin,
-            ticker,
             tasks,
             task_over,
-            restarts: Restarts::default(),
+            admin,
+            jobs,
             proposed,
-            sources,
-            orders,
-            ended,
-            workers: handles,
-            lost,
+            status,
             addresses,
-            budget,
+            reloads: Reloads::started(listeners, base.started.0.elapsed()),
+            upgrades: Upgrades::default(),
+            history: History::default(),
         };
+        let mut running = Running::of(base, plane, &config, reader);
+        let sources = Arc::clone(&running.sources);
+        running
+            .admin
+            .set(&config.admin, prepared_admin, &sources)
+            .await;
+        running
+            .jobs
+            .set(config.switchboard.as_ref(), prepared, &sources)
+            .await;
+        running.observe();
+        running.say_that_it_listens(&config);
         Ok((running, signals))
     }
+
+    /// Puts together what there is.
+    pub fn of(base: Base, plane: Plane, config: &Config, reader: Reader) -> Self {
+        let (order, orders) = Orders::channel(ORDERS);
+        let Plane { data, .. } = plane;
+        let sources = Arc::new(Sources {
+            shared: data.shared,
+            workers: data.workers,
+            config: ArcSwap::from_pointee(config.clone()),
+            reloads: plane.reloads,
+            upgrades: plane.upgrades,
+            events: base.events,
+            history: plane.history,
+            log: base.log,
+            switchboard: plane.status,
+            orders: order,
+            failures: base.failures,
+            stopping: AtomicBool::new(false),
+            started: base.started,
+        });
+        Self {
+            loading: Loading::new(reader),
+            upgrading: Upgrading::new(base.invocation),
+            forwarding: plane.forwarding,
+            jobs: plane.jobs,
+            admin: plane.admin,
+            ticker: None,
+            tasks: plane.tasks,
+            task_over: plane.task_over,
+            restarts: Restarts::default(),
+            proposed: plane.proposed,
+            sources,
+            orders,
+            ended: data.ended,
+            workers: data.handles,
+            lost: data.lost,
+            addresses: plane.addresses,
+            budget: plane.budget,
+        }
+    }
+
+    fn say_that_it_listens(&self, config: &Config) {
+        tracing::info!(
+            listeners = self.forwarding.control.listeners(),
+            workers = self.workers.len() / 2,
+            descriptors = self.budget.descriptors,
+            max_sessions = self.budget.sessions,
+            pipes = self.budget.pipes,
+            admin = config.admin.listen.map(tracing::field::display),
+            admin_socket =
+                (self.admin.socket()).map(|path| tracing::field::display(path.display())),
+            "listening"
+        );
+    }
+}
+
+/// What workers share when nothing is forwarded yet.
+fn fresh(
+    config: &Config,
+    budget: &Budget,
+    lost: mpsc::UnboundedSender<LostListener>,
+    base: &Base,
+) -> WorkerContext {
+    let pipes = PipeBudget::new(budget.pipes, budget.pipe_memory, config.process.pipe_size);
+    let per_second = config.log.refusals_per_second.map(NonZeroU32::get);
+    WorkerContext {
+        lost,
+        closed: ArcSwap::default(),
+        table: ArcSwap::from_pointee(Table::default()),
+        stats: ProcessStats::default(),
+        pipes: Arc::new(pipes),
+        overrides: ArcSwap::default(),
+        departed: ArcSwap::default(),
+        log: Arc::clone(&base.queue),
+        refusals: Sampler::new(per_second, base.started.0),
+        log_openings: config.log.session_openings.into(),
+        log_sessions: config.log.sessions.into(),
+        next_session: AtomicU64::new(1),
+        upgrade_marks: UpgradeMarks::default(),
+        gate: Gate::new(config.limits.clone(), budget.sessions),
+        splice: (config.process.splice && budget.pipes > 0).into(),
+    }
+}
+
+/// Starts what the example leads to.
+pub(super) async fn start_example(reader: &Reader, base: &Base) -> Result<(), RunError> {
+    let Source::Demo = reader.source else {
+        return Ok(());
+    };
+    let started = echo::start(Arc::clone(&base.failures)).await;
+    started.map_err(|error| start_failed("cannot start the example's echo service", &error))
 }
 
 /// Whether a mapping may listen at an address under this configuration: those of jobs are not known yet.

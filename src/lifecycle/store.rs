@@ -55,6 +55,20 @@ impl Store {
         }
     }
 
+    /// The same after an upgrade, with what it keeps. What systemd had not been told yet by then it is
+    /// told by the next change to the listener.
+    pub fn with(kept: HashSet<ListenAddr>) -> Self {
+        Self {
+            kept,
+            ..Self::open()
+        }
+    }
+
+    /// The listeners it keeps.
+    pub fn kept(&self) -> &HashSet<ListenAddr> {
+        &self.kept
+    }
+
     /// Takes the listening sockets back that an earlier process left, as far as they are `wanted`. The
     /// others are closed.
     pub fn take(

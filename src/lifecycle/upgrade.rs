@@ -10,6 +10,7 @@ use std::{
     io,
     os::fd::{AsFd, OwnedFd},
     path::PathBuf,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -17,7 +18,7 @@ use futures_util::FutureExt;
 use rustix::stdio::dup2_stdin;
 use tokio::{
     sync::oneshot,
-    task::{JoinHandle, yield_now},
+    task::{JoinHandle, spawn_blocking, yield_now},
     time::{Instant, timeout},
 };
 
@@ -25,7 +26,8 @@ use super::{
     candidate::{Candidate, Refusal},
     invocation::{Executable, How, Invocation},
     running::Running,
-    saved::{SavedProcess, Started, put},
+    saved::{SavedProcess, SavedWayBack, Started, put, put_control},
+    saved_control::ControlParts,
     signals::Signals,
 };
 use crate::{
@@ -37,6 +39,9 @@ use crate::{
 
 /// How long whoever asked may take to hear that it begins.
 const TOLD_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long workers may take to stand still, or to say what they have.
+const WORKERS_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long whoever reads the log may take for what is in its queue.
 const LOG_WITHIN: Duration = Duration::from_millis(100);
@@ -157,8 +162,14 @@ impl Running {
         tracing::info!(upgrade = number, binary = %path.display(), "upgrade begins");
         let words = invocation.words.clone();
         let rehearsal = self.describe(number, &path);
+        let workers = self.sources.workers.clone();
         let rehearse = async move {
-            let state = rehearsal?.finish()?;
+            let rehearsal = Arc::new(rehearsal?);
+            let sink: Arc<dyn Sink> = Arc::clone(&rehearsal) as _;
+            let described = spawn_blocking(move || workers.describe(&sink, WORKERS_WITHIN));
+            let described = described.await.map_err(|error| error.to_string())?;
+            described?;
+            let state = rehearsal.finish()?;
             Candidate::rehearse(path, &words, state).await
         };
         self.upgrading.under_way = Some(tokio::spawn(async move {
@@ -176,6 +187,7 @@ impl Running {
         let executable = own_executable()?;
         let now = Instant::now().into_std();
         self.put_process((number, path, now), &executable, &rehearsal)?;
+        self.put_control(&rehearsal)?;
         Ok(rehearsal)
     }
 
@@ -192,6 +204,8 @@ impl Running {
                 return Afterwards::GoOn;
             }
         };
+        // Where that takes longer, a worker says so when it is to stand still.
+        let _ = timeout(WORKERS_WITHIN, self.sources.workers.queues_served()).await;
         // Signals that have arrived are heard by this image, those that arrive from now on by the next.
         yield_now().await;
         if signals.hangup.recv().now_or_never().flatten().is_some() {
@@ -209,20 +223,20 @@ impl Running {
 
     /// From here on nothing is waited for but workers and the log, and both not for long.
     fn hand_over(&self, number: u64, candidate: &Candidate) -> Result<Infallible, String> {
-        let open = self.sources.shared.stats.sessions_open();
-        if open > 0 {
-            return Err(format!("{open} sessions are open"));
-        }
         let executable = own_executable()?;
-        let outgoing = Outgoing::new()?;
-        let frozen = Instant::now().into_std();
-        self.put_process((number, &candidate.path, frozen), &executable, &outgoing)?;
-        self.sources.shared.log.flush(LOG_WITHIN);
-        let receiving = outgoing.finish()?;
-        candidate.is_unchanged()?;
+        let outgoing = Arc::new(Outgoing::new()?);
         let before = io::stdin().as_fd().try_clone_to_owned();
         let before = before.map_err(|error| format!("standard input: {}", in_words(&error)))?;
-        let error = match dup2_stdin(&receiving) {
+        let begun = Instant::now().into_std();
+        let sink: Arc<dyn Sink> = Arc::clone(&outgoing) as _;
+        // They go on when it is dropped.
+        let _frozen = self.sources.workers.freeze(sink, WORKERS_WITHIN)?;
+        self.put_process((number, &candidate.path, begun), &executable, &*outgoing)?;
+        self.sources.shared.log.flush(LOG_WITHIN);
+        self.put_control(&*outgoing)?;
+        outgoing.finish()?;
+        candidate.is_unchanged()?;
+        let error = match dup2_stdin(outgoing.receiving()) {
             Ok(()) => {
                 let executable = Executable::At(&candidate.path);
                 self.upgrading.invocation.exec(&executable, &How::Adopt)
@@ -248,17 +262,32 @@ impl Running {
         let (at, time) = self.sources.started;
         let saved = SavedProcess {
             header: Header::own(),
-            executable: saver.descriptor(executable.as_fd()),
-            binary: path.to_owned(),
-            binary_before: self.upgrading.invocation.binary.clone(),
+            way_back: SavedWayBack {
+                executable: saver.descriptor(executable.as_fd()),
+                binary_before: self.upgrading.invocation.binary.clone(),
+                binary: path.to_owned(),
+            },
             number,
             frozen,
             started: Started { at, time },
             upgrades: self.sources.upgrades.read(),
             reload: self.loading.is_wanted(),
-            text: self.text.as_ref().map(|text| saver.bytes(text)),
         };
         put(sink, HEADER, &saved, saver)
+    }
+
+    /// What control has.
+    fn put_control(&self, sink: &dyn Sink) -> Result<(), String> {
+        let state_dir = self.jobs.state_dir();
+        let parts = ControlParts {
+            forwarding: &self.forwarding,
+            jobs: &self.jobs,
+            state_dir: state_dir.as_ref(),
+            admin: &self.admin,
+            sources: &self.sources,
+            budget: &self.budget,
+        };
+        put_control(parts, sink)
     }
 
     /// Notes that an upgrade has changed nothing, and why.

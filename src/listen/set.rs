@@ -35,6 +35,11 @@ impl Listeners {
         }
     }
 
+    /// The sockets that no route has claimed.
+    pub fn unclaimed(&self) -> impl Iterator<Item = (&ListenAddr, &Arc<OwnedFd>)> {
+        self.unclaimed.iter()
+    }
+
     /// Lets go of the sockets that no route has claimed.
     pub fn take_unclaimed(&mut self) -> HashMap<ListenAddr, Arc<OwnedFd>> {
         std::mem::take(&mut self.unclaimed)
@@ -87,6 +92,16 @@ impl Listeners {
             self.unclaimed.remove(&route.listen);
             self.open.insert(route.listen, Arc::clone(socket));
         }
+    }
+
+    /// Takes a socket in that an earlier image of the program has opened.
+    pub fn adopt(&mut self, addr: ListenAddr, socket: Arc<OwnedFd>) {
+        self.open.insert(addr, socket);
+    }
+
+    /// Every socket with its address, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = (&ListenAddr, &Arc<OwnedFd>)> {
+        self.open.iter()
     }
 
     /// Lets go of a socket; it is closed once its worker has let go of it too.

@@ -69,6 +69,12 @@ impl PipeBudget {
         }
     }
 
+    /// Goes on counting after so many times that a session got none.
+    pub fn after(self, denied: u64) -> Self {
+        let denied = denied.into();
+        Self { denied, ..self }
+    }
+
     /// Has another budget count for the pipes made from now on. Those there are stay as long as they
     /// would have.
     pub fn set(&self, limit: usize, memory: usize, size: usize) {

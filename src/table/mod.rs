@@ -188,6 +188,20 @@ impl Table {
         })
     }
 
+    /// What it was made of, as far as there are places where that was asked for.
+    pub(crate) fn specs(&self, origins: impl Iterator<Item = Origin>) -> Vec<MappingSpec> {
+        let mappings = self.mappings.iter().zip(&self.pairs);
+        mappings
+            .zip(origins)
+            .map(|((mapping, pairs), origin)| MappingSpec {
+                name: mapping.name.clone(),
+                pairs: Arc::clone(pairs),
+                policy: Arc::clone(&mapping.policy),
+                origin,
+            })
+            .collect()
+    }
+
     /// Every mapping, in the order the provider gave them.
     pub fn mappings(&self) -> &[Arc<Mapping>] {
         &self.mappings

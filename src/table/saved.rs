@@ -168,6 +168,11 @@ impl SavedTable {
         }
     }
 
+    /// How many mappings are in the table.
+    pub fn len(&self) -> usize {
+        self.mappings.len()
+    }
+
     /// The same again, without a look at what contradicts what: it was in force.
     ///
     /// # Errors

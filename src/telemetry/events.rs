@@ -4,17 +4,19 @@
 //! about, so whatever is worth a line in the log is an event without further ado.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, VecDeque},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tracing::{Level, Subscriber, field::Field};
 use tracing_subscriber::layer::{Context, Layer};
 
-use crate::text::clipped;
+use crate::{handover::LoadError, text::clipped};
 
 /// Events kept.
 const CAPACITY: usize = 256;
@@ -37,7 +39,26 @@ pub struct Event {
     /// What happened.
     pub message: String,
     /// The particulars.
-    pub fields: BTreeMap<&'static str, String>,
+    pub fields: BTreeMap<Cow<'static, str>, String>,
+}
+
+/// The latest events, as they are handed over to the next image of the program.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SavedEvents {
+    /// The number of the latest event there was, whether it is kept or not.
+    latest: u64,
+    kept: Vec<SavedEvent>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct SavedEvent {
+    number: u64,
+    at: SystemTime,
+    level: String,
+    message: String,
+    #[serde(default)]
+    fields: BTreeMap<String, String>,
 }
 
 /// The latest events.
@@ -77,6 +98,12 @@ impl Event {
     }
 }
 
+/// The level of a word.
+pub(super) fn level_of(word: &str) -> Result<Level, LoadError> {
+    let level = word.parse();
+    level.map_err(|_| LoadError::value("level of the log", format!("{word:?} is none")))
+}
+
 impl Default for Events {
     fn default() -> Self {
         Self(Arc::new(Inner {
@@ -99,6 +126,71 @@ impl Events {
         let mut latest = self.0.latest.subscribe();
         // It fails only when the sender is gone, which this value holds.
         let _ = latest.wait_for(|latest| *latest > after).await;
+    }
+
+    /// All of them.
+    pub fn save(&self) -> SavedEvents {
+        let kept = self.lock();
+        let save = |event: &Event| {
+            let Event {
+                number,
+                at,
+                level,
+                message,
+                fields,
+            } = event;
+            let fields = fields.iter();
+            SavedEvent {
+                number: *number,
+                at: *at,
+                level: level.to_string(),
+                message: message.clone(),
+                fields: fields
+                    .map(|(name, value)| (name.to_string(), value.clone()))
+                    .collect(),
+            }
+        };
+        SavedEvents {
+            latest: *self.0.latest.borrow(),
+            kept: kept.events.iter().map(save).collect(),
+        }
+    }
+
+    /// Goes on counting.
+    ///
+    /// # Errors
+    ///
+    /// An event is of no level, or their numbers do not go up.
+    pub fn load(saved: SavedEvents) -> Result<Self, LoadError> {
+        let SavedEvents { latest, kept } = saved;
+        let mut events = Kept::default();
+        let mut before = 0;
+        for saved in kept {
+            let SavedEvent {
+                number,
+                at,
+                level,
+                message,
+                fields,
+            } = saved;
+            if number <= before || number > latest {
+                let why = format!("event {number} after {before}, and {latest} is the latest");
+                return Err(LoadError::value("number of an event", why));
+            }
+            before = number;
+            let fields = fields.into_iter();
+            events.push(Event {
+                number,
+                at,
+                level: level_of(&level)?,
+                message,
+                fields: fields.map(|(name, value)| (name.into(), value)).collect(),
+            });
+        }
+        Ok(Self(Arc::new(Inner {
+            kept: Mutex::new(events),
+            latest: watch::Sender::new(latest),
+        })))
     }
 
     fn add(&self, event: &tracing::Event<'_>) {
@@ -133,7 +225,7 @@ impl<S: Subscriber> Layer<S> for Events {
 #[derive(Default)]
 struct Fields {
     message: String,
-    others: BTreeMap<&'static str, String>,
+    others: BTreeMap<Cow<'static, str>, String>,
 }
 
 impl tracing::field::Visit for Fields {
@@ -151,7 +243,7 @@ impl Fields {
         let value = clipped(value, LONGEST);
         match field.name() {
             "message" => self.message = value,
-            name => _ = self.others.insert(name, value),
+            name => _ = self.others.insert(name.into(), value),
         }
     }
 }

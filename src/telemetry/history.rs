@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
+
 /// The time between two ticks.
 pub const STEP: Duration = Duration::from_secs(5);
 
@@ -13,7 +15,8 @@ pub const STEP: Duration = Duration::from_secs(5);
 const TICKS: usize = 121;
 
 /// What was counted up to one moment.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Totals {
     /// Sessions open at that moment.
     pub open: u64,
@@ -40,6 +43,13 @@ pub struct Totals {
 pub struct History(Mutex<VecDeque<Totals>>);
 
 impl History {
+    /// Goes on after these, oldest first.
+    pub fn after(ticks: Vec<Totals>) -> Self {
+        let history = Self::default();
+        ticks.into_iter().for_each(|totals| history.push(totals));
+        history
+    }
+
     /// Adds the totals of a tick.
     pub fn push(&self, totals: Totals) {
         let mut ticks = self.0.lock().unwrap_or_else(PoisonError::into_inner);

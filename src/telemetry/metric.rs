@@ -1,27 +1,20 @@
 //! Every metric there is: its name, kind, labels and meaning, and how to count with it.
 //!
-//! What is counted or measured outside the data path goes through the `metrics` facade to a recorder
-//! of `metrics-exporter-prometheus`: what happens to the one of the process, which lasts; what is
+//! What is counted or measured outside the data path, but for histograms, goes through the `metrics`
+//! facade to a recorder of `metrics-exporter-prometheus`: what happens to the one of the process, which lasts; what is
 //! looked up at a scrape to one that the scrape brings and forgets, so that what is gone leaves no
 //! series behind. What belongs to a mapping is counted on the data path ([`MappingStats`]) and written
 //! from the table in force. The documentation's table is made of these definitions.
 //!
 //! [`MappingStats`]: super::MappingStats
 
-use std::{
-    sync::{
-        OnceLock,
-        atomic::{AtomicU32, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{sync::OnceLock, time::Duration};
 
 use super::Buckets;
 use Kind::{Counter, Gauge, Histogram};
 use metrics::{IntoF64, Key, KeyName, Label, Level, Metadata, Recorder, with_recorder};
-use metrics_exporter_prometheus::{
-    Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
-};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use serde::{Deserialize, Serialize};
 
 /// What the values of a metric mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,18 +87,6 @@ impl Metric {
         });
     }
 
-    /// Puts a duration into a histogram.
-    pub fn observe(&self, values: &[&str], took: Duration) {
-        self.record(values, |recorder, key| {
-            recorder.register_histogram(key, &METADATA).record(took);
-        });
-        // The exporter keeps every value until somebody scrapes or asks for this.
-        static OBSERVED: AtomicU32 = AtomicU32::new(0);
-        if OBSERVED.fetch_add(1, Relaxed) % 1024 == 1023 {
-            of_process().run_upkeep();
-        }
-    }
-
     fn record(&self, values: &[&str], act: impl FnOnce(&dyn Recorder, &Key)) {
         debug_assert_eq!(values.len(), self.labels.len(), "{}", self.name);
         of_process();
@@ -132,25 +113,60 @@ pub(crate) fn of_process() -> &'static PrometheusHandle {
 
 /// A recorder that knows every metric and has recorded nothing.
 pub(crate) fn recorder() -> PrometheusRecorder {
-    let mut builder = PrometheusBuilder::new();
-    for metric in ALL {
-        if let Kind::Histogram(bounds) = metric.kind {
-            let bounds: Vec<f64> = bounds.iter().map(Duration::as_secs_f64).collect();
-            builder = builder
-                .set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), &bounds)
-                .expect("a histogram has bounds");
-        }
-    }
-    let recorder = builder.build_recorder();
+    let recorder = PrometheusBuilder::new().build_recorder();
     for metric in ALL {
         let (name, help) = (KeyName::from_const_str(metric.name), metric.help.into());
         match metric.kind {
             Kind::Counter => recorder.describe_counter(name, None, help),
             Kind::Gauge => recorder.describe_gauge(name, None, help),
-            Kind::Histogram(_) => recorder.describe_histogram(name, None, help),
+            // Those are ours.
+            Kind::Histogram(_) => {}
         }
     }
     recorder
+}
+
+/// What has been counted of the process's control plane, as it is handed over to the next image of the
+/// program: the name of a metric, the values of its labels, the count. What the next one does not
+/// know, it forgets.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SavedCounters(Vec<(String, Vec<String>, u64)>);
+
+impl SavedCounters {
+    /// What `exporter` has, which knows no other way to say it than its page.
+    pub(crate) fn of(exporter: &PrometheusHandle) -> Self {
+        let page = exporter.render();
+        let counters = page.lines().filter_map(|line| {
+            let (series, count) = line.rsplit_once(' ')?;
+            let name = series.split('{').next()?;
+            let metric = ALL.iter().find(|metric| metric.name == name)?;
+            let is_counter = metric.kind == Kind::Counter;
+            let values = metric.labels.iter().map(|label| {
+                let (_, value) = series.split_once(&format!("{label}=\""))?;
+                Some(value.split('"').next()?.to_owned())
+            });
+            let values: Option<Vec<String>> = values.collect();
+            let count = count.parse().ok().filter(|_| is_counter)?;
+            Some((name.to_owned(), values?, count))
+        });
+        Self(counters.collect())
+    }
+
+    /// Goes on counting from there.
+    pub fn go_on(&self) {
+        for (name, values, count) in &self.0 {
+            let known = |metric: &&&Metric| {
+                metric.name == name
+                    && metric.kind == Kind::Counter
+                    && metric.labels.len() == values.len()
+            };
+            if let Some(metric) = ALL.iter().find(known) {
+                let values: Vec<&str> = values.iter().map(String::as_str).collect();
+                metric.set_total(&values, *count);
+            }
+        }
+    }
 }
 
 /// Bounds of the time from accepting a client to its target's answer: a target nearby takes less
@@ -216,6 +232,7 @@ pub(crate) static CONNECT_BUCKETS: Buckets = Buckets::new(&CONNECT_BOUNDS);
 pub(crate) static LENGTH_BUCKETS: Buckets = Buckets::new(&LENGTH_BOUNDS);
 /// For what is told of a switchboard.
 pub(crate) static LATENCY_BUCKETS: Buckets = Buckets::new(&LATENCY_BOUNDS);
+pub(crate) static REACHABLE_BUCKETS: Buckets = Buckets::new(&REACHABLE_BOUNDS);
 
 /// Defines each metric, and the list of all.
 macro_rules! metrics {
@@ -353,6 +370,36 @@ mod tests {
             actual == expected,
             "{DOCUMENT} is out of date; UPDATE=1 renews it"
         );
+    }
+
+    #[test]
+    fn counters_of_the_exporter_go_on_and_do_not_begin_anew() {
+        let counted = || {
+            REFUSALS.add(&["m", "denied"], 3);
+            SWITCHBOARD_NOTICES.add(&[], 4);
+            MAPPINGS.set(&[], 5);
+        };
+        let (before, after) = (recorder(), recorder());
+        metrics::with_local_recorder(&before, counted);
+        let saved = SavedCounters::of(&before.handle());
+        let text = serde_json::to_string(&saved).expect("plain values");
+        let later = r#"[["tml_proxy_later_total",[],1],["tml_proxy_mappings",[],1]]"#;
+        for text in [&*text, later] {
+            let saved: SavedCounters = serde_json::from_str(text).expect("values");
+            metrics::with_local_recorder(&after, || saved.go_on());
+        }
+        assert_eq!(SavedCounters::of(&after.handle()), saved);
+        metrics::with_local_recorder(&after, counted);
+        let page = after.handle().render();
+        assert!(
+            page.contains("{mapping=\"m\",cause=\"denied\"} 6"),
+            "{page}"
+        );
+        assert!(
+            page.contains("tml_proxy_switchboard_notices_total 8"),
+            "{page}"
+        );
+        assert_eq!(saved.0.len(), 2);
     }
 
     #[test]

@@ -47,7 +47,7 @@ struct State<T> {
     entries: VecDeque<Entry<T>>,
     /// Whether there is a line among them.
     urgent: bool,
-    /// Whether what was taken is being written.
+    /// Whether some have been taken that may not be written yet.
     writing: bool,
     closed: bool,
     finished: bool,
@@ -124,7 +124,7 @@ impl<T> LogQueue<T> {
             .unwrap_or_else(PoisonError::into_inner);
         state.urgent = false;
         let entries = std::mem::take(&mut state.entries);
-        state.writing = true;
+        state.writing = !entries.is_empty();
         (!entries.is_empty()).then_some(entries)
     }
 
@@ -139,19 +139,6 @@ impl<T> LogQueue<T> {
         self.finished.notify_all();
     }
 
-    /// Waits until everything is written, no longer than `within`. How much is not, then.
-    pub fn flush(&self, within: Duration) -> usize {
-        let mut state = self.lock();
-        state.urgent = true;
-        self.filled.notify_one();
-        let unwritten = |state: &State<T>| !state.entries.is_empty() || state.writing;
-        let (state, _) = self
-            .finished
-            .wait_timeout_while(state, within, |state| unwritten(state) && !state.finished)
-            .unwrap_or_else(PoisonError::into_inner);
-        state.entries.len()
-    }
-
     /// Lets the writer finish once the queue is empty, and waits for it no longer than `within`.
     pub fn close(&self, within: Duration) {
         let mut state = self.lock();
@@ -163,6 +150,31 @@ impl<T> LogQueue<T> {
                 .wait_timeout_while(state, within, |state| !state.finished)
                 .unwrap_or_else(PoisonError::into_inner),
         );
+    }
+
+    /// Waits until everything is written, no longer than `within`.
+    pub fn flush(&self, within: Duration) {
+        let mut state = self.lock();
+        // Records need not gather any more.
+        state.urgent = true;
+        self.filled.notify_one();
+        let busy = |state: &mut State<T>| state.writing || !state.entries.is_empty();
+        drop(
+            self.finished
+                .wait_timeout_while(state, within, busy)
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+    }
+
+    /// Goes on counting after so many that were dropped.
+    pub fn after(self, dropped: u64) -> Self {
+        let dropped = dropped.into();
+        Self { dropped, ..self }
+    }
+
+    /// Entries dropped so far, and those that would be if nothing were written any more.
+    pub fn dropped_in_all(&self) -> u64 {
+        self.dropped() + self.lock().entries.len() as u64
     }
 
     /// Entries dropped so far.
@@ -195,6 +207,19 @@ mod tests {
         assert!(taken.is_empty());
         assert_eq!(queue.dropped(), 1);
         assert!(queue.take().is_none());
+    }
+
+    #[test]
+    fn what_waits_is_written_before_the_next_image_takes_over() {
+        let queue = LogQueue::new(2).after(7);
+        queue.push(1);
+        assert_eq!((queue.dropped(), queue.dropped_in_all()), (7, 8));
+        std::thread::scope(|scope| {
+            scope.spawn(|| while queue.take().is_some() {});
+            queue.flush(Duration::from_secs(60));
+            assert_eq!(queue.dropped_in_all(), 7);
+            queue.close(Duration::ZERO);
+        });
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::text::clipped;
 
 /// Of what was wrong, so many bytes are kept.
@@ -15,7 +17,7 @@ const LONGEST: usize = 32 << 10;
 pub struct Reloads(Mutex<ReloadReport>);
 
 /// The outcomes as they were read.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReloadReport {
     /// Reloads that came into force.
     pub succeeded: u64,
@@ -42,6 +44,11 @@ impl Reloads {
             last_error: None,
             listeners,
         }))
+    }
+
+    /// Goes on after those that an earlier image of the program has seen.
+    pub fn after(report: ReloadReport) -> Self {
+        Self(Mutex::new(report))
     }
 
     /// Notes a reload that came into force.

@@ -40,6 +40,20 @@ impl Sampler {
         }
     }
 
+    /// Goes on counting events that got no line after so many, of which so many have been reported.
+    pub fn after(self, (withheld, reported): (u64, u64)) -> Self {
+        Self {
+            withheld: withheld.into(),
+            reported: reported.min(withheld).into(),
+            ..self
+        }
+    }
+
+    /// How many events got no line, and how many of those have been reported.
+    pub fn counted(&self) -> (u64, u64) {
+        (self.withheld.load(SeqCst), self.reported.load(SeqCst))
+    }
+
     /// From now on grants so many lines a second, or every line.
     pub fn set(&self, per_second: Option<u32>) {
         let most = per_second.map_or(NO_LIMIT, u64::from);

@@ -2,6 +2,7 @@
 
 use std::{
     any::Any,
+    collections::BTreeMap,
     future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
@@ -10,7 +11,12 @@ use std::{
     time::Instant,
 };
 
-use crate::text::{clipped, of_panic};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    handover::monotonic,
+    text::{clipped, of_panic},
+};
 
 /// Of why a task failed, so many bytes are kept.
 const LONGEST: usize = 1024;
@@ -79,11 +85,54 @@ pub struct Failures {
     pub is_down: bool,
 }
 
+/// How tasks failed, by their names, as it is handed over. What did not run is started by the next
+/// image.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SavedTaskFailures(BTreeMap<String, SavedFailures>);
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct SavedFailures {
+    count: u64,
+    #[serde(default, with = "monotonic::option")]
+    at: Option<Instant>,
+    #[serde(default)]
+    why: String,
+}
+
 /// All of them.
 #[derive(Debug, Default)]
 pub struct TaskFailures([Mutex<Failures>; Task::ALL.len()]);
 
 impl TaskFailures {
+    /// Those there were.
+    pub fn save(&self) -> SavedTaskFailures {
+        let save = |task: Task| {
+            let Failures {
+                count,
+                last,
+                is_down: _,
+            } = self.of(task);
+            let (at, why) = last.unzip();
+            let why = why.unwrap_or_default();
+            (count > 0).then(|| (task.word().to_owned(), SavedFailures { count, at, why }))
+        };
+        SavedTaskFailures(Task::ALL.into_iter().filter_map(save).collect())
+    }
+
+    /// Goes on counting.
+    pub fn load(SavedTaskFailures(mut saved): SavedTaskFailures) -> Self {
+        Self(Task::ALL.map(|task| {
+            let failures = saved.remove(task.word());
+            let load = |SavedFailures { count, at, why }| Failures {
+                count,
+                last: at.map(|at| (at, why)),
+                is_down: false,
+            };
+            Mutex::new(failures.map(load).unwrap_or_default())
+        }))
+    }
+
     /// Notes that a task failed and does not run until [`TaskFailures::runs`].
     pub fn stopped(&self, task: Task, why: &str) {
         let mut failures = self.lock(task);

@@ -1,6 +1,6 @@
 //! What the process uses of the machine, as /proc has it.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path, sync::OnceLock};
 
 use nix::sys::resource::{Resource, getrlimit};
 use rustix::param::{clock_ticks_per_second, page_size};
@@ -22,8 +22,18 @@ pub struct Usage {
     pub descriptors: Option<u64>,
     /// Descriptors that may be open.
     pub descriptor_limit: Option<u64>,
-    /// Each data path thread by its name, with its processor time in seconds.
+    /// Each data path thread by its name, with its processor time in seconds, that of the threads
+    /// included that had the name in earlier images of the program.
     pub workers: Vec<(String, f64)>,
+}
+
+/// The processor time that data path threads of earlier images had.
+static EARLIER: OnceLock<BTreeMap<String, f64>> = OnceLock::new();
+
+/// Has the processor time of data path threads go on from what it was in the image before this one,
+/// which is said once.
+pub fn go_on_from(workers: Vec<(String, f64)>) {
+    EARLIER.get_or_init(|| workers.into_iter().collect());
 }
 
 impl Usage {
@@ -128,9 +138,13 @@ fn workers() -> Vec<(String, f64)> {
     let Ok(threads) = fs::read_dir("/proc/self/task") else {
         return Vec::new();
     };
+    let earlier = |name: &str| EARLIER.get().and_then(|all| all.get(name)).unwrap_or(&0.0);
     let mut workers: Vec<(String, f64)> = threads
         .filter_map(|thread| Stat::read(&thread.ok()?.path().join("stat")))
-        .filter_map(|stat| Some((stat.name.strip_prefix("worker-")?.to_owned(), stat.cpu())))
+        .filter_map(|stat| {
+            let name = stat.name.strip_prefix("worker-")?;
+            Some((name.to_owned(), stat.cpu() + earlier(name)))
+        })
         .collect();
     workers.sort_by(|one, other| one.0.cmp(&other.0));
     workers

@@ -364,7 +364,7 @@ pub fn event(event: telemetry::Event) -> model::Event {
         level: LogLevel::from(event.level).to_string(),
         message: event.message,
         fields: fields
-            .map(|(name, value)| (name.to_owned(), value))
+            .map(|(name, value)| (name.into_owned(), value))
             .collect(),
     }
 }

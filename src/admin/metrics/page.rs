@@ -122,22 +122,10 @@ impl Page {
             return;
         };
         let mut family = self.family(metric);
-        let mut read = Distribution::default();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let (series, value) = line.rsplit_once(' ').unwrap_or_default();
             let labels: Vec<&str> = series.split('"').skip(1).step_by(2).collect();
-            match (metric.kind, labels.as_slice()) {
-                (Kind::Histogram(_), [bound]) => {
-                    let number = |text: &str| text.parse().unwrap_or(f64::INFINITY);
-                    read.buckets.push((number(bound), number(value) as u64));
-                    read.count = number(value) as u64;
-                }
-                (Kind::Histogram(_), _) if series.ends_with("_sum") => {
-                    read.sum = value.parse().unwrap_or_default();
-                }
-                (Kind::Histogram(_), _) => family.histogram(&[], &read),
-                _ => family.sample(&labels, value),
-            }
+            family.sample(&labels, value);
         }
     }
 

@@ -85,5 +85,7 @@ pub(super) fn write(page: &mut Page, sources: &Sources) {
             .histogram(&[], &stats.new_job_latency.read());
         page.family(&metric::SWITCHBOARD_CHANGE)
             .histogram(&[], &stats.change_latency.read());
+        page.family(&metric::SWITCHBOARD_REACHABLE)
+            .histogram(&[], &sources.switchboard.reachable.read());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::fd::OwnedFd,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -17,7 +17,13 @@ use super::SocketError;
 #[derive(Debug)]
 pub(super) struct SocketLock {
     path: PathBuf,
-    _file: OwnedFd,
+    file: OwnedFd,
+}
+
+impl AsFd for SocketLock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
 }
 
 impl Drop for SocketLock {
@@ -27,11 +33,21 @@ impl Drop for SocketLock {
     }
 }
 
+fn beside(socket: &Path) -> PathBuf {
+    let mut path = socket.to_owned().into_os_string();
+    path.push(".lock");
+    PathBuf::from(path)
+}
+
 impl SocketLock {
+    /// One that this process has had before, locked as it was.
+    pub fn handed_over(socket: &Path, file: OwnedFd) -> Self {
+        let path = beside(socket);
+        Self { path, file }
+    }
+
     pub fn take(socket: &Path) -> Result<Self, SocketError> {
-        let mut path = socket.to_owned().into_os_string();
-        path.push(".lock");
-        let path = PathBuf::from(path);
+        let path = beside(socket);
         let refused = || SocketError::at(&path, "lock it");
         let flags =
             OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -48,7 +64,7 @@ impl SocketLock {
             };
             // Otherwise the one who had it has removed it since it was opened.
             if lstat(&path).is_ok_and(is_it) {
-                return Ok(Self { path, _file: file });
+                return Ok(Self { path, file });
             }
         }
     }

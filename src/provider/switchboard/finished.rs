@@ -35,6 +35,12 @@ impl Finished {
         }
     }
 
+    /// All that are remembered, the oldest first.
+    pub(super) fn all(&self) -> Vec<JobId> {
+        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.order.iter().cloned().collect()
+    }
+
     /// Whether `id` is remembered to have ended.
     pub fn contains(&self, id: &JobId) -> bool {
         let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);

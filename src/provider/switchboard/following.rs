@@ -53,6 +53,9 @@ pub(crate) async fn run(
     let publisher = switchboard
         .annotation()
         .map(|key| Publisher::new(client.clone(), key, host, stats));
+    if let Some(publisher) = &publisher {
+        publisher.go_on_from(std::mem::take(&mut *status.written()));
+    }
     withdrawals.replace(&status, publisher.clone(), switchboard.withdraw);
     let writing = async {
         match publisher {

@@ -16,6 +16,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use strum::IntoStaticStr;
 
+use super::saved::shared_text;
+
 /// A job's id: a UUID in its canonical lower-case form.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -71,7 +73,8 @@ impl fmt::Display for JobId {
 }
 
 /// The id of a host, on which jobs run: a UUID in its canonical lower-case form.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct HostId(Arc<str>);
 
 impl HostId {
@@ -88,6 +91,20 @@ impl HostId {
     }
 }
 
+impl From<HostId> for String {
+    fn from(id: HostId) -> Self {
+        id.as_str().to_owned()
+    }
+}
+
+impl TryFrom<String> for HostId {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text).ok_or_else(|| format!("{text:?} is no UUID"))
+    }
+}
+
 impl fmt::Display for HostId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -95,7 +112,9 @@ impl fmt::Display for HostId {
 }
 
 /// Where a job is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, IntoStaticStr)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, IntoStaticStr,
+)]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
 pub enum JobState {
@@ -124,7 +143,7 @@ impl JobState {
 }
 
 /// A service that a job announces; name and protocol are free text from the job.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
     /// What the job calls it.
     pub name: Box<str>,
@@ -133,7 +152,7 @@ pub struct Service {
 }
 
 /// A job as the switchboard last described it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
     /// Its id, never given to another.
     pub id: JobId,
@@ -146,6 +165,7 @@ pub struct Job {
     /// The host it is on.
     pub host: Option<HostId>,
     /// What that host is called; `None` where nobody knows.
+    #[serde(default, with = "shared_text::option")]
     pub host_name: Option<Arc<str>>,
     /// Whether its host was last said to be alive; `None` where nobody knows.
     pub host_live: Option<bool>,
@@ -166,7 +186,8 @@ pub struct KnownJobs {
 }
 
 /// What is known of a job that is remembered from before a start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Remembered {
     /// It was asked about, and the answer said nothing about it.
     pub asked: bool,

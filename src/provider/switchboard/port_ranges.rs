@@ -4,7 +4,7 @@ use std::{fmt, ops::RangeInclusive};
 
 /// Ports in ascending ranges that neither overlap nor touch; at least one port.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PortRanges(Vec<RangeInclusive<u16>>);
+pub struct PortRanges(pub(super) Vec<RangeInclusive<u16>>);
 
 impl PortRanges {
     /// Joins ranges that overlap or touch; `None` if there is no port in them.
@@ -25,7 +25,7 @@ impl PortRanges {
     }
 
     /// Each range.
-    pub fn ranges(&self) -> impl Iterator<Item = RangeInclusive<u16>> {
+    pub fn ranges(&self) -> impl ExactSizeIterator<Item = RangeInclusive<u16>> {
         self.0.iter().cloned()
     }
 

@@ -19,6 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{Notify, Semaphore},
     task::JoinSet,
@@ -119,6 +120,14 @@ struct State {
     left_over: BTreeSet<JobId>,
 }
 
+/// What a publisher has written, as it is handed over to the next image of the program.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct SavedWritten {
+    key: String,
+    written: BTreeMap<JobId, String>,
+}
+
 impl Publisher {
     /// A publisher of endpoints at `host`, which reads every job that `client` reads.
     pub fn new(
@@ -141,6 +150,36 @@ impl Publisher {
         publisher
     }
 
+    /// What is there by its hand, and what it was about to write, which may be there.
+    pub(super) fn save(&self) -> SavedWritten {
+        let State {
+            waiting: _,
+            busy,
+            written,
+            left_over: _,
+        } = &*self.state();
+        let written = written.iter();
+        let written = written.map(|(job, (text, _))| (job.clone(), text.clone()));
+        let mut written: BTreeMap<_, _> = written.collect();
+        if let Some(job) = busy {
+            written.entry(job.clone()).or_default();
+        }
+        SavedWritten {
+            key: self.key.0.clone(),
+            written,
+        }
+    }
+
+    /// Takes what another has written under the same key for its own.
+    pub(super) fn go_on_from(&self, saved: SavedWritten) {
+        let SavedWritten { key, written } = saved;
+        if key == self.key.0 {
+            let now = Instant::now();
+            let written = written.into_iter().map(|(job, text)| (job, (text, now)));
+            self.state().written.extend(written);
+        }
+    }
+
     /// The key it writes.
     pub(crate) fn key(&self) -> &AnnotationKey {
         &self.key
@@ -151,6 +190,11 @@ impl Publisher {
     pub fn set(&self, job: JobId, text: Option<String>) {
         let mut state = self.state();
         state.left_over.remove(&job);
+        let is_there = state.written.get(&job).map(|(text, _)| text);
+        if text.is_some() && is_there == text.as_ref() && state.busy.as_ref() != Some(&job) {
+            state.waiting.remove(&job);
+            return;
+        }
         if state.waiting.len() < WAITING_AT_MOST || state.waiting.contains_key(&job) {
             state.waiting.insert(job, text);
         }

@@ -311,8 +311,14 @@ impl Kind for PortRanges {
         all.ok_or_else(|| Refusal::new(PORTS).into_error())
     }
 
+    /// More than one as a list, as a file has them.
     fn write(value: &Self) -> Json {
-        value.to_string().into()
+        let one = |range| Self(vec![range]).to_string().into();
+        let mut ranges = value.ranges().map(one);
+        match ranges.len() {
+            1 => ranges.next().unwrap_or_default(),
+            _ => ranges.collect(),
+        }
     }
 
     #[cfg(test)]

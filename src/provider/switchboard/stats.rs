@@ -6,17 +6,22 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use serde::{Deserialize, Serialize};
 use strum::{IntoStaticStr, VariantArray};
 
 use super::{
+    JobId,
     client::{Failure, FailureKind},
     finished::Finished,
     read::Rights,
     watch::Purpose,
 };
-use crate::telemetry::{
-    Histogram,
-    metric::{self, LATENCY_BUCKETS},
+use crate::{
+    handover::monotonic,
+    telemetry::{
+        Histogram, SavedHistogram,
+        metric::{self, LATENCY_BUCKETS},
+    },
 };
 
 /// What is asked of a switchboard.
@@ -105,7 +110,134 @@ struct Episodes {
     open: u64,
 }
 
+/// How following goes, as it is handed over to the next image of the program: counts by words, those
+/// of which the next image does not know the words being forgotten there.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SavedFollowStats {
+    succeeded: Vec<(String, u64)>,
+    failed: Vec<(String, String, u64)>,
+    episodes: Vec<(String, u64)>,
+    polls: u64,
+    walks: u64,
+    jobs_active: usize,
+    rights: String,
+    is_listing_failing: bool,
+    held: usize,
+    #[serde(with = "monotonic::option")]
+    complete: Option<Instant>,
+    finished: Vec<JobId>,
+    new_job_latency: SavedHistogram,
+    change_latency: SavedHistogram,
+}
+
+fn of_word<T: Copy + Into<&'static str>>(all: &[T], word: &str) -> Option<T> {
+    all.iter().copied().find(|known| (*known).into() == word)
+}
+
 impl FollowStats {
+    /// What was counted but what is under way now.
+    pub fn save(&self) -> SavedFollowStats {
+        let Self {
+            state: _,
+            finished,
+            new_job_latency,
+            change_latency,
+        } = self;
+        let State {
+            succeeded,
+            failed,
+            failing,
+            watches: _,
+            watch_connections: _,
+            polls,
+            walks,
+            jobs_active,
+            rights,
+            is_listing_failing,
+            held,
+            complete,
+        } = &*self.state();
+        let succeeded = succeeded.iter();
+        let failed = failed.iter().map(|((request, kind), count)| {
+            (request.word().to_owned(), kind.word().to_owned(), *count)
+        });
+        let episodes = failing.iter();
+        SavedFollowStats {
+            succeeded: succeeded
+                .map(|(request, count)| (request.word().to_owned(), *count))
+                .collect(),
+            failed: failed.collect(),
+            episodes: episodes
+                .map(|(kind, episodes)| (kind.word().to_owned(), episodes.begun))
+                .collect(),
+            polls: *polls,
+            walks: *walks,
+            jobs_active: *jobs_active,
+            rights: rights.word().to_owned(),
+            is_listing_failing: *is_listing_failing,
+            held: *held,
+            complete: *complete,
+            finished: finished.all(),
+            new_job_latency: new_job_latency.save(),
+            change_latency: change_latency.save(),
+        }
+    }
+
+    /// Goes on counting.
+    pub fn load(saved: SavedFollowStats) -> Self {
+        let SavedFollowStats {
+            succeeded,
+            failed,
+            episodes,
+            polls,
+            walks,
+            jobs_active,
+            rights,
+            is_listing_failing,
+            held,
+            complete,
+            finished,
+            new_job_latency,
+            change_latency,
+        } = saved;
+        let request = |word: &str| of_word(Request::VARIANTS, word);
+        let kind = |word: &str| of_word(FailureKind::ALL, word);
+        let succeeded = succeeded.iter();
+        let failed = failed.iter().filter_map(|(of, as_what, count)| {
+            let cause = (request(of)?, kind(as_what)?);
+            Some((cause, *count))
+        });
+        let failing = episodes.iter().filter_map(|(word, begun)| {
+            let begun = *begun;
+            Some((kind(word)?, Episodes { begun, open: 0 }))
+        });
+        let state = State {
+            succeeded: succeeded
+                .filter_map(|(word, count)| Some((request(word)?, *count)))
+                .collect(),
+            failed: failed.collect(),
+            failing: failing.collect(),
+            watches: [0; 2],
+            watch_connections: 0,
+            polls,
+            walks,
+            jobs_active,
+            rights: of_word(Rights::ALL, &rights).unwrap_or_default(),
+            is_listing_failing,
+            held,
+            complete,
+        };
+        let stats = Self {
+            state: Mutex::new(state),
+            finished: Finished::default(),
+            new_job_latency: Histogram::load(&LATENCY_BUCKETS, &new_job_latency),
+            change_latency: Histogram::load(&LATENCY_BUCKETS, &change_latency),
+        };
+        finished.iter().for_each(|id| stats.finished.add(id));
+        stats
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -2,30 +2,44 @@
 //!
 //! Written by whoever exposes, read by the admin endpoint; neither waits for the other.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
 
 use arc_swap::ArcSwapOption;
+use serde::{Deserialize, Serialize};
 
 use super::{
     JobId, JobState, Owner,
     client::{Availability, FailureKind},
     expose::{Closing, Reason, Refused},
     ports::PortCounts,
-    publish::Publisher,
+    publish::{Publisher, SavedWritten},
+    saved::shared_text,
     stats::FollowStats,
     token_file::TokenState,
 };
-use crate::telemetry::metric;
+use crate::telemetry::{
+    Histogram,
+    metric::{self, REACHABLE_BUCKETS},
+};
 
 /// What is exposed, and what was counted since the start.
 #[derive(Debug)]
 pub struct SwitchboardStatus {
     /// `None` as long as there is no switchboard in the configuration.
-    exposure: ArcSwapOption<Exposure>,
+    pub(super) exposure: ArcSwapOption<Exposure>,
     /// Why nobody can be asked, if that is so.
-    unusable: ArcSwapOption<String>,
+    pub(super) unusable: ArcSwapOption<String>,
     /// Who writes endpoints where users look for them, if somebody does.
     pub publisher: ArcSwapOption<Publisher>,
+    /// What such a publisher of an earlier image of the program has written.
+    pub(super) written: Mutex<SavedWritten>,
+    /// From a job being known to its port being open.
+    pub reachable: Histogram,
     /// How following goes.
     pub stats: Arc<FollowStats>,
     /// Whether the switchboard answers.
@@ -68,9 +82,11 @@ impl Contact {
 }
 
 /// Everything that is exposed at a time.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Exposure {
     /// The name that users connect to.
+    #[serde(with = "shared_text")]
     pub host: Arc<str>,
     /// Every endpoint there is or should be, by job and rule.
     pub endpoints: Vec<Endpoint>,
@@ -91,7 +107,7 @@ pub struct Exposure {
 }
 
 /// One public port of a job, or the wish for one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
     /// The job and the rule.
     pub owner: Owner,
@@ -136,6 +152,8 @@ impl Default for SwitchboardStatus {
             exposure: ArcSwapOption::empty(),
             unusable: ArcSwapOption::empty(),
             publisher: ArcSwapOption::empty(),
+            written: Mutex::default(),
+            reachable: Histogram::new(&REACHABLE_BUCKETS),
             stats: Arc::default(),
             availability: Arc::default(),
             token: Arc::default(),
@@ -152,6 +170,10 @@ impl SwitchboardStatus {
     /// Replaces what is exposed.
     pub fn set(&self, exposure: Option<Exposure>) {
         self.exposure.store(exposure.map(Arc::new));
+    }
+
+    pub(super) fn written(&self) -> MutexGuard<'_, SavedWritten> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes why nobody can be asked, or that somebody can.

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use serde::{Deserialize, Serialize};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep},
@@ -37,7 +38,8 @@ pub struct TokenState {
 }
 
 /// What is known of the token and its file.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Known {
     /// When the token in use expires, if the switchboard says so.
     pub expires: Option<SystemTime>,
@@ -49,6 +51,19 @@ impl TokenState {
     /// What is known.
     pub fn known(&self) -> Known {
         self.lock().clone()
+    }
+
+    /// Goes on from what was known.
+    pub(super) fn load(known: Known) -> Self {
+        Self {
+            known: Mutex::new(known),
+            look: Notify::default(),
+        }
+    }
+
+    /// Lets go of what is known: it is about another token, or none.
+    pub(crate) fn forget(&self) {
+        *self.lock() = Known::default();
     }
 
     /// Has the file looked at now.
@@ -71,7 +86,6 @@ impl TokenState {
 
 /// Keeps the token of `client` as its file has it, until dropped.
 pub async fn keep(client: &Client, state: &TokenState) {
-    *state.lock() = Known::default();
     let mut ask = Instant::now();
     let mut changes = client.token_changes();
     let mut failed_before = false;

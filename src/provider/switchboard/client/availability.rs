@@ -9,11 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use super::failure::{Failure, FailureKind};
-use crate::units::millis;
+use crate::{handover::monotonic, units::millis};
 
 /// For so long after an outage, what fails may still be due to it: it was asked before the end.
 const AFTERMATH: Duration = Duration::from_secs(10);
@@ -81,7 +82,66 @@ fn begins(about: About, kind: FailureKind) -> bool {
     }
 }
 
+/// Whether the switchboard answers, as it is handed over to the next image of the program.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SavedAvailability {
+    #[serde(with = "monotonic::option")]
+    heard: Option<Instant>,
+    #[serde(with = "monotonic::option")]
+    answered: Option<Instant>,
+    #[serde(with = "monotonic::option")]
+    over: Option<Instant>,
+    /// Since when there is an outage, and how it shows. What the next image cannot read of that shows
+    /// again.
+    #[serde(with = "monotonic::option")]
+    outage: Option<Instant>,
+    failure: Option<serde_json::Value>,
+}
+
 impl Availability {
+    /// What is known.
+    pub fn save(&self) -> SavedAvailability {
+        let State {
+            heard,
+            answered,
+            outage,
+            over,
+        } = &*self.state();
+        let failure = outage.as_ref().map(|outage| &outage.failure);
+        SavedAvailability {
+            heard: *heard,
+            answered: *answered,
+            over: *over,
+            outage: outage.as_ref().map(|outage| outage.since),
+            failure: failure.and_then(|failure| serde_json::to_value(failure).ok()),
+        }
+    }
+
+    /// Goes on from what was known.
+    pub fn load(saved: SavedAvailability) -> Self {
+        let SavedAvailability {
+            heard,
+            answered,
+            over,
+            outage,
+            failure,
+        } = saved;
+        let failure = failure.and_then(|failure| serde_json::from_value(failure).ok());
+        let state = State {
+            heard,
+            answered,
+            outage: outage
+                .zip(failure)
+                .map(|(since, failure)| Outage { since, failure }),
+            over,
+        };
+        Self {
+            state: Mutex::new(state),
+            recoveries: watch::Sender::default(),
+        }
+    }
+
     /// The outage going on, if there is one.
     pub fn outage(&self) -> Option<Outage> {
         self.state().outage.clone()

@@ -6,6 +6,7 @@
 use std::{error::Error, fmt::Write as _, io, time::Duration};
 
 use http::StatusCode;
+use serde::{Deserialize, Serialize};
 use strum::{EnumDiscriminants, IntoStaticStr, VariantArray};
 
 use crate::{provider::switchboard::read::Unreadable, text::printable};
@@ -14,7 +15,9 @@ use crate::{provider::switchboard::read::Unreadable, text::printable};
 const WORDS_AT_MOST: usize = 240;
 
 /// Why a request came to nothing.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, EnumDiscriminants)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, thiserror::Error, EnumDiscriminants, Serialize, Deserialize,
+)]
 #[strum_discriminants(
     name(FailureKind),
     derive(Hash, PartialOrd, Ord, IntoStaticStr, VariantArray),
@@ -68,7 +71,7 @@ pub enum Failure {
 }
 
 /// What a connection failed at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, Serialize, Deserialize)]
 #[strum(serialize_all = "snake_case")]
 #[allow(missing_docs, reason = "the texts say it")]
 pub enum ConnectCause {

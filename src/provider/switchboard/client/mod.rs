@@ -43,7 +43,7 @@ use crate::files::{self, Unanswered};
 pub(crate) use self::failure::Fault;
 use self::{availability::About, token::Token};
 pub use self::{
-    availability::{Availability, Outage},
+    availability::{Availability, Outage, SavedAvailability},
     base::{BaseUrl, UrlError},
     failure::{ConnectCause, Failure, FailureKind},
     tls::TrustError,

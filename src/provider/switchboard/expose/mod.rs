@@ -15,6 +15,8 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+use serde::{Deserialize, Serialize};
+
 pub use address::fit_for_any;
 pub use holders::FirstHolders;
 use holders::{Holders, holders};
@@ -77,7 +79,7 @@ impl Evidence {
 }
 
 /// Something that may not be exposed.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Refused {
     /// The job.
     pub job: JobId,

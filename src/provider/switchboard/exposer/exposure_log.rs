@@ -25,11 +25,12 @@ pub(super) struct ExposureLog {
 }
 
 impl ExposureLog {
-    /// Goes on from what was open before.
-    pub fn after(open: &Plan) -> Self {
+    /// Goes on from what was open before, and what was told then.
+    pub fn after(open: &Plan, told: Option<&Exposure>) -> Self {
         Self {
             open: open.clone(),
-            ..Self::default()
+            refused: told.map(refused).unwrap_or_default(),
+            causes: BTreeMap::new(),
         }
     }
 

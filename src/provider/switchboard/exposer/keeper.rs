@@ -1,6 +1,9 @@
 //! Has allocations kept, one write at a time, and knows what is kept by now.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+};
 
 use crate::{
     files::{self, Answer, Unanswered},
@@ -28,13 +31,12 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// Takes the state directory and reads what was kept there.
+    /// Reads what was kept in the state directory.
     ///
     /// # Errors
     ///
-    /// The directory cannot be had. A damaged file is no error.
-    pub fn open(directory: &Path) -> Result<Self, StateError> {
-        let state = StateDir::open(directory)?;
+    /// It cannot be read. A damaged file is no error.
+    pub fn with(state: StateDir) -> Result<Self, StateError> {
         let saved = match state.load()? {
             Found::Nothing => Record::default(),
             Found::Record(record) => record,
@@ -55,6 +57,10 @@ impl Keeper {
             late: None,
             failure: None,
         })
+    }
+
+    pub fn state_dir(&self) -> Weak<StateDir> {
+        Arc::downgrade(&self.state)
     }
 
     /// The allocation that was kept.

@@ -15,7 +15,7 @@ mod tests;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, Weak},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -30,12 +30,11 @@ use super::{
     SwitchboardStatus,
     expose::{Decision, DesiredMapping, Evidence, FirstHolders, Inputs, Reason, decide},
     ports::{Kept, Ports, Terms, Wanted},
-    state::StateError,
+    state::{StateDir, StateError},
 };
 use crate::{
     provider::AddressChanges,
     table::{ListenAddr, ListenHost, MappingName, MappingSpec, Origin},
-    telemetry::metric,
 };
 use annotations::Annotations;
 use exposure_log::ExposureLog;
@@ -124,7 +123,21 @@ impl Exposer {
         settings: Arc<Switchboard>,
         status: Arc<SwitchboardStatus>,
     ) -> Result<Self, StateError> {
-        let keeper = Keeper::open(&settings.state_dir)?;
+        let state = StateDir::open(&settings.state_dir)?;
+        Self::with(state, settings, status)
+    }
+
+    /// Reads what was kept in the state directory, which this process has.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read. A damaged file is no error.
+    pub fn with(
+        state: StateDir,
+        settings: Arc<Switchboard>,
+        status: Arc<SwitchboardStatus>,
+    ) -> Result<Self, StateError> {
+        let keeper = Keeper::with(state)?;
         let kept = keeper.owners();
         Ok(Self {
             settings,
@@ -142,6 +155,11 @@ impl Exposer {
             status,
             trusting_from: Instant::now() + ASK_FIRST,
         })
+    }
+
+    /// The state directory, for as long as it is used.
+    pub fn state_dir(&self) -> Weak<StateDir> {
+        self.keeper.state_dir()
     }
 
     /// The jobs that ports are kept for.
@@ -203,7 +221,7 @@ impl Exposer {
     fn take_over(&mut self, open: &Plan) {
         self.stale = !open.is_empty();
         self.proposed = open.clone();
-        self.log = ExposureLog::after(open);
+        self.log = ExposureLog::after(open, self.status.read().as_deref());
         self.annotations = Annotations::after(open, self.status.publisher.load_full());
     }
 
@@ -253,7 +271,7 @@ impl Exposer {
             }
         }
         if self.opened {
-            metric::SWITCHBOARD_REACHABLE.observe(&[], started.elapsed());
+            self.status.reachable.observe(started.elapsed());
         }
         let waits = |desired: &DesiredMapping| {
             desired.evidence < needed && !self.proposed.contains_key(&desired.owner)

@@ -48,6 +48,11 @@ impl KnownHosts {
         news
     }
 
+    /// Takes in for how long a host was said not to be alive before the first reading.
+    pub(super) fn was_silent(&mut self, host: &HostId, silent: Duration) {
+        self.silent.insert(host.clone(), silent);
+    }
+
     pub(super) fn reading_failed(&mut self) {
         self.read_at = None;
     }

@@ -132,6 +132,10 @@ impl JobTable {
         for (id, remembered) in &before.remembered {
             table.add(id, None, Some(*remembered), None);
         }
+        for (id, silent) in &before.silent {
+            let host = before.jobs.get(id).and_then(|job| job.host.as_ref());
+            host.inspect(|host| table.hosts.was_silent(host, *silent));
+        }
         table
     }
 

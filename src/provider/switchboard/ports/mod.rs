@@ -21,6 +21,8 @@ use std::{
 };
 
 use fnv::FnvHasher;
+use serde::{Deserialize, Serialize};
+
 pub use record::{BlockedPort, Kept, LeftPort, OwnedPort, Record};
 
 use super::{Owner, PortRanges, boot_instant::BootInstant};
@@ -96,7 +98,8 @@ impl Place {
 }
 
 /// The ports in numbers; they add up to all there are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PortCounts {
     /// Owned.
     pub used: usize,

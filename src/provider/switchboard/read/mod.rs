@@ -10,7 +10,7 @@ mod hosts;
 use std::{collections::BTreeMap, time::SystemTime};
 
 use http::HeaderValue;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use strum::{IntoStaticStr, VariantArray};
 
@@ -36,7 +36,7 @@ const QUOTED_AT_MOST: usize = 240;
 const ADMINS: &str = "00000000-0000-0000-0000-000000000001";
 
 /// An answer that makes no sense, and why.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[error("the body makes no sense: {0}")]
 pub struct Unreadable(Box<str>);
 

@@ -167,6 +167,27 @@ impl StateDir {
         })
     }
 
+    /// One that this process has had before, locked as it was.
+    pub(crate) fn handed_over(path: PathBuf, directory: OwnedFd) -> Self {
+        Self {
+            path,
+            directory: Mutex::new(directory.into()),
+        }
+    }
+
+    /// Where it is, and the directory with its lock.
+    ///
+    /// # Errors
+    ///
+    /// There is no descriptor for it.
+    pub(crate) fn hand_over(&self) -> io::Result<(PathBuf, OwnedFd)> {
+        let directory = self
+            .directory
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        Ok((self.path.clone(), directory.try_clone()?.into()))
+    }
+
     /// What was kept.
     ///
     /// # Errors
