@@ -116,29 +116,40 @@ impl EventLoop {
         let mut events = Vec::with_capacity(EVENTS);
         let mut failed = 0;
         while !self.is_done() {
-            let began = Instant::now();
-            let patience = self.patience(began);
-            let waited = self.poller.wait(&mut events, patience);
-            bear_with(waited, &mut failed)?;
-            self.now = Instant::now();
-            self.took = false;
-            let watched = self.watched();
-            self.serve(&events);
-            if waited.is_ok() && !self.took {
-                self.reported.note(Wait {
-                    began,
-                    patience,
-                    events: events.len(),
-                    room: EVENTS,
-                    watched,
-                });
-            }
-            self.fire_timers();
-            self.sessions.run_ready(self.clock());
-            self.serve_closing();
-            self.workers[self.number].publish_sessions(self.sessions.len());
+            let patience = self.patience(Instant::now());
+            self.turn(&mut events, patience, &mut failed)?;
             self.stand_still();
         }
+        Ok(())
+    }
+
+    /// Waits for epoll and does what is due then.
+    fn turn(
+        &mut self,
+        events: &mut Vec<Event>,
+        patience: Option<Duration>,
+        failed: &mut u32,
+    ) -> io::Result<()> {
+        let began = Instant::now();
+        let waited = self.poller.wait(events, patience);
+        bear_with(waited, failed)?;
+        self.now = Instant::now();
+        self.took = false;
+        let watched = self.watched();
+        self.serve(events);
+        if waited.is_ok() && !self.took {
+            self.reported.note(Wait {
+                began,
+                patience,
+                events: events.len(),
+                room: EVENTS,
+                watched,
+            });
+        }
+        self.fire_timers();
+        self.sessions.run_ready(self.clock());
+        self.serve_closing();
+        self.workers[self.number].publish_sessions(self.sessions.len());
         Ok(())
     }
 

@@ -1,5 +1,7 @@
 //! Orders that reach sessions wherever they are, with workers that turn when told.
 
+mod handover;
+
 use std::{
     net::{TcpListener, TcpStream},
     sync::{
