@@ -5,7 +5,6 @@
 //! moves the bytes. The threads that drive all of that are [`worker`]s.
 
 #![forbid(unsafe_code)]
-#![allow(dead_code)]
 
 pub mod admin;
 pub mod cli;

@@ -31,7 +31,6 @@ pub use listing::{Document, RouteRange, route_ranges};
 pub(crate) use listing::{line, of_policy, shown};
 pub use notes::notes;
 pub use problem::{ConfigErrors, Fault, Problem, Problems};
-#[allow(unused_imports)]
 pub(crate) use saved::SavedConfig;
 pub use settings::{Admin, Config, Log, LogFormat, LogLevel, Process, Targets, UnknownWord};
 pub use source::{Content, Overrides, Source};

@@ -8,7 +8,7 @@ use std::{
     io, mem,
     os::fd::{AsFd, OwnedFd},
     sync::{Arc, atomic::Ordering::Relaxed},
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use rustix::{stdio::dup2_stdin, thread::set_name};
@@ -77,7 +77,7 @@ pub(super) async fn run(
         });
     }
     let process = parts.process()?;
-    let loaded = Loaded::new(&mut parts)?;
+    let loaded = Loaded::new(&mut parts, &process)?;
     let Loaded {
         mut control,
         mut shared,
@@ -109,12 +109,15 @@ pub(super) async fn run(
     let forwarding = control.forwarding(Arc::clone(&data.shared), data.workers.clone());
     leave_standard_input();
     control.telemetry.go_on();
+    // Each has taken its sessions by then.
+    data.workers.queues_served().await;
+    let pause = Instant::now().saturating_duration_since(process.frozen);
     let reader = Reader {
         source: source.clone(),
         overrides: overrides.clone(),
     };
     let mut running = Running::adopt(base, data, forwarding, control, reader, &process).await;
-    running.adopted(process, &how);
+    running.adopted(process, &how, pause);
     running.serve(signals).await
 }
 
@@ -230,9 +233,8 @@ impl Running {
     }
 
     /// Says that it goes on, and after what.
-    fn adopted(&mut self, process: SavedProcess, how: &How) {
-        let sessions = self.sources.shared.stats.sessions_open().into();
-        let pause = Instant::now().saturating_duration_since(process.frozen);
+    fn adopted(&mut self, process: SavedProcess, how: &How, pause: Duration) {
+        let sessions = process.sessions.unwrap_or_default() as u64;
         let pause_us = pause.as_micros() as u64;
         let upgrade = process.number;
         if process.reload {

@@ -81,12 +81,13 @@ impl From<String> for Refusal {
 impl Candidate {
     /// Whether it still is what has rehearsed. It takes no longer than stat(2).
     pub fn is_unchanged(&self) -> Result<(), String> {
-        match Identity::of(&self.path)? == self.seen {
-            true => Ok(()),
-            false => Err(format!(
-                "{}: another file has taken its place since it was tried; upgrade again",
-                self.path.display()
+        let path = self.path.display();
+        match Identity::of(&self.path) {
+            Ok(now) if now == self.seen => Ok(()),
+            Ok(_) => Err(format!(
+                "{path}: another file has taken its place since it was tried; upgrade again"
             )),
+            Err(why) => Err(format!("{path}: {why}")),
         }
     }
 

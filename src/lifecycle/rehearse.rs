@@ -34,8 +34,8 @@ pub(crate) fn rehearse(source: &Source, overrides: &Overrides) -> Answer {
 fn try_all(source: &Source, overrides: &Overrides) -> Result<(), Refusal> {
     let parts = rehearsed(io::stdin()).map_err(AdoptError::from)?;
     let mut parts = Parts::open(parts)?;
-    parts.process()?;
-    Loaded::new(&mut parts)?;
+    let process = parts.process()?;
+    Loaded::new(&mut parts, &process)?;
     // Otherwise no restart would succeed any more, and no reload.
     source.load(overrides, &Table::default())?;
     Ok(())

@@ -34,7 +34,10 @@ pub(super) struct SavedProcess {
     pub way_back: SavedWayBack,
     /// The number of the upgrade.
     pub number: u64,
-    /// When sessions were stopped.
+    /// How many sessions stand still; none do in a rehearsal.
+    #[serde(default)]
+    pub sessions: Option<usize>,
+    /// When they were stopped.
     #[serde(with = "monotonic")]
     pub frozen: Instant,
     /// When the process was started.
@@ -88,7 +91,7 @@ pub(super) fn put_control(parts: ControlParts<'_>, sink: &dyn Sink) -> Result<()
 
 impl Loaded {
     /// Builds everything.
-    pub fn new(parts: &mut Parts) -> Result<Self, AdoptError> {
+    pub fn new(parts: &mut Parts, process: &SavedProcess) -> Result<Self, AdoptError> {
         let (saved, mut loader): (SavedControl, _) = parts.take(CONTROL)?;
         let control = saved.load(&mut loader);
         let mut control = control.map_err(|error| AdoptError::Load {
@@ -103,6 +106,10 @@ impl Loaded {
         for (part, (values, mut loader)) in parts.take_all(PART) {
             let sessions = control.sessions(&values, &mut loader, &shared);
             workers.push(sessions.map_err(|error| AdoptError::Load { part, error })?);
+        }
+        let found = workers.iter().map(Adopted::sessions).sum();
+        if let Some(said) = process.sessions.filter(|said| *said != found) {
+            return Err(AdoptError::Sessions { said, found });
         }
         Ok(Self {
             control,
@@ -130,6 +137,8 @@ pub(super) enum AdoptError {
     },
     #[error("{part}: {error}")]
     Load { part: String, error: LoadError },
+    #[error("{found} of {said} sessions were handed over")]
+    Sessions { said: usize, found: usize },
 }
 
 /// What was handed over, by name.

@@ -9,9 +9,9 @@ use std::{
     fs::{self, File},
     io,
     os::fd::{AsFd, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{self, Duration, SystemTime},
 };
 
 use futures_util::FutureExt;
@@ -71,6 +71,15 @@ struct Asked {
 pub(super) struct Rehearsed {
     number: u64,
     outcome: Result<Candidate, Refusal>,
+}
+
+/// What is saved when.
+struct Moment<'a> {
+    number: u64,
+    /// What takes over.
+    path: &'a Path,
+    frozen: time::Instant,
+    sessions: Option<usize>,
 }
 
 /// What to do when the upgrade has not happened.
@@ -182,11 +191,17 @@ impl Running {
     }
 
     /// Everything as it is now, for a rehearsal.
-    fn describe(&self, number: u64, path: &std::path::Path) -> Result<Rehearsal, String> {
+    fn describe(&self, number: u64, path: &Path) -> Result<Rehearsal, String> {
         let rehearsal = Rehearsal::new()?;
         let executable = own_executable()?;
         let now = Instant::now().into_std();
-        self.put_process((number, path, now), &executable, &rehearsal)?;
+        let moment = Moment {
+            number,
+            path,
+            frozen: now,
+            sessions: None,
+        };
+        self.put_process(&moment, &executable, &rehearsal)?;
         self.put_control(&rehearsal)?;
         Ok(rehearsal)
     }
@@ -230,8 +245,14 @@ impl Running {
         let begun = Instant::now().into_std();
         let sink: Arc<dyn Sink> = Arc::clone(&outgoing) as _;
         // They go on when it is dropped.
-        let _frozen = self.sources.workers.freeze(sink, WORKERS_WITHIN)?;
-        self.put_process((number, &candidate.path, begun), &executable, &*outgoing)?;
+        let frozen = self.sources.workers.freeze(sink, WORKERS_WITHIN)?;
+        let moment = Moment {
+            number,
+            path: &candidate.path,
+            frozen: begun,
+            sessions: Some(frozen.sessions()),
+        };
+        self.put_process(&moment, &executable, &*outgoing)?;
         self.sources.shared.log.flush(LOG_WITHIN);
         self.put_control(&*outgoing)?;
         outgoing.finish()?;
@@ -254,7 +275,7 @@ impl Running {
     /// What is known of the process.
     fn put_process(
         &self,
-        (number, path, frozen): (u64, &std::path::Path, std::time::Instant),
+        moment: &Moment<'_>,
         executable: &File,
         sink: &dyn Sink,
     ) -> Result<(), String> {
@@ -265,10 +286,11 @@ impl Running {
             way_back: SavedWayBack {
                 executable: saver.descriptor(executable.as_fd()),
                 binary_before: self.upgrading.invocation.binary.clone(),
-                binary: path.to_owned(),
+                binary: moment.path.to_owned(),
             },
-            number,
-            frozen,
+            number: moment.number,
+            sessions: moment.sessions,
+            frozen: moment.frozen,
             started: Started { at, time },
             upgrades: self.sources.upgrades.read(),
             reload: self.loading.is_wanted(),

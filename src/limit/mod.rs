@@ -19,10 +19,7 @@ pub use bucket::{Bucket, Rate};
 pub use gate::{Admission, Arrival, Dialling, Gate, MappingGate};
 pub(crate) use policy::RateOf;
 pub use policy::{Ban, Limits, OnRefuse, SessionLimits};
-#[allow(unused_imports)]
-pub use saved::{
-    SavedAdmission, SavedBucket, SavedGate, SavedLimits, SavedMappingGate, SavedMeter,
-};
+pub use saved::{SavedAdmission, SavedGate, SavedLimits, SavedMappingGate, SavedMeter};
 pub use sources::{SourceNet, SourceTable};
 pub use throttle::{Meter, Quota, Throttle};
 pub use tick::Tick;

@@ -15,11 +15,6 @@ impl UpgradeMarks {
         self.0.push(next);
     }
 
-    /// How many there were.
-    pub fn count(&self) -> usize {
-        self.0.len()
-    }
-
     /// How many there were since a session began.
     pub fn since(&self, SessionId(id): SessionId) -> usize {
         self.0.len() - self.0.partition_point(|first| *first <= id)

@@ -36,7 +36,6 @@ pub(crate) use mapping_override::{MappingOverride, MappingOverrides};
 pub use policy::{Keepalive, Policy, RemovalPolicy};
 
 pub use crate::relay::RelayMode;
-#[allow(unused_imports)]
 pub(crate) use saved::{
     KnownMappings, RouteNumber, RouteSaver, Routes, SavedPolicy, SavedRoutes, SavedTable,
 };

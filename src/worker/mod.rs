@@ -43,7 +43,6 @@ use tokio::sync::{mpsc, oneshot};
 pub use freeze::Frozen;
 pub use handle::{WorkerHandle, WorkerRole, set_bulk_nice, spawn};
 pub use orders::{Kill, OrderNumber, SessionChange, SessionChanges, SessionOrder};
-#[allow(unused_imports)]
 pub use saved::{Adopted, PART, load};
 pub use workers::Workers;
 

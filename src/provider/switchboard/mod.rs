@@ -34,7 +34,6 @@ pub use job::{HostId, Job, JobId, JobState, KnownJobs, Remembered, Service};
 pub use owner::Owner;
 pub use port_ranges::PortRanges;
 pub use rule::{Condition, Rule, RuleName};
-#[allow(unused_imports)]
 pub(crate) use saved::{SavedKnowledge, SavedStatus};
 pub use settings::{PublicHost, Switchboard};
 pub use status::{Contact, Endpoint, Exposure, SwitchboardStatus};
