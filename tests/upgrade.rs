@@ -4,6 +4,8 @@ mod harness;
 
 #[path = "upgrade/broken.rs"]
 mod broken;
+#[path = "upgrade/control.rs"]
+mod control;
 #[path = "upgrade/sessions.rs"]
 mod sessions;
 #[path = "upgrade/stage.rs"]
