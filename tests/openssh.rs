@@ -9,7 +9,9 @@ mod harness;
 #[path = "openssh/peers.rs"]
 mod peers;
 
-use std::{fs, process::Stdio};
+use std::{fs, process::Stdio, thread};
+
+use rustix::process::Signal;
 
 use harness::{
     Line, Proxy, Stream, TempDir, config,
@@ -132,6 +134,40 @@ fn a_session_stays_while_other_mappings_come_go_and_move() {
     let status = remote.closes();
     assert_eq!(status.code(), Some(0));
     stage.session_ended("closed");
+    stage.proxy.settles();
+}
+
+#[test]
+fn a_session_and_a_copy_go_on_through_upgrades() {
+    const LENGTH: usize = 1_000_000_000;
+    let Some(stage) = Stage::new() else { return };
+    let mut remote = peers::Remote::start(ssh(&stage.lab, &stage.keys).arg("cat"));
+    remote.says_and_hears("before");
+    let dir = TempDir::new();
+    let [file, there] = ["file", "there"].map(|name| dir.join(name));
+    fs::write(&file, Stream::bytes(1, LENGTH)).expect("space for a file");
+    let pid = stage.proxy.id();
+    let upgrades = thread::scope(|scope| {
+        let copied =
+            scope.spawn(|| succeed(&mut scp(&stage.lab, &stage.keys, &file, &there, true)));
+        let mut upgrades = 0;
+        while !copied.is_finished() || upgrades < 20 {
+            let from = stage.proxy.log().len();
+            stage.proxy.signal(Signal::USR2);
+            let line = stage.proxy.wait_for_line(from, "upgraded");
+            assert!(line.number("sessions") >= 1);
+            upgrades += 1;
+            remote.says_and_hears(&format!("after upgrade {upgrades}"));
+        }
+        upgrades
+    });
+    assert!(same(&there, LENGTH), "the upload differs");
+    assert_eq!(stage.proxy.id(), pid);
+    assert_eq!(remote.closes().code(), Some(0));
+    let ended = stage.proxy.log().wait(0, "the session's end", |line| {
+        line.message() == "session ended" && line.number("bytes_up") < LENGTH as u64
+    });
+    assert_eq!(ended.number("upgrades"), upgrades);
     stage.proxy.settles();
 }
 

@@ -11,7 +11,8 @@ use crate::{
 
 /// Forward until told to stop.
 ///
-/// SIGHUP reads the configuration again; SIGTERM and SIGINT stop accepting and wait for the
+/// SIGHUP reads the configuration again; SIGUSR2 has the build of the program take over that is now
+/// where this one was started from; SIGTERM and SIGINT stop accepting and wait for the
 /// sessions, a second one ends at once. Without --config and --map an example runs that
 /// forwards 127.0.0.1:7007 to an echo service of its own.
 #[derive(Debug, Clone, clap::Args)]
