@@ -166,6 +166,15 @@ pub async fn upgrade(
     body: Body<model::Upgrade>,
 ) -> Result<(StatusCode, axum::body::Body), ApiError> {
     let Json(body) = body?;
+    if body.binary.is_some() && !may_name_a_binary(by) {
+        let uid = by.uid;
+        tracing::warn!(binary = body.binary, uid, "upgrade to another path refused");
+        return Err(ApiError::new(
+            StatusCode::FORBIDDEN,
+            "only root and the user that the proxy runs as may name the binary; without one, that at \
+             its own path takes over",
+        ));
+    }
     tracing::info!(
         binary = body.binary,
         uid = by.uid,
@@ -188,6 +197,13 @@ pub async fn upgrade(
         frame
     });
     Ok((StatusCode::ACCEPTED, axum::body::Body::new(body)))
+}
+
+/// Whoever may steer the proxy need not be allowed whatever its user is: what it keeps secret, ports
+/// below 1024.
+fn may_name_a_binary(by: Peer) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    by.uid.is_some_and(|uid| uid == 0 || uid == own)
 }
 
 pub async fn log_level(
