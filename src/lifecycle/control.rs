@@ -207,6 +207,11 @@ impl Control {
         self.listeners = Listeners::with(sockets);
     }
 
+    /// Waits until systemd has been told which listeners to keep, but not for long.
+    pub async fn store_told(&self) {
+        self.store.told().await;
+    }
+
     /// When the sockets of the last process are to be closed that nobody has claimed.
     pub fn unclaimed_until(&self) -> Option<Instant> {
         self.unclaimed_until
@@ -246,6 +251,8 @@ impl Control {
             let worker = worker % control.front;
             control.listeners.adopt(addr, Arc::clone(&socket));
             control.placed.insert(addr, Placed { worker, paused });
+            // An earlier version may not have had it kept.
+            control.store.keep(addr, &socket);
             control.workers.handles()[worker].send(Command::Listen {
                 addr,
                 socket,

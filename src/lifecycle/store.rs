@@ -10,18 +10,27 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    convert::Infallible,
     io,
     os::fd::{AsFd, OwnedFd},
     sync::Arc,
+    time::Duration,
 };
 
-use tokio::sync::mpsc;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 
 use super::systemd;
 use crate::{listen::listens_at, os_error::in_words, socket, table::ListenAddr};
 
 /// What the names of listeners begin with.
 const PREFIX: &str = "listen/";
+
+/// How long an upgrade waits for systemd, which may be busy. What it has not been told then is closed by
+/// the next restart.
+const TOLD_WITHIN: Duration = Duration::from_secs(1);
 
 /// The sockets that systemd keeps, as far as it was told.
 #[derive(Debug, Default)]
@@ -37,6 +46,8 @@ pub(super) struct Store {
 enum Change {
     Keep(String, Arc<OwnedFd>),
     Forget(String),
+    /// Dropped when all before it is done.
+    Told(oneshot::Sender<Infallible>),
 }
 
 impl Store {
@@ -55,8 +66,7 @@ impl Store {
         }
     }
 
-    /// The same after an upgrade, with what it keeps. What systemd had not been told yet by then it is
-    /// told by the next change to the listener.
+    /// The same for an image of the program that goes on with what another one had kept.
     pub fn with(kept: HashSet<ListenAddr>) -> Self {
         Self {
             kept,
@@ -64,9 +74,17 @@ impl Store {
         }
     }
 
-    /// The listeners it keeps.
+    /// The listeners that systemd keeps, or will once it has been told.
     pub fn kept(&self) -> &HashSet<ListenAddr> {
         &self.kept
+    }
+
+    /// Waits until systemd has been told everything there was to tell, but not for long.
+    pub async fn told(&self) {
+        let (told, heard) = oneshot::channel();
+        self.tell(Change::Told(told));
+        // Nothing is sent; it ends when it is its turn.
+        let _ = timeout(TOLD_WITHIN, heard).await;
     }
 
     /// Takes the listening sockets back that an earlier process left, as far as they are `wanted`. The
@@ -157,6 +175,10 @@ async fn tell(change: Change) -> io::Result<()> {
     match change {
         Change::Keep(name, socket) => systemd::store(&name, socket.as_fd()).await,
         Change::Forget(name) => systemd::unstore(&name).await,
+        Change::Told(told) => {
+            drop(told);
+            Ok(())
+        }
     }
 }
 

@@ -219,6 +219,7 @@ impl Running {
                 return Afterwards::GoOn;
             }
         };
+        self.forwarding.control.store_told().await;
         // Where that takes longer, a worker says so when it is to stand still.
         let _ = timeout(WORKERS_WITHIN, self.sources.workers.queues_served()).await;
         // Signals that have arrived are heard by this image, those that arrive from now on by the next.
