@@ -86,14 +86,16 @@ impl Installed {
         self.machine.inside(|| Metrics::scrape(admin))
     }
 
+    /// A property of the unit.
+    fn shown(&self, property: &str) -> String {
+        let shown = format!("systemctl show --value -p {property} tml-proxy");
+        self.machine.succeed(&shown).trim().to_owned()
+    }
+
     /// How many descriptors systemd keeps for it.
     fn stored(&self) -> u32 {
-        let shown = "systemctl show --value -p NFileDescriptorStore tml-proxy";
-        self.machine
-            .succeed(shown)
-            .trim()
-            .parse()
-            .expect("a number")
+        let stored = self.shown("NFileDescriptorStore");
+        stored.parse().expect("a number")
     }
 
     /// Has the unit start again with further lines.
@@ -254,6 +256,90 @@ fn a_restart_and_a_crash_refuse_no_client() {
         2 * TIMES
     );
     assert_eq!(installed.stored(), 1);
+}
+
+#[test]
+fn an_upgrade_in_the_units_sandbox_keeps_sessions_and_systemd_sees_the_same_process() {
+    if !available() {
+        return;
+    }
+    let installed = Installed::new();
+    let machine = &installed.machine;
+    installed.restart_with("watchdog", "WatchdogSec=2s");
+    let process =
+        || ["MainPID", "ExecMainStartTimestamp", "NRestarts"].map(|of| installed.shown(of));
+    let before = process();
+    let (mut client, mut server) = installed.session(PORT);
+    let (bulk_client, bulk_server) = installed.session(PORT);
+    client.exchange(&mut server, b"before");
+    let coming = thread::scope(|scope| {
+        let streams = [Stream::new(1), Stream::new(2)];
+        let bulk = [(&bulk_client, &bulk_server, streams)];
+        scope.spawn(|| both_ways(bulk, 50_000_000));
+        clients_come_while(&installed, || {
+            // Root, a member of the group, and whoever may send signals.
+            let said = machine
+                .succeed("install -m 755 target/dist/tml-proxy /usr/local/bin/; tml-proxy upgrade");
+            assert!(said.contains("went on"), "{said}");
+            machine.succeed("runuser -u maria -- tml-proxy upgrade");
+            machine.succeed("systemctl kill -s USR2 tml-proxy");
+            wait_until("the third upgrade", || {
+                machine.journal().contains("upgraded upgrade=3")
+            });
+            machine.succeed("cp target/dist/tml-proxy /usr/local/bin/other");
+            machine.succeed("tml-proxy upgrade --binary /usr/local/bin/other");
+        })
+    });
+    assert_eq!(coming.cut, 0, "{coming:?}");
+    client.exchange(&mut server, b"and after");
+    assert_eq!(process(), before);
+
+    // Who may steer the proxy may not have its user run anything.
+    let refused = machine.sh("runuser -u maria -- tml-proxy upgrade --binary /bin/sh");
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(why.contains("may name"), "{why}");
+    let refused = machine.sh("tml-proxy upgrade --binary /bin/true");
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    client.exchange(&mut server, b"nothing happened");
+
+    // The watchdog is fed, and would bite.
+    for _ in 0..3 {
+        let fed = installed.shown("WatchdogTimestampMonotonic");
+        wait_until("the watchdog to be fed", || {
+            installed.shown("WatchdogTimestampMonotonic") != fed
+        });
+    }
+    // A reload reads the configuration, and may open a privileged port.
+    let file = "/etc/tml-proxy/tml-proxy.toml";
+    machine.succeed(&format!("cp {file} /root/good; echo 'colour = 1' >>{file}"));
+    assert!(!machine.sh("systemctl reload tml-proxy").status.success());
+    assert!(installed.shown("StatusText").contains("colour"));
+    let mapping =
+        format!("[[mapping]]\\nname = \"added\"\\nlisten = 80\\ntarget = \"[{TARGET}]:22\"");
+    machine.succeed(&format!(
+        "cp /root/good {file}; printf '{mapping}\\n' >>{file}; systemctl reload tml-proxy"
+    ));
+    let (mut added, mut at_target) = installed.session(80);
+    added.exchange(&mut at_target, b"hello");
+    wait_until("systemd to keep both", || installed.stored() == 2);
+    let journal = machine.journal();
+    let unwanted = ["not permitted", "no effect", "WARN lifecycle"];
+    assert!(
+        !unwanted.iter().any(|word| journal.contains(word)),
+        "{journal}"
+    );
+    drop((client, server, added, at_target, bulk_client, bulk_server));
+
+    // What systemd kept before is there after a restart, and a stop is a stop.
+    let restarted = clients_come_while(&installed, || {
+        machine.succeed("systemctl restart tml-proxy");
+    });
+    assert_eq!(restarted.cut, 0, "{restarted:?}");
+    machine.succeed("tml-proxy upgrade; systemctl stop tml-proxy");
+    machine.succeed("test ! -e /run/tml-proxy && ! systemctl is-failed tml-proxy");
+    assert_eq!(installed.shown("Result"), "success");
+    wait_until("clients to be refused", || !machine.listens_on(PORT));
 }
 
 #[test]
