@@ -59,6 +59,14 @@ pub(super) fn problems(sources: &Sources) -> Vec<Problem> {
             "The last reload failed; what was in force before still is. {error}"
         ));
     }
+    if let Some(last) = sources.upgrades.read().last
+        && let Some(error) = last.error
+    {
+        let from = last.from;
+        found.warning(format!(
+            "The last upgrade failed; version {from} goes on. {error}"
+        ));
+    }
     for task in Task::ALL {
         failed_task(task, &sources.failures.of(task), &mut found);
     }

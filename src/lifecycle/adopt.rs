@@ -61,6 +61,7 @@ pub(super) async fn run(
     log_queue: &mut Option<Arc<LogQueue<SessionLine>>>,
     way_back: &mut Option<WayBack>,
 ) -> Result<(), RunError> {
+    let began = Instant::now();
     let signals =
         Signals::register().map_err(|error| start_failed("cannot receive signals", &error))?;
     let parts = incoming(io::stdin().as_fd()).map_err(AdoptError::from)?;
@@ -77,7 +78,9 @@ pub(super) async fn run(
         });
     }
     let process = parts.process()?;
+    let received = Instant::now();
     let loaded = Loaded::new(&mut parts, &process)?;
+    let built = Instant::now();
     let Loaded {
         mut control,
         mut shared,
@@ -111,7 +114,18 @@ pub(super) async fn run(
     control.telemetry.go_on();
     // Each has taken its sessions by then.
     data.workers.queues_served().await;
-    let pause = Instant::now().saturating_duration_since(process.frozen);
+    let goes_on = Instant::now();
+    let pause = goes_on.saturating_duration_since(process.frozen);
+    let took_us =
+        |from: Instant, to: Instant| to.saturating_duration_since(from).as_micros() as u64;
+    tracing::debug!(
+        saved_us = took_us(process.frozen, process.saved),
+        executed_us = took_us(process.saved, began),
+        received_us = took_us(began, received),
+        built_us = took_us(received, built),
+        begun_us = took_us(built, goes_on),
+        "what the pause was made of"
+    );
     let reader = Reader {
         source: source.clone(),
         overrides: overrides.clone(),

@@ -40,6 +40,9 @@ pub(super) struct SavedProcess {
     /// When they were stopped.
     #[serde(with = "monotonic")]
     pub frozen: Instant,
+    /// When all was saved.
+    #[serde(with = "monotonic")]
+    pub saved: Instant,
     /// When the process was started.
     pub started: Started,
     /// How upgrades went before this one.

@@ -253,11 +253,12 @@ impl Running {
             frozen: begun,
             sessions: Some(frozen.sessions()),
         };
-        self.put_process(&moment, &executable, &*outgoing)?;
         self.sources.shared.log.flush(LOG_WITHIN);
         self.put_control(&*outgoing)?;
-        outgoing.finish()?;
         candidate.is_unchanged()?;
+        // Last, since it says how long all of that took.
+        self.put_process(&moment, &executable, &*outgoing)?;
+        outgoing.finish()?;
         let error = match dup2_stdin(outgoing.receiving()) {
             Ok(()) => {
                 let executable = Executable::At(&candidate.path);
@@ -292,6 +293,7 @@ impl Running {
             number: moment.number,
             sessions: moment.sessions,
             frozen: moment.frozen,
+            saved: time::Instant::now(),
             started: Started { at, time },
             upgrades: self.sources.upgrades.read(),
             reload: self.loading.is_wanted(),
