@@ -14,7 +14,7 @@ use std::{fmt, marker::PhantomData};
 
 use serde::{
     Deserializer, Serialize, Serializer,
-    de::{DeserializeSeed, Error, SeqAccess, Unexpected, Visitor},
+    de::{DeserializeSeed, Error, MapAccess, SeqAccess, Unexpected, Visitor},
 };
 
 pub use kinds::{Auto, Off};
@@ -209,7 +209,51 @@ impl<'de, K: Kind> DeserializeSeed<'de> for Seed<K> {
 
     /// A table is handed over as a new type, so that the kind reads it as a struct with its keys.
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<K::Value, D::Error> {
-        from.deserialize_newtype_struct("a setting", self)
+        if const { K::LISTS || K::TABLES } {
+            return from.deserialize_newtype_struct("a setting", self);
+        }
+        let mut value = None;
+        let mut read = |found: Found<'_>| {
+            value = Some(K::read(found)?);
+            Ok(())
+        };
+        from.deserialize_any(Scalar(&mut read))?;
+        value.ok_or_else(|| D::Error::custom("no value"))
+    }
+}
+
+/// Reads a value that is neither a list nor a table: the same code whatever its kind is.
+struct Scalar<'r>(&'r mut dyn FnMut(Found<'_>) -> Result<(), Refusal>);
+
+impl<'de> Visitor<'de> for Scalar<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a setting")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
+        self.0(Found::Text(text)).map_err(Refusal::into_error)
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<(), E> {
+        self.0(Found::Integer(number)).map_err(Refusal::into_error)
+    }
+
+    fn visit_bool<E: Error>(self, _: bool) -> Result<(), E> {
+        self.visit_unit()
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        self.0(Found::Other).map_err(Refusal::into_error)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<(), A::Error> {
+        self.visit_unit()
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<(), A::Error> {
+        self.visit_unit()
     }
 }
 
