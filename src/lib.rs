@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
-pub mod cli;
+pub(crate) mod cli;
 pub mod config;
 pub mod end_reason;
 pub(crate) mod files;
@@ -30,4 +30,13 @@ pub(crate) mod text;
 pub(crate) mod units;
 pub(crate) mod worker;
 
+use std::process::ExitCode;
+
+use clap::Parser;
+
 pub use session::{AckProbe, PeerState, acknowledged};
+
+/// Does what the command line asks for.
+pub fn main() -> ExitCode {
+    cli::Cli::parse().run()
+}

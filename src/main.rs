@@ -2,9 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use tml_proxy::cli::Cli;
-
 fn main() -> ExitCode {
-    Cli::parse().run()
+    tml_proxy::main()
 }

@@ -4,8 +4,8 @@
 //! so only the socket towards the target pays for them per session.
 
 use std::{
-    net::SocketAddr,
-    os::fd::{AsFd, OwnedFd},
+    net::{IpAddr, SocketAddr},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     sync::Once,
     time::Duration,
 };
@@ -32,6 +32,32 @@ pub fn open(addr: &SocketAddr) -> Result<OwnedFd> {
 
 pub fn bind(socket: &OwnedFd, addr: &SocketAddr) -> Result<()> {
     of_kernel(SockRef::from(socket).bind(&(*addr).into()))
+}
+
+/// Binds a socket that is going to connect to an address; connect(2) chooses the port (ip(7)
+/// `IP_BIND_ADDRESS_NO_PORT`), so that one port serves a connection to each target. Where the kernel
+/// lacks that, bind(2) takes a port for one connection alone.
+pub fn bind_address(socket: &OwnedFd, source: IpAddr) -> Result<()> {
+    let _ = set_ip_option(socket, uapi::c::IP_BIND_ADDRESS_NO_PORT, 1);
+    bind(socket, &SocketAddr::new(source, 0))
+}
+
+/// Has connect(2) take any free port of `net.ipv4.ip_local_port_range` (ip(7) `IP_LOCAL_PORT_RANGE`).
+///
+/// By default it tries every second port, one after the other, before any of those between, which
+/// takes up to milliseconds once half of them lead to the target. A range of the socket's own, here
+/// one that narrows nothing, has it go through all of them from where it last stopped. Where the
+/// kernel lacks that (before 6.8), it is only slower.
+pub fn use_any_local_port(socket: &OwnedFd) {
+    // From <linux/in.h>; the lowest port is the lower half.
+    const IP_LOCAL_PORT_RANGE: uapi::c::c_int = 51;
+    const ANY: u32 = (u16::MAX as u32) << 16;
+    let _ = set_ip_option(socket, IP_LOCAL_PORT_RANGE, ANY);
+}
+
+/// Sets an option that is one for both families.
+fn set_ip_option(socket: &OwnedFd, option: uapi::c::c_int, value: u32) -> uapi::Result<()> {
+    uapi::setsockopt(socket.as_raw_fd(), uapi::c::IPPROTO_IP, option, &value)
 }
 
 /// Has a bound socket listen, or one that listens have another backlog.

@@ -6,11 +6,19 @@
 
 mod harness;
 
-use std::{fs, net::SocketAddr, path::PathBuf, process::Command, thread, time::Duration};
+use std::{
+    fs,
+    net::{Ipv6Addr, SocketAddr, TcpListener},
+    path::PathBuf,
+    process::Command,
+    thread,
+    time::Duration,
+};
 
 use harness::{
-    Peer, Proxy, Scene, Setup, Stream, Target, figure,
+    Peer, Proxy, Scene, Setup, Stream, Target, config, figure,
     lab::{Lab, PORT},
+    mapping,
     metrics::Scraper,
     process,
     require::{Need, require},
@@ -108,13 +116,7 @@ fn without_a_source_port_left_clients_are_reset_and_sessions_go_on() {
         .map(|_| (lab.connect(PORT), target.accept()))
         .collect();
     for _ in 0..20 {
-        let mut client = lab.connect(PORT);
-        client.expect_reset();
-        let line = proxy.ended_session(client.addr());
-        assert_eq!(line.text("reason"), "connect_failed");
-        assert_eq!(line.text("end"), "RC");
-        let error = "no local port is left towards the target: Cannot assign requested address";
-        assert_eq!(line.text("error"), error);
+        lacks_a_local_port(&lab, &proxy, PORT);
     }
     for (client, server) in &mut pairs {
         client.exchange(server, b"not affected");
@@ -146,6 +148,143 @@ fn without_a_source_port_left_clients_are_reset_and_sessions_go_on() {
     lab.proxy
         .sysctl("net.ipv4.ip_local_port_range", "32768 60999");
     proxy.settles();
+}
+
+/// With an address to call from, too: the kernel chooses the port when it knows the target.
+#[test]
+fn a_target_has_all_local_ports_whatever_leads_to_others() {
+    if !require(&[Need::Root, Need::Tool("ip")]) {
+        return;
+    }
+    let lab = Lab::new();
+    lab.proxy
+        .sysctl("net.ipv4.ip_local_port_range", "40000 40015");
+    let targets = [22, 23].map(|port| lab.listen(port));
+    let text = |more: &str| {
+        let both = (PORT..).zip(&targets);
+        config(both.map(|(port, target)| mapping(&format!("m{port}"), port, target.addr(), more)))
+    };
+    let proxy = Proxy::start_with(&lab.setup(), &text(""));
+    for more in ["", "bind = \"fd9d:773b:e6f8:1::1\""] {
+        proxy.reload(&text(more));
+        let mut pairs = Vec::new();
+        for (port, target) in (PORT..).zip(&targets) {
+            let sessions: Vec<(Peer, Peer)> = (0..16)
+                .map(|_| (lab.connect(port), target.accept()))
+                .collect();
+            pairs.push(sessions);
+            lacks_a_local_port(&lab, &proxy, port);
+        }
+
+        // One that the target closes leaves its port; one that the client closes keeps it for a while.
+        let (mut client, server) = pairs[0].pop().expect("a session");
+        drop(server);
+        client.expect_end();
+        let addr = client.addr();
+        drop(client);
+        assert_eq!(proxy.ended_session(addr).text("reason"), "closed");
+        let (mut client, mut server) = lab.pair(&targets[0]);
+        client.finish();
+        server.expect_end();
+        drop(server);
+        client.expect_end();
+        assert_eq!(proxy.ended_session(client.addr()).text("reason"), "closed");
+        lacks_a_local_port(&lab, &proxy, PORT);
+
+        for (client, server) in pairs.iter_mut().flatten() {
+            client.exchange(server, b"not affected");
+        }
+        let ends: Vec<SocketAddr> = pairs.iter().flatten().map(|pair| pair.0.addr()).collect();
+        for (client, server) in pairs.into_iter().flatten() {
+            server.reset();
+            drop(client);
+        }
+        for addr in ends {
+            proxy.ended_session(addr);
+        }
+        // What waits there is not what the next round is about.
+        lab.proxy
+            .sysctl("net.ipv4.ip_local_port_range", "40016 40031");
+    }
+    lab.proxy
+        .sysctl("net.ipv4.ip_local_port_range", "32768 60999");
+    proxy.settles();
+}
+
+/// Ports that another program listens on and those kept for something else are passed over.
+#[test]
+fn local_ports_that_others_hold_cost_no_session() {
+    if !require(&[Need::Root, Need::Tool("ip")]) {
+        return;
+    }
+    let lab = Lab::new();
+    lab.proxy
+        .sysctl("net.ipv4.ip_local_port_range", "40000 40015");
+    lab.proxy
+        .sysctl("net.ipv4.ip_local_reserved_ports", "40002-40004");
+    let listen = |port: u16| TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).expect("a free port");
+    let others = lab.proxy.run(|| [40_007, 40_008].map(listen));
+    let target = lab.listen(22);
+    let text = |more| config([mapping("m", PORT, target.addr(), more)]);
+    let proxy = Proxy::start_with(&lab.setup(), &text(""));
+    for more in ["", "bind = \"fd9d:773b:e6f8:1::1\""] {
+        proxy.reload(&text(more));
+        let pairs: Vec<(Peer, Peer)> = (0..11).map(|_| lab.pair(&target)).collect();
+        lacks_a_local_port(&lab, &proxy, PORT);
+        for (client, server) in pairs {
+            server.reset();
+            proxy.ended_session(client.addr());
+        }
+    }
+    drop(others);
+    lab.proxy
+        .sysctl("net.ipv4.ip_local_port_range", "32768 60999");
+    proxy.settles();
+}
+
+/// Where every second port is tried before any of the others, each session takes longer and longer
+/// once half of them are taken. Linux can do better since 6.8.
+#[test]
+fn half_of_the_local_ports_are_not_left_for_the_end() {
+    if !require(&[Need::Root, Need::Tool("ip")]) || kernel_version() < (6, 8) {
+        return;
+    }
+    let lab = Lab::new();
+    lab.proxy
+        .sysctl("net.ipv4.ip_local_port_range", "40000 40999");
+    let target = lab.listen(22);
+    let text = |more| config([mapping("m", PORT, target.addr(), more)]);
+    let proxy = Proxy::start_with(&lab.setup(), &text(""));
+    for more in ["", "bind = \"fd9d:773b:e6f8:1::1\""] {
+        proxy.reload(&text(more));
+        let pairs: Vec<(Peer, Peer)> = (0..64).map(|_| lab.pair(&target)).collect();
+        let odd = pairs.iter().filter(|(_, server)| {
+            let source = server.stream().peer_addr().expect("it is connected");
+            !source.port().is_multiple_of(2)
+        });
+        let odd = odd.count();
+        assert!((1..64).contains(&odd), "{odd} of 64 ports are odd");
+    }
+    lab.proxy
+        .sysctl("net.ipv4.ip_local_port_range", "32768 60999");
+    proxy.settles();
+}
+
+fn lacks_a_local_port(lab: &Lab, proxy: &Proxy, port: u16) {
+    let mut client = lab.connect(port);
+    client.expect_reset();
+    let line = proxy.ended_session(client.addr());
+    assert_eq!(line.text("reason"), "connect_failed");
+    assert_eq!(line.text("end"), "RC");
+    let error = "no local port is left towards the target: Cannot assign requested address";
+    assert_eq!(line.text("error"), error);
+}
+
+fn kernel_version() -> (u32, u32) {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("Linux has it");
+    let mut numbers = release.split('.').map_while(|number| number.parse().ok());
+    let mut next = || numbers.next().expect("two numbers");
+    (next(), next())
 }
 
 /// A group of processes with limits of its own (cgroups of the first version, where the memory of

@@ -117,12 +117,8 @@ impl Client {
             error,
         };
         let request = request(method, path, body);
-        exchange(
-            || connect(&self.socket),
-            request,
-            ANSWER_WITHIN,
-            unreachable,
-        )
+        let connect = || connect(&self.socket);
+        understood(exchange(&connect, request, ANSWER_WITHIN, &unreachable)?)
     }
 }
 
@@ -132,7 +128,12 @@ pub fn with_query(path: &str, query: &impl Serialize) -> String {
     format!("{path}?{}", query.expect("its values are text and numbers"))
 }
 
-fn connect(socket: &Path) -> io::Result<net::UnixStream> {
+/// A connection of either kind: what is done with it is there once.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+fn connect(socket: &Path) -> io::Result<Box<dyn Stream>> {
     // The kernel would say that the connection was refused.
     if fs::metadata(socket).is_ok_and(|file| !file.file_type().is_socket()) {
         let what = "it is not a socket";
@@ -141,16 +142,16 @@ fn connect(socket: &Path) -> io::Result<net::UnixStream> {
     // It waits where a proxy that is busy has others to accept first.
     let stream = UnixStream::connect(socket)?;
     stream.set_nonblocking(true)?;
-    net::UnixStream::from_std(stream)
+    Ok(Box::new(net::UnixStream::from_std(stream)?))
 }
 
-fn connect_to(server: &str, within: Duration) -> io::Result<net::TcpStream> {
+fn connect_to(server: &str, within: Duration) -> io::Result<Box<dyn Stream>> {
     let mut error = io::Error::from(io::ErrorKind::NotFound);
     for addr in server.to_socket_addrs()? {
         match TcpStream::connect_timeout(&addr, CONNECT_WITHIN.min(within)) {
             Ok(stream) => {
                 stream.set_nonblocking(true)?;
-                return net::TcpStream::from_std(stream);
+                return Ok(Box::new(net::TcpStream::from_std(stream)?));
             }
             Err(failed) => error = failed,
         }
@@ -170,8 +171,9 @@ pub fn get_from<T: DeserializeOwned>(
         error,
     };
     let request = request(&Method::GET, path, Bytes::new());
-    let answer = exchange(|| connect_to(server, within), request, within, no_server);
-    answer.map_err(|error| match error {
+    let connect = || connect_to(server, within);
+    let answer = exchange(&connect, request, within, &no_server);
+    answer.and_then(understood).map_err(|error| match error {
         // Nothing that somebody else said gets to the terminal as it is.
         ClientError::Refused(text) => ClientError::Refused(printable(&text, LONGEST_REASON)),
         ClientError::Busy(text) => ClientError::Busy(printable(&text, LONGEST_REASON)),
@@ -192,15 +194,15 @@ fn request(method: &Method, path: &str, body: Bytes) -> Request<Full<Bytes>> {
 }
 
 /// What comes of a request over a new connection.
-fn exchange<S: AsyncRead + AsyncWrite + Unpin + Send + 'static, T: DeserializeOwned>(
-    connect: impl FnOnce() -> io::Result<S>,
+fn exchange(
+    connect: &dyn Fn() -> io::Result<Box<dyn Stream>>,
     request: Request<Full<Bytes>>,
     within: Duration,
-    unreachable: impl Fn(io::Error) -> ClientError,
-) -> Result<T, ClientError> {
+    unreachable: &dyn Fn(io::Error) -> ClientError,
+) -> Result<Bytes, ClientError> {
     let strange = format!("no HTTP answer to {} {}", request.method(), request.uri());
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
-    let answer = runtime.map_err(&unreachable)?.block_on(async {
+    let answer = runtime.map_err(unreachable)?.block_on(async {
         match timeout(within, answer(connect()?, request)).await {
             Ok(answer) => answer,
             Err(_) => {
@@ -209,11 +211,20 @@ fn exchange<S: AsyncRead + AsyncWrite + Unpin + Send + 'static, T: DeserializeOw
             }
         }
     });
-    understood(&answer.map_err(|error| failed(&*error, strange, unreachable))?)
+    let answer = answer.map_err(|error| failed(&*error, strange, unreachable))?;
+    let (status, body) = (answer.status(), answer.into_body());
+    if status.is_success() {
+        return Ok(body);
+    }
+    let Failure { error } = understood(body)?;
+    Err(match status {
+        StatusCode::TOO_MANY_REQUESTS => ClientError::Busy(error),
+        _ => ClientError::Refused(error),
+    })
 }
 
-async fn answer<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-    stream: S,
+async fn answer(
+    stream: Box<dyn Stream>,
     request: Request<Full<Bytes>>,
 ) -> Result<Response<Bytes>, Box<dyn Error + Send + Sync>> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
@@ -228,7 +239,7 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 fn failed(
     error: &(dyn Error + 'static),
     strange: String,
-    unreachable: impl Fn(io::Error) -> ClientError,
+    unreachable: &dyn Fn(io::Error) -> ClientError,
 ) -> ClientError {
     let went_away = || {
         let what = "the proxy went away";
@@ -258,18 +269,10 @@ fn failed(
     ClientError::Strange(error.to_string())
 }
 
-/// The document in an answer, or why there is none.
-fn understood<T: DeserializeOwned>(answer: &Response<Bytes>) -> Result<T, ClientError> {
+/// The document that an answer is.
+fn understood<T: DeserializeOwned>(answer: Bytes) -> Result<T, ClientError> {
     let unreadable = |error: serde_json::Error| ClientError::Strange(error.to_string());
-    let (status, body) = (answer.status(), answer.body());
-    if status.is_success() {
-        return serde_json::from_slice(body).map_err(unreadable);
-    }
-    let Failure { error } = serde_json::from_slice(body).map_err(unreadable)?;
-    Err(match status {
-        StatusCode::TOO_MANY_REQUESTS => ClientError::Busy(error),
-        _ => ClientError::Refused(error),
-    })
+    serde_json::from_slice(&answer).map_err(unreadable)
 }
 
 #[cfg(test)]
@@ -283,20 +286,25 @@ mod tests {
     /// What comes of a request to somebody who says this and then no more.
     fn ask(says: &str, ends: bool) -> Result<Value, ClientError> {
         let (ours, mut theirs) = UnixStream::pair().expect("two descriptors");
+        ours.set_nonblocking(true).expect("it is a socket");
         theirs.write_all(says.as_bytes()).expect("it fits");
         if ends {
             theirs.shutdown(Shutdown::Write).expect("it is open");
         }
-        let connect = || {
-            ours.set_nonblocking(true)?;
-            net::UnixStream::from_std(ours)
+        let connect = || -> io::Result<Box<dyn Stream>> {
+            Ok(Box::new(net::UnixStream::from_std(ours.try_clone()?)?))
         };
         let unreachable = |error| ClientError::Unreachable {
             socket: "/s".into(),
             error,
         };
         let request = request(&Method::GET, "/", Bytes::new());
-        exchange(connect, request, Duration::from_secs(1), unreachable)
+        understood(exchange(
+            &connect,
+            request,
+            Duration::from_secs(1),
+            &unreachable,
+        )?)
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub(super) struct Mappings<'a> {
     targets: &'a Targets,
     defaults: &'a Arc<Policy>,
     below: Option<&'a Block<'a>>,
+    /// The last policy that was not that of the defaults.
+    last: Arc<Policy>,
     names: HashMap<MappingName, Origin>,
     addresses: usize,
 }
@@ -61,6 +63,7 @@ impl<'a> Mappings<'a> {
             targets,
             defaults,
             below,
+            last: Arc::clone(defaults),
             names: HashMap::new(),
             addresses: 0,
         }
@@ -118,12 +121,15 @@ impl<'a> Mappings<'a> {
         })
     }
 
-    /// The policy, that of the defaults if it says nothing else.
-    fn shared(&self, policy: Policy) -> Arc<Policy> {
-        match policy == **self.defaults {
-            true => Arc::clone(self.defaults),
-            false => Arc::new(policy),
+    /// The policy, shared with the defaults or with the mapping before if they say the same.
+    fn shared(&mut self, policy: Policy) -> Arc<Policy> {
+        if policy == **self.defaults {
+            return Arc::clone(self.defaults);
         }
+        if policy != *self.last {
+            self.last = Arc::new(policy);
+        }
+        Arc::clone(&self.last)
     }
 
     fn check_name(&mut self, name: &MappingName, block: &Block<'_>) {

@@ -444,17 +444,18 @@ impl<'v, 'a> Value<'v, 'a> {
 
     /// Reads it by `seed` and notes what is wrong.
     fn read<'de, S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Error> {
-        let note = |error: Error| {
-            let offset = self.node.span().start;
-            let found = written(self.node.get_ref());
-            match (&error, self.node.get_ref()) {
-                (Error::Missing(key), DeValue::Table(table)) if table.contains_key(*key) => {
-                    Error::Spoiled.note(self.report, offset, self.path, found)
-                }
-                _ => error.note(self.report, offset, self.path, found),
+        seed.deserialize(self).map_err(|error| self.note(error))
+    }
+
+    fn note(self, error: Error) -> Error {
+        let offset = self.node.span().start;
+        let found = written(self.node.get_ref());
+        match (&error, self.node.get_ref()) {
+            (Error::Missing(key), DeValue::Table(table)) if table.contains_key(*key) => {
+                Error::Spoiled.note(self.report, offset, self.path, found)
             }
-        };
-        seed.deserialize(self).map_err(note)
+            _ => error.note(self.report, offset, self.path, found),
+        }
     }
 }
 

@@ -21,20 +21,18 @@ pub(super) fn start(route: &Route, client: SocketAddr) -> Result<OwnedFd, Sessio
 fn prepare(socket: &OwnedFd, route: &Route, client: SocketAddr) -> Result<(), Errno> {
     let policy = &route.mapping.policy;
     socket::set_stream_options(socket)?;
+    socket::use_any_local_port(socket);
     if let Some(source) = policy.bind {
-        let source = SocketAddr::new(source, 0);
         if policy.freebind {
-            socket::set_freebind(socket, &source)?;
+            socket::set_freebind(socket, &SocketAddr::new(source, 0))?;
         }
-        socket::bind(socket, &source)?;
+        socket::bind_address(socket, source)?;
     }
     if policy.transparent {
         socket::set_transparent(socket)?;
         // The client's own port, unless another connection has it or it is a privileged one.
         match socket::bind(socket, &client) {
-            Err(Errno::ADDRINUSE | Errno::ACCESS) => {
-                socket::bind(socket, &SocketAddr::new(client.ip(), 0))?
-            }
+            Err(Errno::ADDRINUSE | Errno::ACCESS) => socket::bind_address(socket, client.ip())?,
             bound => bound?,
         }
     }

@@ -294,7 +294,7 @@ impl<const MIN_MS: u64, const MAX_S: u64> Kind for Span<MIN_MS, MAX_S> {
         let (first, last) = (Duration::from_millis(MIN_MS), Duration::from_secs(MAX_S));
         found
             .text()
-            .and_then(parse_duration)
+            .and_then(|text| units::parse_duration(text).ok())
             .filter(|duration| (first..=last).contains(duration))
             .ok_or_else(|| {
                 let (first, last) = (units::duration(first), units::duration(last));
@@ -314,18 +314,6 @@ impl<const MIN_MS: u64, const MAX_S: u64> Kind for Span<MIN_MS, MAX_S> {
     }
 }
 
-/// A duration as humantime reads it.
-///
-/// It panics where a sum ends just past the last second there is. Eleven digits do not get there,
-/// not even as years.
-fn parse_duration(text: &str) -> Option<Duration> {
-    let digits = text.chars().filter(char::is_ascii_digit).count();
-    if digits > 11 {
-        return None;
-    }
-    humantime::parse_duration(text).ok()
-}
-
 /// A duration in whole seconds within limits.
 pub(crate) struct Seconds<const MIN: u64, const MAX: u64>;
 
@@ -335,7 +323,7 @@ impl<const MIN: u64, const MAX: u64> Kind for Seconds<MIN, MAX> {
     fn read(found: Found<'_>) -> Result<Duration, Refusal> {
         found
             .text()
-            .and_then(parse_duration)
+            .and_then(|text| units::parse_duration(text).ok())
             .filter(|duration| {
                 duration.subsec_nanos() == 0 && (MIN..=MAX).contains(&duration.as_secs())
             })

@@ -211,7 +211,62 @@ impl<'de, K: Kind> DeserializeSeed<'de> for Seed<K> {
     type Value = K::Value;
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<K::Value, D::Error> {
-        from.deserialize_any(self)
+        if const { K::LISTS || K::TABLES } {
+            return from.deserialize_any(self);
+        }
+        let mut value = None;
+        let mut read = |found: Found<'_>| {
+            value = Some(K::read(found)?);
+            Ok(())
+        };
+        from.deserialize_any(Scalar(&mut read))?;
+        value.ok_or_else(|| D::Error::custom("no value"))
+    }
+}
+
+/// Reads a value that is neither a list nor a table: the same code whatever its kind is.
+struct Scalar<'r>(&'r mut dyn FnMut(Found<'_>) -> Result<(), Refusal>);
+
+impl<'de> Visitor<'de> for Scalar<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a setting")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
+        self.0(Found::Text(text)).map_err(Refusal::into_error)
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<(), E> {
+        self.0(Found::Integer(number)).map_err(Refusal::into_error)
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<(), E> {
+        match i64::try_from(number) {
+            Ok(number) => self.visit_i64(number),
+            Err(_) => self.visit_unit(),
+        }
+    }
+
+    fn visit_bool<E: Error>(self, _: bool) -> Result<(), E> {
+        self.visit_unit()
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        self.0(Found::Other).map_err(Refusal::into_error)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<(), A::Error> {
+        self.visit_unit()
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<(), A::Error> {
+        self.visit_unit()
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, _: D) -> Result<(), D::Error> {
+        self.visit_unit()
     }
 }
 

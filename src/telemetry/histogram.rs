@@ -120,7 +120,10 @@ impl Histogram {
         let ends = self.buckets.ends();
         let counts = self.counts.get();
         let count = |place: usize| counts.map_or(0, |counts| counts[place].load(Relaxed));
-        let mut read = Distribution::default();
+        let mut read = Distribution {
+            buckets: Vec::with_capacity(self.buckets.bounds.len()),
+            ..Distribution::default()
+        };
         let mut bounds = self.buckets.bounds.iter().peekable();
         for (place, (nanos, index)) in ends.iter().enumerate() {
             read.add(*index, count(place));

@@ -292,7 +292,7 @@ metrics! {
     COPIED: Counter, "tml_proxy_copied_bytes_total", [], "Bytes of ended sessions that were copied";
     LOG_DROPPED: Counter, "tml_proxy_log_dropped_total", [], "Lines of the log lost because whoever reads it is too slow, or could not be written";
     LOG_SAMPLED: Counter, "tml_proxy_session_log_sampled_total", [], "Refusals without a log line of their own because there were too many at once";
-    SWITCHBOARD_CONTACT: Gauge, "tml_proxy_switchboard_contact", ["state"], "1 for how the switchboard is doing: starting, following, troubled or away; this and what follows is there with [switchboard] only";
+    SWITCHBOARD_CONTACT: Gauge, "tml_proxy_switchboard_contact", ["state"], "1 for how the switchboard is doing: starting, following, troubled or away; this and the gauges that follow are there with [switchboard] only, and what was counted stays";
     SWITCHBOARD_HEARD: Gauge, "tml_proxy_switchboard_heard_age_seconds", [], "Time since anything was last heard of the switchboard; appears with the first time";
     SWITCHBOARD_AGE: Gauge, "tml_proxy_switchboard_knowledge_age_seconds", [], "Time since all jobs were last heard of; appears with the first time";
     SWITCHBOARD_RIGHTS: Gauge, "tml_proxy_switchboard_rights", ["jobs"], "1 for the jobs that the account of the token may read: all, some or unknown";

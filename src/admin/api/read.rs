@@ -19,7 +19,7 @@ use crate::{
     },
     config::Document,
     provider::switchboard::JobId,
-    session::{SessionFilter, SessionId},
+    session::{SessionFilter, SessionId, SessionView},
     table::MappingName,
 };
 
@@ -79,22 +79,25 @@ pub async fn sessions(
         .workers
         .list_sessions(&filter, |session| found.push(session))
         .await;
-    match query.sort {
-        model::Sort::Age => found.sort_by_key(|session| std::cmp::Reverse(session.age)),
-        model::Sort::Bytes => {
-            found.sort_by_key(|session| std::cmp::Reverse(session.bytes_up + session.bytes_down));
-        }
-        model::Sort::Quiet => found.sort_by_key(|session| std::cmp::Reverse(session.quiet)),
-        model::Sort::Client => found.sort_by_key(|session| session.client),
-        model::Sort::Mapping => {
-            found.sort_by(|one, other| one.route.mapping.name.cmp(&other.route.mapping.name));
-        }
-    }
+    sort(&mut found, query.sort);
     let limit = query.limit.unwrap_or(SESSIONS);
     Ok(Json(model::Sessions {
         total: found.len() as u64,
         sessions: found.iter().take(limit).map(view::session).collect(),
     }))
+}
+
+/// Brings sessions in an order.
+pub fn sort(sessions: &mut [SessionView], by: model::Sort) {
+    let bytes = |session: &SessionView| session.bytes_up + session.bytes_down;
+    // One sort: each takes 8 KB of the program.
+    sessions.sort_by(|one, other| match by {
+        model::Sort::Age => other.age.cmp(&one.age),
+        model::Sort::Bytes => bytes(other).cmp(&bytes(one)),
+        model::Sort::Quiet => other.quiet.cmp(&one.quiet),
+        model::Sort::Client => one.client.cmp(&other.client),
+        model::Sort::Mapping => one.route.mapping.name.cmp(&other.route.mapping.name),
+    });
 }
 
 /// Sessions with that number, of that mapping, of that job, and from that address or prefix.

@@ -42,10 +42,11 @@ pub fn status(sources: &Sources) -> model::Status {
         sessions: shared.stats.sessions_open().into(),
         sessions_limit: shared.gate.max_sessions().into(),
         sessions_opened: tally.opened,
-        refused: tally
-            .refusals()
-            .map(|(reason, count)| (reason.word().to_owned(), count))
-            .collect(),
+        refused: occurred(
+            &mut tally
+                .refusals()
+                .map(|(reason, count)| (reason.word(), count)),
+        ),
         clients_banned: shared.gate.sources().banned(),
         bytes_up: tally.bytes_up,
         bytes_down: tally.bytes_down,
@@ -92,6 +93,12 @@ fn upgrades(sources: &Sources) -> model::Upgrades {
     }
 }
 
+/// What there was any of, by name.
+fn occurred(counts: &mut dyn Iterator<Item = (&str, u64)>) -> BTreeMap<String, u64> {
+    let some = counts.filter(|(_, count)| *count > 0);
+    some.map(|(word, count)| (word.to_owned(), count)).collect()
+}
+
 /// Closed listeners that are named; of the others only the number is told.
 const CLOSED_NAMED: usize = 10;
 
@@ -134,11 +141,9 @@ pub fn mappings(sources: &Sources) -> Vec<model::Mapping> {
 
 fn mapping(mapping: &Mapping, pairs: &[(ListenAddr, SocketAddr)], state: &str) -> model::Mapping {
     let stats = &mapping.stats;
-    let occurred = |pairs: &[(&str, u64)]| -> BTreeMap<String, u64> {
-        let some = pairs.iter().filter(|(_, count)| *count > 0);
-        some.map(|(word, count)| ((*word).to_owned(), *count))
-            .collect()
-    };
+    let mut ended = (EndReason::ALL.iter()).map(|reason| (reason.word(), stats.ended(*reason)));
+    let mut failures =
+        (ConnectFailure::ALL.iter()).map(|cause| (cause.word(), stats.connect_failures(*cause)));
     let latency = stats.connect_latency.read();
     model::Mapping {
         mapping: mapping.name.to_string(),
@@ -155,10 +160,8 @@ fn mapping(mapping: &Mapping, pairs: &[(ListenAddr, SocketAddr)], state: &str) -
         opened: stats.opened(),
         bytes_up: stats.bytes_up(),
         bytes_down: stats.bytes_down(),
-        ended: occurred(&EndReason::ALL.map(|reason| (reason.word(), stats.ended(reason)))),
-        connect_failures: occurred(
-            &ConnectFailure::ALL.map(|cause| (cause.word(), stats.connect_failures(cause))),
-        ),
+        ended: occurred(&mut ended),
+        connect_failures: occurred(&mut failures),
         connect_error: stats.connect_error(),
         connect_mean_ms: (latency.count > 0).then(|| latency.sum / latency.count as f64 * 1e3),
         path: stats
@@ -182,10 +185,8 @@ pub fn switchboard(sources: &Sources) -> Option<model::Switchboard> {
     let token = sources.switchboard.token.known();
     let lasts = |at: SystemTime| at.duration_since(SystemTime::now()).ok();
     let stats = &sources.switchboard.stats;
-    let not_exposed = Reason::ALL.iter().copied().filter_map(|reason| {
-        let count = exposure.closed(reason) as u64;
-        (count > 0).then(|| (reason.word().to_owned(), count))
-    });
+    let mut not_exposed =
+        (Reason::ALL.iter().copied()).map(|reason| (reason.word(), exposure.closed(reason) as u64));
     let age = stats.knowledge_age();
     let mut by_result: BTreeMap<String, u64> = BTreeMap::new();
     for (_, result, count) in stats
@@ -211,7 +212,7 @@ pub fn switchboard(sources: &Sources) -> Option<model::Switchboard> {
         unconfirmed: exposure.unconfirmed as u64,
         rights: stats.rights().word().to_owned(),
         held_back: stats.held(),
-        not_exposed: not_exposed.collect(),
+        not_exposed: occurred(&mut not_exposed),
         ports: model::Ports {
             used: ports.used as u64,
             cooling: ports.cooling as u64,

@@ -135,7 +135,7 @@ fn mappings(page: &mut Page, sources: &Sources) {
     }
     let mut family = page.family(&metric::MAPPING_HELD);
     for (name, hold) in sources.shared.overrides.load().iter() {
-        family.sample(&[name.as_str(), hold.word()], 1);
+        family.sample(&[name.as_str(), hold.word()], 1_u64);
     }
 }
 

@@ -3,7 +3,7 @@
 //! Lines of mappings are put together here because of the cost: a page of 10 000 busy mappings has some
 //! 400 000 of them, and the exporter's own writer takes its labels as a map of strings for each.
 
-use std::{fmt::Display, io::Write};
+use std::io::Write;
 
 use axum::http::{HeaderMap, header};
 use metrics_exporter_prometheus::formatting::{write_help_line, write_type_line};
@@ -125,7 +125,7 @@ impl Page {
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let (series, value) = line.rsplit_once(' ').unwrap_or_default();
             let labels: Vec<&str> = series.split('"').skip(1).step_by(2).collect();
-            family.sample(&labels, value);
+            family.sample(&labels, value.parse().unwrap_or(f64::NAN));
         }
     }
 
@@ -148,6 +148,7 @@ impl Page {
             message: (self.format == Format::Protobuf).then(|| Message::family(name, help, kind)),
             out: &mut self.out,
             metric,
+            bounds: Vec::new(),
         }
     }
 
@@ -160,6 +161,33 @@ impl Page {
     }
 }
 
+/// A value of a sample.
+#[derive(Debug, Clone, Copy)]
+pub enum Value {
+    /// A whole number.
+    Whole(u64),
+    /// Any number.
+    Real(f64),
+}
+
+impl From<u64> for Value {
+    fn from(value: u64) -> Self {
+        Self::Whole(value)
+    }
+}
+
+impl From<u32> for Value {
+    fn from(value: u32) -> Self {
+        Self::Whole(value.into())
+    }
+}
+
+impl From<f64> for Value {
+    fn from(value: f64) -> Self {
+        Self::Real(value)
+    }
+}
+
 /// The samples of one metric, on the page when this is dropped. The values of its labels need no
 /// escaping.
 #[derive(Debug)]
@@ -167,6 +195,8 @@ pub struct Family<'a> {
     message: Option<Message>,
     out: &'a mut Vec<u8>,
     metric: &'static Metric,
+    /// The labels of its buckets, which are the same in all its histograms.
+    bounds: Vec<String>,
 }
 
 impl Drop for Family<'_> {
@@ -179,15 +209,19 @@ impl Drop for Family<'_> {
 
 impl Family<'_> {
     /// Writes a sample with the values of the labels in their order.
-    pub fn sample(&mut self, labels: &[&str], value: impl Display) {
+    pub fn sample(&mut self, labels: &[&str], value: impl Into<Value>) {
         debug_assert_eq!(labels.len(), self.metric.labels.len());
+        let value = value.into();
         match &mut self.message {
             Some(message) => {
-                let value = value.to_string().parse().unwrap_or(f64::NAN);
-                let value = Message::value(self.metric.kind, value);
+                let real = match value {
+                    Value::Whole(value) => value as f64,
+                    Value::Real(value) => value,
+                };
+                let value = Message::value(self.metric.kind, real);
                 message.metric(self.metric.labelled(labels), &value);
             }
-            None => self.line("", labels, None, value),
+            None => line(self.out, self.metric, "", labels, "", value),
         }
     }
 
@@ -197,40 +231,53 @@ impl Family<'_> {
             let value = Message::histogram(read);
             return message.metric(self.metric.labelled(labels), &value);
         }
-        for (bound, count) in &read.buckets {
-            self.line("_bucket", labels, Some(*bound), count);
+        for (bound, _) in &read.buckets[self.bounds.len().min(read.buckets.len())..] {
+            // Never taken for a whole number, as OpenMetrics wants bounds to be.
+            self.bounds.push(format!("le=\"{bound:?}\""));
         }
-        self.line("_bucket", labels, Some(f64::INFINITY), read.count);
-        self.line("_sum", labels, None, read.sum);
-        self.line("_count", labels, None, read.count);
+        let mut line = |suffix, bound: &str, value| {
+            line(self.out, self.metric, suffix, labels, bound, value);
+        };
+        for (bound, (_, count)) in self.bounds.iter().zip(&read.buckets) {
+            line("_bucket", bound, Value::Whole(*count));
+        }
+        line("_bucket", "le=\"+Inf\"", Value::Whole(read.count));
+        line("_sum", "", Value::Real(read.sum));
+        line("_count", "", Value::Whole(read.count));
     }
+}
 
-    // Writing to memory cannot fail.
-    fn line(&mut self, suffix: &str, labels: &[&str], bound: Option<f64>, value: impl Display) {
-        let out = &mut *self.out;
-        for part in [self.metric.name, suffix] {
-            out.extend_from_slice(part.as_bytes());
+/// Writes a line; `bound` is the label of a bucket.
+fn line(
+    out: &mut Vec<u8>,
+    metric: &Metric,
+    suffix: &str,
+    labels: &[&str],
+    bound: &str,
+    value: Value,
+) {
+    let mut put = |text: &str| out.extend_from_slice(text.as_bytes());
+    put(metric.name);
+    put(suffix);
+    let mut before = "{";
+    for (label, value) in metric.labelled(labels) {
+        for part in [before, label, "=\"", value, "\""] {
+            put(part);
         }
-        let mut before = "{";
-        for (label, value) in self.metric.labelled(labels) {
-            for part in [before, label, "=\"", value, "\""] {
-                out.extend_from_slice(part.as_bytes());
-            }
-            before = ",";
-        }
-        if let Some(bound) = bound {
-            let _ = match bound.is_infinite() {
-                true => write!(out, "{before}le=\"+Inf\""),
-                // Never taken for a whole number, as OpenMetrics wants bounds to be.
-                false => write!(out, "{before}le=\"{bound:?}\""),
-            };
-            before = ",";
-        }
-        if before == "," {
-            out.push(b'}');
-        }
-        let _ = writeln!(out, " {value}");
+        before = ",";
     }
+    if !bound.is_empty() {
+        put(before);
+        put(bound);
+        before = ",";
+    }
+    put(if before == "," { "} " } else { " " });
+    match value {
+        Value::Whole(value) => put(itoa::Buffer::new().format(value)),
+        // Writing to memory cannot fail.
+        Value::Real(value) => _ = write!(out, "{value}"),
+    }
+    out.push(b'\n');
 }
 
 #[cfg(test)]
@@ -295,7 +342,7 @@ mod tests {
         let histogram = Histogram::new(&BUCKETS);
         histogram.observe(Duration::from_secs(2));
         let mut page = Page::new(format, 0);
-        page.family(&BYTES).sample(&["m", "up"], 7);
+        page.family(&BYTES).sample(&["m", "up"], 7_u64);
         page.family(&CONNECT_LATENCY)
             .histogram(&["m"], &histogram.read());
         let recorder = metric::recorder();

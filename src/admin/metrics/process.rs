@@ -85,7 +85,7 @@ pub(super) fn write(page: &mut Page, usage: &Usage) {
     {
         let mut family = page.family(&metric::WORKER_CPU);
         for (worker, seconds) in &usage.workers {
-            family.sample(&[worker], seconds);
+            family.sample(&[worker], *seconds);
         }
     }
     if let Some(seconds) = usage.cpu {

@@ -18,8 +18,8 @@ use maud::{DOCTYPE, Markup, PreEscaped, Render, html};
 use super::{
     Sources,
     api::{
-        model::{Event, Mapping, Problem, Session, Severity, Switchboard},
-        view,
+        model::{Event, Mapping, Problem, Session, Severity, Sort, Switchboard},
+        read, view,
     },
     health::problems,
 };
@@ -51,7 +51,7 @@ pub(super) async fn serve(State(sources): State<Arc<Sources>>) -> impl IntoRespo
     (sources.workers)
         .list_sessions(&all, |session| sessions.push(session))
         .await;
-    sessions.sort_by_key(|session| std::cmp::Reverse(session.bytes_up + session.bytes_down));
+    read::sort(&mut sessions, Sort::Bytes);
     let busiest: Vec<Session> = sessions.iter().take(ROWS).map(view::session).collect();
     let events = sources.events.after(0);
     let content = Content {

@@ -1,5 +1,7 @@
 //! A configuration in columns and in JSON, with ranges as ranges again.
 
+use std::{collections::HashMap, sync::Arc};
+
 use crate::{
     cli::output::{self, columns},
     config::{Config, Document, line, of_policy, route_ranges, shown},
@@ -16,13 +18,14 @@ pub(super) fn text(config: &Config) -> String {
     }
     let defaults = of_policy(&config.defaults);
     let mut mappings = vec![["NAME", "LISTEN", "TARGET", "NOT AS IN DEFAULTS"].map(str::to_owned)];
+    let mut known = HashMap::new();
     for spec in &config.mappings {
-        let mut own = String::new();
-        if *spec.policy != config.defaults {
+        let own = known.entry(Arc::as_ptr(&spec.policy)).or_insert_with(|| {
             let mut settings = of_policy(&spec.policy);
             settings.retain(|name, value| defaults.get(name) != Some(value));
-            own = line(&settings);
-        }
+            line(&settings)
+        });
+        let mut own = own.clone();
         for range in route_ranges(&spec.pairs) {
             let own = std::mem::take(&mut own);
             mappings.push([spec.name.to_string(), range.listen, range.target, own]);

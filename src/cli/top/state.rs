@@ -1,6 +1,6 @@
 //! What `top` knows: the latest answers and the rates between the last two.
 
-use std::{cmp::Reverse, collections::HashMap, hash::Hash, time::Instant};
+use std::{collections::HashMap, hash::Hash, time::Instant};
 
 use serde::Serialize;
 
@@ -148,15 +148,13 @@ impl View {
         let Some(Round { sessions, .. }) = &mut self.round else {
             return;
         };
-        match self.order {
-            Order::Rate => {
-                sessions.sort_by(|one, other| other.rates.bytes().total_cmp(&one.rates.bytes()))
-            }
-            Order::Bytes => {
-                sessions.sort_by_key(|one| Reverse(one.of.bytes_up + one.of.bytes_down))
-            }
-            Order::Age => sessions.sort_by_key(|one| Reverse(one.of.duration_ms)),
-        }
+        let bytes = |one: &Rated<Session>| one.of.bytes_up + one.of.bytes_down;
+        let rate = |one: &Rated<Session>| one.rates.bytes();
+        sessions.sort_by(|one, other| match self.order {
+            Order::Rate => rate(other).total_cmp(&rate(one)),
+            Order::Bytes => bytes(other).cmp(&bytes(one)),
+            Order::Age => other.of.duration_ms.cmp(&one.of.duration_ms),
+        });
     }
 }
 
