@@ -45,6 +45,14 @@ impl Kept {
         assert_eq!(status["upgrade"]["failed"], 1);
         assert_eq!(status["upgrade"]["succeeded"], 0);
         assert_eq!(status["sessions"], 2);
+        // One that is well can take over afterwards.
+        let upgraded = self.stage.upgrade_to(PROGRAM.as_ref());
+        assert_eq!(
+            (&upgraded["upgrade"], &upgraded["sessions"]),
+            (&2.into(), &2.into())
+        );
+        self.client.exchange(&mut self.server, b"after that");
+        more.exchange(&mut more_server, b"as well");
         drop((self.client, self.server, more, more_server));
         self.stage.scene.finish();
     }

@@ -5,7 +5,12 @@ use std::{fs, process::Command, thread};
 use rustix::process::Signal;
 
 use crate::{
-    harness::{Peer, Setup, process, wait_until},
+    harness::{
+        Peer, Setup, process,
+        proxy::as_user,
+        require::{Need, require},
+        wait_until,
+    },
     stage::Stage,
 };
 
@@ -165,6 +170,25 @@ fn a_limit_on_descriptors_that_leaves_no_room_changes_nothing() {
     limit_to(4096);
     stage.upgrade();
     client.exchange(&mut server, b"and after an upgrade");
+    drop((client, server));
+    stage.scene.finish();
+}
+
+#[test]
+fn an_ordinary_user_upgrades_in_place() {
+    if !require(&[Need::Root, Need::Tool("setpriv")]) {
+        return;
+    }
+    let setup = Setup {
+        through: as_user(process::lone_user()),
+        ..Setup::default()
+    };
+    let stage = Stage::for_everybody(&setup);
+    let (mut client, mut server) = stage.scene.pair();
+    for _ in 0..3 {
+        assert_eq!(stage.upgrade()["sessions"], 1);
+        client.exchange(&mut server, b"still here");
+    }
     drop((client, server));
     stage.scene.finish();
 }

@@ -30,10 +30,22 @@ impl Stage {
         Self::with(&Setup::default(), sections, more)
     }
 
+    /// Sets it up for a proxy of another user, who may make its socket where builds are.
+    #[track_caller]
+    pub fn for_everybody(setup: &Setup<'_>) -> Self {
+        let dir = TempDir::new();
+        let all = fs::Permissions::from_mode(0o777);
+        fs::set_permissions(dir.path(), all).expect("own directory");
+        Self::within(dir, setup, "", "")
+    }
+
     /// Sets it up in a special way.
     #[track_caller]
     pub fn with(setup: &Setup<'_>, sections: &str, more: &str) -> Self {
-        let dir = TempDir::new();
+        Self::within(TempDir::new(), setup, sections, more)
+    }
+
+    fn within(dir: TempDir, setup: &Setup<'_>, sections: &str, more: &str) -> Self {
         let socket = dir.join("admin.sock");
         let process = format!("[admin]\nsocket = {socket:?}\n{sections}");
         Self {
