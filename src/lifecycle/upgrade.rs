@@ -57,7 +57,7 @@ type Reply = oneshot::Sender<Result<UpgradeBegun, OrderError>>;
 pub(super) struct Upgrading {
     invocation: Invocation,
     asked: Option<Asked>,
-    under_way: Option<JoinHandle<Rehearsed>>,
+    under_way: Option<(u64, JoinHandle<Outcome>)>,
 }
 
 #[derive(Debug)]
@@ -66,11 +66,14 @@ struct Asked {
     reply: Option<Reply>,
 }
 
-/// What came of a rehearsal.
+/// What comes of a rehearsal.
+type Outcome = Result<Candidate, Refusal>;
+
+/// An upgrade that was rehearsed.
 #[derive(Debug)]
 pub(super) struct Rehearsed {
     number: u64,
-    outcome: Result<Candidate, Refusal>,
+    outcome: Outcome,
 }
 
 /// What is saved when.
@@ -137,23 +140,22 @@ impl Upgrading {
 
     /// Waits until the one under way has been rehearsed.
     pub async fn rehearsed(&mut self) -> Rehearsed {
-        let Some(under_way) = &mut self.under_way else {
+        let Some((number, under_way)) = &mut self.under_way else {
             return std::future::pending().await;
         };
-        match under_way.await {
-            Ok(rehearsed) => {
-                self.under_way = None;
-                rehearsed
-            }
-            // It is aborted by nobody who goes on.
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
+        let number = *number;
+        let outcome = match under_way.await {
+            Ok(outcome) => outcome,
+            Err(error) => Err(Refusal::from(format!("the rehearsal failed: {error}"))),
+        };
+        self.under_way = None;
+        Rehearsed { number, outcome }
     }
 
     /// Gives up what is wanted or under way; a child that rehearses is killed.
     pub fn stop(&mut self) {
         self.asked = None;
-        if let Some(under_way) = self.under_way.take() {
+        if let Some((_, under_way)) = self.under_way.take() {
             under_way.abort();
         }
     }
@@ -181,13 +183,14 @@ impl Running {
             let state = rehearsal.finish()?;
             Candidate::rehearse(path, &words, state).await
         };
-        self.upgrading.under_way = Some(tokio::spawn(async move {
+        let under_way = tokio::spawn(async move {
             let outcome = rehearse.await;
             if let Some(reply) = reply {
                 tell(reply, number, &outcome).await;
             }
-            Rehearsed { number, outcome }
-        }));
+            outcome
+        });
+        self.upgrading.under_way = Some((number, under_way));
     }
 
     /// Everything as it is now, for a rehearsal.
@@ -336,7 +339,7 @@ impl Running {
 }
 
 /// Tells whoever asked that it begins, and waits until he has heard it; or why it does not.
-async fn tell(reply: Reply, number: u64, outcome: &Result<Candidate, Refusal>) {
+async fn tell(reply: Reply, number: u64, outcome: &Outcome) {
     let candidate = match outcome {
         Ok(candidate) => candidate,
         Err(refusal) => {

@@ -124,16 +124,16 @@ fn document() -> Value {
             Access::Read => "On the unix socket and on TCP.",
             Access::Write => "On the unix socket only.",
         };
-        let done = match operation.path {
-            "/api/v1/upgrade" => "202",
-            _ => "200",
+        let (done, said) = match operation.path {
+            "/api/v1/upgrade" => ("202", "It begins"),
+            _ => ("200", "Done"),
         };
         let mut described = json!({
             "summary": operation.summary,
             "description": where_served,
             "parameters": shape.parameters,
             "responses": {
-                done: { "description": "Done", "content": shape.answer },
+                done: { "description": said, "content": shape.answer },
                 "default": {
                     "description": "Not done, and why; 4xx is the request's fault, 5xx the proxy's",
                     "content": { "application/json": { "schema": failure } },
