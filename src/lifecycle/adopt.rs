@@ -7,10 +7,12 @@ use std::{
     fs::File,
     io, mem,
     os::fd::{AsFd, OwnedFd},
+    pin::pin,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant, SystemTime},
 };
 
+use futures_util::FutureExt;
 use rustix::{stdio::dup2_stdin, thread::set_name};
 
 use super::{
@@ -109,11 +111,16 @@ pub(super) async fn run(
     *log_queue = Some(queue);
     *way_back = None;
     data.workers.adopt(workers);
+    // Each has taken its sessions when this is over; asked for now, it does not wait for listeners.
+    let all = data.workers.clone();
+    let mut taken = pin!(all.queues_served());
+    let at_once = taken.as_mut().now_or_never().is_some();
     let forwarding = control.forwarding(Arc::clone(&data.shared), data.workers.clone());
     leave_standard_input();
     control.telemetry.go_on();
-    // Each has taken its sessions by then.
-    data.workers.queues_served().await;
+    if !at_once {
+        taken.await;
+    }
     let goes_on = Instant::now();
     let pause = goes_on.saturating_duration_since(process.frozen);
     let took_us =
