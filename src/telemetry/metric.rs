@@ -150,7 +150,9 @@ impl SavedCounters {
             let count = count.parse().ok().filter(|_| is_counter)?;
             Some((name.to_owned(), values?, count))
         });
-        Self(counters.collect())
+        let mut counters: Vec<_> = counters.collect();
+        counters.sort_unstable();
+        Self(counters)
     }
 
     /// Goes on counting from there.

@@ -192,3 +192,177 @@ pub(super) mod shared_text {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::provider::switchboard::{
+        Contact, Endpoint, HostId, JobState, RuleName, Service,
+        client::{Failure, FailureKind},
+        expose::{Reason, Refused},
+        stats::Request,
+    };
+
+    fn id(number: u32) -> JobId {
+        JobId::parse(&format!("10b00000-0000-7000-8000-{number:012}")).expect("an id")
+    }
+
+    fn owner(number: u32) -> Owner {
+        Owner {
+            job: id(number),
+            rule: RuleName::parse("ssh").expect("a name"),
+        }
+    }
+
+    fn target() -> SocketAddr {
+        (Ipv4Addr::new(10, 0, 0, 1), 22).into()
+    }
+
+    /// A job of which everything is known.
+    fn job(number: u32) -> Job {
+        Job {
+            id: id(number),
+            state: JobState::Ready,
+            address: Some(target().ip()),
+            services: vec![Service {
+                name: "web".into(),
+                protocol: "http".into(),
+            }],
+            host: HostId::parse("40000000-0000-4000-8000-000000000001"),
+            host_name: Some("lab-1".into()),
+            host_live: Some(true),
+        }
+    }
+
+    fn through_json<T: Serialize + for<'de> Deserialize<'de>>(value: &T) -> T {
+        let text = serde_json::to_vec(value).expect("plain values");
+        serde_json::from_slice(&text).expect("as it was written")
+    }
+
+    #[test]
+    fn what_is_known_of_jobs_and_where_they_are_open_survives() {
+        let remembered = Remembered {
+            asked: true,
+            listed: Some(JobState::Unknown),
+        };
+        let known = KnownJobs {
+            jobs: [(id(1), Arc::new(job(1)))].into(),
+            remembered: [(id(2), remembered)].into(),
+            silent: [(id(1), Duration::from_millis(1500))].into(),
+            complete: Some(SystemTime::now()),
+        };
+        let open = Plan::from([
+            (owner(1), (40_000, target())),
+            (owner(2), (40_001, target())),
+        ]);
+        let saved = through_json(&SavedKnowledge::new(&known, &open));
+        assert_eq!(saved.load(), Ok((known, open)));
+        let nothing: SavedKnowledge = serde_json::from_str("{\"later\":1}").expect("values");
+        assert_eq!(nothing.load(), Ok((KnownJobs::default(), Plan::new())));
+    }
+
+    #[test]
+    fn two_jobs_of_one_id_and_two_owners_of_one_port_are_refused() {
+        let load = |saved: SavedKnowledge| saved.load().expect_err("it cannot be").to_string();
+        let twice = SavedKnowledge {
+            jobs: vec![job(1), job(1)],
+            ..SavedKnowledge::default()
+        };
+        assert!(load(twice).ends_with(" twice"));
+        let open = vec![(owner(1), 40_000, target()), (owner(2), 40_000, target())];
+        let twice = SavedKnowledge {
+            open,
+            ..SavedKnowledge::default()
+        };
+        assert!(load(twice).starts_with("port of a job: 40000 of "));
+        for text in [r#"{"jobs":[{"id":"x"}]}"#, r#"{"open":[["x",1,"y"]]}"#] {
+            assert!(serde_json::from_str::<SavedKnowledge>(text).is_err());
+        }
+    }
+
+    fn exposure() -> Exposure {
+        Exposure {
+            host: "p.example.org".into(),
+            endpoints: vec![Endpoint {
+                owner: owner(1),
+                port: Some(40_000),
+                target: target(),
+                closed: Some(Reason::HostGone),
+                since: Some(SystemTime::now()),
+            }],
+            refused: vec![Refused {
+                job: id(2),
+                rule: None,
+                reason: Reason::NotAllowed,
+                address: Some(target().ip()),
+            }],
+            states: [(id(2), JobState::Queued)].into(),
+            jobs: 2,
+            complete: Some(SystemTime::now()),
+            unconfirmed: 1,
+            not_kept: Some("a full disk".to_owned()),
+            ..Exposure::default()
+        }
+    }
+
+    #[test]
+    fn how_a_switchboard_is_doing_survives() {
+        let status = SwitchboardStatus::default();
+        status.set(Some(exposure()));
+        status.set_unusable(Some("no token".to_owned()));
+        status.reachable.observe(Duration::from_millis(3));
+        let stats = &status.stats;
+        stats.count(Request::Job, &Ok(()));
+        stats.count::<()>(Request::Jobs, &Err(Failure::Forbidden));
+        stats.episode_began(FailureKind::Forbidden);
+        stats.polled();
+        stats.walked();
+        stats.set_jobs_active(7);
+        stats.set_held(3);
+        stats.listing_fails(true);
+        stats.finished.add(&id(9));
+        stats.new_job_latency.observe(Duration::from_secs(1));
+        status.availability.heard();
+        let saved = status.save();
+        let again = SwitchboardStatus::load(through_json(&saved));
+        // What is under way does not go on.
+        assert_eq!(again.stats.episodes(FailureKind::Forbidden), 1);
+        assert_eq!(again.stats.episodes_open(FailureKind::Forbidden), 0);
+        assert_eq!(again.stats.failed(Request::Jobs, FailureKind::Forbidden), 1);
+        assert!(again.stats.finished.contains(&id(9)));
+        assert_eq!(again.contact(), Contact::Away("no token".to_owned()));
+        assert!(again.availability.heard_ago().is_some() && again.stats.knowledge_age().is_some());
+        assert_eq!(
+            format!("{:?}", again.read()),
+            format!("{:?}", status.read())
+        );
+        assert_eq!(again.save(), saved);
+    }
+
+    #[test]
+    fn an_outage_goes_on_and_words_of_a_later_version_are_forgotten() {
+        let outage = |failure| {
+            json!({
+                "availability": { "outage": 1_000_000_000, "failure": failure },
+                "exposure": { "refused": [{ "job": id(1), "reason": "of a later version" }] },
+                "stats": { "succeeded": [["later", 1]], "failed": [["job", "later", 1]], "rights": "later" },
+            })
+        };
+        let load = |value| {
+            let saved: SavedStatus = serde_json::from_value(value).expect("values");
+            SwitchboardStatus::load(saved)
+        };
+        let failure = serde_json::to_value(Failure::Server { status: 500 }).expect("values");
+        let status = load(outage(failure));
+        let outage_now = status.availability.outage().expect("it goes on");
+        assert_eq!(outage_now.failure, Failure::Server { status: 500 });
+        assert!(status.read().is_none());
+        assert_eq!(status.stats.requests(), []);
+        let status = load(outage(json!("of a later version")));
+        assert_eq!(status.availability.outage(), None);
+    }
+}
