@@ -147,7 +147,7 @@ impl SavedListeners {
             unclaimed_until,
             stored,
         } = self;
-        let mut known = HashSet::new();
+        let mut known = HashSet::with_capacity(open.len());
         let load = |saved: SavedListener| {
             let SavedListener {
                 addr,

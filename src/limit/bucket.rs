@@ -14,7 +14,7 @@ use super::Tick;
 const SECOND: u64 = 1_000_000_000;
 
 /// So much in each second, and so much at once after a pause.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rate {
     pub per_second: NonZeroU64,
     pub burst: NonZeroU64,

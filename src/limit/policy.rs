@@ -17,7 +17,7 @@ use crate::setting::{
 };
 
 /// Limits that hold for the process as well as for one mapping.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct SessionLimits {
@@ -112,7 +112,7 @@ pub struct Ban {
 }
 
 /// How a client is told that it gets no session.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum OnRefuse {
     /// By a reset.
     #[default]

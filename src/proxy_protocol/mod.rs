@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 pub const LONGEST: usize = 4096;
 
 /// How a header is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Version {
     /// A line of text.
     V1,

@@ -189,6 +189,21 @@ impl Mapping {
         }
     }
 
+    /// A mapping that goes on counting.
+    pub(super) fn counting(
+        name: MappingName,
+        policy: Arc<Policy>,
+        stats: MappingStats,
+        counted: Option<MappingGate>,
+    ) -> Self {
+        Self {
+            gate: gate(&policy, counted.map(Arc::new).as_ref()),
+            name,
+            policy,
+            stats: Arc::new(stats),
+        }
+    }
+
     /// The same mapping under another policy.
     pub fn with_policy(&self, policy: Arc<Policy>) -> Self {
         Self {

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Settings of one mapping's listeners and sessions.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Policy {
@@ -123,7 +123,7 @@ impl Default for Policy {
 const USER_TIMEOUT: u64 = 24 * 86_400;
 
 /// TCP keepalive: is the other host still there?
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Keepalive {
@@ -176,7 +176,7 @@ impl Kind for Keepalive {
 }
 
 /// What becomes of live sessions when their route goes or leads elsewhere.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RemovalPolicy {
     /// They stay as long as they like.
     Keep,

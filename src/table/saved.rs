@@ -50,22 +50,30 @@ impl From<SavedPolicy> for Policy {
     }
 }
 
-/// Writes each policy once.
+/// Writes each policy once, and equal ones as one: most mappings share theirs, and of those with keys
+/// of their own, many have the same.
 #[derive(Debug, Default)]
 struct Policies {
     /// By where they are in memory.
     known: HashMap<usize, u32>,
+    by_value: HashMap<Arc<Policy>, u32>,
     saved: Vec<SavedPolicy>,
 }
 
 impl Policies {
     /// The place of a policy.
     fn save(&mut self, policy: &Arc<Policy>) -> u32 {
-        let saved = &mut self.saved;
-        let place = self.known.entry(Arc::as_ptr(policy) as usize);
+        let Self {
+            known,
+            by_value,
+            saved,
+        } = self;
+        let place = known.entry(Arc::as_ptr(policy) as usize);
         *place.or_insert_with(|| {
-            saved.push(SavedPolicy::from(&**policy));
-            u32::try_from(saved.len() - 1).unwrap_or(u32::MAX)
+            *by_value.entry(Arc::clone(policy)).or_insert_with(|| {
+                saved.push(SavedPolicy::from(&**policy));
+                u32::try_from(saved.len() - 1).unwrap_or(u32::MAX)
+            })
         })
     }
 }
@@ -134,13 +142,8 @@ impl SavedMapping {
             gate,
         } = self;
         let gate = gate.map(MappingGate::load).transpose()?;
-        let counted = Mapping {
-            stats: Arc::new(MappingStats::load(stats)),
-            gate: gate.map(Arc::new),
-            ..Mapping::new(name, Arc::default())
-        };
-        // It has a gate if its policy asks for one.
-        let mapping = counted.with_policy(policy_at(policies, policy)?);
+        let policy = policy_at(policies, policy)?;
+        let mapping = Mapping::counting(name, policy, MappingStats::load(stats), gate);
         Ok((Arc::new(mapping), pairs.into()))
     }
 }

@@ -11,7 +11,7 @@ use crate::setting::{As, List, Prefix};
 ///
 /// The longest prefix that contains the source decides. A source that no prefix contains may
 /// connect unless there is an allow list.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct SourceRules {
