@@ -5,7 +5,7 @@
 //! monotonic clock of the machine, which goes on meanwhile ([`monotonic`]). The next image gets both
 //! back from a [`Loader`]. How they travel is not told here to those who save and load.
 //!
-//! They travel over a socket of the process to itself ([`Outgoing`], [`incoming`]), which stays open
+//! They travel over a socket of the process to itself ([`Outgoing`], [`incoming()`]), which stays open
 //! while execve(2) replaces the image, and with it every descriptor that waits in it. A [`Rehearsal`]
 //! has the values alone.
 
