@@ -12,8 +12,8 @@ use crate::{
 
 /// Runs the proxy and every peer that is installed side by side.
 ///
-/// It measures the workloads, unless only --growth, --scrapes, --unprivileged or --syscalls is asked
-/// for.
+/// It measures the workloads, unless only --growth, --scrapes, --local-ports, --unprivileged or
+/// --syscalls is asked for.
 #[derive(Debug, Parser)]
 #[command(name = "versus", bin_name = "cargo bench --bench versus --")]
 pub struct Args {
@@ -66,6 +66,10 @@ pub struct Args {
     #[arg(long)]
     pub scrapes: bool,
 
+    /// What a session costs when most local ports are taken, with and without an address to call from
+    #[arg(long, conflicts_with = "this_network")]
+    pub local_ports: bool,
+
     /// 2000 bulk sessions at once through proxies without privileges, where the pipe budget binds
     #[arg(long)]
     pub unprivileged: bool,
@@ -111,7 +115,8 @@ impl Args {
 
     /// Whether the workloads are to be measured.
     pub fn compares(&self) -> bool {
-        let other = self.growth || self.scrapes || self.unprivileged || self.syscalls;
+        let other =
+            self.growth || self.scrapes || self.local_ports || self.unprivileged || self.syscalls;
         !self.workload.is_empty() || !other
     }
 

@@ -17,6 +17,7 @@ mod growth;
 #[path = "../../tests/harness/mod.rs"]
 mod harness;
 mod load;
+mod local_ports;
 mod measure;
 mod meter;
 mod net;
@@ -100,6 +101,9 @@ fn main() -> Result<()> {
     }
     if bench.args.scrapes {
         scrapes::run(&mut bench)?;
+    }
+    if bench.args.local_ports {
+        local_ports::run(&mut bench)?;
     }
     if bench.args.unprivileged {
         unprivileged::run(&mut bench)?;

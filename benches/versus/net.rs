@@ -96,7 +96,13 @@ pub fn accept(listener: &TcpListener) -> io::Result<Option<TcpStream>> {
 /// On the loopback interface the handshake is over when connect(2) returns, so that this is one
 /// call and no wait.
 pub fn connect(to: SocketAddr) -> io::Result<TcpStream> {
-    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+    connected(
+        Socket::new(Domain::for_address(to), Type::STREAM, None)?,
+        to,
+    )
+}
+
+fn connected(socket: Socket, to: SocketAddr) -> io::Result<TcpStream> {
     socket.set_write_timeout(Some(PATIENCE))?;
     socket.connect(&to.into())?;
     socket.set_nonblocking(true)?;
@@ -105,7 +111,17 @@ pub fn connect(to: SocketAddr) -> io::Result<TcpStream> {
 
 /// Connects with blocking reads and writes that give up after a while.
 pub fn connect_blocking(to: SocketAddr) -> io::Result<TcpStream> {
-    let stream = connect(to)?;
+    blocking(connect(to)?)
+}
+
+/// The same from a certain address and port.
+pub fn connect_blocking_from(from: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+    socket.bind(&from.into())?;
+    blocking(connected(socket, to)?)
+}
+
+fn blocking(stream: TcpStream) -> io::Result<TcpStream> {
     stream.set_nonblocking(false)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;

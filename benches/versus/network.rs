@@ -11,7 +11,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::args::Args;
 
@@ -55,4 +55,14 @@ pub fn enter(args: &Args) -> Result<()> {
 pub fn congestion_control() -> String {
     let name = fs::read_to_string(CONTROL).unwrap_or_default();
     name.trim().to_owned()
+}
+
+/// From now on connections come from these ports, in a network of the run's own.
+pub fn set_local_ports(first: u16, last: u16) -> Result<()> {
+    ensure!(
+        std::env::var_os(INSIDE).is_some(),
+        "without a network of its own the run leaves the machine's local ports alone"
+    );
+    let range = "/proc/sys/net/ipv4/ip_local_port_range";
+    fs::write(range, format!("{first} {last}")).context("set the local ports")
 }

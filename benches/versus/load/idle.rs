@@ -23,13 +23,22 @@ impl<'a> Idle<'a> {
     /// Opens sessions one after the other; each passes one message both ways, so that it has been
     /// through everything a session goes through before it falls silent.
     pub fn open(backend: &'a Backend, to: SocketAddr, count: usize) -> Result<Self> {
+        Self::open_with(backend, count, || net::connect_blocking(to))
+    }
+
+    /// The same, connected in a way of the caller's.
+    pub fn open_with(
+        backend: &'a Backend,
+        count: usize,
+        mut connect: impl FnMut() -> io::Result<TcpStream>,
+    ) -> Result<Self> {
         let mut idle = Self {
             backend,
             streams: Vec::with_capacity(count),
         };
         for index in 0..count {
-            let stream =
-                round_trip(to).with_context(|| format!("session {} of {count}", index + 1))?;
+            let connected = connect().and_then(proved);
+            let stream = connected.with_context(|| format!("session {} of {count}", index + 1))?;
             idle.streams.push(stream);
             backend.resting().fetch_add(1, Relaxed);
         }
@@ -57,7 +66,10 @@ impl Drop for Idle<'_> {
 
 /// A connection to the echo service that has proved itself.
 pub fn round_trip(to: SocketAddr) -> io::Result<TcpStream> {
-    let stream = net::connect_blocking(to)?;
+    proved(net::connect_blocking(to)?)
+}
+
+fn proved(stream: TcpStream) -> io::Result<TcpStream> {
     exchange(&stream)?;
     Ok(stream)
 }

@@ -143,6 +143,15 @@ impl Peer {
         Self::new(name, Kind::Tml(tml::Tml::just_built(overrides)))
     }
 
+    /// The same tml-proxy with one setting more.
+    pub fn with(&self, key: &str, value: &str) -> Option<Self> {
+        let Kind::Tml(tml) = &self.kind else {
+            return None;
+        };
+        let name = format!("{}, {key} = {value}", self.name);
+        Some(Self::new(&name, Kind::Tml(tml.with(key, value))))
+    }
+
     /// What it is called in the tables.
     pub fn name(&self) -> &str {
         &self.name

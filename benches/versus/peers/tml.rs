@@ -56,6 +56,13 @@ impl Tml {
         Self::new(env!("CARGO_BIN_EXE_tml-proxy").into(), overrides)
     }
 
+    /// The same with one setting more.
+    pub(super) fn with(&self, key: &str, value: &str) -> Self {
+        let mut tml = self.clone();
+        tml.overrides.set(key, value);
+        tml
+    }
+
     pub(super) fn describe(&self) -> String {
         let output = output_of(&self.program, "--version");
         let version = output.lines().next().unwrap_or("without a version");
