@@ -13,6 +13,8 @@ mod job_stage;
 mod broken;
 #[path = "upgrade/control.rs"]
 mod control;
+#[path = "upgrade/crowd.rs"]
+mod crowd;
 #[path = "upgrade/jobs.rs"]
 mod jobs;
 #[path = "upgrade/operator.rs"]

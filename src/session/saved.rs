@@ -346,3 +346,6 @@ impl PendingProxyHeader {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
