@@ -623,6 +623,10 @@ impl<'de> SeqAccess<'de> for Items<'_, '_> {
             false => Ok(None),
         }
     }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.items.len())
+    }
 }
 
 /// A value as a message shows it: on one line, and not longer than makes sense.

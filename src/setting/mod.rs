@@ -320,7 +320,8 @@ impl<'de, K: Kind> Visitor<'de> for Seed<K> {
     }
 }
 
-/// Every item of a list as a kind. All items are read, whatever is wrong with some of them.
+/// Every item of a list as a kind. All items are read, whatever is wrong with some of them, if it is
+/// known how many are left: a list that is broken off would never end.
 pub(crate) fn items<'de, K: Kind, A: SeqAccess<'de>>(
     mut items: A,
 ) -> Result<Vec<K::Value>, A::Error> {
@@ -330,7 +331,13 @@ pub(crate) fn items<'de, K: Kind, A: SeqAccess<'de>>(
         match items.next_element_seed(Seed::<K>::new()) {
             Ok(Some(value)) => values.push(value),
             Ok(None) => return failed.map_or(Ok(values), Err),
-            Err(error) => failed = failed.or(Some(error)),
+            Err(error) => {
+                let first = failed.unwrap_or(error);
+                if items.size_hint().unwrap_or(0) == 0 {
+                    return Err(first);
+                }
+                failed = Some(first);
+            }
         }
     }
 }
