@@ -34,6 +34,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+pub use lifecycle::build_saved;
 pub use session::{AckProbe, PeerState, acknowledged};
 
 /// Does what the command line asks for.

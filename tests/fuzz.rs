@@ -389,6 +389,68 @@ fn any_state_file_is_read_or_put_aside_and_what_was_read_can_be_kept() {
     });
 }
 
+/// What was handed over, as parts: the values of each are a line of the input.
+fn as_parts(input: &[u8]) -> Vec<u8> {
+    const NAMES: [&str; 3] = ["header", "control", "worker-0"];
+    const BYTES: [u8; 64] = [7; 64];
+    let lines = input.splitn(NAMES.len(), |byte| *byte == b'\n');
+    let mut state = Vec::new();
+    for (name, values) in NAMES.iter().zip(lines) {
+        let (length, bytes) = (values.len(), BYTES.len());
+        let head = format!(
+            "{{\"part\":\"{name}\",\"values\":{length},\"bytes\":{bytes},\"descriptors\":8}}\n"
+        );
+        state.extend_from_slice(head.as_bytes());
+        state.extend_from_slice(values);
+        state.extend_from_slice(&BYTES);
+    }
+    state
+}
+
+#[test]
+fn any_state_of_another_image_is_built_or_refused() {
+    let whole = include_bytes!("fuzz/corpus/handover/proxy");
+    assert_eq!(tml_proxy::build_saved(&as_parts(whole)[..]), Ok(()));
+    let target = Target {
+        name: "handover",
+        words: &[
+            "{",
+            "}",
+            "[",
+            "]",
+            ",",
+            "\n",
+            "null",
+            "true",
+            "-1",
+            "0",
+            "9223372036854775807",
+            "-9223372036854775808",
+            "18446744073709551615",
+            "1e999",
+            "\"carrier\":{\"kept\":{\"at\":0,\"len\":64}}",
+            "\"carrier\":{\"pipe\":{\"read\":0,\"write\":1,\"level\":1,\"size\":65536}}",
+            "\"up\":{",
+            "\"phase\":\"dialing\"",
+            "\"phase\":{\"settling\":{\"side\":\"client\",\"since\":1,\"left\":1,\"pause\":{\"secs\":0,\"nanos\":1}}}",
+            "\"fault\":[\"client\",104]",
+            "\"leave\":{\"at\":1,\"reason\":\"killed\"}",
+            "\"route\":1",
+            "\"format\":2",
+        ],
+        more: Vec::new(),
+    };
+    target.fuzz(|input| {
+        let built = [&as_parts(input)[..], input].map(tml_proxy::build_saved);
+        let kind = |built: Result<(), String>| match built {
+            Ok(()) => "built".to_owned(),
+            // What follows names what was made up.
+            Err(error) => gist(&error).chars().take(24).collect(),
+        };
+        built.map(kind).join("|")
+    });
+}
+
 #[test]
 fn any_request_to_the_admin_socket_is_answered_or_dropped_and_harms_nobody() {
     let dir = TempDir::new();

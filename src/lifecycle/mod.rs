@@ -33,5 +33,6 @@ mod watchdog;
 
 pub(crate) use invocation::{How, Invocation};
 pub(crate) use limits::{Budget, pipe_memory, worker_count};
+pub use rehearse::build_saved;
 pub(crate) use rehearse::rehearse;
 pub(crate) use run::{RunError, run};

@@ -32,11 +32,23 @@ pub(crate) fn rehearse(source: &Source, overrides: &Overrides) -> Answer {
 }
 
 fn try_all(source: &Source, overrides: &Overrides) -> Result<(), Refusal> {
-    let parts = rehearsed(io::stdin()).map_err(AdoptError::from)?;
-    let mut parts = Parts::open(parts)?;
-    let process = parts.process()?;
-    Loaded::new(&mut parts, &process)?;
+    build(io::stdin())?;
     // Otherwise no restart would succeed any more, and no reload.
     source.load(overrides, &Table::default())?;
     Ok(())
+}
+
+fn build(state: impl io::Read) -> Result<(), AdoptError> {
+    let mut parts = Parts::open(rehearsed(state)?)?;
+    let process = parts.process()?;
+    Loaded::new(&mut parts, &process).map(drop)
+}
+
+/// Builds everything that was handed over for a rehearsal, and drops it.
+///
+/// # Errors
+///
+/// Why that cannot be, in words.
+pub fn build_saved(state: impl io::Read) -> Result<(), String> {
+    build(state).map_err(|error| error.to_string())
 }
