@@ -12,8 +12,8 @@ use crate::{
 
 /// Runs the proxy and every peer that is installed side by side.
 ///
-/// It measures the workloads, unless only --growth, --scrapes, --local-ports, --unprivileged or
-/// --syscalls is asked for.
+/// It measures the workloads, unless only --growth, --scrapes, --local-ports, --unprivileged, --upgrade
+/// or --syscalls is asked for.
 #[derive(Debug, Parser)]
 #[command(name = "versus", bin_name = "cargo bench --bench versus --")]
 pub struct Args {
@@ -74,6 +74,10 @@ pub struct Args {
     #[arg(long)]
     pub unprivileged: bool,
 
+    /// What live sessions notice while the program is replaced under them
+    #[arg(long)]
+    pub upgrade: bool,
+
     /// System calls per connection and per round trip, counted by strace
     #[arg(long)]
     pub syscalls: bool,
@@ -115,8 +119,12 @@ impl Args {
 
     /// Whether the workloads are to be measured.
     pub fn compares(&self) -> bool {
-        let other =
-            self.growth || self.scrapes || self.local_ports || self.unprivileged || self.syscalls;
+        let other = self.growth
+            || self.scrapes
+            || self.local_ports
+            || self.unprivileged
+            || self.upgrade
+            || self.syscalls;
         !self.workload.is_empty() || !other
     }
 

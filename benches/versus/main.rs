@@ -30,6 +30,7 @@ mod scrapes;
 mod svg;
 mod syscalls;
 mod unprivileged;
+mod upgrade;
 mod workloads;
 
 use anyhow::{Context, Result};
@@ -107,6 +108,9 @@ fn main() -> Result<()> {
     }
     if bench.args.unprivileged {
         unprivileged::run(&mut bench)?;
+    }
+    if bench.args.upgrade {
+        upgrade::run(&mut bench)?;
     }
     if bench.args.syscalls {
         syscalls::run(&mut bench)?;

@@ -33,6 +33,24 @@ pub enum Metric {
     Scrape,
     /// How long the metrics are.
     ScrapeSize,
+    /// Time without service of a session whose proxy is replaced: in the middle.
+    PauseP50,
+    /// The same, of the slowest hundredth.
+    PauseP99,
+    /// The longest.
+    PauseMax,
+    /// Clients that came meanwhile and got no session.
+    Refused,
+    /// Sessions that did not survive.
+    Lost,
+    /// User memory a second later, as a share of what it was.
+    MemoryAfter,
+    /// The most user memory meanwhile, as a share of what it was.
+    MemoryPeak,
+    /// Processes a second later.
+    Processes,
+    /// Bulk's throughput in the second of the replacement, as a share of what it was.
+    BulkKept,
 }
 
 /// What work is counted in.
@@ -96,6 +114,15 @@ impl Metric {
             Self::ReloadCpu => "% of a core at 1 reload/s".to_owned(),
             Self::Scrape => "scrape ms".to_owned(),
             Self::ScrapeSize => "MB".to_owned(),
+            Self::PauseP50 => "pause p50 ms".to_owned(),
+            Self::PauseP99 => "pause p99 ms".to_owned(),
+            Self::PauseMax => "pause max ms".to_owned(),
+            Self::Refused => "refused".to_owned(),
+            Self::Lost => "lost".to_owned(),
+            Self::MemoryAfter => "memory after ÷ before".to_owned(),
+            Self::MemoryPeak => "peak memory ÷ before".to_owned(),
+            Self::Processes => "processes".to_owned(),
+            Self::BulkKept => "bulk ÷ before".to_owned(),
         }
     }
 
@@ -122,6 +149,15 @@ impl Metric {
             Self::ReloadCpu => "reload_core_percent",
             Self::Scrape => "scrape_ms",
             Self::ScrapeSize => "scrape_mb",
+            Self::PauseP50 => "pause_p50_ms",
+            Self::PauseP99 => "pause_p99_ms",
+            Self::PauseMax => "pause_max_ms",
+            Self::Refused => "clients_refused",
+            Self::Lost => "sessions_lost",
+            Self::MemoryAfter => "memory_after_ratio",
+            Self::MemoryPeak => "memory_peak_ratio",
+            Self::Processes => "processes",
+            Self::BulkKept => "bulk_ratio",
         }
     }
 

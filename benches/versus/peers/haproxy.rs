@@ -62,6 +62,9 @@ impl Haproxy {
         fs::write(&path, self.configuration(job)?)?;
         let mut command = Command::new(&self.program);
         command.arg("-db").arg("-f").arg(path);
+        if job.supervised {
+            command.arg("-W");
+        }
         Ok(command)
     }
 

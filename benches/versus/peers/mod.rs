@@ -16,12 +16,14 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::process::Signal;
 
 pub use tml::Overrides;
 
 use crate::{
     args::Args,
     backend::{SERVICES, Service},
+    harness::process::with_descendants,
     load::idle,
     meter::Meter,
     net,
@@ -52,6 +54,8 @@ pub struct Job {
     pub log_sessions: bool,
     /// Whether to run without privileges.
     pub unprivileged: bool,
+    /// Whether to run so that the program can be replaced, by a master process where one is needed.
+    pub supervised: bool,
 }
 
 /// A way to get from the client to the target.
@@ -221,6 +225,34 @@ impl Peer {
                 .with_context(|| format!("{} does not start", self.name))?;
         }
         Ok(running)
+    }
+
+    /// Has the program of a running peer replaced by itself, and waits until that has happened.
+    pub fn replace(&self, running: &Running) -> Result<()> {
+        let process = running.process().context("not a process")?;
+        let signal = match &self.kind {
+            Kind::Direct => bail!("there is nothing to replace"),
+            Kind::Tml(_) | Kind::Haproxy(_) => Signal::USR2,
+            Kind::Nginx(_) => Signal::HUP,
+        };
+        let (log, children) = (running.log().len(), with_descendants(process.id()));
+        process.signal(signal)?;
+        let deadline = Instant::now() + net::PATIENCE;
+        let happened = || match &self.kind {
+            Kind::Tml(_) => running.log()[log..].contains(tml::REPLACED),
+            _ => with_descendants(process.id())
+                .iter()
+                .any(|pid| !children.contains(pid)),
+        };
+        while !happened() {
+            ensure!(
+                Instant::now() < deadline,
+                "it was not replaced: {}",
+                running.log()
+            );
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     /// Rewrites the configuration of a running tml-proxy.

@@ -12,6 +12,9 @@ use anyhow::Result;
 
 use super::{Job, output_of};
 
+/// What its log says when the program has been replaced.
+pub(super) const REPLACED: &str = "upgraded";
+
 /// Settings by dotted key, as TOML values.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Overrides(BTreeMap<String, String>);
