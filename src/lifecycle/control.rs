@@ -1,15 +1,18 @@
 //! Keeping listeners, workers and live sessions in step with the table.
 
+mod saved;
+
 use std::{
     collections::{HashMap, HashSet},
     convert::Infallible,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::OwnedFd,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use serde::{Deserialize, Serialize};
 use tokio::{sync::mpsc, time::timeout};
+
+pub(super) use saved::{LoadedListeners, SavedListeners};
 
 use super::{
     lost::Lost,
@@ -17,7 +20,6 @@ use super::{
 };
 use crate::{
     end_reason::EndReason,
-    handover::{Descriptor, LoadError, Loader, Saver, monotonic},
     listen::{ListenError, Listeners, Opened, check_transparent},
     provider::LocalAddresses,
     table::{
@@ -93,94 +95,6 @@ struct Placed {
     paused: bool,
 }
 
-/// Listeners, as they are handed over to the next image of the program.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct SavedListeners {
-    open: Vec<SavedListener>,
-    #[serde(default)]
-    lost: Lost,
-    #[serde(default)]
-    looping: HashSet<ListenAddr>,
-    /// Those of the last process that nobody has claimed.
-    #[serde(default)]
-    unclaimed: Vec<(ListenAddr, Descriptor)>,
-    #[serde(default, with = "monotonic::option")]
-    unclaimed_until: Option<Instant>,
-    /// Those that systemd keeps.
-    #[serde(default)]
-    stored: HashSet<ListenAddr>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct SavedListener {
-    addr: ListenAddr,
-    socket: Descriptor,
-    #[serde(default)]
-    worker: usize,
-    #[serde(default)]
-    paused: bool,
-}
-
-/// Listeners that were handed over.
-#[derive(Debug, Default)]
-pub(super) struct LoadedListeners {
-    open: Vec<(ListenAddr, Arc<OwnedFd>, Placed)>,
-    lost: Lost,
-    looping: HashSet<ListenAddr>,
-    unclaimed: HashMap<ListenAddr, Arc<OwnedFd>>,
-    unclaimed_until: Option<Instant>,
-    stored: HashSet<ListenAddr>,
-}
-
-impl SavedListeners {
-    /// Takes them up.
-    ///
-    /// # Errors
-    ///
-    /// Two are on one address, or one is on none of the table.
-    pub fn load(self, loader: &mut Loader, table: &Table) -> Result<LoadedListeners, LoadError> {
-        let Self {
-            open,
-            lost,
-            looping,
-            unclaimed,
-            unclaimed_until,
-            stored,
-        } = self;
-        let mut known = HashSet::with_capacity(open.len());
-        let load = |saved: SavedListener| {
-            let SavedListener {
-                addr,
-                socket,
-                worker,
-                paused,
-            } = saved;
-            if !known.insert(addr) {
-                return Err(LoadError::value("listener", format!("{addr} twice")));
-            }
-            if table.route(&addr).is_none() {
-                let why = format!("{addr} is not in the table");
-                return Err(LoadError::value("listener", why));
-            }
-            let socket = Arc::new(loader.descriptor(socket)?);
-            Ok((addr, socket, Placed { worker, paused }))
-        };
-        let open: Result<_, _> = open.into_iter().map(load).collect();
-        let open = open?;
-        let unclaimed = unclaimed
-            .into_iter()
-            .map(|(addr, socket)| Ok((addr, Arc::new(loader.descriptor(socket)?))));
-        Ok(LoadedListeners {
-            open,
-            lost,
-            looping,
-            unclaimed: unclaimed.collect::<Result<_, _>>()?,
-            unclaimed_until,
-            stored,
-        })
-    }
-}
-
 impl Control {
     /// Control over the workers, with nothing forwarded yet.
     pub fn new(shared: Arc<WorkerContext>, workers: Workers) -> Self {
@@ -224,78 +138,6 @@ impl Control {
             tracing::info!(listen = %addr, "no job has claimed a listener of the last process; it is closed");
             self.store.forget(&addr);
             store::close(&addr, &socket);
-        }
-    }
-
-    /// Control over the workers, who take up the listeners that were handed over. None is opened, and
-    /// clients that wait in their queues go on waiting.
-    pub fn adopt(shared: Arc<WorkerContext>, workers: Workers, loaded: LoadedListeners) -> Self {
-        let LoadedListeners {
-            open,
-            lost,
-            looping,
-            unclaimed,
-            unclaimed_until,
-            stored,
-        } = loaded;
-        let mut control = Self {
-            lost,
-            looping,
-            listeners: Listeners::with(unclaimed),
-            unclaimed_until,
-            store: Store::with(stored),
-            next_worker: open.len(),
-            ..Self::new(shared, workers)
-        };
-        for (addr, socket, Placed { worker, paused }) in open {
-            let worker = worker % control.front;
-            control.listeners.adopt(addr, Arc::clone(&socket));
-            control.placed.insert(addr, Placed { worker, paused });
-            // An earlier version may not have had it kept.
-            control.store.keep(addr, &socket);
-            control.workers.handles()[worker].send(Command::Listen {
-                addr,
-                socket,
-                paused,
-            });
-        }
-        control.show_closed();
-        control
-    }
-
-    /// Every listener, and those that are not open but should be.
-    pub fn save<'a>(&'a self, saver: &mut Saver<'a>) -> SavedListeners {
-        let Self {
-            shared: _,
-            workers: _,
-            front: _,
-            listeners,
-            store,
-            unclaimed_until,
-            placed,
-            lost,
-            looping,
-            next_worker: _,
-        } = self;
-        let save = |(addr, socket): (&ListenAddr, &'a Arc<OwnedFd>)| {
-            let Placed { worker, paused } = *placed.get(addr)?;
-            Some(SavedListener {
-                addr: *addr,
-                socket: saver.descriptor(socket.as_fd()),
-                worker,
-                paused,
-            })
-        };
-        let open = listeners.iter().filter_map(save).collect();
-        let unclaimed = listeners.unclaimed();
-        let unclaimed = unclaimed.map(|(addr, socket)| (*addr, saver.descriptor(socket.as_fd())));
-        SavedListeners {
-            open,
-            lost: lost.clone(),
-            looping: looping.clone(),
-            unclaimed: unclaimed.collect(),
-            unclaimed_until: *unclaimed_until,
-            stored: store.kept().clone(),
         }
     }
 

@@ -18,10 +18,32 @@ use crate::{
     limit::{Gate, Limits},
     relay::PipeBudget,
     session::UpgradeMarks,
-    table::{ListenAddr, ListenHost, Mapping, MappingName, Policy},
+    table::{ListenAddr, ListenHost, Mapping, MappingName, Policy, Table},
     telemetry::{LogQueue, ProcessStats, Sampler},
     worker::{Kill, SessionChange, SessionChanges, Workers, handle},
 };
+
+/// What workers share; sessions splice if there are pipes.
+fn context(table: Arc<Table>, pipes: PipeBudget) -> Arc<WorkerContext> {
+    let (lost, _) = tokio::sync::mpsc::unbounded_channel();
+    Arc::new(WorkerContext {
+        table: ArcSwap::from(table),
+        stats: ProcessStats::default(),
+        splice: AtomicBool::new(pipes.limit() > 0),
+        pipes: Arc::new(pipes),
+        overrides: ArcSwap::default(),
+        lost,
+        closed: ArcSwap::default(),
+        departed: ArcSwap::default(),
+        log: Arc::new(LogQueue::new(1)),
+        refusals: Sampler::new(None, Instant::now()),
+        log_openings: AtomicBool::new(false),
+        log_sessions: AtomicBool::new(false),
+        next_session: AtomicU64::new(1),
+        upgrade_marks: UpgradeMarks::default(),
+        gate: Gate::new(Limits::default(), u32::MAX),
+    })
+}
 
 /// A pair of workers that turn when told, and a target.
 struct Stage {
@@ -34,24 +56,7 @@ struct Stage {
 impl Stage {
     fn new() -> Self {
         let (handles, queues) = handle::prepare(1).expect("descriptors");
-        let (lost, _) = tokio::sync::mpsc::unbounded_channel();
-        let context = Arc::new(WorkerContext {
-            table: ArcSwap::default(),
-            stats: ProcessStats::default(),
-            pipes: Arc::new(PipeBudget::new(0, 0, 0)),
-            overrides: ArcSwap::default(),
-            lost,
-            closed: ArcSwap::default(),
-            departed: ArcSwap::default(),
-            log: Arc::new(LogQueue::new(1)),
-            refusals: Sampler::new(None, Instant::now()),
-            log_openings: AtomicBool::new(false),
-            log_sessions: AtomicBool::new(false),
-            next_session: AtomicU64::new(1),
-            upgrade_marks: UpgradeMarks::default(),
-            gate: Gate::new(Limits::default(), u32::MAX),
-            splice: AtomicBool::new(false),
-        });
+        let context = context(Arc::default(), PipeBudget::new(0, 0, 0));
         let mut loops =
             queues
                 .into_iter()

@@ -15,7 +15,7 @@ use crate::{
     handover::Loader,
     listen::accept,
     relay::{RelayMode, SMALL_PIPE},
-    table::{KnownMappings, MappingSpec, Origin, SavedTable, Surroundings, Table},
+    table::{KnownMappings, MappingSpec, Origin, SavedTable, Surroundings},
     worker::{Adopted, load},
 };
 
@@ -45,7 +45,7 @@ struct Image {
 
 impl Image {
     fn new(known: &KnownMappings, pairs: usize) -> Self {
-        let context = context(Arc::clone(&known.table));
+        let context = context(Arc::clone(&known.table), pipes());
         let (handles, queues) = handle::prepare(pairs).expect("descriptors");
         let loops = queues.into_iter().enumerate().map(|(number, queue)| {
             let wake = handles[number].eventfd();
@@ -129,25 +129,9 @@ impl Image {
     }
 }
 
-fn context(table: Arc<Table>) -> Arc<WorkerContext> {
-    let (lost, _) = tokio::sync::mpsc::unbounded_channel();
-    Arc::new(WorkerContext {
-        table: ArcSwap::from(table),
-        stats: ProcessStats::default(),
-        pipes: Arc::new(PipeBudget::new(64, 64 * SMALL_PIPE, SMALL_PIPE)),
-        overrides: ArcSwap::default(),
-        lost,
-        closed: ArcSwap::default(),
-        departed: ArcSwap::default(),
-        log: Arc::new(LogQueue::new(1)),
-        refusals: Sampler::new(None, Instant::now()),
-        log_openings: AtomicBool::new(false),
-        log_sessions: AtomicBool::new(false),
-        next_session: AtomicU64::new(1),
-        upgrade_marks: UpgradeMarks::default(),
-        gate: Gate::new(Limits::default(), u32::MAX),
-        splice: AtomicBool::new(true),
-    })
+/// Pipes for all that move bulk here.
+fn pipes() -> PipeBudget {
+    PipeBudget::new(64, 64 * SMALL_PIPE, SMALL_PIPE)
 }
 
 /// Everything that a mapping leads to.
@@ -539,7 +523,7 @@ fn workers_that_were_frozen_go_on_as_if_nothing_had_happened() {
     let scene = Scene::new(Policy::default());
     let (workers, context) = {
         let table = scene.image.context.table.load_full();
-        let context = context(table);
+        let context = context(table, pipes());
         let ended = |result: Result<(), String>| assert_eq!(result, Ok(()));
         (handle::spawn(2, &context, ended).expect("threads"), context)
     };
