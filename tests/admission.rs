@@ -262,7 +262,7 @@ fn a_full_process_answers_everybody_who_could_help() {
         client.exchange(server, b"through a reload");
     }
     // What does not fit is refused with both numbers, and changes nothing.
-    let many = "[[mapping]]\nname = \"many\"\nlisten = \"127.0.0.9:20000-20599\"\n\
+    let many = "[[mapping]]\nname = \"many\"\nlisten = \"127.0.0.9:2000-2599\"\n\
                 target = \"[::1]:1\"\n";
     let line = proxy.reload_fails(&of(many));
     let error = line.text("error");
