@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn every_reason_is_explained() {
-        const DOCUMENT: &str = include_str!("../config/session-log.md");
+        const DOCUMENT: &str = include_str!("manual/log.md");
         let rows: Vec<&str> = DOCUMENT
             .lines()
             .filter(|line| line.starts_with("| `"))

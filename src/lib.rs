@@ -16,6 +16,7 @@ pub(crate) mod host_port;
 pub(crate) mod lifecycle;
 pub(crate) mod limit;
 pub(crate) mod listen;
+pub(crate) mod manual;
 pub(crate) mod orders;
 pub(crate) mod os_error;
 pub mod provider;

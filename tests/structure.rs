@@ -8,7 +8,7 @@ use std::{
 
 /// What each folder or file of `src` may import from others. Tests inside of `src` may import more.
 const MAY_IMPORT: &str = "
-    cli:       admin config handover host_port lifecycle listen os_error provider session table text units
+    cli:       admin config handover host_port lifecycle listen manual os_error provider session table text units
     lifecycle: admin config end_reason files handover limit listen orders os_error provider relay session socket
                table telemetry text units worker
     admin:     config end_reason handover host_port limit listen orders os_error provider session setting table

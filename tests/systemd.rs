@@ -1,4 +1,4 @@
-//! The unit under a systemd that booted: installed as the README says, with its own sandbox.
+//! The unit under a systemd that booted: installed as the manual says, with its own sandbox.
 //!
 //! Needs root, and programs that boot a container; the first run fetches a Debian to boot.
 
@@ -25,7 +25,7 @@ use harness::{
 use machine::Machine;
 use rustix::process::{Pid, Signal, kill_process};
 
-/// The target of the README's mapping, and its public port.
+/// The target of the manual's mapping, and its public port.
 const TARGET: &str = "fd9d:773b:e6f8:cafe::14";
 const PORT: u16 = 22014;
 
@@ -39,12 +39,10 @@ fn available() -> bool {
     ])
 }
 
-/// The commands of the README's section about systemd.
+/// The commands of the manual's chapter about systemd.
 fn steps() -> Vec<String> {
-    let readme = include_str!("../README.md");
-    let (_, section) = readme.split_once("\n## systemd\n").expect("there is one");
-    let section = section.split("\n## ").next().expect("split gives one");
-    let blocks = section.split("```sh\n").skip(1);
+    let chapter = include_str!("../src/manual/service.md");
+    let blocks = chapter.split("```sh\n").skip(1);
     let steps = blocks.map(|block| {
         block
             .split("```")
@@ -55,7 +53,7 @@ fn steps() -> Vec<String> {
     steps.collect()
 }
 
-/// A machine on which somebody called maria has done what the README says, and a target.
+/// A machine on which somebody called maria has done what the manual says, and a target.
 struct Installed {
     machine: Machine,
     target: Target,

@@ -18,7 +18,7 @@ const PORT: u16 = 22014;
 const SSH: u16 = 22;
 
 /// The lab with IPv6 in front of the proxy, and the way back for the target's answers: what
-/// `config/sshd.md` says.
+/// `src/manual/sshd.md` says.
 fn lab() -> Lab {
     let lab = Lab::new();
     lab.client.ip("addr add 2001:db8:1::2/64 dev near nodad");

@@ -1,6 +1,10 @@
 //! `tml-proxy completions` and `tml-proxy man`: from the one description of the command line.
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::CommandFactory;
 
@@ -8,7 +12,11 @@ use clap_mangen::roff::{Roff, bold, roman};
 use serde_json::Value;
 
 use super::{Cli, code, output};
-use crate::{config::SCHEMA, os_error::in_words};
+use crate::{
+    config::SCHEMA,
+    manual::{TOPICS, Topic, to_roff},
+    os_error::in_words,
+};
 
 /// Print the completions of a shell.
 #[derive(Debug, Clone, clap::Args)]
@@ -33,11 +41,11 @@ pub fn completions(args: &CompletionsArgs) -> ExitCode {
     output::print(&String::from_utf8_lossy(&script))
 }
 
-/// Writes man pages: one for the program, one for each of its commands, and one for its configuration.
+/// Writes man pages: one for the program, one for each of its commands and of the manual's topics.
 pub fn man(args: &ManArgs) -> ExitCode {
     match fs::metadata(&args.directory)
         .and_then(|_| clap_mangen::generate_to(Cli::command(), &args.directory))
-        .and_then(|()| fs::write(args.directory.join("tml-proxy.toml.5"), configuration()))
+        .and_then(|()| write_topics(&args.directory))
     {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -48,13 +56,29 @@ pub fn man(args: &ManArgs) -> ExitCode {
     }
 }
 
-/// The man page of the configuration: every key with its default and what it does.
-fn configuration() -> String {
+/// The manual's topics: that of the configuration in section 5, with every key, the others in 7.
+fn write_topics(directory: &Path) -> io::Result<()> {
+    for Topic { name, about, text } in TOPICS {
+        let (file, page) = match *name {
+            "configuration" => {
+                let name = "tml-proxy.toml";
+                let page = to_roff(name, 5, "the configuration of tml-proxy(1)", text);
+                (format!("{name}.5"), page + &keys_of_the_configuration())
+            }
+            _ => {
+                let name = format!("tml-proxy-{name}");
+                (format!("{name}.7"), to_roff(&name, 7, about, text))
+            }
+        };
+        fs::write(directory.join(file), page)?;
+    }
+    Ok(())
+}
+
+/// Every key with its default and what it does.
+fn keys_of_the_configuration() -> String {
     let schema: Value = serde_json::from_str(SCHEMA).unwrap_or_default();
     let mut page = Roff::new();
-    page.control("TH", ["tml-proxy.toml", "5"]);
-    page.control("SH", ["NAME"]);
-    page.text([roman("tml-proxy.toml - the configuration of tml-proxy(1)")]);
     for (name, section) in keys(&schema) {
         let (head, section) = match &section["items"] {
             Value::Null => (format!("[{name}]"), section),

@@ -10,6 +10,7 @@ mod doctor;
 mod endpoints;
 mod events;
 mod generate;
+mod help;
 mod kill;
 mod log_level;
 mod lookup;
@@ -34,7 +35,9 @@ use clap::{Parser, Subcommand};
 #[command(
     name = "tml-proxy",
     version,
-    after_help = "Exit codes: 0 done, 1 the configuration is not valid, the proxy refused, doctor \
+    disable_help_subcommand = true,
+    after_help = "`tml-proxy help TOPIC` shows a chapter of the manual, `tml-proxy help` which there are.\n\n\
+                  Exit codes: 0 done, 1 the configuration is not valid, the proxy refused, doctor \
                   found something to change or a job cannot be reached, 2 wrong usage, 3 could not \
                   start, 4 failed, 5 no proxy answers at the socket."
 )]
@@ -70,6 +73,7 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     Completions(generate::CompletionsArgs),
     Man(generate::ManArgs),
+    Help(help::HelpArgs),
 }
 
 impl Cli {
@@ -97,6 +101,7 @@ impl Cli {
             Command::Doctor(args) => doctor::run(&args),
             Command::Completions(args) => generate::completions(&args),
             Command::Man(args) => generate::man(&args),
+            Command::Help(args) => help::run(&args),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The session log's options. Its lines field by field are in `config/session-log.md`.
+//! The session log's options. Its lines field by field are in `src/manual/log.md`.
 
 use std::process::Stdio;
 

@@ -142,7 +142,7 @@ fn a_switchboard_that_does_not_say_how_long_a_token_lasts_is_followed_all_the_sa
     assert!(status(&proxy)["token_expires"].is_null());
 }
 
-/// As README has it: the service is in a group that may read the token, which is root's.
+/// As the manual has it: the service is in a group that may read the token, which is root's.
 #[test]
 fn a_service_without_privilege_takes_a_new_token_of_roots_by_its_group() {
     if !require(&[Need::Root, Need::Tool("setpriv")]) {

@@ -126,7 +126,7 @@ fn token_file(path: &Path) -> Option<Finding> {
             format!(
                 "{shown} is a credential of systemd, which a new token reaches by a restart only"
             ),
-            "for tokens that expire, name a file that the service may read: see README.md",
+            "for tokens that expire, name a file that the service may read: see `tml-proxy help switchboard`",
         ));
     }
     let mode = fs::metadata(path).ok()?.mode();

@@ -10,6 +10,7 @@ use super::{Admin, Log, Process, SCHEMA, Targets};
 use crate::{
     config::mapping::{Keys, REQUIRED},
     limit::{Limits, SessionLimits},
+    manual::TOPICS,
     provider::switchboard::Switchboard,
     setting::{Json, schema::table},
     table::{Policy, SourceRules},
@@ -182,9 +183,10 @@ fn the_reference_and_its_examples_are_what_the_schema_allows() {
 }
 
 #[test]
-fn the_examples_of_the_readme_are_what_the_schema_allows() {
+fn the_examples_of_the_readme_and_the_manual_are_what_the_schema_allows() {
     let mut examples = 0;
-    for block in README.split("```toml\n").skip(1) {
+    let texts = TOPICS.iter().map(|topic| topic.text).chain([README]);
+    for block in texts.flat_map(|text| text.split("```toml\n").skip(1)) {
         let example = block.split("```").next().unwrap_or_default();
         let version = if example.contains("version = ") {
             ""
