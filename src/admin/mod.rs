@@ -19,6 +19,7 @@ mod unix;
 
 use std::{
     io,
+    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -51,6 +52,8 @@ pub(crate) struct Sources {
     pub config: ArcSwap<Config>,
     pub reloads: Reloads,
     pub upgrades: Upgrades,
+    /// The path of the executable that takes over unless another is named.
+    pub binary: PathBuf,
     pub events: Events,
     /// The last minutes in steps.
     pub history: History,

@@ -111,6 +111,7 @@ fn upgrades(upgrade: &Upgrades) -> String {
         succeeded,
         failed,
         last,
+        binary: _,
     } = upgrade;
     let mut text = format!("{succeeded} done, {failed} failed");
     if let Some(last) = last {

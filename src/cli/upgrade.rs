@@ -1,13 +1,16 @@
 //! `tml-proxy upgrade`: have another build of the program take over, and wait until it serves.
 
 use std::{
-    path::PathBuf,
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
     process::ExitCode,
     thread,
     time::{Duration, Instant},
 };
 
 use http::Method;
+use serde::Serialize;
 
 use super::{
     client::{Client, ClientError},
@@ -15,6 +18,7 @@ use super::{
 };
 use crate::{
     admin::api::model::{Status, Upgrade, UpgradeBegun, Upgraded},
+    os_error::in_words,
     units::count,
 };
 
@@ -36,12 +40,24 @@ pub struct UpgradeArgs {
     /// The executable to go on with.
     #[arg(long, value_name = "PATH")]
     binary: Option<PathBuf>,
+    /// Do nothing if the executable at that path is the one that runs.
+    ///
+    /// Only root and the user of the proxy can see which one that is.
+    #[arg(long)]
+    if_changed: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
 }
 
 pub fn run(args: &UpgradeArgs) -> ExitCode {
+    if args.if_changed {
+        match unchanged(args) {
+            Ok(None) => {}
+            Ok(Some(unchanged)) => return output::answer(Ok(unchanged), args.json, nothing_to_do),
+            Err(error) => return output::give_up(&error),
+        }
+    }
     let upgraded = begin(args).and_then(|begun| outcome(&args.client, &begun));
     match upgraded {
         Ok(Upgraded {
@@ -59,6 +75,39 @@ pub fn run(args: &UpgradeArgs) -> ExitCode {
             }
         }
     }
+}
+
+/// Why there is nothing to do.
+#[derive(Debug, Serialize)]
+struct Unchanged {
+    /// The version that runs.
+    version: String,
+    /// Where its executable is.
+    binary: PathBuf,
+}
+
+/// The executable that would take over, if it is the one that runs.
+fn unchanged(args: &UpgradeArgs) -> Result<Option<Unchanged>, ClientError> {
+    let status: Status = args.client.get("/api/v1/status")?;
+    let (pid, at_start) = (status.process.pid, status.upgrade.binary);
+    let binary = args.binary.clone().unwrap_or_else(|| at_start.into());
+    let which = |path: &Path| {
+        let found = fs::metadata(path).map_err(|error| {
+            let why = in_words(&error);
+            ClientError::Refused(format!("{}: {why}", path.display()))
+        })?;
+        Ok((found.dev(), found.ino()))
+    };
+    let running = which(&PathBuf::from(format!("/proc/{pid}/exe")))?;
+    Ok((which(&binary)? == running).then_some(Unchanged {
+        version: status.version,
+        binary,
+    }))
+}
+
+fn nothing_to_do(Unchanged { version, binary }: &Unchanged) -> String {
+    let binary = binary.display();
+    format!("nothing to do: {binary}, version {version}, is what runs\n")
 }
 
 fn begin(args: &UpgradeArgs) -> Result<UpgradeBegun, ClientError> {

@@ -196,6 +196,7 @@ impl Running {
             config: ArcSwap::from_pointee(config.clone()),
             reloads: plane.reloads,
             upgrades: plane.upgrades,
+            binary: base.invocation.binary.clone(),
             events: base.events,
             history: plane.history,
             log: base.log,

@@ -31,6 +31,25 @@ fn slow(stage: &Stage, then: &str) -> std::path::PathBuf {
 }
 
 #[test]
+fn an_update_that_changed_nothing_moves_no_session() {
+    let stage = Stage::new("", "");
+    let asked = |binary: &std::path::Path| {
+        let binary = binary.display().to_string();
+        stage.json(&["upgrade", "--if-changed", "--binary", &binary])
+    };
+    let program = std::path::Path::new(crate::harness::proxy::PROGRAM);
+    let unchanged = stage.json(&["upgrade", "--if-changed"]);
+    assert_eq!(unchanged["binary"], program.display().to_string());
+    assert_eq!(asked(program), unchanged);
+    assert_eq!(stage.json(&["status"])["upgrade"]["succeeded"], 0);
+
+    let other = stage.executable("other", fs::read(program).expect("it was built"));
+    assert_eq!(asked(&other)["upgrade"], 1);
+    assert_eq!(asked(&other)["binary"], other.display().to_string());
+    assert_eq!(stage.json(&["status"])["upgrade"]["succeeded"], 1);
+}
+
+#[test]
 fn what_an_operator_did_and_what_was_counted_goes_on() {
     let stage = Stage::new("", "");
     let (mut client, mut server) = stage.scene.pair();

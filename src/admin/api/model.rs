@@ -115,6 +115,9 @@ documents! {
         failed: u64,
         /// What came of the last one, if there was one.
         last: Option<Upgraded>,
+        /// The path of the executable that takes over unless another is named.
+        #[serde(default)]
+        binary: String,
     }
 
     /// What came of an upgrade.

@@ -90,6 +90,7 @@ fn upgrades(sources: &Sources) -> model::Upgrades {
             pause_ms: last.pause.as_secs_f64() * 1e3,
             error: last.error,
         }),
+        binary: sources.binary.to_string_lossy().into_owned(),
     }
 }
 
