@@ -105,6 +105,10 @@ reasons! {
     Denied = refusal "PC" "denied";
     /// The mapping has `max_sessions` sessions already.
     MappingFull = refusal "PC" "mapping_full";
+    /// None of the mapping's targets is up, or none has an address.
+    NoTarget = refusal "SC" "no_target";
+    /// All targets that are up have `max_sessions` sessions already.
+    TargetFull = refusal "PC" "target_full";
     /// The process has no room for another session.
     NoResources = refusal "RC" "no_resources";
     /// The client's network has `max_sessions_per_source` sessions already.

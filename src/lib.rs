@@ -26,6 +26,7 @@ pub(crate) mod session;
 pub(crate) mod setting;
 pub(crate) mod socket;
 pub mod table;
+pub(crate) mod target;
 pub mod telemetry;
 pub(crate) mod text;
 pub(crate) mod units;

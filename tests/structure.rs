@@ -10,17 +10,18 @@ use std::{
 const MAY_IMPORT: &str = "
     cli:       admin config handover host_port lifecycle listen manual os_error provider session table text units
     lifecycle: admin config end_reason files handover limit listen orders os_error provider relay session socket
-               table telemetry text units worker
+               table target telemetry text units worker
     admin:     config end_reason handover host_port limit listen orders os_error provider session setting table
-               telemetry units worker
-    config:    files limit provider setting table text units
+               target telemetry units worker
+    config:    files limit provider setting table target text units
     provider:  files handover host_port setting table telemetry text units
     worker:    end_reason handover limit listen os_error proxy_protocol relay session socket table telemetry text
-    session:   end_reason handover limit listen os_error proxy_protocol relay socket table telemetry
+    session:   end_reason handover limit listen os_error proxy_protocol relay socket table target telemetry
     listen:    handover os_error proxy_protocol socket table
     orders:    table
     socket:    os_error table
-    table:     handover limit proxy_protocol relay setting telemetry
+    table:     handover limit proxy_protocol relay setting target telemetry
+    target:    handover limit proxy_protocol setting
     telemetry: end_reason handover text units
     limit:     end_reason handover setting
     setting:   host_port units

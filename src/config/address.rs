@@ -1,16 +1,20 @@
 //! How public addresses and targets are written, and how the two are paired.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
-use serde::de::SeqAccess;
+use serde::{Deserialize, Deserializer, de::SeqAccess};
 
 use crate::{
     setting::{
-        Found, Json, Kind, Refusal,
+        As, Found, Json, Kind, Refusal,
         address::{NOT_LINK_LOCAL, host_ip, is_broadcast, is_link_local, port},
         items,
     },
     table::{ListenAddr, ListenHost},
+    target::{GroupSettings, TargetAddr, TargetSettings, TargetSpec},
 };
 
 /// What a public address looks like.
@@ -124,6 +128,13 @@ impl Target {
         Ok(Self { ip, ports })
     }
 
+    /// Whether some port is that of both.
+    pub fn meets(&self, other: &Self) -> bool {
+        self.ip == other.ip
+            && self.ports.first() <= other.ports.last()
+            && other.ports.first() <= self.ports.last()
+    }
+
     /// The host.
     pub fn ip(&self) -> IpAddr {
         self.ip
@@ -207,39 +218,155 @@ impl Kind for Target {
     }
 }
 
-/// Pairs every public address with its target: a single port with the first target port, a range
-/// port by port with the range of its size.
+impl<'de> Deserialize<'de> for Target {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        As::<Self>::deserialize(from)
+    }
+}
+
+#[cfg(test)]
+impl schemars::JsonSchema for Target {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "target".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        As::<Self>::json_schema(generator)
+    }
+}
+
+/// One target, as a text or as a table with what goes with it.
+struct OneTarget;
+
+impl Kind for OneTarget {
+    type Value = TargetSettings<Target>;
+
+    const TABLES: bool = true;
+
+    fn read(found: Found<'_>) -> Result<Self::Value, Refusal> {
+        Target::read(found).map(TargetSettings::of)
+    }
+
+    fn table<'de, D: Deserializer<'de>>(table: D) -> Result<Self::Value, D::Error> {
+        TargetSettings::deserialize(table)
+    }
+
+    fn write(_: &Self::Value) -> Json {
+        Json::Null
+    }
+
+    #[cfg(test)]
+    fn schema() -> Json {
+        use crate::setting::schema::{or, table};
+        or(Target::schema(), table::<TargetSettings<Target>>())
+    }
+}
+
+/// One target, or a list of them.
+pub(super) struct Targets;
+
+impl Kind for Targets {
+    type Value = Vec<TargetSettings<Target>>;
+
+    const LISTS: bool = true;
+    const TABLES: bool = true;
+
+    fn read(found: Found<'_>) -> Result<Self::Value, Refusal> {
+        OneTarget::read(found).map(|one| vec![one])
+    }
+
+    fn list<'de, A: SeqAccess<'de>>(list: A) -> Result<Self::Value, A::Error> {
+        items::<OneTarget, A>(list)
+    }
+
+    fn table<'de, D: Deserializer<'de>>(table: D) -> Result<Self::Value, D::Error> {
+        OneTarget::table(table).map(|one| vec![one])
+    }
+
+    fn write(_: &Self::Value) -> Json {
+        Json::Null
+    }
+
+    #[cfg(test)]
+    fn schema() -> Json {
+        use crate::setting::{List, schema::or};
+        or(OneTarget::schema(), List::<OneTarget>::schema())
+    }
+}
+
+/// Targets and public addresses that do not go together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unpaired {
+    /// The place of the target in its list.
+    pub target: usize,
+    /// Why they do not, in a sentence.
+    pub why: String,
+}
+
+/// Pairs every public address with its targets: a single port with the first port of each, a range
+/// port by port with the range of its size. Those with the same targets share them.
 ///
 /// # Errors
 ///
-/// Ranges that do not fit each other, in a sentence.
+/// Ranges that do not fit each other.
 pub(crate) fn pair(
     listens: &[Listen],
-    target: &Target,
-) -> Result<Vec<(ListenAddr, SocketAddr)>, String> {
+    targets: &[TargetSettings<Target>],
+) -> Result<Vec<(ListenAddr, TargetSpec)>, Unpaired> {
     let mut pairs = Vec::with_capacity(listens.iter().map(Listen::count).sum());
+    // What the first, the second port of a range leads to and so on.
+    let mut specs: Vec<TargetSpec> = Vec::new();
     for listen in listens {
-        let ports = listen.ports;
-        if matches!(target.ports, Ports::Range { .. }) && target.ports.count() != ports.count() {
-            return Err(format!(
-                "listen has {} and target has {}: both must have the same number, or target only \
-                 its first port",
-                ports.describe(),
-                target.ports.describe(),
-            ));
+        for (target, TargetSettings { address, .. }) in targets.iter().enumerate() {
+            fits(listen.ports, address.ports).map_err(|why| Unpaired { target, why })?;
         }
         for (offset, address) in listen.addresses().enumerate() {
-            let Some(target) = target.at(offset) else {
-                return Err(format!(
-                    "listen has {} and target starts at port {}: the last would be above 65535",
-                    ports.describe(),
-                    target.ports.first(),
-                ));
-            };
-            pairs.push((address, target));
+            if specs.len() == offset {
+                specs.push(spec(targets, offset));
+            }
+            pairs.push((address, specs[offset].clone()));
         }
     }
     Ok(pairs)
+}
+
+/// Whether there is a port of a target for each public one.
+fn fits(listen: Ports, target: Ports) -> Result<(), String> {
+    if matches!(target, Ports::Range { .. }) && target.count() != listen.count() {
+        return Err(format!(
+            "listen has {} and target has {}: both must have the same number, or target only \
+             its first port",
+            listen.describe(),
+            target.describe(),
+        ));
+    }
+    if usize::from(target.first()) + listen.count() - 1 > usize::from(u16::MAX) {
+        return Err(format!(
+            "listen has {} and target starts at port {}: the last would be above 65535",
+            listen.describe(),
+            target.first(),
+        ));
+    }
+    Ok(())
+}
+
+/// The targets of a port so many ports above the first.
+fn spec(targets: &[TargetSettings<Target>], offset: usize) -> TargetSpec {
+    let at = |target: &TargetSettings<Target>| {
+        let address = target.address.at(offset);
+        Some(target.at(TargetAddr::Address(address?)))
+    };
+    let targets: Vec<_> = targets.iter().filter_map(at).collect();
+    match &targets[..] {
+        [only] if *only == TargetSettings::of(only.address.clone()) => match only.address {
+            TargetAddr::Address(address) => TargetSpec::Address(address),
+        },
+        _ => TargetSpec::Group(Arc::new(GroupSettings { targets })),
+    }
 }
 
 #[cfg(test)]
@@ -253,8 +380,8 @@ mod tests {
             .iter()
             .map(|text| Listen::parse(text).expect("a public address"))
             .collect();
-        let target = Target::parse(target).expect("a target");
-        let pairs = pair(&listens, &target)?;
+        let target = TargetSettings::of(Target::parse(target).expect("a target"));
+        let pairs = pair(&listens, &[target]).map_err(|unpaired| unpaired.why)?;
         Ok(pairs
             .iter()
             .map(|(listen, target)| format!("{listen} {target}"))

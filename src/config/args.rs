@@ -10,6 +10,7 @@ use super::{
 use crate::{
     setting::Refusal,
     table::{MappingName, MappingSpec, Origin, Policy},
+    target::TargetSettings,
 };
 
 pub(super) fn read(maps: &[String]) -> Draft {
@@ -59,8 +60,8 @@ fn mapping(
     match (Listen::parse(listen), Target::parse(target)) {
         (Ok(public), Ok(target)) => Ok(MappingSpec {
             name: MappingName::new(listen),
-            pairs: pair(&[public], &target)
-                .map_err(|why| vec![("target", Fault::Contradiction(why))])?
+            pairs: pair(&[public], &[TargetSettings::of(target)])
+                .map_err(|unpaired| vec![("target", Fault::Contradiction(unpaired.why))])?
                 .into(),
             policy: Arc::clone(policy),
             origin: origin.clone(),

@@ -23,11 +23,11 @@ pub(super) fn apart(specs: Vec<MappingSpec>) -> Vec<MappingSpec> {
 /// No name in a file has a plus sign, so that none is in the way.
 fn ports_of(spec: MappingSpec) -> Vec<MappingSpec> {
     let mut ports = BTreeMap::<u16, Vec<_>>::new();
-    for &(listen, target) in &*spec.pairs {
+    for (listen, target) in &*spec.pairs {
         ports
             .entry(listen.port())
             .or_default()
-            .push((listen, target));
+            .push((*listen, target.clone()));
     }
     if ports.len() == 1 {
         return vec![spec];

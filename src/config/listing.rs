@@ -2,7 +2,7 @@
 //!
 //! Names are those of the file and in its order; whatever is off is called `off`.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use serde::{Serialize, Serializer};
 use serde_json::Map;
@@ -11,6 +11,7 @@ use super::{Config, VERSION};
 use crate::{
     setting::Json,
     table::{ListenAddr, MappingSpec, Policy},
+    target::TargetSpec,
 };
 
 /// Settings by name.
@@ -149,12 +150,11 @@ pub struct RouteRange {
 }
 
 /// Routes in their order, those whose ports go up together as one.
-pub fn route_ranges(pairs: &[(ListenAddr, SocketAddr)]) -> Vec<RouteRange> {
-    let follows = |a: &(ListenAddr, SocketAddr), b: &(ListenAddr, SocketAddr)| {
+pub fn route_ranges(pairs: &[(ListenAddr, TargetSpec)]) -> Vec<RouteRange> {
+    let follows = |a: &(ListenAddr, TargetSpec), b: &(ListenAddr, TargetSpec)| {
         a.0.host() == b.0.host()
-            && a.1.ip() == b.1.ip()
             && a.0.port().checked_add(1) == Some(b.0.port())
-            && a.1.port().checked_add(1) == Some(b.1.port())
+            && b.1.follows(&a.1)
     };
     pairs
         .chunk_by(follows)
@@ -166,7 +166,7 @@ pub fn route_ranges(pairs: &[(ListenAddr, SocketAddr)]) -> Vec<RouteRange> {
             };
             Some(RouteRange {
                 listen: range(first.0.to_string(), last.0.port()),
-                target: range(first.1.to_string(), last.1.port()),
+                target: first.1.up_to(&last.1),
             })
         })
         .collect()

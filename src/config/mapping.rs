@@ -1,6 +1,10 @@
 //! `[[mapping]]`: one table of the file into one mapping, ranges expanded and defaults applied.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -15,11 +19,15 @@ use super::{
 use crate::{
     setting::{As, Found, Given, Json, Kind, Refusal},
     table::{ListenHost, MappingName, MappingSpec, Origin, Policy},
+    target::TargetSettings,
 };
 
 /// Public addresses that a file may ask for in all. Each costs a descriptor, and far fewer are to
 /// be had; a slip must not cost all memory before that is found out.
 pub(super) const MOST_ADDRESSES: usize = 1 << 18;
+
+/// Targets that a mapping may have: each is looked at for every session.
+pub(super) const MOST_TARGETS: usize = 256;
 
 /// What makes a mapping, beside the keys of its policy.
 #[derive(Default, Deserialize)]
@@ -32,9 +40,10 @@ pub(super) struct Keys {
     /// Where clients connect: a port, an address and a port, a range of ports, or a list of these.
     #[serde(with = "As::<Given<Listens>>")]
     listen: Option<Vec<Listen>>,
-    /// Where their bytes go: an IP address and a port, or a range of ports.
-    #[serde(with = "As::<Given<Target>>")]
-    target: Option<Target>,
+    /// Where their bytes go: an IP address and a port, or a range of ports; a table with that as its
+    /// `address` and what goes with it; or a list of these to choose from.
+    #[serde(with = "As::<Given<address::Targets>>")]
+    target: Option<Vec<TargetSettings<Target>>>,
 }
 
 /// The keys that every mapping has.
@@ -95,21 +104,22 @@ impl<'a> Mappings<'a> {
         let public = keys
             .listen
             .filter(|listens| self.may_listen(listens, &block));
-        let target = keys
+        let targets = keys
             .target
-            .filter(|target| self.may_lead_to(target, &block));
-        if let Some(target) = &target {
-            check_family(&policy, target, &block);
+            .filter(|targets| self.may_lead_to(targets, &block));
+        if let Some(targets) = &targets {
+            let families = families(targets);
+            check_family(&policy, &families, &block);
             if let Some(listens) = &public {
-                check_transparent(&policy, listens, target, &block);
+                check_transparent(&policy, listens, &families, &block);
             }
         }
         let name = keys.name.inspect(|name| self.check_name(name, &block));
         let origin = block.origin("listen");
-        let pairs = public.zip(target).and_then(|(listens, target)| {
-            let pairs = address::pair(&listens, &target);
+        let pairs = public.zip(targets).and_then(|(listens, targets)| {
+            let pairs = address::pair(&listens, &targets);
             pairs
-                .map_err(|why| block.contradicts(&["target"], why))
+                .map_err(|unpaired| target_contradicts(unpaired.target, unpaired.why, &block))
                 .ok()
         });
         block.finish();
@@ -167,15 +177,74 @@ impl<'a> Mappings<'a> {
         sum <= MOST_ADDRESSES
     }
 
-    fn may_lead_to(&self, target: &Target, block: &Block<'_>) -> bool {
+    /// Whether there are targets, each one once, and all where they may be.
+    fn may_lead_to(&self, targets: &[TargetSettings<Target>], block: &Block<'_>) -> bool {
+        if targets.is_empty() {
+            block.refuse(&["target"], "at least one target");
+            return false;
+        }
+        if targets.len() > MOST_TARGETS {
+            let why = format!(
+                "there are {} targets, at most {MOST_TARGETS} are allowed",
+                targets.len()
+            );
+            block.contradicts(&["target"], why);
+            return false;
+        }
+        let mut fit = true;
+        for (index, target) in targets.iter().enumerate() {
+            fit &= self.may_have(index, target.address, block);
+            let mut before = targets[..index].iter();
+            if let Some(first) = before.position(|other| other.address.meets(&target.address)) {
+                let why = format!("leads to the same place as item {}", first + 1);
+                target_contradicts(index, why, block);
+                fit = false;
+            }
+        }
+        let backups = targets.iter().filter(|target| target.backup).count();
+        if backups == targets.len() {
+            let why = "every target is a backup: at least one must not be";
+            block.contradicts(&["target"], why);
+            fit = false;
+        }
+        fit
+    }
+
+    fn may_have(&self, index: usize, target: Target, block: &Block<'_>) -> bool {
         let allow = &self.targets.allow;
         let allowed = allow.is_empty() || allow.iter().any(|net| net.contains(&target.ip()));
         if !allowed {
             let nets = format!("an address in {} (targets.allow)", some_of(allow));
-            block.refuse(&["target"], &nets);
+            match is_list(block) {
+                false => block.refuse(&["target"], &nets),
+                true => {
+                    let why = format!("found {}, allowed: {nets}", target.ip());
+                    target_contradicts(index, why, block);
+                }
+            }
         }
         allowed
     }
+}
+
+/// Whether several targets may be given.
+fn is_list(block: &Block<'_>) -> bool {
+    block.value("target").is_some_and(DeValue::is_array)
+}
+
+/// Notes that a target does not go together with something else.
+fn target_contradicts(index: usize, why: String, block: &Block<'_>) {
+    match is_list(block) {
+        true => block.item_contradicts("target", index, why),
+        false => block.contradicts(&["target"], why),
+    }
+}
+
+/// One target of each family there is.
+fn families(targets: &[TargetSettings<Target>]) -> Vec<IpAddr> {
+    let mut met = HashSet::new();
+    let ips = targets.iter().map(|target| target.address.ip());
+    ips.filter(|ip| met.insert(ip.is_ipv4())).collect()
 }
 
 /// A few prefixes in words, and how many more there are.
@@ -217,7 +286,7 @@ impl Kind for Name {
 }
 
 /// A client's address can only be that of a connection to a target of its family.
-fn check_transparent(policy: &Policy, listens: &[Listen], target: &Target, block: &Block<'_>) {
+fn check_transparent(policy: &Policy, listens: &[Listen], targets: &[IpAddr], block: &Block<'_>) {
     let at = [given("transparent", block)];
     if !policy.transparent {
         return;
@@ -228,14 +297,19 @@ fn check_transparent(policy: &Policy, listens: &[Listen], target: &Target, block
             format!("transparent connects from the client's address and bind from {bind}"),
         );
     }
+    let [target] = targets else {
+        let why = "transparent needs clients of the target's family, and there are targets of both";
+        block.contradicts(&at, why);
+        return;
+    };
     // Behind a front, clients have whatever address it states.
     let other = listens.iter().find(|listen| match listen.host() {
         ListenHost::Any => true,
-        ListenHost::V4(_) => !target.ip().is_ipv4(),
-        ListenHost::V6(_) => target.ip().is_ipv4(),
+        ListenHost::V4(_) => !target.is_ipv4(),
+        ListenHost::V6(_) => target.is_ipv4(),
     });
     if policy.accept_proxy.is_empty() && other.is_some() {
-        let (family, any) = match target.ip().is_ipv4() {
+        let (family, any) = match target.is_ipv4() {
             true => ("IPv4", "0.0.0.0"),
             false => ("IPv6", "[::]"),
         };
@@ -246,18 +320,17 @@ fn check_transparent(policy: &Policy, listens: &[Listen], target: &Target, block
 }
 
 /// A source address of one family cannot connect to a target of the other.
-fn check_family(policy: &Policy, target: &Target, block: &Block<'_>) {
+fn check_family(policy: &Policy, targets: &[IpAddr], block: &Block<'_>) {
     let family = |is_ipv4| if is_ipv4 { "IPv4" } else { "IPv6" };
     let Some(bind) = policy.bind else { return };
     let at = [given("bind", block)];
-    if bind.is_ipv4() != target.ip().is_ipv4() {
+    if let Some(target) = targets.iter().find(|ip| ip.is_ipv4() != bind.is_ipv4()) {
         block.contradicts(
             &at,
             format!(
-                "bind {bind} is {} and target {} is {}",
+                "bind {bind} is {} and target {target} is {}",
                 family(bind.is_ipv4()),
-                target.ip(),
-                family(target.ip().is_ipv4()),
+                family(target.is_ipv4()),
             ),
         );
     }

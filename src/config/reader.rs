@@ -279,7 +279,7 @@ fn needed(path: &str, key: &str) -> &'static str {
         }
         "name" => super::mapping::NAME,
         "listen" => super::address::LISTEN,
-        "target" => super::address::TARGET,
+        "target" | "address" => super::address::TARGET,
         "url" => "an http or https URL such as \"https://switchboard.example.org\"",
         "token_file" => "the path of a file with the token",
         "public_host" => "the host name or address that users connect to",

@@ -5,6 +5,7 @@ use crate::{
     limit::{Ban, Limits, OnRefuse, Rate, SessionLimits},
     proxy_protocol::Version,
     table::{Keepalive, Policy, RelayMode, RemovalPolicy},
+    target::Balance,
 };
 
 const MAPPING: &str = "[[mapping]]\nname = \"a\"\nlisten = 1000\ntarget = \"10.0.0.1:22\"\n";

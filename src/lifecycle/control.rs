@@ -550,7 +550,7 @@ mod tests {
         let name = MappingName::new("m");
         let route = Arc::new(Route {
             listen: ListenAddr::new(ListenHost::Any, 1000),
-            target: SocketAddr::from((Ipv4Addr::LOCALHOST, 22)),
+            target: SocketAddr::from((Ipv4Addr::LOCALHOST, 22)).into(),
             mapping: Arc::new(Mapping::new(name.clone(), Arc::new(policy))),
         });
         let diff = Diff {

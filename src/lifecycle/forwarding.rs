@@ -254,6 +254,8 @@ fn why_unwanted(spec: &MappingSpec, switchboard: Option<&Switchboard>) -> Option
         return Some("its rule is no longer in switchboard.expose");
     };
     spec.pairs.iter().find_map(|(listen, target)| {
+        // Those of jobs are addresses.
+        let target = target.address()?;
         let allowed = |net: &ipnet::IpNet| net.contains(&target.ip());
         match () {
             () if !switchboard.ports.contains(listen.port()) => {
@@ -342,7 +344,7 @@ fn unopened(spec: &MappingSpec, errors: &[ListenError]) -> Option<NotOpened> {
 }
 
 fn contradicted(spec: &MappingSpec, conflicts: &[Conflict]) -> Option<NotOpened> {
-    let (listen, _) = *spec.pairs.first()?;
+    let listen = spec.pairs.first()?.0;
     let fault = |conflict: &Conflict| match conflict {
         Conflict::Name { name, .. } => (*name == spec.name).then_some(false),
         Conflict::Listen { taken, wanted, .. } => {

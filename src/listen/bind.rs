@@ -196,7 +196,11 @@ pub fn check_transparent(route: &Route) -> Result<(), ListenError> {
     if !route.mapping.policy.transparent {
         return Ok(());
     }
-    socket::open(&route.target)
+    // They are of one family.
+    let Some(target) = route.target.addresses().first().copied() else {
+        return Ok(());
+    };
+    socket::open(&target)
         .and_then(|socket| socket::set_transparent(&socket))
         .map_err(failed(route, ListenStep::Transparent))
 }

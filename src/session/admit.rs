@@ -9,7 +9,7 @@ use crate::{
     telemetry::ProcessStats,
 };
 
-/// Counts a client in, or says why not. The answer is what a session of a limited kind holds as
+/// Keeps a place for a client's session, or says why not. The answer is what a session of a limited kind holds as
 /// long as it lives.
 ///
 /// # Errors
@@ -37,7 +37,7 @@ pub fn admit(
             metered: mapping.policy.bandwidth_per_source.is_some(),
             now: now.into(),
         })?;
-        match mapping.stats.try_open(mapping.policy.max_sessions) {
+        match mapping.stats.try_reserve(mapping.policy.max_sessions) {
             true => Ok(counted),
             false => Err(EndReason::MappingFull),
         }

@@ -5,21 +5,24 @@ use std::{net::SocketAddr, os::fd::OwnedFd};
 use rustix::io::Errno;
 
 use super::error::{SessionError, Step};
-use crate::{end_reason::EndReason, socket, table::Route, telemetry::ConnectFailure};
+use crate::{end_reason::EndReason, socket, table::Policy, telemetry::ConnectFailure};
 
 /// Opens a socket and starts connecting it. The outcome shows as writability.
-pub(super) fn start(route: &Route, client: SocketAddr) -> Result<OwnedFd, SessionError> {
-    let socket = socket::open(&route.target).map_err(SessionError::during(Step::Open))?;
-    prepare(&socket, route, client).map_err(SessionError::during(Step::Bind))?;
-    match socket::connect(&socket, &route.target) {
+pub(super) fn start(
+    target: SocketAddr,
+    policy: &Policy,
+    client: SocketAddr,
+) -> Result<OwnedFd, SessionError> {
+    let socket = socket::open(&target).map_err(SessionError::during(Step::Open))?;
+    prepare(&socket, policy, client).map_err(SessionError::during(Step::Bind))?;
+    match socket::connect(&socket, &target) {
         Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
         Err(errno) => Err(SessionError::during(Step::Connect)(errno)),
     }
 }
 
 /// Sets the socket's options and the address it calls from.
-fn prepare(socket: &OwnedFd, route: &Route, client: SocketAddr) -> Result<(), Errno> {
-    let policy = &route.mapping.policy;
+fn prepare(socket: &OwnedFd, policy: &Policy, client: SocketAddr) -> Result<(), Errno> {
     socket::set_stream_options(socket)?;
     socket::use_any_local_port(socket);
     if let Some(source) = policy.bind {

@@ -137,6 +137,7 @@ impl Session {
             connect: self.connected.map(|at| at.duration_since(self.opened)),
             client: self.peer,
             front,
+            target: self.target(),
             local: self.local,
             route: self.route,
             reason,

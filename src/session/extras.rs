@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{retry::Retry, user_timeout::UserTimeout};
+use super::{Choice, retry::Retry, user_timeout::UserTimeout};
 use crate::{
     limit::{Admission, Dialling, Throttle},
     listen::Front,
@@ -21,6 +21,8 @@ pub struct Extras {
     pub wake: Option<Instant>,
     /// Until when it may go on while an operator drains its mapping.
     pub drained: Option<Instant>,
+    /// Which of several targets it was led to.
+    pub(super) choice: Option<Box<Choice>>,
     /// Who brought the client here, if it did not come by itself.
     pub front: Option<Box<Front>>,
     /// Whether both hosts answer, where `user_timeout` wants to know.

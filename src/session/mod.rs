@@ -8,6 +8,7 @@
 mod acks;
 mod admit;
 mod bandwidth;
+mod choice;
 mod deadlines;
 mod dial;
 mod ending;
@@ -35,6 +36,7 @@ use serde::{Deserialize, Serialize};
 
 pub use acks::{AckProbe, PeerState, acknowledged};
 pub use admit::admit;
+pub use choice::Choice;
 pub use error::SessionError;
 pub use extras::Extras;
 pub use filter::SessionFilter;
@@ -55,6 +57,7 @@ use crate::{
     relay::{Budget, Kernel, Pipe, PipePool, Progress, Readiness, Relay, RelayMode, Side},
     socket,
     table::Route,
+    target::Target,
 };
 
 /// Bytes a session has to move in bulk before it is worth a change of worker.
@@ -163,7 +166,8 @@ pub struct Turn<'a> {
 }
 
 impl Session {
-    /// Starts connecting an accepted client to the target of its route.
+    /// Starts connecting an accepted client to the target of its route, the one chosen if there are
+    /// several.
     ///
     /// # Errors
     ///
@@ -172,12 +176,22 @@ impl Session {
         connection: Connection,
         now: Instant,
         splice: bool,
+        choice: Option<Choice>,
         mut extras: Option<Box<Extras>>,
     ) -> Result<Self, (SessionError, Connection)> {
-        let target = match dial::start(&connection.route, connection.accepted.client) {
+        let address = match (&connection.route.target, &choice) {
+            (Target::Address(address), _) => *address,
+            (Target::Group(_), Some(choice)) => choice.address(),
+            (Target::Group(_), None) => return Err((SessionError::unchosen(), connection)),
+        };
+        let client = connection.accepted.client;
+        let target = match dial::start(address, &connection.route.mapping.policy, client) {
             Ok(target) => target,
             Err(error) => return Err((error, connection)),
         };
+        if let Some(choice) = choice {
+            extras.get_or_insert_default().choice = Some(Box::new(choice));
+        }
         let Connection {
             id,
             accepted,
@@ -238,6 +252,18 @@ impl Session {
         self.peer
     }
 
+    fn choice(&self) -> Option<&Choice> {
+        self.extras.as_ref()?.choice.as_deref()
+    }
+
+    /// Where it was led to.
+    pub fn target(&self) -> Option<SocketAddr> {
+        match &self.route.target {
+            Target::Address(address) => Some(*address),
+            Target::Group(_) => self.choice().map(Choice::address),
+        }
+    }
+
     /// Who brought the client here, if it did not come by itself.
     fn front(&self) -> Option<&Front> {
         self.extras.as_ref()?.front.as_deref()
@@ -254,6 +280,7 @@ impl Session {
             route: Arc::clone(&self.route),
             client: self.peer,
             front: self.front().map(|front| front.peer),
+            target: self.target(),
             local: self.local,
             bytes_up,
             bytes_down,
@@ -341,20 +368,24 @@ impl Session {
             .and_then(|addr| addr.try_into().ok());
         // Where nobody listens on a port of this machine, the kernel may pick that very port to call
         // from; the socket is then connected to itself and would send the client its own bytes.
-        if self.local == Some(self.route.target) {
+        if self.local.is_some() && self.local == self.target() {
             return SessionStep::End(EndReason::ConnectRefused);
         }
         self.connected = Some(turn.now);
         self.active = turn.now;
         if let Some(extras) = &mut self.extras {
             extras.dialling = Dialling::default();
+            if let Some(choice) = &extras.choice {
+                choice.place.succeeded();
+            }
         }
         self.route
             .mapping
             .stats
             .connect_latency
             .observe(turn.now.duration_since(self.opened));
-        if let Some(version) = self.route.mapping.policy.send_proxy {
+        let own = self.choice().and_then(Choice::send_proxy);
+        if let Some(version) = own.unwrap_or(self.route.mapping.policy.send_proxy) {
             let header = self.header(version);
             self.header_len = u16::try_from(header.len()).unwrap_or(u16::MAX);
             self.relay.prepend(Side::Target, header.into());
@@ -504,19 +535,32 @@ impl Session {
 
     /// Puts the session under the route's new mapping; it keeps its target.
     pub fn adopt(&mut self, successor: &Arc<Route>) {
+        let target = self.target();
         let old = &self.route.mapping.stats;
         let new = &successor.mapping.stats;
         if !Arc::ptr_eq(old, new) {
             old.hand_over(new);
         }
-        self.route = match successor.target == self.route.target {
-            true => Arc::clone(successor),
-            false => Arc::new(Route {
+        let place = match (target, &successor.target) {
+            (Some(target), Target::Group(group)) => group.place_at(target),
+            _ => None,
+        };
+        let is_there = target.is_some_and(|target| successor.target.leads_to(target));
+        self.route = match target.filter(|_| !is_there) {
+            None => Arc::clone(successor),
+            Some(target) => Arc::new(Route {
                 listen: self.route.listen,
-                target: self.route.target,
+                target: Target::Address(target),
                 mapping: Arc::clone(&successor.mapping),
             }),
         };
+        match (place, &mut self.extras) {
+            (Some(place), extras) => {
+                extras.get_or_insert_default().choice = Some(Box::new(Choice { place }));
+            }
+            (None, Some(extras)) => extras.choice = None,
+            (None, None) => {}
+        }
         bandwidth::take_on(&mut self.extras, &self.route.mapping, &self.relay);
         self.take_on_user_timeout();
         self.guard();

@@ -95,6 +95,7 @@ impl PendingProxyHeader {
             route: Arc::clone(self.route()),
             client: self.accepted().client,
             front: None,
+            target: self.route().target.address(),
             local: None,
             bytes_up: 0,
             bytes_down: 0,

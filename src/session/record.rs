@@ -25,6 +25,8 @@ pub struct SessionRecord {
     pub client: SocketAddr,
     /// Who brought the client here, if it did not come by itself.
     pub front: Option<SocketAddr>,
+    /// Where its bytes went, if it was led anywhere.
+    pub target: Option<SocketAddr>,
     /// The local address towards the target: the peer in the target's own log.
     pub local: Option<SocketAddr>,
     pub bytes_up: u64,
@@ -50,6 +52,7 @@ impl SessionRecord {
             route: Arc::clone(&connection.route),
             client: accepted.client,
             front: accepted.front.as_ref().map(|front| front.peer),
+            target: connection.route.target.address(),
             local: None,
             bytes_up: 0,
             bytes_down: 0,
@@ -98,16 +101,13 @@ impl SessionLine {
         });
         match self {
             Self::Opened(view) | Self::Ongoing(view) => {
-                parties(
-                    line,
-                    view.id,
-                    &view.route,
-                    view.client,
-                    view.front,
-                    view.local,
-                );
+                parties(line, view.id, &view.route, (view.client, view.front));
+                at(line, view.target, view.local);
             }
-            Self::Ended(end) => parties(line, end.id, &end.route, end.client, end.front, end.local),
+            Self::Ended(end) => {
+                parties(line, end.id, &end.route, (end.client, end.front));
+                at(line, end.target, end.local);
+            }
         }
         match self {
             Self::Opened(view) => {
@@ -137,20 +137,22 @@ impl SessionLine {
     }
 }
 
-/// Which session it is, and between whom.
+/// Which session it is, and who came where.
 fn parties(
     line: &mut Line<'_>,
     id: SessionId,
     route: &Route,
-    client: SocketAddr,
-    front: Option<SocketAddr>,
-    local: Option<SocketAddr>,
+    (client, front): (SocketAddr, Option<SocketAddr>),
 ) {
     line.number("session", id.0)
         .field("mapping", &route.mapping.name)
         .field("client", client);
     front.map(|front| line.field("front", front));
-    line.field("listen", route.listen)
-        .field("target", route.target);
+    line.field("listen", route.listen);
+}
+
+/// Where it was led to, and from where.
+fn at(line: &mut Line<'_>, target: Option<SocketAddr>, local: Option<SocketAddr>) {
+    target.map(|target| line.field("target", target));
     local.map(|local| line.field("local", local));
 }

@@ -10,7 +10,7 @@ use std::{net::SocketAddr, os::fd::AsFd, time::Instant};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Connection, Extras, PendingProxyHeader, Phase, Session, SessionId, retry::Retry,
+    Choice, Connection, Extras, PendingProxyHeader, Phase, Session, SessionId, retry::Retry,
     user_timeout::UserTimeout,
 };
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
     listen::{Accepted, Front},
     relay::{PipeBudget, Relay, SavedRelay},
     table::{Route, RouteNumber, RouteSaver, Routes},
+    target::Target,
 };
 
 /// A [`Session`].
@@ -73,6 +74,9 @@ struct SavedExtras {
     wake: Option<Instant>,
     #[serde(with = "monotonic::option", skip_serializing_if = "is_default")]
     drained: Option<Instant>,
+    /// Which of several targets it was led to.
+    #[serde(skip_serializing_if = "is_default")]
+    target: Option<SocketAddr>,
     #[serde(skip_serializing_if = "is_default")]
     front: Option<Front>,
     #[serde(skip_serializing_if = "is_default")]
@@ -232,6 +236,7 @@ impl Extras {
             down,
             wake,
             drained,
+            choice,
             front,
             user_timeout,
             retry,
@@ -242,6 +247,7 @@ impl Extras {
             down: down.clone(),
             wake: *wake,
             drained: *drained,
+            target: choice.as_deref().map(Choice::address),
             front: front.as_deref().copied(),
             user_timeout: user_timeout.as_deref().cloned(),
             retry: retry.as_deref().cloned(),
@@ -257,10 +263,15 @@ impl SavedExtras {
             down,
             wake,
             drained,
+            target,
             front,
             user_timeout,
             retry,
         } = self;
+        let place = match (target, &route.target) {
+            (Some(target), Target::Group(group)) => group.place_at(target),
+            _ => None,
+        };
         let (admission, dialling) = gate.count_again(&admission, route.mapping.gate.as_deref());
         Extras {
             admission,
@@ -269,6 +280,7 @@ impl SavedExtras {
             down,
             wake,
             drained,
+            choice: place.map(|place| Box::new(Choice { place })),
             front: front.map(Box::new),
             user_timeout: user_timeout.map(Box::new),
             retry: retry.map(Box::new),

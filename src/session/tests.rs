@@ -39,13 +39,13 @@ impl Stage {
         let mapping = Mapping::new(MappingName::new("m"), Arc::new(policy));
         let route = Route {
             listen: ListenAddr::new(ListenHost::Any, addr(&public).port()),
-            target: addr(&behind),
+            target: addr(&behind).into(),
             mapping: Arc::new(mapping),
         };
         assert!(route.mapping.stats.try_open(None));
         let now = Instant::now();
         let connection = Connection::new(SessionId(1), accepted, Arc::new(route));
-        let session = Session::dial(connection, now, true, None);
+        let session = Session::dial(connection, now, true, None, None);
         let budget = Arc::new(PipeBudget::new(4, 1 << 20, SMALL_PIPE));
         let (target, _) = behind.accept().expect("it was called");
         let mut stage = Self {
@@ -223,8 +223,9 @@ fn a_kernel_that_tells_nothing_judges_user_timeout_by_itself() {
     let route = &stage.session.route;
     let lenient = route.mapping.with_policy(Arc::new(Policy::default()));
     let successor = Arc::new(Route {
+        listen: route.listen,
+        target: route.target.clone(),
         mapping: Arc::new(lenient),
-        ..**route
     });
     stage.session.adopt(&successor);
     assert_eq!(of_both(&stage), [0, 0]);

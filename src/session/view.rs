@@ -13,6 +13,8 @@ pub struct SessionView {
     pub client: SocketAddr,
     /// Who brought the client here, if it did not come by itself.
     pub front: Option<SocketAddr>,
+    /// Where its bytes go, if it was led anywhere yet.
+    pub target: Option<SocketAddr>,
     /// The local address towards the target: the peer in the target's own log.
     pub local: Option<SocketAddr>,
     pub bytes_up: u64,

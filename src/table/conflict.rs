@@ -223,9 +223,13 @@ impl<'a> Claims<'a> {
     /// where the target is no address in particular, the first.
     fn loops(&self, spec: &MappingSpec, around: &Surroundings<'_>) -> Vec<Conflict> {
         let mut found = Vec::new();
-        for &(listen, target) in &*spec.pairs {
+        let each = spec.pairs.iter().flat_map(|(listen, target)| {
+            let targets = target.addresses();
+            targets.map(move |target| (listen, target))
+        });
+        for (listen, target) in each {
             let claims = self.on_port(target.port());
-            if claims.is_empty() || around.looping.contains(&listen) {
+            if claims.is_empty() || around.looping.contains(listen) {
                 continue;
             }
             for host in hosts_reached(&target) {

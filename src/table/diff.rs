@@ -16,7 +16,9 @@ pub struct RouteChange {
 impl RouteChange {
     /// Whether connections now go somewhere else.
     pub fn retargeted(&self) -> bool {
-        self.old.target != self.new.target
+        // One of several targets that has another weight now leads nobody elsewhere.
+        let (old, new) = (&self.old.target, &self.new.target);
+        old != new && !old.spec().is_same_place(&new.spec())
     }
 
     /// Whether the route now belongs to a mapping of another name.

@@ -4,7 +4,6 @@ use std::{
     cmp::Ordering,
     fmt,
     hash::{Hash, Hasher},
-    net::SocketAddr,
     path::PathBuf,
     sync::Arc,
 };
@@ -12,6 +11,7 @@ use std::{
 use super::{ListenAddr, Policy};
 use crate::{
     limit::{MappingGate, SessionLimits},
+    target::TargetSpec,
     telemetry::MappingStats,
 };
 
@@ -148,8 +148,8 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Public addresses, each with the target behind it.
-pub type Pairs = Arc<[(ListenAddr, SocketAddr)]>;
+/// Public addresses, each with the target behind it. Those that share settings share the group.
+pub type Pairs = Arc<[(ListenAddr, TargetSpec)]>;
 
 /// A mapping as a provider asks for it, with ranges already expanded. A clone shares its parts, by
 /// which the next table knows what did not change.

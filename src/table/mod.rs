@@ -20,7 +20,7 @@ mod sources;
 
 use std::{
     collections::{HashMap, HashSet},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     ops::Range,
     sync::Arc,
 };
@@ -41,13 +41,15 @@ pub(crate) use saved::{
 };
 pub(crate) use sources::SourceRules;
 
+use crate::target::{GroupSettings, Target, TargetGroup, TargetSpec};
+
 /// One public address and the target behind it.
 #[derive(Debug)]
 pub struct Route {
     /// Where clients connect.
     pub listen: ListenAddr,
     /// Where their bytes go.
-    pub target: SocketAddr,
+    pub target: Target,
     /// The mapping this route belongs to.
     pub mapping: Arc<Mapping>,
 }
@@ -77,9 +79,9 @@ impl Table {
             previous.has(old, &specs[index])
         });
         let (changed, old) = (kept.between(specs.len()), kept.between(previous.len()));
-        let known: HashMap<&MappingName, &Arc<Mapping>> = previous.mappings[old.clone()]
-            .iter()
-            .map(|mapping| (&mapping.name, mapping))
+        let known: HashMap<&MappingName, usize> = old
+            .clone()
+            .map(|index| (&previous.mappings[index].name, index))
             .collect();
         let departed: HashMap<&MappingName, &Arc<Mapping>> = around
             .departed
@@ -109,13 +111,17 @@ impl Table {
         }
         table.keep(previous, 0..kept.before);
         for spec in &specs[changed] {
-            let before = known.get(&spec.name).or_else(|| departed.get(&spec.name));
-            let mapping = match before {
+            let place = known.get(&spec.name).copied();
+            let before = place.map(|index| &previous.mappings[index]);
+            let mapping = match before.or_else(|| departed.get(&spec.name).copied()) {
                 Some(old) if old.policy == spec.policy => Arc::clone(old),
                 Some(old) => Arc::new(old.with_policy(Arc::clone(&spec.policy))),
                 None => Arc::new(Mapping::new(spec.name.clone(), Arc::clone(&spec.policy))),
             };
-            for &(listen, target) in &*spec.pairs {
+            let mut groups = Groups::before(previous, place);
+            for (listen, target) in &*spec.pairs {
+                let listen = *listen;
+                let target = groups.target(&listen, target);
                 let route = match previous.routes.get(&listen) {
                     Some(old) if old.target == target && Arc::ptr_eq(&old.mapping, &mapping) => {
                         Arc::clone(old)
@@ -180,11 +186,24 @@ impl Table {
             self.routes.contains_key(addr) || reserved.iter().any(|ours| ours.addr == *addr)
         };
         self.routes().filter(move |route| {
-            let port = route.target.port();
-            let listeners = EVERY.map(|host| ListenAddr::new(host, port));
-            let mut ours = listeners.iter().filter(|addr| is_ours(addr));
-            ours.any(|addr| addr.receives(&route.target, is_local))
+            let targets = route.target.addresses();
+            let mut targets = targets.iter();
+            targets.any(|target| {
+                let listeners = EVERY.map(|host| ListenAddr::new(host, target.port()));
+                let mut ours = listeners.iter().filter(|addr| is_ours(addr));
+                ours.any(|addr| addr.receives(target, is_local))
+            })
         })
+    }
+
+    /// Every group of targets, with the mapping it belongs to.
+    pub fn groups(&self) -> impl Iterator<Item = (&Arc<Mapping>, &Arc<TargetGroup>)> {
+        let mut met = HashSet::new();
+        let groups = self.routes().filter_map(|route| {
+            let group = route.target.group()?;
+            Some((&route.mapping, group))
+        });
+        groups.filter(move |(_, group)| met.insert(Arc::as_ptr(group)))
     }
 
     /// What it was made of, as far as there are places where that was asked for.
@@ -204,6 +223,53 @@ impl Table {
     /// Every mapping, in the order the provider gave them.
     pub fn mappings(&self) -> &[Arc<Mapping>] {
         &self.mappings
+    }
+}
+
+/// The groups of one mapping: those it had, and those it gets.
+struct Groups<'t> {
+    had: Vec<(ListenAddr, &'t Arc<TargetGroup>)>,
+    made: Vec<(&'t Arc<GroupSettings>, Arc<TargetGroup>)>,
+}
+
+impl<'t> Groups<'t> {
+    /// Those that the mapping with that number had.
+    fn before(previous: &'t Table, mapping: Option<usize>) -> Self {
+        let pairs = mapping.map_or(&[][..], |index| &previous.pairs[index]);
+        let had = pairs.iter().filter_map(|(listen, _)| {
+            let route = previous.routes.get(listen)?;
+            Some((*listen, route.target.group()?))
+        });
+        Self {
+            had: had.collect(),
+            made: Vec::new(),
+        }
+    }
+
+    /// What a public address leads to. What is known of the targets of a group stays known if the
+    /// address led to a group before, or the mapping has only one.
+    fn target(&mut self, listen: &ListenAddr, spec: &'t TargetSpec) -> Target {
+        let settings = match spec {
+            TargetSpec::Address(address) => return Target::Address(*address),
+            TargetSpec::Group(settings) => settings,
+        };
+        let mut made = self.made.iter();
+        if let Some((_, group)) = made.find(|(known, _)| Arc::ptr_eq(known, settings)) {
+            return Target::Group(Arc::clone(group));
+        }
+        let here = self.had.iter().find(|(before, _)| before == listen);
+        let first = self.had.first();
+        let only = first.filter(|(_, first)| {
+            let mut all = self.had.iter();
+            all.all(|(_, group)| Arc::ptr_eq(group, first))
+        });
+        let group = match here.or(only) {
+            Some((_, group)) if group.settings() == settings => Arc::clone(group),
+            Some((_, group)) => Arc::new(group.with_settings(Arc::clone(settings))),
+            None => Arc::new(TargetGroup::new(Arc::clone(settings))),
+        };
+        self.made.push((settings, Arc::clone(&group)));
+        Target::Group(group)
     }
 }
 

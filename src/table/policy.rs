@@ -15,6 +15,7 @@ use crate::{
         As, Bytes, Count, Found, Json, Kind, List, LocalAddress, Number, Off, Prefix, Refusal,
         Seconds, Span, Word, Words,
     },
+    target::Balance,
 };
 
 /// Settings of one mapping's listeners and sessions.
@@ -22,6 +23,9 @@ use crate::{
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Policy {
+    /// How several targets share the sessions.
+    #[serde(with = "As::<Word<Balance>>")]
+    pub balance: Balance,
     /// How long a target may take to accept a connection.
     #[serde(with = "As::<Span>")]
     pub connect_timeout: Duration,
@@ -92,6 +96,7 @@ pub struct Policy {
 impl Default for Policy {
     fn default() -> Self {
         Self {
+            balance: Balance::RoundRobin,
             connect_timeout: Duration::from_secs(10),
             idle_timeout: None,
             half_close_timeout: None,

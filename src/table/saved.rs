@@ -4,14 +4,15 @@
 //! hold a route of their own, as sessions do, leave it with a [`RouteSaver`] and get it back from
 //! [`SavedRoutes`]: what is in the table they share with it.
 
-use std::{collections::HashMap, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-use super::{ListenAddr, Mapping, MappingName, Origin, Pairs, Policy, Route, SourceRules, Table};
+use super::{ListenAddr, Mapping, MappingName, Origin, Policy, Route, SourceRules, Table};
 use crate::{
     handover::LoadError,
     limit::{MappingGate, SavedMappingGate, SessionLimits},
+    target::{LoadedGroups, SavedGroups, SavedTarget},
     telemetry::{MappingStats, SavedStats},
 };
 
@@ -98,6 +99,8 @@ fn policy_at(policies: &[Arc<Policy>], place: u32) -> Result<Arc<Policy>, LoadEr
 pub struct SavedTable {
     #[serde(default)]
     policies: Vec<SavedPolicy>,
+    #[serde(default, skip_serializing_if = "SavedGroups::is_empty")]
+    groups: SavedGroups,
     #[serde(default)]
     mappings: Vec<SavedMapping>,
     #[serde(default)]
@@ -109,15 +112,18 @@ struct SavedMapping {
     name: MappingName,
     policy: u32,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pairs: Vec<(ListenAddr, SocketAddr)>,
+    pairs: SavedPairs,
     #[serde(default, skip_serializing_if = "SavedStats::is_empty")]
     stats: SavedStats,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     gate: Option<SavedMappingGate>,
 }
 
+/// Public addresses with what each leads to.
+type SavedPairs = Vec<(ListenAddr, SavedTarget)>;
+
 impl SavedMapping {
-    fn new(mapping: &Mapping, policies: &mut Policies, pairs: &[(ListenAddr, SocketAddr)]) -> Self {
+    fn new(mapping: &Mapping, policies: &mut Policies, pairs: SavedPairs) -> Self {
         let Mapping {
             name,
             policy,
@@ -127,13 +133,13 @@ impl SavedMapping {
         Self {
             name: name.clone(),
             policy: policies.save(policy),
-            pairs: pairs.to_vec(),
+            pairs,
             stats: stats.save(),
             gate: gate.as_deref().map(MappingGate::save),
         }
     }
 
-    fn load(self, policies: &[Arc<Policy>]) -> Result<(Arc<Mapping>, Pairs), LoadError> {
+    fn load(self, policies: &[Arc<Policy>]) -> Result<(Arc<Mapping>, SavedPairs), LoadError> {
         let Self {
             name,
             policy,
@@ -144,7 +150,7 @@ impl SavedMapping {
         let gate = gate.map(MappingGate::load).transpose()?;
         let policy = policy_at(policies, policy)?;
         let mapping = Mapping::counting(name, policy, MappingStats::load(stats), gate);
-        Ok((Arc::new(mapping), pairs.into()))
+        Ok((Arc::new(mapping), pairs))
     }
 }
 
@@ -152,19 +158,25 @@ impl SavedTable {
     /// Of the table in force and those that have left it.
     pub fn new(table: &Table, departed: &[Arc<Mapping>]) -> Self {
         let mut policies = Policies::default();
+        let mut groups = SavedGroups::default();
         let Table {
-            routes: _,
+            routes,
             mappings,
             pairs,
         } = table;
         let mappings = mappings.iter().zip(pairs);
-        let mappings =
-            mappings.map(|(mapping, pairs)| SavedMapping::new(mapping, &mut policies, pairs));
+        let mappings = mappings.map(|(mapping, pairs)| {
+            let routes = pairs.iter().filter_map(|(listen, _)| routes.get(listen));
+            let pairs = routes.map(|route| (route.listen, groups.save(&route.target)));
+            let pairs = pairs.collect();
+            SavedMapping::new(mapping, &mut policies, pairs)
+        });
         let mappings = mappings.collect();
         let departed = departed
             .iter()
-            .map(|mapping| SavedMapping::new(mapping, &mut policies, &[]));
+            .map(|mapping| SavedMapping::new(mapping, &mut policies, Vec::new()));
         Self {
+            groups,
             mappings,
             departed: departed.collect(),
             policies: policies.saved,
@@ -183,6 +195,7 @@ impl SavedTable {
     /// Two mappings have one name or one public address.
     pub fn load(self) -> Result<KnownMappings, LoadError> {
         let policies = load_policies(self.policies);
+        let groups = self.groups.load();
         let mut table = Table {
             routes: HashMap::with_capacity(self.mappings.len()),
             mappings: Vec::with_capacity(self.mappings.len()),
@@ -202,8 +215,11 @@ impl SavedTable {
         for saved in self.mappings {
             let (mapping, pairs) = saved.load(&policies)?;
             know(&mapping)?;
-            for &(listen, target) in &*pairs {
+            let mut specs = Vec::with_capacity(pairs.len());
+            for (listen, target) in pairs {
                 let mapping = Arc::clone(&mapping);
+                let target = groups.target(target)?;
+                specs.push((listen, target.spec()));
                 let route = Route {
                     listen,
                     target,
@@ -217,7 +233,7 @@ impl SavedTable {
                 }
             }
             table.mappings.push(mapping);
-            table.pairs.push(pairs);
+            table.pairs.push(specs.into());
         }
         let mut departed = Vec::with_capacity(self.departed.len());
         for saved in self.departed {
@@ -273,6 +289,8 @@ pub struct RouteSaver<'t> {
     known: HashMap<usize, RouteNumber>,
     routes: Vec<SavedRoute>,
     policies: Policies,
+    /// Those that are in the table no more.
+    groups: SavedGroups,
 }
 
 /// Routes that were handed over.
@@ -280,6 +298,8 @@ pub struct RouteSaver<'t> {
 pub struct SavedRoutes {
     #[serde(default)]
     policies: Vec<SavedPolicy>,
+    #[serde(default, skip_serializing_if = "SavedGroups::is_empty")]
+    groups: SavedGroups,
     #[serde(default)]
     routes: Vec<SavedRoute>,
 }
@@ -287,7 +307,8 @@ pub struct SavedRoutes {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct SavedRoute {
     listen: ListenAddr,
-    target: SocketAddr,
+    /// Of a route of the table that leads to a group, only that it does counts.
+    target: SavedTarget,
     /// Its mapping and the place of its policy, if it is not a route of the table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     mapping: Option<(MappingName, u32)>,
@@ -301,6 +322,7 @@ impl<'t> RouteSaver<'t> {
             known: HashMap::new(),
             routes: Vec::new(),
             policies: Policies::default(),
+            groups: SavedGroups::default(),
         }
     }
 
@@ -311,6 +333,7 @@ impl<'t> RouteSaver<'t> {
             known,
             routes,
             policies,
+            groups,
         } = self;
         let number = known.entry(Arc::as_ptr(route) as usize);
         *number.or_insert_with(|| {
@@ -322,9 +345,13 @@ impl<'t> RouteSaver<'t> {
             let now = table.route(listen);
             let is_current = now.is_some_and(|now| Arc::ptr_eq(now, route));
             let other = || (mapping.name.clone(), policies.save(&mapping.policy));
+            let target = match is_current && target.group().is_some() {
+                true => SavedTarget::Group(u32::MAX),
+                false => groups.save(target),
+            };
             routes.push(SavedRoute {
                 listen: *listen,
-                target: *target,
+                target,
                 mapping: (!is_current).then(other),
             });
             RouteNumber(u32::try_from(routes.len() - 1).unwrap_or(u32::MAX))
@@ -335,6 +362,7 @@ impl<'t> RouteSaver<'t> {
     pub fn finish(self) -> SavedRoutes {
         SavedRoutes {
             policies: self.policies.saved,
+            groups: self.groups,
             routes: self.routes,
         }
     }
@@ -348,6 +376,7 @@ impl SavedRoutes {
     /// One that should be in the table is not.
     pub fn load(self, known: &mut KnownMappings) -> Result<Routes, LoadError> {
         let policies = load_policies(self.policies);
+        let groups: LoadedGroups = self.groups.load();
         let load = |saved: SavedRoute| {
             let SavedRoute {
                 listen,
@@ -358,14 +387,22 @@ impl SavedRoutes {
                 let mapping = known.mapping(name, policy_at(&policies, policy)?);
                 return Ok(Arc::new(Route {
                     listen,
-                    target,
+                    target: groups.target(target)?,
                     mapping,
                 }));
             }
             let current = known.table.route(&listen);
-            let current = current.filter(|route| route.target == target);
+            let current = current.filter(|route| match (target, route.target.address()) {
+                (SavedTarget::Address(target), Some(now)) => target == now,
+                (SavedTarget::Group(_), None) => true,
+                _ => false,
+            });
             current.cloned().ok_or_else(|| {
-                LoadError::value("route", format!("{listen} to {target} is not in the table"))
+                let to = match target {
+                    SavedTarget::Address(target) => target.to_string(),
+                    SavedTarget::Group(_) => "several targets".to_owned(),
+                };
+                LoadError::value("route", format!("{listen} to {to} is not in the table"))
             })
         };
         let routes: Result<_, _> = self.routes.into_iter().map(load).collect();
@@ -462,7 +499,11 @@ impl<'de> Deserialize<'de> for Origin {
 
 #[cfg(test)]
 mod tests {
-    use std::{net::Ipv4Addr, num::NonZeroU64, time::Duration};
+    use std::{
+        net::{Ipv4Addr, SocketAddr},
+        num::NonZeroU64,
+        time::Duration,
+    };
 
     use super::*;
     use crate::{
@@ -472,6 +513,7 @@ mod tests {
         table::{
             JobRule, Keepalive, ListenHost, MappingSpec, RelayMode, RemovalPolicy, Surroundings,
         },
+        target::Balance,
     };
 
     fn rate(per_second: u64, burst: u64) -> Option<Rate> {
@@ -485,6 +527,7 @@ mod tests {
     fn policy() -> Policy {
         let seconds = Duration::from_secs;
         Policy {
+            balance: Balance::Source,
             connect_timeout: seconds(1),
             idle_timeout: Some(seconds(2)),
             half_close_timeout: Some(Duration::from_micros(2_000_001)),
@@ -527,7 +570,7 @@ mod tests {
         let listen = ListenAddr::new(ListenHost::Any, port);
         MappingSpec {
             name,
-            pairs: [(listen, SocketAddr::from((Ipv4Addr::LOCALHOST, 22)))].into(),
+            pairs: [(listen, SocketAddr::from((Ipv4Addr::LOCALHOST, 22)).into())].into(),
             policy: Arc::clone(policy),
             origin: Origin::BuiltIn,
         }
@@ -620,7 +663,7 @@ mod tests {
         let (old, current) = (route(&first), route(&now));
         let unknown = Arc::new(Route {
             listen,
-            target: old.target,
+            target: old.target.clone(),
             mapping: Arc::new(Mapping::new(
                 MappingName::new("long gone"),
                 Arc::clone(&plain),

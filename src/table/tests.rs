@@ -1,6 +1,9 @@
+use std::net::SocketAddr;
+
 use proptest::prelude::*;
 
 use super::*;
+use crate::target::{TargetAddr, TargetSettings};
 
 fn listen(text: &str) -> ListenAddr {
     match text.strip_prefix("*:") {
@@ -14,7 +17,12 @@ fn spec(name: &str, pairs: &[(&str, &str)]) -> MappingSpec {
         name: MappingName::new(name),
         pairs: pairs
             .iter()
-            .map(|(from, to)| (listen(from), to.parse().expect("a target")))
+            .map(|(from, to)| {
+                (
+                    listen(from),
+                    to.parse::<SocketAddr>().expect("a target").into(),
+                )
+            })
             .collect(),
         policy: Arc::default(),
         origin: Origin::Argument(name.into()),
@@ -237,6 +245,71 @@ mod sources {
     }
 }
 
+fn group(targets: &[(u8, u32)]) -> TargetSpec {
+    let targets = targets.iter().map(|(number, weight)| TargetSettings {
+        weight: *weight,
+        ..TargetSettings::of(TargetAddr::Address(([10, 0, 0, *number], 22).into()))
+    });
+    TargetSpec::Group(Arc::new(GroupSettings {
+        targets: targets.collect(),
+    }))
+}
+
+#[test]
+fn what_is_known_of_a_target_stays_known_when_others_come_and_go() {
+    let with = |listens: &[&str], target: TargetSpec| {
+        let pairs = listens.iter().map(|text| (listen(text), target.clone()));
+        MappingSpec {
+            pairs: pairs.collect(),
+            ..spec("m", &[])
+        }
+    };
+    let before = table(&[with(&["*:1000", "*:1001"], group(&[(1, 1), (2, 1)]))]);
+    let groups: Vec<_> = before.groups().collect();
+    let [(_, old)] = groups[..] else {
+        panic!("both addresses share one group");
+    };
+    let client = IpAddr::from([127, 0, 0, 1]);
+    let place = old.choose(Default::default(), client, &[], Default::default());
+    let place = place.expect("there is room");
+    for (listens, targets, retargeted) in [
+        (["*:1000", "*:1001"], &[(1, 1), (2, 9)][..], false),
+        (["*:1000", "*:1001"], &[(3, 1), (1, 1)], true),
+        // The only one it had, whatever its ports are.
+        (["*:2000", "*:2001"], &[(1, 1)], false),
+    ] {
+        let after = build(&[with(&listens, group(targets))], &before).expect("no conflict");
+        let (_, group) = after.groups().next().expect("there is one");
+        let known = group.member(place.member().address).expect("it is there");
+        assert_eq!(known.sessions(), 1);
+        let diff = diff(&before, &after);
+        assert!(
+            diff.changed
+                .iter()
+                .all(|change| change.retargeted() == retargeted)
+        );
+    }
+}
+
+#[test]
+fn every_one_of_several_targets_may_lead_back_here() {
+    let looping = MappingSpec {
+        pairs: [(listen("*:22"), group(&[(1, 1), (2, 1)]))].into(),
+        ..spec("m", &[])
+    };
+    let around = Surroundings {
+        reserved: &[],
+        departed: &[],
+        is_local: &|ip| ip == IpAddr::from([10, 0, 0, 2]),
+        looping: &HashSet::new(),
+    };
+    let found = Table::build(&[looping], &Table::default(), &around).expect_err("it loops");
+    let [Conflict::Loop { target, .. }] = &found[..] else {
+        panic!("one loop: {found:?}");
+    };
+    assert_eq!(target.to_string(), "10.0.0.2:22");
+}
+
 /// What a table says, in the order of the addresses.
 fn content(table: &Table) -> Vec<String> {
     let mut routes: Vec<_> = table.routes().collect();
@@ -244,7 +317,7 @@ fn content(table: &Table) -> Vec<String> {
     let line = |route: &&Arc<Route>| {
         let mapping = &route.mapping;
         let known = table.mappings().iter().filter(|m| Arc::ptr_eq(m, mapping));
-        let (listen, target, backlog) = (route.listen, route.target, mapping.policy.backlog);
+        let (listen, target, backlog) = (route.listen, &route.target, mapping.policy.backlog);
         format!(
             "{listen} {target} {} {backlog} {}",
             mapping.name,
@@ -268,15 +341,29 @@ fn addresses(diff: &Diff) -> [Vec<ListenAddr>; 3] {
     ]
 }
 
+/// An address, or a few of them.
+fn any_target(number: u8, port: u16) -> TargetSpec {
+    let address = |number: u8| SocketAddr::from(([10, 0, 0, number], port));
+    match number {
+        1 | 2 => address(number).into(),
+        _ => {
+            let targets = (1..=number).map(|number| TargetAddr::Address(address(number)));
+            TargetSpec::Group(Arc::new(GroupSettings {
+                targets: targets.map(TargetSettings::of).collect(),
+            }))
+        }
+    }
+}
+
 /// A set of mappings out of few names, ports, targets and policies, so that all of them recur.
 fn any_specs() -> impl Strategy<Value = Vec<MappingSpec>> {
-    let spec = (0..8_u8, 0..8_u16, 1..4_u16, 1..3_u8, 1..3_u32).prop_map(
+    let spec = (0..8_u8, 0..8_u16, 1..4_u16, 1..5_u8, 1..3_u32).prop_map(
         |(name, port, ports, target, backlog)| MappingSpec {
             name: MappingName::new(format!("m{name}")),
             pairs: (0..ports)
                 .map(|offset| {
                     let listen = ListenAddr::new(ListenHost::Any, 1000 + 2 * port + offset);
-                    (listen, SocketAddr::from(([10, 0, 0, target], 22 + offset)))
+                    (listen, any_target(target, 22 + offset))
                 })
                 .collect(),
             policy: Arc::new(Policy {
@@ -328,7 +415,7 @@ proptest! {
             gone.retain(|listen| next.route(listen).is_none());
             gone.sort();
             let same = |old: &Route, new: &Route| {
-                let (old, new) = ((old.target, &old.mapping), (new.target, &new.mapping));
+                let (old, new) = ((&old.target, &old.mapping), (&new.target, &new.mapping));
                 old.0 == new.0 && old.1.name == new.1.name && old.1.policy == new.1.policy
             };
             prop_assert_eq!(

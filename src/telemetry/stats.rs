@@ -69,7 +69,7 @@ impl Default for MappingStats {
         Self {
             open: AtomicU32::default(),
             opened: AtomicU64::default(),
-            ended: Default::default(),
+            ended: EndReason::ALL.map(|_| AtomicU64::default()),
             connect_failures: Default::default(),
             connect_error: ArcSwapOption::default(),
             bytes_up: AtomicU64::default(),
@@ -102,6 +102,11 @@ impl MappingStats {
                 _ => open.checked_add(1),
             })
             .is_ok()
+    }
+
+    /// Counts a session that takes its place.
+    pub fn open_reserved(&self) {
+        self.opened.fetch_add(1, Relaxed);
     }
 
     /// Gives a place back in which no session was opened.

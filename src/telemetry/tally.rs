@@ -15,7 +15,7 @@ use super::{
 };
 
 /// Sums of what mappings have counted.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tally {
     /// Sessions opened.
     pub opened: u64,
@@ -26,6 +26,18 @@ pub struct Tally {
     /// Failed connections to targets.
     pub connect_failures: u64,
     ended: [u64; EndReason::ALL.len()],
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self {
+            opened: 0,
+            bytes_up: 0,
+            bytes_down: 0,
+            connect_failures: 0,
+            ended: [0; EndReason::ALL.len()],
+        }
+    }
 }
 
 impl Tally {

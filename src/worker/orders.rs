@@ -277,6 +277,15 @@ fn change(session: &mut Session, changes: &SessionChanges, table: &Table, at: In
             reason,
             successor,
         } => {
+            // One of several targets may still be there.
+            let stays = |successor: &&Arc<Route>| {
+                let mut target = session.target().into_iter();
+                target.any(|target| successor.target.leads_to(target))
+            };
+            if let Some(successor) = successor.as_ref().filter(stays) {
+                session.adopt(successor);
+                return Effect::Changed;
+            }
             session.leave_by(at + *within, *reason);
             if let Some(successor) = successor {
                 session.adopt(successor);
@@ -307,7 +316,7 @@ fn change_pending(
             true
         }
         Some((_, SessionChange::Leave { within, reason, .. }))
-            if within.is_zero() && !Arc::ptr_eq(current, route) =>
+            if within.is_zero() && !Arc::ptr_eq(current, route) && is_elsewhere(current, route) =>
         {
             pending.leave_by(at, *reason)
         }
@@ -318,6 +327,12 @@ fn change_pending(
         true => Effect::Leaves,
         false => Effect::Changed,
     }
+}
+
+/// Whether none of the targets of a route is one of those it had.
+fn is_elsewhere(current: &Route, before: &Route) -> bool {
+    let mut had = before.target.addresses().into_iter();
+    !had.any(|target| current.target.leads_to(target))
 }
 
 /// The route of an address as it is now, if it belongs to the mapping it belonged to: one that leads

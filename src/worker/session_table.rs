@@ -27,7 +27,7 @@ use crate::{
     os_error::in_words,
     relay::{PipePool, Side},
     session::{
-        AckProbe, Connection, Extras, INTEREST, Pace, SavedSession, Session, SessionFilter,
+        AckProbe, Choice, Connection, Extras, INTEREST, Pace, SavedSession, Session, SessionFilter,
         SessionLine, SessionRecord, SessionStep, Turn, admit,
     },
     socket,
@@ -158,7 +158,23 @@ impl SessionTable {
             Err(reason) => return context.refuse(&connection, reason, now),
         };
         let extras = counted.map(|(admission, dialling)| Extras::counted(admission, dialling));
-        match Session::dial(connection, now, context.splice.load(Relaxed), extras) {
+        let stats = &connection.route.mapping.stats;
+        let choice = match Choice::make(&connection.route, client.ip(), now) {
+            Ok(choice) => choice,
+            Err(reason) => {
+                stats.give_back();
+                stats.refuse(reason);
+                return context.refuse(&connection, reason, now);
+            }
+        };
+        stats.open_reserved();
+        match Session::dial(
+            connection,
+            now,
+            context.splice.load(Relaxed),
+            choice,
+            extras,
+        ) {
             Ok(session) => {
                 context.stats.session_opened();
                 self.insert(session, seen, orders, now);
@@ -319,7 +335,7 @@ impl SessionTable {
         self.undialled_said = Some(now);
         tracing::warn!(
             mapping = %record.route.mapping.name,
-            target = %record.route.target,
+            target = record.target.map(tracing::field::display),
             error = record.error.map(tracing::field::display),
             "this machine could not open a connection to a target"
         );

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::SocketAddr,
     time::SystemTime,
 };
 
@@ -20,6 +19,7 @@ use crate::{
     },
     session::SessionView,
     table::{ListenAddr, Mapping, MappingName, MappingOverride, MappingOverrides},
+    target::TargetSpec,
     telemetry::{self, ConnectFailure, Usage},
     units::{duration_ms, millis},
 };
@@ -123,14 +123,14 @@ pub fn ready(sources: &Sources) -> model::Ready {
 pub fn mappings(sources: &Sources) -> Vec<model::Mapping> {
     let table = sources.shared.table.load();
     let overrides = sources.shared.overrides.load();
-    let mut pairs: HashMap<&MappingName, Vec<(ListenAddr, SocketAddr)>> = HashMap::new();
+    let mut pairs: HashMap<&MappingName, Vec<(ListenAddr, TargetSpec)>> = HashMap::new();
     for route in table.routes() {
         let pairs = pairs.entry(&route.mapping.name).or_default();
-        pairs.push((route.listen, route.target));
+        pairs.push((route.listen, route.target.spec()));
     }
     let each = table.mappings().iter().map(|mapping| {
         let mut pairs = pairs.remove(&mapping.name).unwrap_or_default();
-        pairs.sort_unstable();
+        pairs.sort_unstable_by_key(|(listen, _)| *listen);
         let state = overrides
             .get(&mapping.name)
             .copied()
@@ -140,7 +140,7 @@ pub fn mappings(sources: &Sources) -> Vec<model::Mapping> {
     each.collect()
 }
 
-fn mapping(mapping: &Mapping, pairs: &[(ListenAddr, SocketAddr)], state: &str) -> model::Mapping {
+fn mapping(mapping: &Mapping, pairs: &[(ListenAddr, TargetSpec)], state: &str) -> model::Mapping {
     let stats = &mapping.stats;
     let mut ended = (EndReason::ALL.iter()).map(|reason| (reason.word(), stats.ended(*reason)));
     let mut failures =
@@ -346,7 +346,9 @@ pub fn session(view: &SessionView) -> model::Session {
         client: view.client.to_string(),
         front: view.front.map(|front| front.to_string()),
         listen: view.route.listen.to_string(),
-        target: view.route.target.to_string(),
+        target: view
+            .target
+            .map_or_else(String::new, |target| target.to_string()),
         local: view.local.map(|local| local.to_string()),
         stage: view.stage.word().to_owned(),
         bytes_up: view.bytes_up,

@@ -170,7 +170,8 @@ fn processes() -> impl Iterator<Item = String> {
 
 /// Whether there is a way to each target at all, from which address, and over which interface.
 fn routes_to_targets(table: &Table) -> Finding {
-    let targets: BTreeSet<IpAddr> = table.routes().map(|route| route.target.ip()).collect();
+    let targets = table.routes().flat_map(|route| route.target.addresses());
+    let targets: BTreeSet<IpAddr> = targets.map(|target| target.ip()).collect();
     let unreachable: Vec<String> = targets
         .iter()
         .filter(|target| source_towards(**target).is_none())

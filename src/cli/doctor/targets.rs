@@ -22,7 +22,10 @@ const NAMED: usize = 10;
 pub(super) fn examine(table: &Table, push: Option<usize>) -> Vec<Finding> {
     let targets: BTreeMap<SocketAddr, &MappingName> = table
         .routes()
-        .map(|route| (route.target, &route.mapping.name))
+        .flat_map(|route| {
+            let targets = route.target.addresses().into_iter();
+            targets.map(|target| (target, &route.mapping.name))
+        })
         .collect();
     let count = targets.len();
     let left = Mutex::new(targets.into_iter());

@@ -62,7 +62,7 @@ fn every_setting_of_the_process_can_be_set() {
 fn every_setting_of_a_mapping_can_be_set() {
     let policy = policy(
         "",
-        "connect_timeout = \"1s\"\nidle_timeout = \"1h 30m\"\nhalf_close_timeout = \"off\"\n\
+        "balance = \"source\"\nconnect_timeout = \"1s\"\nidle_timeout = \"1h 30m\"\nhalf_close_timeout = \"off\"\n\
              keepalive = \"off\"\nuser_timeout = 0\nbacklog = 5\nallow = [\"10.0.0.0/8\"]\n\
              deny = [\"10.1.0.0/16\"]\nmax_sessions = 3\n\
              max_sessions_per_source = 2\nnew_sessions_per_second = { rate = 20, burst = 40 }\n\
@@ -74,6 +74,7 @@ fn every_setting_of_a_mapping_can_be_set() {
              freebind = true\neach_port = true\n",
     );
     let expected = Policy {
+        balance: Balance::Source,
         connect_timeout: seconds(1),
         idle_timeout: Some(seconds(5400)),
         half_close_timeout: None,
@@ -233,6 +234,49 @@ fn zero_is_off_where_off_is_allowed() {
 }
 
 #[test]
+fn several_targets_may_be_texts_and_tables() {
+    let of = |target: &str| {
+        let config = config(&format!(
+            "[[mapping]]\nname = \"a\"\nlisten = \"1000-1001\"\n{target}"
+        ));
+        let pairs = config.mappings[0].pairs.iter();
+        pairs
+            .map(|(_, target)| target.to_string())
+            .collect::<Vec<_>>()
+    };
+    let both = ["10.0.0.1:22, [fd00::1]:80", "10.0.0.1:23, [fd00::1]:81"];
+    assert_eq!(of("target = [\"10.0.0.1:22\", \"[fd00::1]:80-81\"]"), both);
+    let tables = "[[mapping.target]]\naddress = \"10.0.0.1:22\"\n\
+                  [[mapping.target]]\naddress = \"[fd00::1]:80\"\nbackup = true\n";
+    assert_eq!(
+        of(tables),
+        both.map(|text| format!("{text} (backup)")),
+        "the last is one"
+    );
+    assert_eq!(
+        of("target = { address = \"10.0.0.1:22\", max_sessions = \"off\" }"),
+        ["10.0.0.1:22", "10.0.0.1:23"]
+    );
+}
+
+#[test]
+fn one_target_of_which_nothing_is_said_is_no_choice() {
+    for (target, is_choice) in [
+        ("\"10.0.0.1:22\"", false),
+        ("[\"10.0.0.1:22\"]", false),
+        ("{ address = \"10.0.0.1:22\" }", false),
+        ("{ address = \"10.0.0.1:22\", max_sessions = 3 }", true),
+        ("{ address = \"10.0.0.1:22\", send_proxy = \"off\" }", true),
+    ] {
+        let config = config(&format!(
+            "[[mapping]]\nname = \"a\"\nlisten = 1000\ntarget = {target}"
+        ));
+        let spec = &config.mappings[0].pairs[0].1;
+        assert_eq!(spec.address().is_none(), is_choice, "{target}");
+    }
+}
+
+#[test]
 fn listens_may_be_a_port_a_text_or_a_list_of_both() {
     for (listen, count) in [
         ("1000", 1),
@@ -251,7 +295,7 @@ fn a_mapping_remembers_where_it_listens() {
     let config = config(MAPPING);
     assert_eq!(config.mappings[0].origin.to_string(), "f:4:10");
     let target: SocketAddr = "10.0.0.1:22".parse().expect("an address");
-    assert_eq!(config.mappings[0].pairs[0].1, target);
+    assert_eq!(config.mappings[0].pairs[0].1, target.into());
 }
 
 #[test]

@@ -373,6 +373,62 @@ fn a_target_must_be_in_an_allowed_prefix() {
 }
 
 #[test]
+fn what_is_wrong_with_one_of_several_targets_is_said_where_it_stands() {
+    for (targets, said) in [
+        (
+            "[\"10.0.0.1:22\", \"10.0.0.2:22\", \"10.0.0.1:22\"]",
+            "f:7:41: mapping \"a\": target (item 3): leads to the same place as item 1",
+        ),
+        (
+            "[\"10.0.0.1:22\", \"10.9.0.2:22\"]",
+            "f:7:26: mapping \"a\": target (item 2): found 10.9.0.2, allowed: an address in \
+             10.0.0.0/16 (targets.allow)",
+        ),
+        (
+            "[\"10.0.0.1:22\", \"10.0.0.2:22-23\"]",
+            "f:7:26: mapping \"a\": target (item 2): listen has 1 port (1000) and target has 2 \
+             ports (22-23): both must have the same number, or target only its first port",
+        ),
+        (
+            "[{ address = \"10.0.0.1:22\", weight = 0 }]",
+            "f:7:47: mapping \"a\": target (item 1).weight: found 0, allowed: a number from 1 to 256",
+        ),
+        (
+            "[{ adress = \"10.0.0.1:22\" }]",
+            "f:7:13: mapping \"a\": target (item 1).adress: unknown key (did you mean \
+             \"address\"?), allowed: address, weight, backup, max_sessions, send_proxy",
+        ),
+        (
+            "[{ address = \"10.0.0.1:22\", backup = true }]",
+            "f:7:10: mapping \"a\": target: every target is a backup: at least one must not be",
+        ),
+        (
+            "[]",
+            "f:7:10: mapping \"a\": target: found a list, allowed: at least one target",
+        ),
+    ] {
+        let mapping = MAPPING.replace("\"10.0.0.1:22\"", targets);
+        let text = problems(&format!("[targets]\nallow = [\"10.0.0.0/16\"]\n{mapping}"));
+        assert!(text.lines().any(|line| line == said), "{targets}\n{text}");
+    }
+}
+
+#[test]
+fn targets_of_both_families_need_no_address_of_one() {
+    let targets = "[\"10.0.0.1:22\", \"[fd00::1]:22\"]";
+    let mapping = MAPPING.replace("\"10.0.0.1:22\"", targets);
+    assert_eq!(
+        problems(&format!("{mapping}bind = \"::1\"")),
+        "f:6:8: mapping \"a\": bind: bind ::1 is IPv6 and target 10.0.0.1 is IPv4"
+    );
+    assert_eq!(
+        problems(&format!("{mapping}transparent = true")),
+        "f:6:15: mapping \"a\": transparent: transparent needs clients of the target's family, and \
+         there are targets of both"
+    );
+}
+
+#[test]
 fn a_source_address_must_be_of_the_family_of_the_target() {
     let why = "bind ::1 is IPv6 and target 10.0.0.1 is IPv4";
     assert_eq!(

@@ -18,7 +18,10 @@ fn arguments(maps: &[&str]) -> Source {
 fn the_demo_leads_to_the_echo() {
     let (config, table) = load(&Source::Demo).expect("valid");
     assert_eq!(config.mappings[0].name.as_str(), "demo");
-    let targets: Vec<_> = table.routes().map(|route| route.target).collect();
+    let targets: Vec<_> = table
+        .routes()
+        .map(|route| route.target.addresses()[0])
+        .collect();
     assert_eq!(targets, [demo::ECHO]);
 }
 

@@ -24,7 +24,7 @@ fn known() -> KnownMappings {
     let (listen, target) = addresses();
     let spec = MappingSpec {
         name: MappingName::new("m"),
-        pairs: [(listen.into(), target)].into(),
+        pairs: [(listen.into(), target.into())].into(),
         policy: policy.into(),
         origin: Origin::BuiltIn,
     };

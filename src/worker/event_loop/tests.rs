@@ -83,7 +83,7 @@ impl Stage {
         };
         Arc::new(Route {
             listen: ListenAddr::new(ListenHost::Any, 1000),
-            target: self.target.local_addr().expect("it listens"),
+            target: self.target.local_addr().expect("it listens").into(),
             mapping: Arc::new(Mapping::new(MappingName::new("m"), Arc::new(policy))),
         })
     }

@@ -366,7 +366,7 @@ impl Exposer {
     ) -> Option<()> {
         let specs = plan.iter().map(|(owner, &(port, target))| MappingSpec {
             name: owner.mapping(),
-            pairs: [(ListenAddr::new(ListenHost::Any, port), target)].into(),
+            pairs: [(ListenAddr::new(ListenHost::Any, port), target.into())].into(),
             policy: Arc::clone(&self.settings.policy),
             origin: Origin::Switchboard,
         });

@@ -154,7 +154,7 @@ impl Scene {
         }
         let spec = MappingSpec {
             name: MappingName::new("m"),
-            pairs: [(addr(&public).into(), addr(&target))].into(),
+            pairs: [(addr(&public).into(), addr(&target).into())].into(),
             policy: Arc::new(policy),
             origin: Origin::BuiltIn,
         };

@@ -1,0 +1,338 @@
+//! Several addresses to choose from, and who is led to which.
+//!
+//! A member is *down* when a check says so: none begins there then. One that could not be connected to
+//! a moment ago comes after all others. Backups are for when no other member is up and in order.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
+};
+
+use arc_swap::ArcSwap;
+
+use super::{
+    Balance, GroupSettings, Member, MemberState, TargetAddr,
+    balance::{Candidate, Turns, pick},
+};
+use crate::limit::Tick;
+
+type Members = Vec<Arc<Member>>;
+
+#[derive(Debug)]
+pub struct TargetGroup {
+    settings: Arc<GroupSettings>,
+    members: ArcSwap<Members>,
+    turns: Mutex<Turns>,
+}
+
+/// Why nobody is led anywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoMember {
+    /// None is up, or no address is known.
+    Down,
+    /// All that could be chosen have as many sessions as they may.
+    Full,
+    /// All of them have been tried.
+    Tried,
+}
+
+/// A session's place at a member; dropping it gives it back.
+#[derive(Debug)]
+pub struct Place(Arc<Member>);
+
+impl Place {
+    /// One more session at a member, however many it has.
+    fn beyond(member: Arc<Member>) -> Self {
+        member.known.sessions.fetch_add(1, Relaxed);
+        Self(member)
+    }
+
+    pub fn member(&self) -> &Arc<Member> {
+        &self.0
+    }
+
+    /// The member answered.
+    pub fn succeeded(&self) {
+        self.0.succeeded();
+    }
+
+    /// The member could not be connected to.
+    pub fn failed(&self, now: Tick) {
+        self.0.failed(now);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.known.sessions.fetch_sub(1, Relaxed);
+    }
+}
+
+/// In which order members are used: the first kind of which there is one that may be chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Ready,
+    /// No other is ready.
+    ReadyBackup,
+    FailedLately,
+    FailedBackup,
+}
+
+impl TargetGroup {
+    /// A group nobody has used yet.
+    pub fn new(settings: Arc<GroupSettings>) -> Self {
+        Self::knowing(settings, &[])
+    }
+
+    /// The same group under other settings: what is known of its addresses stays known.
+    pub fn with_settings(&self, settings: Arc<GroupSettings>) -> Self {
+        Self::knowing(settings, &self.members.load())
+    }
+
+    pub(super) fn knowing(settings: Arc<GroupSettings>, known: &[Arc<Member>]) -> Self {
+        let group = Self {
+            settings,
+            members: ArcSwap::default(),
+            turns: Mutex::default(),
+        };
+        let targets = group.settings.targets.iter().enumerate();
+        let addresses = targets.map(|(number, target)| match target.address {
+            TargetAddr::Address(address) => (number, address),
+        });
+        let members = group.made_of(addresses, known);
+        group.members.store(Arc::new(members));
+        group
+    }
+
+    /// A member for each address, the first of those that occur twice; what is known of them is kept.
+    fn made_of(
+        &self,
+        addresses: impl Iterator<Item = (usize, SocketAddr)>,
+        before: &[Arc<Member>],
+    ) -> Members {
+        let mut members = Members::new();
+        for (number, address) in addresses {
+            let settings = self.settings.targets[number].at(());
+            let same = |member: &&Arc<Member>| member.address == address;
+            let member = match before.iter().find(same) {
+                _ if members.iter().any(|member| member.address == address) => continue,
+                Some(old) if old.target == number && old.settings == settings => Arc::clone(old),
+                Some(old) => {
+                    let known = Arc::clone(&old.known);
+                    Arc::new(Member::new(address, number, settings, known))
+                }
+                None => Arc::new(Member::new(address, number, settings, Arc::default())),
+            };
+            members.push(member);
+        }
+        members
+    }
+
+    pub fn settings(&self) -> &Arc<GroupSettings> {
+        &self.settings
+    }
+
+    pub fn members(&self) -> Arc<Members> {
+        self.members.load_full()
+    }
+
+    /// The member of an address.
+    pub fn member(&self, address: SocketAddr) -> Option<Arc<Member>> {
+        let members = self.members.load();
+        let mut members = members.iter();
+        members.find(|member| member.address == address).cloned()
+    }
+
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let members = self.members.load();
+        members.iter().map(|member| member.address).collect()
+    }
+
+    /// A place for a session that is there already, whatever there is room for.
+    pub fn place_at(&self, address: SocketAddr) -> Option<Place> {
+        self.member(address).map(Place::beyond)
+    }
+
+    /// Leads a client to a member that is none of those `tried`.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none.
+    pub fn choose(
+        &self,
+        balance: Balance,
+        client: IpAddr,
+        tried: &[SocketAddr],
+        now: Tick,
+    ) -> Result<Place, NoMember> {
+        let members = self.members.load();
+        let is_up = |member: &Member| member.state() != MemberState::Down;
+        let mut up = members.iter().filter(|member| is_up(member)).peekable();
+        if up.peek().is_none() {
+            return Err(NoMember::Down);
+        }
+        let is_ready =
+            |member: &&Arc<Member>| !member.settings.backup && !member.has_failed_lately(now);
+        let one_is_ready = up.any(|member| is_ready(&member));
+        let rank = |member: &Member| match (member.settings.backup, member.has_failed_lately(now)) {
+            (false, false) => Some(Rank::Ready),
+            (false, true) => Some(Rank::FailedLately),
+            (true, _) if one_is_ready => None,
+            (true, false) => Some(Rank::ReadyBackup),
+            (true, true) => Some(Rank::FailedBackup),
+        };
+        let ranked = members.iter().enumerate().filter_map(|(index, member)| {
+            let may = is_up(member) && !tried.contains(&member.address);
+            let rank = rank(member).filter(|_| may)?;
+            Some((index, member, rank))
+        });
+        if ranked.clone().next().is_none() {
+            return Err(NoMember::Tried);
+        }
+        // Another worker may take a place in between, but not all of them each time.
+        for _ in 0..=members.len() {
+            let roomy = ranked.clone().filter(|(_, member, _)| member.has_room());
+            let Some(best) = roomy.clone().map(|(.., rank)| rank).min() else {
+                break;
+            };
+            let candidates = roomy.filter(|(.., rank)| *rank == best);
+            let candidates = candidates.map(|(index, member, _)| Candidate {
+                index,
+                weight: member.settings.weight,
+                sessions: member.sessions(),
+                key: member.key,
+            });
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            let chosen = pick(balance, candidates, client, &mut turns);
+            drop(turns);
+            if let Some(chosen) = chosen
+                && members[chosen].try_take()
+            {
+                return Ok(Place(Arc::clone(&members[chosen])));
+            }
+        }
+        Err(NoMember::Full)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::{super::TargetSettings, *};
+
+    const NOW: Tick = Tick(1_000_000_000);
+    const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    fn address(number: u8) -> SocketAddr {
+        ([10, 0, 0, number], 22).into()
+    }
+
+    fn settings(targets: &[TargetSettings<u8>]) -> Arc<GroupSettings> {
+        let targets = targets.iter();
+        let targets = targets.map(|one| one.at(TargetAddr::Address(address(one.address))));
+        Arc::new(GroupSettings {
+            targets: targets.collect(),
+        })
+    }
+
+    fn plain(number: u8) -> TargetSettings<u8> {
+        TargetSettings::of(number)
+    }
+
+    fn backup(number: u8) -> TargetSettings<u8> {
+        TargetSettings {
+            backup: true,
+            ..plain(number)
+        }
+    }
+
+    fn holding(number: u8, max_sessions: u32) -> TargetSettings<u8> {
+        TargetSettings {
+            max_sessions: Some(max_sessions),
+            ..plain(number)
+        }
+    }
+
+    fn choose(group: &TargetGroup, tried: &[u8]) -> Result<Place, NoMember> {
+        let tried: Vec<_> = tried.iter().copied().map(address).collect();
+        group.choose(Balance::First, CLIENT, &tried, NOW)
+    }
+
+    fn chosen(group: &TargetGroup, tried: &[u8]) -> Result<SocketAddr, NoMember> {
+        choose(group, tried).map(|place| place.member().address)
+    }
+
+    #[test]
+    fn a_place_is_given_back() {
+        let group = TargetGroup::new(settings(&[holding(1, 1)]));
+        let place = choose(&group, &[]).expect("there is room");
+        assert_eq!(chosen(&group, &[]), Err(NoMember::Full));
+        drop(place);
+        assert_eq!(chosen(&group, &[]), Ok(address(1)));
+        assert_eq!(group.members()[0].sessions(), 0);
+        assert_eq!(group.members()[0].chosen(), 2);
+    }
+
+    #[test]
+    fn backups_are_for_when_no_other_is_in_order() {
+        let group = TargetGroup::new(settings(&[backup(1), holding(2, 1), plain(3)]));
+        let down = |number: usize| {
+            group.members()[number].report(false, (1, 1), NOW);
+        };
+        let place = choose(&group, &[]).expect("there is room");
+        assert_eq!(place.member().address, address(2));
+        assert_eq!(chosen(&group, &[]), Ok(address(3)));
+        down(2);
+        assert_eq!(
+            chosen(&group, &[]),
+            Err(NoMember::Full),
+            "it is full, not down"
+        );
+        down(1);
+        assert_eq!(chosen(&group, &[]), Ok(address(1)));
+        down(0);
+        assert_eq!(chosen(&group, &[]), Err(NoMember::Down));
+    }
+
+    #[test]
+    fn who_failed_comes_last_and_is_tried_all_the_same() {
+        let group = TargetGroup::new(settings(&[plain(1), plain(2), backup(3)]));
+        choose(&group, &[]).expect("there is room").failed(NOW);
+        assert_eq!(chosen(&group, &[]), Ok(address(2)));
+        choose(&group, &[1]).expect("there is room").failed(NOW);
+        let order = [&[][..], &[3], &[3, 1]].map(|tried| chosen(&group, tried));
+        assert_eq!(order, [Ok(address(3)), Ok(address(1)), Ok(address(2))]);
+        assert_eq!(chosen(&group, &[1, 2, 3]), Err(NoMember::Tried));
+        choose(&group, &[3, 1]).expect("there is room").succeeded();
+        assert_eq!(chosen(&group, &[]), Ok(address(2)));
+    }
+
+    #[test]
+    fn other_settings_leave_what_is_known() {
+        let group = TargetGroup::new(settings(&[plain(1), plain(2)]));
+        let place = choose(&group, &[]).expect("there is room");
+        group.members()[1].report(false, (1, 1), NOW);
+        let heavier = TargetSettings {
+            weight: 9,
+            ..plain(1)
+        };
+        let after = group.with_settings(settings(&[plain(3), plain(2), heavier]));
+        let members = after.members();
+        let known = |number: usize| {
+            let member = &members[number];
+            (member.address, member.sessions(), member.state())
+        };
+        assert_eq!(known(0), (address(3), 0, MemberState::Unknown));
+        assert_eq!(known(1), (address(2), 0, MemberState::Down));
+        assert_eq!(known(2), (address(1), 1, MemberState::Unknown));
+        drop(place);
+        assert_eq!(members[2].sessions(), 0);
+    }
+
+    #[test]
+    fn there_may_be_no_address_at_all() {
+        let group = TargetGroup::new(settings(&[]));
+        assert_eq!(chosen(&group, &[]), Err(NoMember::Down));
+    }
+}

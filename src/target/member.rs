@@ -1,0 +1,238 @@
+//! One address of a group, and what is known of it.
+
+use std::{
+    hash::Hasher,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use fnv::FnvHasher;
+use serde::{Deserialize, Serialize};
+
+use super::{TargetSettings, balance::mixed};
+use crate::limit::Tick;
+
+/// How long a member that could not be connected to comes after all others.
+pub(super) const PUT_LAST: Duration = Duration::from_secs(10);
+
+/// An address that sessions of a group may be led to.
+#[derive(Debug)]
+pub struct Member {
+    pub address: SocketAddr,
+    /// The number of the target in the settings of the group that it is an address of.
+    pub target: usize,
+    /// What was said of that target.
+    pub settings: TargetSettings<()>,
+    pub(super) key: u64,
+    pub(super) known: Arc<Known>,
+}
+
+/// What is known of an address. It outlives changes of the settings.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// Sessions open, those included that are being connected.
+    pub sessions: AtomicU32,
+    /// Sessions it has been chosen for.
+    pub chosen: AtomicU64,
+    /// Connections that failed.
+    pub failures: AtomicU64,
+    /// When the last of them did, unless one has succeeded since; 0 for never.
+    pub failed: AtomicU64,
+    pub state: AtomicU8,
+    /// Since when the state is what it is.
+    pub since: AtomicU64,
+    /// Results of checks in a row that speak for another state.
+    pub streak: AtomicU32,
+}
+
+/// Whether sessions may be led to a member.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemberState {
+    /// Nobody has checked: it is taken to be up.
+    #[default]
+    Unknown,
+    Up,
+    /// None begins there.
+    Down,
+}
+
+impl MemberState {
+    const ALL: [Self; 3] = [Self::Unknown, Self::Up, Self::Down];
+
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
+}
+
+impl Member {
+    pub(super) fn new(
+        address: SocketAddr,
+        target: usize,
+        settings: TargetSettings<()>,
+        known: Arc<Known>,
+    ) -> Self {
+        Self {
+            address,
+            target,
+            settings,
+            key: key(address),
+            known,
+        }
+    }
+
+    pub fn state(&self) -> MemberState {
+        MemberState::ALL[usize::from(self.known.state.load(Relaxed)) % MemberState::ALL.len()]
+    }
+
+    /// Since when its state is what it is.
+    pub fn since(&self) -> Tick {
+        Tick(self.known.since.load(Relaxed))
+    }
+
+    /// Sessions open, those included that are being connected.
+    pub fn sessions(&self) -> u32 {
+        self.known.sessions.load(Relaxed)
+    }
+
+    /// Sessions it has been chosen for.
+    pub fn chosen(&self) -> u64 {
+        self.known.chosen.load(Relaxed)
+    }
+
+    /// Connections to it that failed.
+    pub fn failures(&self) -> u64 {
+        self.known.failures.load(Relaxed)
+    }
+
+    /// Takes note of what a check found. `rise` good results in a row make it up, `fall` bad ones down;
+    /// one whose state is unknown becomes what the first says. Returns its state if that is another now.
+    ///
+    /// For one caller at a time.
+    pub fn report(&self, good: bool, (rise, fall): (u32, u32), now: Tick) -> Option<MemberState> {
+        let state = self.state();
+        let (found, needed) = match (good, state) {
+            (true, MemberState::Up) | (false, MemberState::Down) => {
+                self.known.streak.store(0, Relaxed);
+                return None;
+            }
+            (true, MemberState::Unknown) => (MemberState::Up, 1),
+            (false, MemberState::Unknown) => (MemberState::Down, 1),
+            (true, MemberState::Down) => (MemberState::Up, rise),
+            (false, MemberState::Up) => (MemberState::Down, fall),
+        };
+        let streak = self.known.streak.load(Relaxed) + 1;
+        if streak < needed {
+            self.known.streak.store(streak, Relaxed);
+            return None;
+        }
+        self.set_state(found, now);
+        Some(found)
+    }
+
+    /// Nobody checks it any more.
+    pub fn forget_state(&self, now: Tick) {
+        if self.state() != MemberState::Unknown {
+            self.set_state(MemberState::Unknown, now);
+        }
+    }
+
+    fn set_state(&self, state: MemberState, now: Tick) {
+        self.known.streak.store(0, Relaxed);
+        self.known.since.store(now.0, Relaxed);
+        self.known.state.store(state as u8, Relaxed);
+    }
+
+    pub(super) fn has_failed_lately(&self, now: Tick) -> bool {
+        let failed = Tick(self.known.failed.load(Relaxed));
+        failed != Tick(0) && now < failed.after(PUT_LAST)
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        let most = self.settings.max_sessions;
+        most.is_none_or(|most| self.sessions() < most)
+    }
+
+    /// Counts a session in, unless there are as many as there may be.
+    pub(super) fn try_take(&self) -> bool {
+        let sessions = &self.known.sessions;
+        let taken = match self.settings.max_sessions {
+            None => {
+                sessions.fetch_add(1, Relaxed);
+                true
+            }
+            Some(most) => sessions
+                .fetch_update(Relaxed, Relaxed, |open| (open < most).then_some(open + 1))
+                .is_ok(),
+        };
+        if taken {
+            self.known.chosen.fetch_add(1, Relaxed);
+        }
+        taken
+    }
+
+    /// A connection to it was made.
+    pub(super) fn succeeded(&self) {
+        // Most have nothing to forget, and all share the line of memory.
+        if self.known.failed.load(Relaxed) != 0 {
+            self.known.failed.store(0, Relaxed);
+        }
+    }
+
+    /// A connection to it could not be made.
+    pub(super) fn failed(&self, now: Tick) {
+        self.known.failures.fetch_add(1, Relaxed);
+        self.known.failed.store(now.0.max(1), Relaxed);
+    }
+}
+
+/// A number for an address that is the same in every process.
+fn key(address: SocketAddr) -> u64 {
+    let mut hasher = FnvHasher::default();
+    match address.ip() {
+        IpAddr::V4(ip) => hasher.write(&ip.octets()),
+        IpAddr::V6(ip) => hasher.write(&ip.octets()),
+    }
+    hasher.write(&address.port().to_be_bytes());
+    mixed(hasher.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_takes_as_many_results_in_a_row_as_were_asked_for() {
+        let address = "10.0.0.1:22".parse().expect("an address");
+        let member = Member::new(address, 0, TargetSettings::of(()), Arc::default());
+        let report = |good| member.report(good, (2, 3), Tick(1));
+        assert_eq!(report(true), Some(MemberState::Up), "the first counts");
+        let down = [false, false, true, false, false, false, false].map(report);
+        let expected = [None, None, None, None, None, Some(MemberState::Down), None];
+        assert_eq!(down, expected);
+        let up = [true, false, true, true, true].map(report);
+        assert_eq!(up, [None, None, None, Some(MemberState::Up), None]);
+    }
+
+    #[test]
+    fn a_failure_is_forgotten_with_time_and_with_a_connection() {
+        let address = "10.0.0.1:22".parse().expect("an address");
+        let member = Member::new(address, 0, TargetSettings::of(()), Arc::default());
+        let then = Tick(5_000_000_000);
+        assert!(!member.has_failed_lately(then));
+        member.failed(then);
+        assert!(member.has_failed_lately(then));
+        assert!(!member.has_failed_lately(then.after(PUT_LAST)));
+        member.succeeded();
+        assert!(!member.has_failed_lately(then));
+        assert_eq!(member.failures(), 1);
+    }
+}
