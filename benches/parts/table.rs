@@ -15,7 +15,7 @@ fn specs(count: u16) -> Vec<MappingSpec> {
     let spec = |index: u16| {
         let name = format!("board-{index}");
         MappingSpec {
-            pairs: [(listen(index), target(index))].into(),
+            pairs: [(listen(index), target(index).into())].into(),
             policy: Arc::clone(&policy),
             origin: Origin::Argument(name.as_str().into()),
             name: MappingName::new(name),
@@ -44,7 +44,7 @@ pub fn run(c: &mut Criterion) {
         let before = specs(count);
         let mut after = before.clone();
         let last = after.last_mut().expect("at least one mapping");
-        last.pairs = [(listen(count - 1), target(count))].into();
+        last.pairs = [(listen(count - 1), target(count).into())].into();
         let old = build(&before, &Table::default());
         let new = build(&after, &old);
 
