@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 
 use crate::{
+    network::Kind,
     peers::Overrides,
     workloads::{Windows, Workload},
 };
@@ -53,6 +54,12 @@ pub struct Args {
     /// Let every peer write a line per session, as an operator would
     #[arg(long)]
     pub log_sessions: bool,
+
+    /// What is between the client, the proxy and the target
+    #[arg(long, value_enum, default_value_t, conflicts_with_all = [
+        "this_network", "growth", "scrapes", "local_ports", "unprivileged", "upgrade", "syscalls",
+    ])]
+    pub network: Kind,
 
     /// Stay in this machine's network, with whatever congestion control it has
     #[arg(long)]

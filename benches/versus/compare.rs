@@ -14,7 +14,7 @@ use crate::{
 /// Measures, prints and draws.
 pub fn run(bench: &mut Bench, workloads: &[Workload]) -> Result<()> {
     let mut running = start_all(bench)?;
-    let windows = bench.args.windows();
+    let windows = bench.args.windows().times(bench.args.network.patience());
     let mut all = Vec::new();
     for workload in workloads {
         let mut results: Vec<Results> = running
@@ -107,7 +107,7 @@ fn start_all(bench: &mut Bench) -> Result<Vec<(Peer, Running)>> {
 }
 
 fn job(bench: &Bench) -> Result<Job> {
-    let mut job = Job::new(bench.backend.services(), 0);
+    let mut job = Job::new(bench.backend.services(), 0).within(&bench.network);
     job.log_sessions = bench.args.log_sessions;
     Ok(job)
 }

@@ -6,7 +6,7 @@
 //! their range. Before anything is measured, every peer has to pass checked content both ways, and
 //! in every round each byte sent has to arrive.
 //!
-//! It says nothing about real networks: there are no packets to pay for here, and no distance.
+//! On the loopback interface there are no packets to pay for, and no distance; `--network` has others.
 
 #![forbid(unsafe_code)]
 
@@ -19,6 +19,7 @@ mod harness;
 mod load;
 mod local_ports;
 mod measure;
+mod memory;
 mod meter;
 mod net;
 mod network;
@@ -40,6 +41,7 @@ use crate::{
     args::Args,
     backend::{Backend, Service},
     harness::process::raise_descriptor_limit,
+    network::Network,
     peers::{Job, Peer, Running},
     process::Workspace,
     report::Report,
@@ -51,6 +53,7 @@ struct Bench {
     args: Args,
     workspace: Workspace,
     backend: Backend,
+    network: Network,
     peers: Vec<Peer>,
     report: Report,
 }
@@ -59,9 +62,9 @@ impl Bench {
     /// Starts a peer and checks that it passes content unchanged.
     fn start_checked(&self, peer: &Peer, job: Job) -> Result<Running> {
         const SESSIONS: u64 = 4;
-        const EACH: u64 = 32 << 20;
+        let each = self.args.network.checked_bytes();
         let running = peer.start(self.workspace.path(), job)?;
-        backend::verify(running.service(Service::Verify), SESSIONS, EACH)
+        backend::verify(running.service(Service::Verify), SESSIONS, each)
             .with_context(|| format!("content through {}", peer.name()))?;
         Ok(running)
     }
@@ -69,7 +72,8 @@ impl Bench {
 
 fn main() -> Result<()> {
     if std::env::args().nth(1).as_deref() == Some(backend::ROLE) {
-        return backend::serve();
+        let address = std::env::args().nth(2).context("an address")?;
+        return backend::serve(address.parse()?);
     }
     let args = Args::parse();
     if !args.bench {
@@ -86,10 +90,12 @@ fn main() -> Result<()> {
 
     raise_descriptor_limit();
     process::clean_up_on_signal()?;
+    let network = Network::new(args.network)?;
     let mut bench = Bench {
         report: Report::new(args.json.as_deref())?,
         workspace: Workspace::new(),
-        backend: Backend::start()?,
+        backend: Backend::start(&network)?,
+        network,
         peers,
         args,
     };

@@ -16,6 +16,7 @@ use crate::{
         idle::Idle,
         keystrokes, ping_pong,
     },
+    memory,
     meter::Cost,
     peers::Running,
     sample::{Metric, Sample, Unit},
@@ -32,11 +33,17 @@ pub fn measure(
     match workload {
         Workload::Bulk(direction, connections) => {
             let to = peer.service(Service::Bulk);
-            let (outcome, cost) = metered(peer, || {
-                bulk::for_a_while(backend, to, connections, direction, windows.load)
+            let ((outcome, memory), cost) = metered(peer, || {
+                memory::during(|| {
+                    bulk::for_a_while(backend, to, connections, direction, windows.load)
+                })
             })?;
+            // What is in flight costs the ends, not the proxy: the machine's time says what it takes.
             let mut sample = costs(peer, Unit::Gigabyte, &cost, outcome.bytes);
-            sample.push(rate(Unit::Gigabyte, outcome.bytes, outcome.elapsed));
+            sample.reverse();
+            sample.insert(1, rate(Unit::Gigabyte, outcome.bytes, outcome.elapsed));
+            sample.push((Metric::InFlight, memory.median));
+            sample.push((Metric::InFlightMax, memory.most));
             Ok(sample)
         }
         Workload::Connections => {

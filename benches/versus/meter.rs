@@ -3,6 +3,9 @@
 //! Processor time comes from `/proc/PID/task/TID/schedstat`, in nanoseconds; it is exact for a
 //! thread that sleeps, so it is read before the load starts and after it has ended. A thread that
 //! ended in between is not counted.
+//!
+//! The machine's is that of all processes of the run and of the kernel's threads that receive packets,
+//! so that it does not matter what else runs. What an interrupt takes counts for whom it interrupts.
 
 use std::{
     collections::HashMap,
@@ -22,16 +25,19 @@ pub struct Meter {
 
 /// Processor time at one moment.
 pub struct Reading {
-    threads: HashMap<String, u64>,
-    machine: Machine,
+    proxy: Threads,
+    machine: Threads,
 }
+
+/// Nanoseconds on a processor so far, by thread.
+type Threads = HashMap<String, u64>;
 
 /// Processor time between two moments.
 #[derive(Debug, Clone, Copy)]
 pub struct Cost {
     /// User and system time of the proxy, all threads of all its processes.
     pub proxy: Duration,
-    /// The whole machine, less what it was idle.
+    /// The client, the proxy, the target and what is between them.
     pub machine: Duration,
 }
 
@@ -61,7 +67,7 @@ impl Meter {
 
     /// Whether a tracer holds every thread.
     pub fn is_traced(&self) -> Result<bool> {
-        for task in self.tasks()? {
+        for task in tasks(&self.pids)? {
             if field(&fs::read_to_string(format!("{task}/status"))?, "TracerPid:")? == 0 {
                 return Ok(false);
             }
@@ -71,33 +77,20 @@ impl Meter {
 
     /// Processor time used so far.
     pub fn read(&self) -> Result<Reading> {
-        let mut threads = HashMap::new();
-        for task in self.tasks()? {
-            // A thread may end while we look.
-            let Ok(text) = fs::read_to_string(format!("{task}/schedstat")) else {
-                continue;
-            };
-            let on_cpu = text.split(' ').next().and_then(|ns| ns.parse().ok());
-            threads.insert(
-                task,
-                on_cpu.context("schedstat has a number of nanoseconds")?,
-            );
-        }
+        let mut run = with_descendants(std::process::id());
+        run.extend(softirq_threads()?);
         Ok(Reading {
-            threads,
-            machine: Machine::now()?,
+            proxy: on_processors(&self.pids)?,
+            machine: on_processors(&run)?,
         })
     }
 
     /// Processor time used since `before`.
     pub fn since(&self, before: &Reading) -> Result<Cost> {
         let now = self.read()?;
-        let used = |(task, ns): (&String, &u64)| {
-            ns.saturating_sub(before.threads.get(task).copied().unwrap_or(0))
-        };
         Ok(Cost {
-            proxy: Duration::from_nanos(now.threads.iter().map(used).sum()),
-            machine: now.machine.busy_since(&before.machine),
+            proxy: between(&before.proxy, &now.proxy),
+            machine: between(&before.machine, &now.machine),
         })
     }
 
@@ -114,24 +107,59 @@ impl Meter {
             held.memory += field(&rollup, "Pss:")? * 1024;
             held.descriptors += u64::try_from(fs::read_dir(format!("/proc/{pid}/fd"))?.count())?;
         }
-        for task in self.tasks()? {
+        for task in tasks(&self.pids)? {
             let status = fs::read_to_string(format!("{task}/status"))?;
             held.sleeps += field(&status, "voluntary_ctxt_switches:")?;
         }
         Ok(held)
     }
+}
 
-    fn tasks(&self) -> Result<Vec<String>> {
-        let mut tasks = Vec::new();
-        for pid in &self.pids {
-            let entries = fs::read_dir(format!("/proc/{pid}/task"))
-                .with_context(|| format!("process {pid} is gone"))?;
-            for entry in entries {
-                tasks.push(entry?.path().display().to_string());
-            }
+fn tasks(pids: &[u32]) -> Result<Vec<String>> {
+    let mut tasks = Vec::new();
+    for pid in pids {
+        let entries = fs::read_dir(format!("/proc/{pid}/task"))
+            .with_context(|| format!("process {pid} is gone"))?;
+        for entry in entries {
+            tasks.push(entry?.path().display().to_string());
         }
-        Ok(tasks)
     }
+    Ok(tasks)
+}
+
+fn on_processors(pids: &[u32]) -> Result<Threads> {
+    let mut threads = Threads::new();
+    for task in tasks(pids)? {
+        // A thread may end while we look.
+        let Ok(text) = fs::read_to_string(format!("{task}/schedstat")) else {
+            continue;
+        };
+        let on_cpu = text.split(' ').next().and_then(|ns| ns.parse().ok());
+        threads.insert(
+            task,
+            on_cpu.context("schedstat has a number of nanoseconds")?,
+        );
+    }
+    Ok(threads)
+}
+
+fn between(before: &Threads, now: &Threads) -> Duration {
+    let used =
+        |(task, ns): (&String, &u64)| ns.saturating_sub(before.get(task).copied().unwrap_or(0));
+    Duration::from_nanos(now.iter().map(used).sum())
+}
+
+/// The kernel's threads that receive packets when there are too many for whom they interrupt.
+fn softirq_threads() -> Result<Vec<u32>> {
+    let mut threads = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        let pid: Option<u32> = name.and_then(|name| name.parse().ok());
+        let comm = fs::read_to_string(path.join("comm")).unwrap_or_default();
+        threads.extend(pid.filter(|_| comm.starts_with("ksoftirqd/")));
+    }
+    Ok(threads)
 }
 
 fn field(text: &str, name: &str) -> Result<u64> {

@@ -4,7 +4,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::fd::{AsFd, AsRawFd},
     time::Duration,
 };
@@ -72,10 +72,11 @@ pub fn token(socket: &impl AsRawFd) -> u64 {
     u64::try_from(socket.as_raw_fd()).expect("an open descriptor is not negative")
 }
 
-/// Listens on a free loopback port; accepted sockets inherit TCP_NODELAY.
-pub fn listen() -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+/// Listens on a free port of an address; accepted sockets inherit TCP_NODELAY.
+pub fn listen(address: IpAddr) -> io::Result<TcpListener> {
+    let address = SocketAddr::from((address, 0));
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.bind(&address.into())?;
     socket.set_tcp_nodelay(true)?;
     socket.set_nonblocking(true)?;
     socket.listen(4096)?;

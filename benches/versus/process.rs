@@ -19,16 +19,22 @@ use crate::harness::TempDir;
 static LEFT_BEHIND: Mutex<LeftBehind> = Mutex::new(LeftBehind {
     children: Vec::new(),
     directories: Vec::new(),
+    namespaces: Vec::new(),
 });
 
 struct LeftBehind {
     children: Vec<Pid>,
     directories: Vec<PathBuf>,
+    namespaces: Vec<String>,
 }
 
 impl LeftBehind {
     /// Ends the children and removes the directories, as far as that takes a bounded time.
     fn clear_away(&mut self) {
+        for name in self.namespaces.drain(..) {
+            // Its interfaces go when the last process in it has gone.
+            let _ = Command::new("ip").args(["netns", "del", &name]).status();
+        }
         for &pid in &self.children {
             let _ = kill_process(pid, Signal::TERM);
         }
@@ -54,6 +60,11 @@ impl LeftBehind {
 
 fn left_behind<T>(change: impl FnOnce(&mut LeftBehind) -> T) -> T {
     change(&mut LEFT_BEHIND.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// A signal that ends the run removes this network namespace; otherwise whoever has it does.
+pub fn remove_namespace_on_signal(name: &str) {
+    left_behind(|left| left.namespaces.push(name.to_owned()));
 }
 
 /// A child process; dropping it ends it.

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     meter, network,
     peers::{OWN, Peer},
-    sample::{Metric, Sample, Summary, ratio, summarise},
+    sample::{Metric, Sample, Summary, Unit, ratio, summarise},
 };
 
 /// What one peer did in one workload.
@@ -152,7 +152,7 @@ fn processor() -> String {
     )
 }
 
-/// One row per peer; the last column compares the main figure of our own proxy with theirs.
+/// One row per peer; the last columns compare figures of our own proxy with theirs.
 fn table(results: &[Results]) -> Table {
     let summaries: Vec<Vec<Summary>> = results
         .iter()
@@ -168,14 +168,25 @@ fn table(results: &[Results]) -> Table {
     {
         metrics.push(summary.metric);
     }
-    let main = metrics.first().copied();
+    let compared: Vec<Metric> = metrics
+        .iter()
+        .enumerate()
+        .filter(|(column, metric)| {
+            *column == 0 || matches!(metric, Metric::ProxyCpu(_) | Metric::Rate(Unit::Gigabyte))
+        })
+        .map(|(_, metric)| *metric)
+        .collect();
     let own = results.iter().find(|result| result.peer == OWN);
     let own = own.filter(|_| results.len() > 1);
 
     let mut header = vec!["peer".to_owned()];
     header.extend(metrics.iter().map(|metric| metric.title()));
     if own.is_some() {
-        header.push(format!("{OWN} ÷ peer"));
+        header.extend(
+            compared
+                .iter()
+                .map(|metric| format!("÷ {}", metric.short())),
+        );
     }
     let mut rows = Vec::new();
     for (result, summaries) in results.iter().zip(&summaries) {
@@ -185,10 +196,12 @@ fn table(results: &[Results]) -> Table {
             row.push(summary.map_or_else(|| "–".to_owned(), Summary::text));
         }
         if let Some(own) = own {
-            let ratio = main
-                .filter(|_| result.peer != OWN)
-                .and_then(|main| ratio(&own.rounds, &result.rounds, main));
-            row.push(ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}")));
+            row.extend(compared.iter().map(|&metric| {
+                let ratio = (result.peer != OWN)
+                    .then(|| ratio(&own.rounds, &result.rounds, metric))
+                    .flatten();
+                ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}"))
+            }));
         }
         rows.push(row);
     }

@@ -9,6 +9,10 @@ pub enum Metric {
     ProxyCpu(Unit),
     /// Processor time of the whole machine per unit of work.
     MachineCpu(Unit),
+    /// Memory of all sockets while bytes flow: the median of many moments.
+    InFlight,
+    /// The most of it.
+    InFlightMax,
     /// Work done per second.
     Rate(Unit),
     /// Median latency.
@@ -101,6 +105,8 @@ impl Metric {
         match self {
             Self::ProxyCpu(unit) => format!("proxy CPU {}/{}", small(unit), unit.name()),
             Self::MachineCpu(unit) => format!("machine CPU {}/{}", small(unit), unit.name()),
+            Self::InFlight => "TCP memory MB".to_owned(),
+            Self::InFlightMax => "at most MB".to_owned(),
             Self::Rate(Unit::Gigabyte) => "GB/s".to_owned(),
             Self::Rate(unit) => format!("{}s/s", unit.name()),
             Self::P50 => "p50 µs".to_owned(),
@@ -126,6 +132,15 @@ impl Metric {
         }
     }
 
+    /// The column title where it is compared.
+    pub fn short(self) -> String {
+        match self {
+            Self::ProxyCpu(_) => "proxy".to_owned(),
+            Self::MachineCpu(_) => "machine".to_owned(),
+            other => other.title(),
+        }
+    }
+
     /// The key in JSON.
     pub fn key(self) -> &'static str {
         match self {
@@ -135,6 +150,8 @@ impl Metric {
             Self::MachineCpu(Unit::Gigabyte) => "machine_cpu_ms_per_gb",
             Self::MachineCpu(Unit::Connection) => "machine_cpu_us_per_connection",
             Self::MachineCpu(Unit::RoundTrip) => "machine_cpu_us_per_round_trip",
+            Self::InFlight => "tcp_memory_mb",
+            Self::InFlightMax => "tcp_memory_max_mb",
             Self::Rate(Unit::Gigabyte) => "gb_per_s",
             Self::Rate(Unit::Connection) => "connections_per_s",
             Self::Rate(Unit::RoundTrip) => "round_trips_per_s",
@@ -165,6 +182,7 @@ impl Metric {
     pub fn format(self, value: f64) -> String {
         match self {
             Self::Descriptors => format!("{value:.2}"),
+            Self::Rate(_) if value < 0.1 => format!("{value:.4}"),
             _ if value.abs() < 10.0 => format!("{value:.2}"),
             _ if value.abs() < 100.0 => format!("{value:.1}"),
             _ => format!("{value:.0}"),

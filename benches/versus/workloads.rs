@@ -58,6 +58,15 @@ impl Windows {
         idle: Duration::from_millis(700),
     };
 
+    /// Longer ones.
+    pub fn times(self, factor: u32) -> Self {
+        Self {
+            load: self.load * factor,
+            paced: self.paced * factor,
+            idle: self.idle,
+        }
+    }
+
     /// To get caches, pools and branch predictors going; not measured.
     pub const WARM_UP: Self = Self {
         load: Duration::from_millis(100),

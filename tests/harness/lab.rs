@@ -57,6 +57,11 @@ impl Netns {
         Self::run_in(&self.path(), act)
     }
 
+    /// What `ip netns` knows it by.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The file that stands for it.
     pub fn path(&self) -> PathBuf {
         Path::new("/var/run/netns").join(&self.name)

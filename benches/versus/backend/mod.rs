@@ -12,7 +12,7 @@ mod verify;
 
 use std::{
     io::{self, BufRead, BufReader, Write},
-    net::{SocketAddr, TcpListener},
+    net::{IpAddr, SocketAddr, TcpListener},
     os::{fd::AsFd, unix::net::UnixStream},
     process::{Command, Stdio},
     sync::{
@@ -27,7 +27,11 @@ use anyhow::{Context, Result, bail, ensure};
 
 pub use verify::check as verify;
 
-use crate::{net, process::Process};
+use crate::{
+    net,
+    network::{self, Network},
+    process::Process,
+};
 
 /// The first argument that makes this binary a backend.
 pub const ROLE: &str = "__backend";
@@ -89,14 +93,14 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// Starts this binary a second time.
-    pub fn start() -> Result<Self> {
+    /// Starts this binary a second time, as the target in that network.
+    pub fn start(network: &Network) -> Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_read_timeout(Some(net::PATIENCE))?;
         let mut command = Command::new(std::env::current_exe()?);
-        command
-            .arg(ROLE)
-            .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)));
+        command.arg(ROLE).arg(network.target().to_string());
+        let mut command = network::inside(network.target_namespace(), command);
+        command.stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)));
         let process = Process::spawn(&mut command)?;
         let mut control = BufReader::new(ours);
         let greeting = read_line(&mut control)?;
@@ -187,16 +191,16 @@ fn read_line(control: &mut BufReader<UnixStream>) -> Result<String> {
     Ok(line.trim_end().to_owned())
 }
 
-/// The child: serves until the client is gone.
-pub fn serve() -> Result<()> {
+/// The child: serves at that address until the client is gone.
+pub fn serve(address: IpAddr) -> Result<()> {
     let control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let shared = Arc::new(Shared::default());
     let [echo, distant, exchange, bulk, verify] = [
-        net::listen()?,
-        net::listen()?,
-        net::listen()?,
-        net::listen()?,
-        net::listen()?,
+        net::listen(address)?,
+        net::listen(address)?,
+        net::listen(address)?,
+        net::listen(address)?,
+        net::listen(address)?,
     ];
     let addresses: Vec<String> = [&echo, &distant, &exchange, &bulk, &verify]
         .into_iter()

@@ -27,6 +27,7 @@ use crate::{
     load::idle,
     meter::Meter,
     net,
+    network::{self, Network},
     process::Process,
 };
 
@@ -54,6 +55,8 @@ pub struct Job {
     pub log_sessions: bool,
     /// Whether to run without privileges.
     pub unprivileged: bool,
+    /// The network namespace to run in, if not this one.
+    pub namespace: Option<String>,
     /// Whether to run so that the program can be replaced, by a master process where one is needed.
     pub supervised: bool,
 }
@@ -101,6 +104,15 @@ impl Job {
             routes: routes.collect(),
             ..Self::default()
         }
+    }
+
+    /// The same in a network, whose proxies listen elsewhere.
+    pub fn within(mut self, network: &Network) -> Self {
+        for route in &mut self.routes {
+            route.listen.set_ip(network.front());
+        }
+        self.namespace = network.proxy_namespace().map(str::to_owned);
+        self
     }
 }
 
@@ -316,7 +328,8 @@ impl Running {
         self.directory.join("log")
     }
 
-    fn launch(&mut self, mut command: Command) -> Result<()> {
+    fn launch(&mut self, command: Command) -> Result<()> {
+        let mut command = network::inside(self.job.namespace.as_deref(), command);
         let log = fs::File::create(self.log_path())?;
         command
             .stdin(Stdio::null())
