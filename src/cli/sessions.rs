@@ -52,7 +52,7 @@ pub fn run(args: &SessionsArgs) -> ExitCode {
     })
 }
 
-const COLUMNS: [Column; 10] = [
+const COLUMNS: [Column; 11] = [
     Column::new("SESSION", Align::Right, 0),
     Column::new("MAPPING", Align::Name, 0),
     Column::new("CLIENT", Align::Left, 0),
@@ -63,6 +63,7 @@ const COLUMNS: [Column; 10] = [
     Column::new("QUIET", Align::Right, 2),
     Column::new("UP", Align::Right, 1),
     Column::new("DOWN", Align::Right, 1),
+    Column::new("UPGRADES", Align::Right, 6),
 ];
 
 fn text(sessions: &Sessions, screen: &Screen) -> String {
@@ -75,7 +76,7 @@ fn text(sessions: &Sessions, screen: &Screen) -> String {
     text
 }
 
-fn row(session: &Session) -> [String; 10] {
+fn row(session: &Session) -> [String; 11] {
     [
         session.session.to_string(),
         session.mapping.clone(),
@@ -87,5 +88,6 @@ fn row(session: &Session) -> [String; 10] {
         duration_ms(session.quiet_ms),
         bytes(session.bytes_up),
         bytes(session.bytes_down),
+        session.upgrades.to_string(),
     ]
 }

@@ -30,6 +30,8 @@ fn a_session_goes_to_the_next_version_and_back() {
         assert_eq!(status["version"], to);
         assert_eq!(status["process"]["pid"], pid);
         assert_eq!(status["upgrade"]["succeeded"], round + 1);
+        let sessions = stage.json(&["sessions"]);
+        assert_eq!(sessions["sessions"][0]["upgrades"], round + 1);
         let metrics = stage.scene.proxy.metrics();
         assert_eq!(metrics.sum("tml_proxy_build_info", &[("version", to)]), 1);
         let upgrades = metrics.sum("tml_proxy_upgrades_total", &[("result", "success")]);

@@ -284,6 +284,8 @@ documents! {
         quiet_ms: u64,
         /// Whether it moves bulk through a pipe.
         splices: bool,
+        /// Through how many upgrades of the proxy it went.
+        upgrades: u64,
     }
 
     /// What comes from the switchboard.

@@ -81,9 +81,13 @@ pub async fn sessions(
         .await;
     sort(&mut found, query.sort);
     let limit = query.limit.unwrap_or(SESSIONS);
+    let upgrades = &sources.shared.upgrade_marks;
+    let listed = found.iter().take(limit);
     Ok(Json(model::Sessions {
         total: found.len() as u64,
-        sessions: found.iter().take(limit).map(view::session).collect(),
+        sessions: listed
+            .map(|session| view::session(session, upgrades))
+            .collect(),
     }))
 }
 

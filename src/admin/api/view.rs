@@ -17,7 +17,7 @@ use crate::{
         expose::{Reason, Refused},
         read::Rights,
     },
-    session::SessionView,
+    session::{SessionView, UpgradeMarks},
     table::{ListenAddr, Mapping, MappingName, MappingOverride, MappingOverrides},
     target::TargetSpec,
     telemetry::{self, ConnectFailure, Usage},
@@ -339,7 +339,7 @@ fn endpoint(one: &Endpoint, exposure: &Exposure, overrides: &MappingOverrides) -
     }
 }
 
-pub fn session(view: &SessionView) -> model::Session {
+pub fn session(view: &SessionView, upgrades: &UpgradeMarks) -> model::Session {
     model::Session {
         session: view.id.0,
         mapping: view.route.mapping.name.to_string(),
@@ -357,6 +357,7 @@ pub fn session(view: &SessionView) -> model::Session {
         connect_ms: view.connect.map(millis),
         quiet_ms: millis(view.quiet),
         splices: view.splices,
+        upgrades: upgrades.since(view.id) as u64,
     }
 }
 

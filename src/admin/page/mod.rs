@@ -52,7 +52,11 @@ pub(super) async fn serve(State(sources): State<Arc<Sources>>) -> impl IntoRespo
         .list_sessions(&all, |session| sessions.push(session))
         .await;
     read::sort(&mut sessions, Sort::Bytes);
-    let busiest: Vec<Session> = sessions.iter().take(ROWS).map(view::session).collect();
+    let upgrades = &sources.shared.upgrade_marks;
+    let busiest = sessions.iter().take(ROWS);
+    let busiest: Vec<Session> = busiest
+        .map(|session| view::session(session, upgrades))
+        .collect();
     let events = sources.events.after(0);
     let content = Content {
         problems: problems(&sources),
