@@ -2,18 +2,19 @@
 //!
 //! What is received stays in the queues: it is only looked at (`MSG_PEEK`), which gives new numbers to
 //! what is there. So an image that cannot go on changes nothing by having tried: whoever comes next
-//! finds all parts as they were sent. They are gone once the first socket is closed.
+//! finds all parts as they were sent. They are gone once the first socket is closed. Descriptors need
+//! not even be looked at where they stayed open.
 
 use std::{
     fs::File,
-    io::IoSliceMut,
+    io::{self, IoSliceMut},
     mem::MaybeUninit,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
 use rustix::{
     cmsg_space,
-    io::Errno,
+    io::{Errno, FdFlags, fcntl_setfd},
     net::{
         RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SocketType, recvmsg,
         sockopt::socket_type,
@@ -21,7 +22,11 @@ use rustix::{
 };
 use uapi::c;
 
-use super::{Loader, outgoing::MESSAGE, part::Head};
+use super::{
+    Loader, Values,
+    outgoing::MESSAGE,
+    part::{Head, Opened},
+};
 use crate::os_error::in_words;
 
 /// More than the name of any part.
@@ -65,6 +70,22 @@ pub enum HandoverError {
     },
 }
 
+/// Where the descriptors of parts are taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Descriptors {
+    /// They are open, at the numbers they had.
+    InPlace,
+    /// Another image has had them in its hands, and may have closed some.
+    Received,
+}
+
+/// The same, and whether an executed child would still have them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Open { inherited: bool },
+    Queues,
+}
+
 /// A part that was handed over, unopened.
 #[derive(Debug)]
 pub struct Part {
@@ -75,13 +96,20 @@ pub struct Part {
 
 #[derive(Debug)]
 enum Content {
-    Sent { file: File, queues: Vec<OwnedFd> },
-    Rehearsed { values: Vec<u8>, loader: Loader },
+    Sent {
+        file: File,
+        queues: Vec<OwnedFd>,
+        from: Place,
+    },
+    Rehearsed {
+        values: Values,
+        loader: Loader,
+    },
 }
 
 impl Part {
     /// A part for a rehearsal.
-    pub(super) fn rehearsed(name: String, values: Vec<u8>, loader: Loader) -> Self {
+    pub(super) fn rehearsed(name: String, values: Values, loader: Loader) -> Self {
         Self {
             name,
             content: Content::Rehearsed { values, loader },
@@ -93,19 +121,35 @@ impl Part {
     /// # Errors
     ///
     /// Not all of it is there, or there is no room for it.
-    pub fn open(self) -> Result<(Vec<u8>, Loader), HandoverError> {
-        let (file, queues) = match self.content {
-            Content::Sent { file, queues } => (file, queues),
+    pub fn open(self) -> Result<(Values, Loader), HandoverError> {
+        let (file, queues, from) = match self.content {
+            Content::Sent { file, queues, from } => (file, queues, from),
             Content::Rehearsed { values, loader } => return Ok((values, loader)),
         };
         let wrong = |why: String| HandoverError::Part {
             part: self.name.clone(),
             why,
         };
-        let (head, values, bytes) =
-            Head::read_whole(&file).map_err(|error| wrong(error.to_string()))?;
+        let opened = Head::open(file).map_err(|error| wrong(error.to_string()))?;
+        let Opened {
+            head,
+            values,
+            bytes,
+            numbers,
+        } = opened;
         if head.part != self.name {
             return Err(wrong(format!("it says that it is {:?}", head.part)));
+        }
+        if let Place::Open { inherited } = from
+            && numbers.len() == head.descriptors
+            && are_open(&numbers)
+        {
+            let descriptors: Vec<OwnedFd> = numbers.into_iter().map(in_place).collect();
+            for descriptor in descriptors.iter().filter(|_| inherited) {
+                let closed = fcntl_setfd(descriptor, FdFlags::CLOEXEC);
+                closed.map_err(|errno| wrong(in_words(&errno.into())))?;
+            }
+            return Ok((values, Loader::in_place(descriptors, bytes)));
         }
         let mut descriptors = Vec::with_capacity(head.descriptors.min(MESSAGE * MESSAGE));
         for queue in &queues {
@@ -130,13 +174,20 @@ impl Part {
 /// # Errors
 ///
 /// It is no such socket, or not all of them are there.
-pub fn incoming(socket: BorrowedFd<'_>) -> Result<Vec<Part>, HandoverError> {
+pub fn incoming(socket: BorrowedFd<'_>, from: Descriptors) -> Result<Vec<Part>, HandoverError> {
     match socket_type(socket) {
         Ok(SocketType::SEQPACKET) => {}
         Ok(_) => return Err(HandoverError::None("a socket of another type".to_owned())),
         Err(errno) => return Err(HandoverError::None(in_words(&errno.into()))),
     }
     look_from_the_beginning(socket)?;
+    let from = match from {
+        // Where the kernel does not know that, or must not do it, it is done to each.
+        Descriptors::InPlace => Place::Open {
+            inherited: close_on_exec().is_err(),
+        },
+        Descriptors::Received => Place::Queues,
+    };
     let mut parts = Vec::new();
     while let Some((name, descriptors)) = peek(socket, "the parts")? {
         let mut descriptors = descriptors.into_iter();
@@ -150,10 +201,38 @@ pub fn incoming(socket: BorrowedFd<'_>) -> Result<Vec<Part>, HandoverError> {
         let content = Content::Sent {
             file: File::from(file),
             queues: descriptors.collect(),
+            from,
         };
         parts.push(Part { name, content });
     }
     Err(incomplete("an unknown number of parts", parts.len()))
+}
+
+/// Has the kernel close every descriptor but the standard ones when another image takes the place of
+/// this one, or a child is executed.
+///
+/// # Errors
+///
+/// The kernel refused.
+pub(super) fn close_on_exec() -> io::Result<()> {
+    let first = c::STDERR_FILENO.cast_unsigned() + 1;
+    Ok(uapi::close_range(
+        first,
+        c::c_uint::MAX,
+        c::CLOSE_RANGE_CLOEXEC,
+    )?)
+}
+
+/// Whether descriptors stayed open. What stands between two images, such as a script, closes all of them
+/// if it closes any.
+fn are_open(numbers: &[u32]) -> bool {
+    let mut ends = numbers.first().into_iter().chain(numbers.last());
+    ends.all(|number| uapi::fcntl_getfd(number.cast_signed()).is_ok())
+}
+
+/// What has stayed open at this number, which was handed over once.
+fn in_place(number: u32) -> OwnedFd {
+    uapi::OwnedFd::new(number.cast_signed()).into()
 }
 
 fn incomplete(said: &str, found: usize) -> HandoverError {

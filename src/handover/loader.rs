@@ -9,6 +9,7 @@ use super::{Bytes, Descriptor};
 pub struct Loader {
     descriptors: Descriptors,
     bytes: Vec<u8>,
+    in_place: bool,
 }
 
 #[derive(Debug)]
@@ -63,6 +64,15 @@ impl Loader {
         Self {
             descriptors: Descriptors::Handed(descriptors.into_iter().map(Some).collect()),
             bytes,
+            in_place: false,
+        }
+    }
+
+    /// Of what stayed open at the numbers it had.
+    pub(super) fn in_place(descriptors: Vec<OwnedFd>, bytes: Vec<u8>) -> Self {
+        Self {
+            in_place: true,
+            ..Self::new(descriptors, bytes)
         }
     }
 
@@ -72,7 +82,14 @@ impl Loader {
         Self {
             descriptors: Descriptors::Stand(file),
             bytes,
+            in_place: true,
         }
+    }
+
+    /// Whether descriptors have the numbers they had, so that an epoll instance among them knows the
+    /// others.
+    pub fn is_in_place(&self) -> bool {
+        self.in_place
     }
 
     /// Gives out a descriptor.

@@ -6,8 +6,10 @@
 //! back from a [`Loader`]. How they travel is not told here to those who save and load.
 //!
 //! They travel over a socket of the process to itself ([`Outgoing`], [`incoming()`]), which stays open
-//! while execve(2) replaces the image, and with it every descriptor that waits in it. A [`Rehearsal`]
-//! has the values alone.
+//! while execve(2) replaces the image, and with it every descriptor that waits in it. The descriptors
+//! stay open themselves as well, at the numbers they have: so an epoll instance that is handed over goes
+//! on reporting on them, and none has to be received. What waits in the socket is for the way back,
+//! should the next image have closed some. A [`Rehearsal`] has the values alone.
 
 mod header;
 mod incoming;
@@ -17,15 +19,17 @@ mod outgoing;
 mod part;
 mod rehearsal;
 mod saver;
+mod values;
 
 use serde::{Deserialize, Serialize};
 
 pub use header::{HEADER, Header, Unsuitable, version};
-pub use incoming::{HandoverError, Part, incoming};
+pub use incoming::{Descriptors, HandoverError, Part, incoming};
 pub use loader::{LoadError, Loader};
 pub use outgoing::Outgoing;
 pub use rehearsal::{Rehearsal, rehearsed};
 pub use saver::Saver;
+pub use values::{Records, Values};
 
 /// A descriptor that is handed over, by its place among those of its part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,13 +50,13 @@ pub fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 
 /// Where a part of the proxy leaves what it hands over.
 pub trait Sink: Send + Sync {
-    /// Takes a part: its values as JSON, and the descriptors and bytes they name. It may be called by
+    /// Takes a part: its values, and the descriptors and bytes they name. It may be called by
     /// several threads at once, each with a part of its own.
     ///
     /// # Errors
     ///
     /// Why it could not be taken, in words; nothing has changed then.
-    fn put(&self, part: &str, values: Vec<u8>, saver: Saver<'_>) -> Result<(), String>;
+    fn put(&self, part: &str, values: &Records, saver: Saver<'_>) -> Result<(), String>;
 }
 
 #[cfg(test)]

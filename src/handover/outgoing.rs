@@ -5,18 +5,21 @@
 //! receiving ends of further sockets in which its descriptors wait. What waits there has no number in
 //! any process, and so no limit on open files but that of the kernel, which is the limit of the whole
 //! user.
+//!
+//! Descriptors stay open over execve(2) as well. Whoever comes back because that failed has them closed
+//! by the next one again.
 
 use std::{
     fs::File,
     io::{self, IoSlice},
     mem::MaybeUninit,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
 use rustix::{
     cmsg_space,
-    io::Errno,
+    io::{Errno, FdFlags, fcntl_setfd},
     net::{
         AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags,
         SocketType, sendmsg, socketpair,
@@ -24,7 +27,8 @@ use rustix::{
 };
 
 use super::{
-    Saver, Sink,
+    Records, Saver, Sink,
+    incoming::close_on_exec,
     part::{Head, memory, seal},
 };
 use crate::os_error::in_words;
@@ -76,9 +80,9 @@ impl Outgoing {
 }
 
 impl Sink for Outgoing {
-    fn put(&self, part: &str, values: Vec<u8>, saver: Saver<'_>) -> Result<(), String> {
+    fn put(&self, part: &str, values: &Records, saver: Saver<'_>) -> Result<(), String> {
         let (descriptors, bytes) = saver.into_parts();
-        let file = sealed(part, &values, &bytes, descriptors.len());
+        let file = sealed(part, values.as_bytes(), &bytes, &descriptors);
         let file = file.map_err(|error| told("its values", &error))?;
         let mut queues = Vec::new();
         for some in descriptors.chunks(MESSAGE * MESSAGES) {
@@ -92,13 +96,33 @@ impl Sink for Outgoing {
         carried.extend(queues.iter().map(AsFd::as_fd));
         send(&self.sending, part.as_bytes(), &carried)?;
         self.parts.fetch_add(1, Relaxed);
+        for descriptor in descriptors {
+            let kept = fcntl_setfd(descriptor, FdFlags::empty());
+            kept.map_err(|errno| told("a descriptor", &errno.into()))?;
+        }
         Ok(())
     }
 }
 
-fn sealed(part: &str, values: &[u8], bytes: &[u8], descriptors: usize) -> io::Result<File> {
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        if let Err(error) = close_on_exec() {
+            let error = in_words(&error);
+            tracing::warn!(error, "descriptors may be found open by a child");
+        }
+    }
+}
+
+fn sealed(
+    part: &str,
+    values: &[u8],
+    bytes: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<File> {
     let file = memory(part)?;
-    Head::of(part, values, bytes, descriptors).write(values, bytes, &file)?;
+    let numbers = descriptors.iter().map(|fd| fd.as_raw_fd().cast_unsigned());
+    let head = Head::of(part, values, bytes, descriptors.len());
+    head.write_numbered(values, bytes, numbers, &file)?;
     seal(&file)?;
     Ok(file)
 }

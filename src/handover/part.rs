@@ -1,4 +1,5 @@
-//! A part as it travels: a line that says what comes, the values, the bytes.
+//! A part as it travels: a line that says what comes, the values, the bytes, and the numbers of its
+//! descriptors.
 
 use std::{
     fs::File,
@@ -12,6 +13,8 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::Values;
+
 /// More than any line that says what comes.
 const LONGEST_HEAD: usize = 4096;
 
@@ -24,6 +27,18 @@ pub(super) struct Head {
     bytes: u64,
     /// How many there are.
     pub descriptors: usize,
+    /// Whether their numbers are there, four bytes each.
+    #[serde(default)]
+    numbered: bool,
+}
+
+/// A part that was read, but for its values.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub head: Head,
+    pub values: Values,
+    pub bytes: Vec<u8>,
+    pub numbers: Vec<u32>,
 }
 
 /// Why a part cannot be read.
@@ -53,6 +68,7 @@ impl Head {
             values: values.len() as u64,
             bytes: bytes.len() as u64,
             descriptors,
+            numbered: false,
         }
     }
 
@@ -63,6 +79,23 @@ impl Head {
         out.write_all(&line)?;
         out.write_all(values)?;
         out.write_all(bytes)
+    }
+
+    /// Writes the part with the numbers of its descriptors.
+    pub fn write_numbered(
+        &self,
+        values: &[u8],
+        bytes: &[u8],
+        numbers: impl Iterator<Item = u32>,
+        mut out: impl Write,
+    ) -> io::Result<()> {
+        let numbered = Self {
+            numbered: true,
+            ..self.clone()
+        };
+        numbered.write(values, bytes, &mut out)?;
+        let numbers: Vec<u8> = numbers.flat_map(u32::to_le_bytes).collect();
+        out.write_all(&numbers)
     }
 
     /// The line at the beginning, and its length.
@@ -77,37 +110,63 @@ impl Head {
         Ok((head, end + 1))
     }
 
+    /// How long the numbers are.
+    fn numbers(&self) -> u64 {
+        let descriptors = self.descriptors as u64;
+        u64::from(self.numbered) * descriptors.saturating_mul(4)
+    }
+
+    /// How long everything after the line is.
+    fn length(&self) -> u64 {
+        let beside = self.bytes.saturating_add(self.numbers());
+        self.values.saturating_add(beside)
+    }
+
     /// Takes the first part of `text` off: what it says of itself, its values and its bytes.
     pub fn split_off(text: &mut Vec<u8>) -> Result<(Self, Vec<u8>, Vec<u8>), Unreadable> {
         let (head, begin) = Self::at_the_beginning(text)?;
-        let said = head.values.saturating_add(head.bytes);
+        let said = head.length();
         let found = (text.len() - begin) as u64;
         if said > found {
             return Err(Unreadable::Length { said, found });
         }
-        // No more than there is, so that both fit.
+        // No more than there is, so that all fit.
         let (values, bytes) = (head.values as usize, head.bytes as usize);
-        let rest = text.split_off(begin + values + bytes);
+        let rest = text.split_off(begin + said as usize);
+        text.truncate(begin + values + bytes);
         let kept = text.split_off(begin + values);
         let values = text.split_off(begin);
         *text = rest;
         Ok((head, values, kept))
     }
 
-    /// Reads a file with one part and nothing else, from its beginning wherever others have left off.
-    pub fn read_whole(file: &File) -> Result<(Self, Vec<u8>, Vec<u8>), Unreadable> {
+    /// Opens a file with one part and nothing else, from its beginning wherever others have left off.
+    /// Its values are read when they are asked for.
+    pub fn open(file: File) -> Result<Opened, Unreadable> {
         let length = file.metadata()?.len();
-        let mut text = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
-        file.read_exact_at(&mut text, 0)?;
-        let (head, values, bytes) = Self::split_off(&mut text)?;
-        match text.len() as u64 {
-            0 => Ok((head, values, bytes)),
-            more => {
-                let said = (values.len() + bytes.len()) as u64;
-                let found = said + more;
-                Err(Unreadable::Length { said, found })
-            }
+        let mut line = vec![0; LONGEST_HEAD.min(usize::try_from(length).unwrap_or(LONGEST_HEAD))];
+        file.read_exact_at(&mut line, 0)?;
+        let (head, begin) = Self::at_the_beginning(&line)?;
+        let (begin, said) = (begin as u64, head.length());
+        let found = length - begin;
+        if said != found {
+            return Err(Unreadable::Length { said, found });
         }
+        let read = |at: u64, length: u64| {
+            // No more than there is, so that it fits.
+            let mut read = vec![0; length as usize];
+            file.read_exact_at(&mut read, at).map(|()| read)
+        };
+        let values_end = begin + head.values;
+        let bytes = read(values_end, head.bytes)?;
+        let numbers = read(values_end + head.bytes, head.numbers())?;
+        let numbers = numbers.as_chunks::<4>().0.iter();
+        Ok(Opened {
+            numbers: numbers.map(|number| u32::from_le_bytes(*number)).collect(),
+            bytes,
+            values: Values::of_file(file, begin, values_end),
+            head,
+        })
     }
 }
 
@@ -179,8 +238,23 @@ mod tests {
         let file = memory("test").expect("there is memory");
         (&file).write_all(&whole).expect("there is room");
         (&file).write_all(b"!").expect("there is room");
-        let error = Head::read_whole(&file).expect_err("there is more");
+        let error = Head::open(file).expect_err("there is more");
         assert!(matches!(error, Unreadable::Length { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_file_is_read_from_its_beginning_with_bytes_and_numbers() {
+        let (values, bytes) = (&b"1\n2\n"[..], &b"kept"[..]);
+        let head = Head::of("p", values, bytes, 2);
+        let file = memory("test").expect("there is memory");
+        let written = head.write_numbered(values, bytes, [7, 1 << 20].into_iter(), &file);
+        written.expect("there is room");
+        let mut opened = Head::open(file).expect("it is whole");
+        assert_eq!((opened.head.descriptors, &opened.bytes[..]), (2, bytes));
+        assert_eq!(opened.numbers, [7, 1 << 20]);
+        assert_eq!(opened.values.record::<u8>().expect("a number"), 1);
+        assert_eq!(opened.values.record::<u8>().expect("a number"), 2);
+        opened.values.record::<u8>().expect_err("there is no more");
     }
 
     #[test]

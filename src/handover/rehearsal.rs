@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    HandoverError, Loader, Part, Saver, Sink,
+    HandoverError, Loader, Part, Records, Saver, Sink, Values,
     part::{Head, Unreadable, memory, nothing, read_all},
 };
 use crate::os_error::in_words;
@@ -43,12 +43,13 @@ impl Rehearsal {
 }
 
 impl Sink for Rehearsal {
-    fn put(&self, part: &str, values: Vec<u8>, saver: Saver<'_>) -> Result<(), String> {
+    fn put(&self, part: &str, values: &Records, saver: Saver<'_>) -> Result<(), String> {
         let (descriptors, bytes) = saver.into_parts();
-        let head = Head::of(part, &values, &bytes, descriptors.len());
+        let values = values.as_bytes();
+        let head = Head::of(part, values, &bytes, descriptors.len());
         // What was written in part makes the whole unreadable, and that is found.
         let file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let written = head.write(&values, &bytes, &*file);
+        let written = head.write(values, &bytes, &*file);
         written.map_err(|error| in_words(&error))
     }
 }
@@ -69,7 +70,7 @@ pub fn rehearsed(from: impl io::Read) -> Result<Vec<Part>, HandoverError> {
         let (head, values, bytes) = Head::split_off(&mut text).map_err(wrong)?;
         let stand = nothing().map_err(|error| wrong(error.into()))?;
         let loader = Loader::rehearsing(stand, bytes);
-        parts.push(Part::rehearsed(head.part, values, loader));
+        parts.push(Part::rehearsed(head.part, Values::of_text(values), loader));
     }
     Ok(parts)
 }

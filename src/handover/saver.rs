@@ -12,7 +12,7 @@ pub struct Saver<'a> {
 }
 
 impl<'a> Saver<'a> {
-    /// Hands over a descriptor.
+    /// Hands over a descriptor, which has to stay open until the next image has it.
     pub fn descriptor(&mut self, descriptor: BorrowedFd<'a>) -> Descriptor {
         let place = self.descriptors.len();
         self.descriptors.push(descriptor);

@@ -7,12 +7,10 @@ use std::{
     fs::File,
     io, mem,
     os::fd::{AsFd, OwnedFd},
-    pin::pin,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant, SystemTime},
 };
 
-use futures_util::FutureExt;
 use rustix::{stdio::dup2_stdin, thread::set_name};
 
 use super::{
@@ -31,7 +29,7 @@ use super::{
 };
 use crate::{
     config::{Overrides, Source},
-    handover::{incoming, version},
+    handover::{Descriptors, incoming, version},
     os_error::in_words,
     provider::{AddressChanges, switchboard::Switchboard},
     session::SessionLine,
@@ -66,7 +64,11 @@ pub(super) async fn run(
     let began = Instant::now();
     let signals =
         Signals::register().map_err(|error| start_failed("cannot receive signals", &error))?;
-    let parts = incoming(io::stdin().as_fd()).map_err(AdoptError::from)?;
+    let descriptors = match invocation.how {
+        How::TakeBack { .. } => Descriptors::Received,
+        How::Start | How::Adopt => Descriptors::InPlace,
+    };
+    let parts = incoming(io::stdin().as_fd(), descriptors).map_err(AdoptError::from)?;
     let mut parts = Parts::open(parts)?;
     let (back, executable) = parts.way_back()?;
     if let How::TakeBack { .. } = invocation.how {
@@ -111,17 +113,12 @@ pub(super) async fn run(
     *log_queue = Some(queue);
     *way_back = None;
     data.workers.adopt(workers);
-    // Each has taken its sessions when this is over; asked for now, it does not wait for listeners.
-    let all = data.workers.clone();
-    let mut taken = pin!(all.queues_served());
-    let at_once = taken.as_mut().now_or_never().is_some();
-    let forwarding = control.forwarding(Arc::clone(&data.shared), data.workers.clone());
-    leave_standard_input();
-    control.telemetry.go_on();
-    if !at_once {
-        taken.await;
-    }
+    // Each has taken its sessions when this is over. Nothing else keeps the processor from them.
+    data.workers.queues_served().await;
     let goes_on = Instant::now();
+    leave_standard_input();
+    let forwarding = control.forwarding(Arc::clone(&data.shared), data.workers.clone());
+    control.telemetry.go_on();
     let pause = goes_on.saturating_duration_since(process.frozen);
     let took_us =
         |from: Instant, to: Instant| to.saturating_duration_since(from).as_micros() as u64;

@@ -17,8 +17,8 @@ use super::{
 };
 use crate::{
     handover::{
-        Descriptor, HEADER, HandoverError, Header, LoadError, Loader, Part, Saver, Sink,
-        Unsuitable, monotonic,
+        Descriptor, HEADER, HandoverError, Header, LoadError, Loader, Part, Records, Saver, Sink,
+        Unsuitable, Values, monotonic,
     },
     session::SessionLine,
     telemetry::{LogQueue, UpgradeReport},
@@ -106,8 +106,8 @@ impl Loaded {
         let queue = Arc::new(queue);
         let shared = control.worker_context(lose, Arc::clone(&queue));
         let mut workers = Vec::new();
-        for (part, (values, mut loader)) in parts.take_all(PART) {
-            let sessions = control.sessions(&values, &mut loader, &shared);
+        for (part, (mut values, mut loader)) in parts.take_all(PART) {
+            let sessions = control.sessions(&part, (&mut values, &mut loader), &shared);
             workers.push(sessions.map_err(|error| AdoptError::Load { part, error })?);
         }
         let found = workers.iter().map(Adopted::sessions).sum();
@@ -146,51 +146,48 @@ pub(super) enum AdoptError {
 
 /// What was handed over, by name.
 #[derive(Debug)]
-pub(super) struct Parts(HashMap<String, (Vec<u8>, Loader)>);
+pub(super) struct Parts {
+    header: (Vec<u8>, Loader),
+    others: HashMap<String, (Values, Loader)>,
+}
 
 impl Parts {
     /// Opens them all. While the process has one thread the kernel has nobody to wait for when its
     /// table of descriptors grows.
     pub fn open(parts: Vec<Part>) -> Result<Self, AdoptError> {
-        let mut open = HashMap::new();
+        let mut others = HashMap::new();
         for part in parts {
             let name = part.name.clone();
-            open.insert(name, part.open()?);
+            others.insert(name, part.open()?);
         }
-        Ok(Self(open))
+        let header = others.remove(HEADER);
+        let (mut values, loader) = header.ok_or_else(|| missing(HEADER))?;
+        let text = values.line().map(<[u8]>::to_vec);
+        let text = text.map_err(|error| unreadable(HEADER, serde_json::Error::io(error)))?;
+        Ok(Self {
+            header: (text, loader),
+            others,
+        })
     }
 
-    /// The values of a part, and what gives out the descriptors and bytes they name.
+    /// The first values of a part, and what gives out the descriptors and bytes they name.
     pub fn take<T: DeserializeOwned>(&mut self, part: &str) -> Result<(T, Loader), AdoptError> {
-        let taken = self.0.remove(part);
-        let (values, loader) = taken.ok_or_else(|| AdoptError::Missing {
-            part: part.to_owned(),
-        })?;
-        let values = serde_json::from_slice(&values).map_err(|error| AdoptError::Values {
-            part: part.to_owned(),
-            error,
-        })?;
+        let taken = self.others.remove(part);
+        let (mut values, loader) = taken.ok_or_else(|| missing(part))?;
+        let values = values.record().map_err(|error| unreadable(part, error))?;
         Ok((values, loader))
     }
 
     /// All whose names begin so, opened.
-    fn take_all(&mut self, beginning: &str) -> Vec<(String, (Vec<u8>, Loader))> {
+    fn take_all(&mut self, beginning: &str) -> Vec<(String, (Values, Loader))> {
         let wanted = |name: &String, _: &mut _| name.starts_with(beginning);
-        self.0.extract_if(wanted).collect()
+        self.others.extract_if(wanted).collect()
     }
 
     /// The way back, which is the same in every format.
     pub fn way_back(&mut self) -> Result<(SavedWayBack, OwnedFd), AdoptError> {
-        let missing = || AdoptError::Missing {
-            part: HEADER.to_owned(),
-        };
-        let (values, loader) = self.0.get_mut(HEADER).ok_or_else(missing)?;
-        let back: SavedWayBack =
-            serde_json::from_slice(values).map_err(|error| AdoptError::Values {
-                part: HEADER.to_owned(),
-                error,
-            })?;
-        let executable = loader.descriptor(back.executable);
+        let back: SavedWayBack = self.header()?;
+        let executable = self.header.1.descriptor(back.executable);
         let executable = executable.map_err(|error| AdoptError::Load {
             part: HEADER.to_owned(),
             error,
@@ -199,18 +196,28 @@ impl Parts {
     }
 
     /// What is known of the process, if this version understands what is in all parts.
-    pub fn process(&mut self) -> Result<SavedProcess, AdoptError> {
-        let values = self.0.get(HEADER).map(|(values, _)| &values[..]);
+    pub fn process(&self) -> Result<SavedProcess, AdoptError> {
         // Nothing else of what another format has need be understood.
-        let header: Header =
-            serde_json::from_slice(values.unwrap_or(b"null")).map_err(|error| {
-                AdoptError::Values {
-                    part: HEADER.to_owned(),
-                    error,
-                }
-            })?;
+        let header: Header = self.header()?;
         header.check()?;
-        Ok(self.take(HEADER)?.0)
+        self.header()
+    }
+
+    fn header<T: DeserializeOwned>(&self) -> Result<T, AdoptError> {
+        serde_json::from_slice(&self.header.0).map_err(|error| unreadable(HEADER, error))
+    }
+}
+
+fn missing(part: &str) -> AdoptError {
+    AdoptError::Missing {
+        part: part.to_owned(),
+    }
+}
+
+fn unreadable(part: &str, error: serde_json::Error) -> AdoptError {
+    AdoptError::Values {
+        part: part.to_owned(),
+        error,
     }
 }
 
@@ -221,6 +228,8 @@ pub(super) fn put(
     values: &impl Serialize,
     saver: Saver<'_>,
 ) -> Result<(), String> {
-    let values = serde_json::to_vec(values).map_err(|error| format!("{part}: {error}"))?;
-    sink.put(part, values, saver)
+    let mut records = Records::default();
+    let pushed = records.push(values);
+    pushed.map_err(|error| format!("{part}: {error}"))?;
+    sink.put(part, &records, saver)
 }

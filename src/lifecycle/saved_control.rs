@@ -24,7 +24,7 @@ use super::{
 use crate::{
     admin::Sources,
     config::{Config, SavedConfig},
-    handover::{LoadError, Loader, Saver},
+    handover::{LoadError, Loader, Saver, Values},
     limit::{Gate, SavedGate},
     provider::switchboard::{SavedStatus, SwitchboardStatus},
     relay::PipeBudget,
@@ -257,11 +257,11 @@ impl LoadedControl {
     /// What cannot be.
     pub fn sessions(
         &mut self,
-        values: &[u8],
-        loader: &mut Loader,
+        part: &str,
+        (values, loader): (&mut Values, &mut Loader),
         shared: &WorkerContext,
     ) -> Result<Adopted, LoadError> {
-        let adopted = worker::load(values, loader, &mut self.mappings, shared)?;
+        let adopted = worker::load(part, values, loader, &mut self.mappings, shared)?;
         let found = std::mem::take(&mut self.mappings.departed);
         if !found.is_empty() {
             for mapping in &found {

@@ -205,7 +205,7 @@ impl Running {
             sessions: None,
         };
         self.put_process(&moment, &executable, &rehearsal)?;
-        self.put_control(&rehearsal)?;
+        self.put_control(self.jobs.state_dir().as_ref(), &rehearsal)?;
         Ok(rehearsal)
     }
 
@@ -242,7 +242,8 @@ impl Running {
 
     /// From here on nothing is waited for but workers and the log, and both not for long.
     fn hand_over(&self, number: u64, candidate: &Candidate) -> Result<Infallible, String> {
-        let executable = own_executable()?;
+        // Both stay open until the other image has them.
+        let (executable, state_dir) = (own_executable()?, self.jobs.state_dir());
         let outgoing = Arc::new(Outgoing::new()?);
         let before = io::stdin().as_fd().try_clone_to_owned();
         let before = before.map_err(|error| format!("standard input: {}", in_words(&error)))?;
@@ -257,7 +258,7 @@ impl Running {
             sessions: Some(frozen.sessions()),
         };
         self.sources.shared.log.flush(LOG_WITHIN);
-        self.put_control(&*outgoing)?;
+        self.put_control(state_dir.as_ref(), &*outgoing)?;
         candidate.is_unchanged()?;
         // Last, since it says how long all of that took.
         self.put_process(&moment, &executable, &*outgoing)?;
@@ -305,12 +306,15 @@ impl Running {
     }
 
     /// What control has.
-    fn put_control(&self, sink: &dyn Sink) -> Result<(), String> {
-        let state_dir = self.jobs.state_dir();
+    fn put_control(
+        &self,
+        state_dir: Option<&(PathBuf, OwnedFd)>,
+        sink: &dyn Sink,
+    ) -> Result<(), String> {
         let parts = ControlParts {
             forwarding: &self.forwarding,
             jobs: &self.jobs,
-            state_dir: state_dir.as_ref(),
+            state_dir,
             admin: &self.admin,
             sources: &self.sources,
             budget: &self.budget,

@@ -117,9 +117,17 @@ impl Acceptor {
         let added = self
             .poller
             .add(&*socket, Token::Listener(key), wanted(paused));
-        if let Err(errno) = added {
-            self.lose(key, errno);
+        match added {
+            Ok(()) => {}
+            // The image before has watched it, under another key.
+            Err(Errno::EXIST) => self.watch(key),
+            Err(errno) => self.lose(key, errno),
         }
+    }
+
+    /// Goes on with another epoll instance, before there is any listener.
+    pub(super) fn watch_with(&mut self, poller: &Poller) {
+        self.poller = poller.clone();
     }
 
     /// Lets the clients of a listener wait, or no longer.

@@ -17,8 +17,8 @@ use rustix::{
 use tokio::sync::mpsc;
 
 use super::{
-    Command, Describe, Freeze, OrderNumber, PART, SessionOrder, SessionPage, WorkerContext,
-    WorkerHandle, WorkerRole,
+    Adopted, Command, Describe, Freeze, OrderNumber, PART, SessionOrder, SessionPage,
+    WorkerContext, WorkerHandle, WorkerRole,
     acceptor::Acceptor,
     orders::{OrderLog, Pacing, confirmed_by_all, current_route},
     pending_headers::PendingHeaders,
@@ -30,8 +30,9 @@ use super::{
 };
 use crate::{
     end_reason::EndReason,
-    handover::{Saver, Sink},
+    handover::{Records, Saver, Sink},
     listen::Accepted,
+    os_error::in_words,
     session::{Connection, PendingProxyHeader, SessionFilter},
     table::{RemovalPolicy, Route, RouteSaver},
     text::of_panic,
@@ -175,17 +176,19 @@ impl EventLoop {
         let saved = catch_unwind(AssertUnwindSafe(|| {
             let table = self.context.table.load_full();
             let (mut saver, mut routes) = (Saver::default(), RouteSaver::new(&table));
-            let sessions = self.sessions.save(&mut saver, &mut routes);
-            let headers = self.headers.save(&mut saver, &mut routes);
-            let saved = SavedWorker {
+            let (mut all, mut records) = (Records::default(), Records::default());
+            let sessions = self.sessions.save(&mut records, &mut saver, &mut routes)?;
+            let headers = self.headers.save(&mut records, &mut saver, &mut routes)?;
+            let keeps_keys = !self.sessions.is_sparse() && !self.headers.is_sparse();
+            all.push(&SavedWorker {
                 routes: routes.finish(),
+                poller: keeps_keys.then(|| saver.descriptor(self.poller.epoll())),
                 sessions,
                 headers,
-            };
-            let values = serde_json::to_vec(&saved).map_err(|error| error.to_string())?;
+            })?;
             let part = format!("{PART}{}", self.workers[self.number].label());
-            sink.put(&part, values, saver)?;
-            Ok(saved.sessions.len() + saved.headers.len())
+            sink.put(&part, &all.followed_by(&records), saver)?;
+            Ok(sessions.count + headers.count)
         }));
         saved.unwrap_or_else(|panic| Err(of_panic(&*panic).to_owned()))
     }
@@ -362,6 +365,7 @@ impl EventLoop {
                 self.took = true;
                 self.sessions.insert(*session, seen, &self.orders, self.now);
             }
+            Command::TakeUp(adopted) => self.take_up(*adopted),
             Command::AwaitHeader(pending) => {
                 self.took = true;
                 let seen = self.sessions.carried_out();
@@ -383,6 +387,31 @@ impl EventLoop {
             Command::SamplePaths(reply) => _ = reply.send(self.sessions.sample_paths()),
             Command::Beat => self.workers[self.number].beat(),
         }
+    }
+
+    /// Goes on with what the worker of the same name had in the image before. There is nothing else yet.
+    fn take_up(&mut self, adopted: Adopted) {
+        self.took = true;
+        let Adopted {
+            label: _,
+            poller,
+            sessions,
+            headers,
+        } = adopted;
+        let poller = poller.filter(|poller| {
+            let added = poller.add(&*self.wake, Token::Commands, EventFlags::IN);
+            if let Err(errno) = added {
+                let error = in_words(&errno.into());
+                tracing::warn!(error, "all sessions of a worker are watched anew");
+            }
+            added.is_ok()
+        });
+        if let Some(poller) = &poller {
+            self.poller = poller.clone();
+            self.acceptor.watch_with(poller);
+        }
+        self.sessions.take_up(poller.as_ref(), sessions, self.now);
+        self.headers.take_up(poller.as_ref(), headers, self.now);
     }
 
     /// Carries out an order on everything that has not had it, and lets the others know; the last to

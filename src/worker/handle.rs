@@ -67,21 +67,6 @@ impl WorkerHandle {
         self.wake();
     }
 
-    /// Puts several commands into the worker's queue.
-    pub(super) fn send_all(&self, commands: impl Iterator<Item = Command>) {
-        /// So many may wait until the worker is woken.
-        const UNTOLD: usize = 128;
-        let mut count = 0;
-        for command in commands {
-            let _ = self.commands.send(command);
-            count += 1;
-            if count % UNTOLD == 0 {
-                self.wake();
-            }
-        }
-        self.wake();
-    }
-
     /// Has the worker look at its queue.
     pub(super) fn wake(&self) {
         // An eventfd refuses only when its counter is full, and then the worker wakes anyway.

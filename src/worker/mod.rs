@@ -170,6 +170,9 @@ pub enum Command {
     Adopt(Accepted, Arc<Route>, OrderNumber),
     /// Take over a session of the partner, which has had that order and those before.
     Take(Box<Session>, OrderNumber),
+    /// Go on with what the worker of the same name had in the image of the program before, before
+    /// anything else comes.
+    TakeUp(Box<Adopted>),
     /// Take over a connection whose header is awaited, before there was any order.
     AwaitHeader(Box<PendingProxyHeader>),
     /// Let go of the sender once the queues of all closed listeners are served.

@@ -9,15 +9,16 @@ use super::{
     orders::{Effect, OrderLog, Pacing, current_route, order_pending},
     poller::{Poller, Token},
     reported::Clock,
+    saved::{SavedEntry, SavedSlots},
     session_table::SLOTS,
     slots::{Key, Slots},
     timers::Timers,
 };
 use crate::{
     end_reason::EndReason,
-    handover::Saver,
+    handover::{Records, Saver},
     proxy_protocol::LONGEST,
-    session::{Connection, HeaderRead, PendingProxyHeader, SavedPendingHeader, SessionFilter},
+    session::{Connection, HeaderRead, PendingProxyHeader, SessionFilter},
     table::{MappingOverride, RouteSaver},
 };
 
@@ -34,9 +35,10 @@ pub(super) struct PendingHeaders {
     scratch: Box<[u8]>,
 }
 
-struct Entry {
-    pending: PendingProxyHeader,
-    seen: OrderNumber,
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) pending: PendingProxyHeader,
+    pub(super) seen: OrderNumber,
 }
 
 impl PendingHeaders {
@@ -120,14 +122,41 @@ impl PendingHeaders {
         Some(key)
     }
 
-    /// Saves all of them.
+    /// Looks after what another image of the program has handed over; `poller` reports on it already.
+    pub(super) fn take_up(&mut self, poller: Option<&Poller>, entries: Slots<Entry>, now: Instant) {
+        let Some(poller) = poller else {
+            for Entry { pending, seen } in entries.into_occupants() {
+                self.insert(pending, seen, now);
+            }
+            return;
+        };
+        self.poller = poller.clone();
+        for (key, entry) in entries.iter() {
+            self.deadlines.arm(key.index(), entry.pending.deadline());
+        }
+        self.entries = entries;
+    }
+
+    pub(super) fn is_sparse(&self) -> bool {
+        self.entries.is_sparse()
+    }
+
+    /// Saves all of them, a record each.
     pub(super) fn save<'a>(
         &'a self,
+        records: &mut Records,
         saver: &mut Saver<'a>,
         routes: &mut RouteSaver<'_>,
-    ) -> Vec<SavedPendingHeader> {
-        let all = self.entries.iter().map(|entry| &entry.pending);
-        all.map(|pending| pending.save(saver, routes)).collect()
+    ) -> Result<SavedSlots, String> {
+        for (key, entry) in self.entries.iter() {
+            records.push(&SavedEntry {
+                key,
+                queued: false,
+                watched: true,
+                is: entry.pending.save(saver, routes),
+            })?;
+        }
+        Ok(SavedSlots::of(&self.entries))
     }
 
     /// Looks whether the header is there; if it is, gives back the connection, which is to become a

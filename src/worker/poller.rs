@@ -1,7 +1,7 @@
 //! The epoll instance of a worker, and what it hands back for a descriptor: whose it is.
 
 use std::{
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::Arc,
     time::Duration,
 };
@@ -66,6 +66,16 @@ impl Poller {
     pub(super) fn new() -> Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         Ok(Self(Arc::new(epoll)))
+    }
+
+    /// One that was handed over, with what it reports on.
+    pub(super) fn of(epoll: OwnedFd) -> Self {
+        Self(Arc::new(epoll))
+    }
+
+    /// For whoever hands it over.
+    pub(super) fn epoll(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 
     pub(super) fn add(&self, socket: impl AsFd, token: Token, events: EventFlags) -> Result<()> {

@@ -1,13 +1,21 @@
 //! What a worker hands over to the next image of the program, and how it is taken up there.
 //!
-//! Each worker has a part of its own. There may be more workers afterwards, or fewer: who gets what is
-//! decided when it is given out.
+//! Each worker has a part of its own: what it has in all, then a record for each session, then one for
+//! each connection whose header is awaited. The worker of the same name takes it up, with the epoll
+//! instance that reports on all of it, so that nothing has to be asked of a socket. There may be fewer
+//! workers afterwards: the sessions of one that is gone are given to the others.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::WorkerContext;
+use super::{
+    OrderNumber, WorkerContext,
+    pending_headers::Entry as HeaderEntry,
+    poller::Poller,
+    session_table::Entry as SessionEntry,
+    slots::{Key, Slots, densest},
+};
 use crate::{
-    handover::{LoadError, Loader},
+    handover::{Descriptor, LoadError, Loader, Values},
     session::{Loading, PendingProxyHeader, SavedPendingHeader, SavedSession, Session},
     table::{KnownMappings, SavedRoutes},
 };
@@ -15,21 +23,56 @@ use crate::{
 /// How the names of workers' parts begin.
 pub const PART: &str = "worker-";
 
-/// All that a worker has.
+/// All that a worker has, but for the records that follow.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct SavedWorker {
     pub(super) routes: SavedRoutes,
-    pub(super) sessions: Vec<SavedSession>,
+    /// What reports on all of it by their keys. Without one they are watched anew.
+    pub(super) poller: Option<Descriptor>,
+    pub(super) sessions: SavedSlots,
     /// Connections whose header is awaited.
-    pub(super) headers: Vec<SavedPendingHeader>,
+    pub(super) headers: SavedSlots,
+}
+
+/// Slots whose occupants are records.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct SavedSlots {
+    pub(super) count: usize,
+    generation: u32,
+}
+
+impl SavedSlots {
+    pub(super) fn of<T>(slots: &Slots<T>) -> Self {
+        Self {
+            count: slots.len(),
+            generation: slots.generation(),
+        }
+    }
+}
+
+/// The occupant of a slot.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct SavedEntry<T> {
+    pub(super) key: Key,
+    /// Whether it can go on without being told by epoll.
+    #[serde(default)]
+    pub(super) queued: bool,
+    /// Whether epoll reports on it.
+    #[serde(default)]
+    pub(super) watched: bool,
+    pub(super) is: T,
 }
 
 /// What a worker has handed over, taken up and given to no worker yet.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Adopted {
-    pub(super) sessions: Vec<Session>,
-    pub(super) headers: Vec<PendingProxyHeader>,
+    /// The name of the worker.
+    pub(super) label: String,
+    pub(super) poller: Option<Poller>,
+    pub(super) sessions: Slots<SessionEntry>,
+    pub(super) headers: Slots<HeaderEntry>,
 }
 
 impl Adopted {
@@ -45,36 +88,85 @@ impl Adopted {
 ///
 /// What cannot be.
 pub fn load(
-    values: &[u8],
+    part: &str,
+    values: &mut Values,
     loader: &mut Loader,
     known: &mut KnownMappings,
     context: &WorkerContext,
 ) -> Result<Adopted, LoadError> {
-    let saved = serde_json::from_slice(values);
-    let saved: SavedWorker =
-        saved.map_err(|error| LoadError::value("worker", error.to_string()))?;
     let SavedWorker {
         routes,
+        poller,
         sessions,
         headers,
-    } = saved;
+    } = values.record().map_err(unreadable)?;
+    let poller = poller.map(|epoll| loader.descriptor(epoll)).transpose()?;
+    // One that knows descriptors by other numbers is of no use.
+    let poller = poller.filter(|_| loader.is_in_place()).map(Poller::of);
+    let keeps_keys = poller.is_some();
     let mut from = Loading {
         loader,
         routes: &routes.load(known)?,
         gate: &context.gate,
         pipes: &context.pipes,
     };
-    let sessions = sessions
-        .into_iter()
-        .map(|saved| Session::load(saved, &mut from));
-    let sessions = sessions.collect::<Result<Vec<_>, _>>()?;
-    let headers = headers
-        .into_iter()
-        .map(|saved| PendingProxyHeader::load(saved, &mut from));
-    let headers = headers.collect::<Result<Vec<_>, _>>()?;
-    let adopted = Adopted { sessions, headers };
-    for _ in 0..adopted.sessions() {
+    let sessions = load_slots(sessions, keeps_keys, values, |entry| {
+        let SavedEntry::<SavedSession> {
+            queued,
+            watched,
+            is: session,
+            ..
+        } = entry;
+        let session = Session::load(session, &mut from)?;
         context.stats.session_opened();
-    }
-    Ok(adopted)
+        Ok(SessionEntry {
+            session,
+            queued,
+            watched,
+            seen: OrderNumber::default(),
+        })
+    })?;
+    let headers = load_slots(headers, keeps_keys, values, |entry| {
+        let SavedEntry::<SavedPendingHeader> { is: pending, .. } = entry;
+        let pending = PendingProxyHeader::load(pending, &mut from)?;
+        context.stats.session_opened();
+        Ok(HeaderEntry {
+            pending,
+            seen: OrderNumber::default(),
+        })
+    })?;
+    Ok(Adopted {
+        label: part.strip_prefix(PART).unwrap_or(part).to_owned(),
+        poller,
+        sessions,
+        headers,
+    })
+}
+
+/// Reads the occupants of slots, which keep their keys or come close together.
+fn load_slots<S: DeserializeOwned, T>(
+    SavedSlots { count, generation }: SavedSlots,
+    keeps_keys: bool,
+    values: &mut Values,
+    mut load: impl FnMut(SavedEntry<S>) -> Result<T, LoadError>,
+) -> Result<Slots<T>, LoadError> {
+    let mut last = None;
+    let entries = (0..count).map(|place| {
+        let saved: SavedEntry<S> = values.record().map_err(unreadable)?;
+        if !keeps_keys {
+            let place = u32::try_from(place).unwrap_or(u32::MAX);
+            return Ok((Key::from((place, 0)), load(saved)?));
+        }
+        let key = saved.key;
+        if last.replace(key.index()) >= Some(key.index()) || key.index() > densest(count) {
+            let why = format!("{} among {count}", key.index());
+            return Err(LoadError::value("slot of a session", why));
+        }
+        Ok((key, load(saved)?))
+    });
+    Slots::with_keys(generation, entries)
+}
+
+fn unreadable(error: serde_json::Error) -> LoadError {
+    LoadError::value("worker", error.to_string())
 }

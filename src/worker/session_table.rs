@@ -18,17 +18,18 @@ use super::{
     orders::{Effect, OrderLog, Pacing, order_session},
     poller::{Poller, Token},
     reported::Clock,
+    saved::{SavedEntry, SavedSlots},
     slots::{Key, Slots},
     timers::Timers,
 };
 use crate::{
     end_reason::EndReason,
-    handover::Saver,
+    handover::{Records, Saver},
     os_error::in_words,
     relay::{PipePool, Side},
     session::{
-        AckProbe, Choice, Connection, Extras, INTEREST, Pace, SavedSession, Session, SessionFilter,
-        SessionLine, SessionRecord, SessionStep, Turn, admit,
+        AckProbe, Choice, Connection, Extras, INTEREST, Pace, Session, SessionFilter, SessionLine,
+        SessionRecord, SessionStep, Turn, admit,
     },
     socket,
     table::RouteSaver,
@@ -79,14 +80,15 @@ pub(super) struct SessionTable {
     sampled_up_to: usize,
 }
 
-struct Entry {
-    session: Session,
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) session: Session,
     /// Whether it is in the queue of those that can go on.
-    queued: bool,
+    pub(super) queued: bool,
     /// Whether epoll reports on its sockets.
-    watched: bool,
+    pub(super) watched: bool,
     /// The last order it had had when it came.
-    seen: OrderNumber,
+    pub(super) seen: OrderNumber,
 }
 
 impl SessionTable {
@@ -434,16 +436,46 @@ impl SessionTable {
         }
     }
 
-    /// Saves all of them.
+    /// Looks after what another image of the program has handed over; `poller` reports on it already.
+    pub(super) fn take_up(&mut self, poller: Option<&Poller>, entries: Slots<Entry>, now: Instant) {
+        if let Some(poller) = poller {
+            self.poller = poller.clone();
+        }
+        self.entries = entries;
+        for key in self.entries.keys() {
+            let Some(entry) = self.entries.get_mut(key) else {
+                continue;
+            };
+            entry.watched &= poller.is_some();
+            if entry.queued {
+                self.ready.push_back(key);
+            }
+            if entry.watched || self.watch(key, now) {
+                self.arm(key);
+            }
+        }
+    }
+
+    pub(super) fn is_sparse(&self) -> bool {
+        self.entries.is_sparse()
+    }
+
+    /// Saves all of them, a record each.
     pub(super) fn save<'a>(
         &'a self,
+        records: &mut Records,
         saver: &mut Saver<'a>,
         routes: &mut RouteSaver<'_>,
-    ) -> Vec<SavedSession> {
-        let sessions = self.entries.iter().map(|entry| &entry.session);
-        sessions
-            .map(|session| session.save(saver, routes))
-            .collect()
+    ) -> Result<SavedSlots, String> {
+        for (key, entry) in self.entries.iter() {
+            records.push(&SavedEntry {
+                key,
+                queued: entry.queued,
+                watched: entry.watched,
+                is: entry.session.save(saver, routes),
+            })?;
+        }
+        Ok(SavedSlots::of(&self.entries))
     }
 
     /// Looks at the way to the target of the next few sessions after those of the last sample.

@@ -3,10 +3,12 @@
 //! Epoll may report a descriptor once more after its session has ended in the same batch; the
 //! generation in the key tells such a report from one for the slot's next occupant.
 
+use serde::{Deserialize, Serialize};
 use slab::Slab;
 
 /// Where something is stored: an index and the generation of its occupant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(from = "(u32, u32)", into = "(u32, u32)")]
 pub(super) struct Key {
     index: u32,
     generation: u32,
@@ -32,6 +34,18 @@ impl Key {
     }
 }
 
+impl From<(u32, u32)> for Key {
+    fn from((index, generation): (u32, u32)) -> Self {
+        Self { index, generation }
+    }
+}
+
+impl From<Key> for (u32, u32) {
+    fn from(Key { index, generation }: Key) -> Self {
+        (index, generation)
+    }
+}
+
 /// Slots with occupants of type `T`.
 #[derive(Debug)]
 pub(super) struct Slots<T> {
@@ -46,6 +60,37 @@ impl<T> Slots<T> {
             slab: Slab::new(),
             generation: 0,
         }
+    }
+
+    /// Slots whose occupants keep their keys; keys yet to come are later than `generation`.
+    pub(super) fn with_keys<E>(
+        generation: u32,
+        occupants: impl Iterator<Item = Result<(Key, T), E>>,
+    ) -> Result<Self, E> {
+        let mut failed = None;
+        let occupants = occupants.map_while(|occupant| match occupant {
+            Ok((key, occupant)) => Some((key.index(), (key.generation, occupant))),
+            Err(error) => {
+                failed = Some(error);
+                None
+            }
+        });
+        let slab = occupants.collect();
+        match failed {
+            None => Ok(Self { slab, generation }),
+            Some(error) => Err(error),
+        }
+    }
+
+    /// The generation of the last occupant.
+    pub(super) fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// Whether most slots are empty, so that occupants had better come closer together.
+    pub(super) fn is_sparse(&self) -> bool {
+        let last = self.slab.iter().next_back();
+        last.is_some_and(|(index, _)| index > densest(self.len()))
     }
 
     pub(super) fn insert(&mut self, occupant: T) -> Key {
@@ -86,9 +131,18 @@ impl<T> Slots<T> {
         self.keys_from(0, usize::MAX).0
     }
 
-    /// All occupants.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.slab.iter().map(|(_, (_, occupant))| occupant)
+    /// All occupants and their keys, in the order of their slots.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
+        self.slab.iter().map(|(index, (generation, occupant))| {
+            let index = index as u32;
+            let generation = *generation;
+            (Key { index, generation }, occupant)
+        })
+    }
+
+    /// Takes all of them out.
+    pub(super) fn into_occupants(self) -> impl Iterator<Item = T> {
+        self.slab.into_iter().map(|(_, (_, occupant))| occupant)
     }
 
     /// The keys in `count` slots from `from` on, and where to go on if there are more slots.
@@ -100,9 +154,38 @@ impl<T> Slots<T> {
     }
 }
 
+/// The largest index with which so many slots are not sparse.
+pub(super) fn densest(count: usize) -> usize {
+    1024 + count.saturating_mul(4)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Slots;
+    use super::{Key, Slots};
+
+    #[test]
+    fn occupants_keep_their_keys_and_later_ones_get_others() {
+        let mut slots = Slots::new();
+        let keys = ["a", "b", "c", "d"].map(|occupant| slots.insert(occupant));
+        slots.remove(keys[1]);
+        let saved: Vec<_> = slots
+            .iter()
+            .map(|(key, occupant)| Ok((key, *occupant)))
+            .collect();
+        let again = Slots::with_keys::<()>(slots.generation(), saved.into_iter());
+        let mut again = again.expect("no error among them");
+        assert_eq!(again.get_mut(keys[0]), Some(&mut "a"));
+        assert_eq!(again.get_mut(keys[1]), None);
+        let next = again.insert("e");
+        assert_eq!((next.index(), again.len()), (1, 4));
+        assert!(again.keys().contains(&keys[3]) && !keys.contains(&next));
+        assert!(!again.is_sparse());
+        let far = Ok::<_, ()>((Key::from((2000, 1)), "f"));
+        let far = Slots::with_keys(1, [far].into_iter()).expect("no error");
+        assert!(far.is_sparse());
+        let failed = Slots::<u8>::with_keys(1, [Err("no")].into_iter());
+        assert_eq!(failed.err(), Some("no"));
+    }
 
     #[test]
     fn a_key_does_not_reach_the_next_occupant() {

@@ -5,7 +5,7 @@
 //! Orders have numbers, so that they are not.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError,
         mpsc::{self, RecvTimeoutError},
@@ -112,9 +112,22 @@ impl Workers {
 
     /// Gives the workers, which are new, all that was handed over.
     pub fn adopt(&self, adopted: impl IntoIterator<Item = Adopted>) {
+        let named: HashMap<String, &WorkerHandle> = (self.workers.iter())
+            .map(|worker| (worker.label(), worker))
+            .collect();
+        let mut without = Vec::new();
+        for adopted in adopted {
+            match named.get(&adopted.label) {
+                Some(worker) => worker.send(Command::TakeUp(Box::new(adopted))),
+                None => without.push(adopted),
+            }
+        }
+        self.spread(without);
+    }
+
+    /// Gives what workers had that are no more to all in turn.
+    fn spread(&self, without: Vec<Adopted>) {
         let count = self.workers.len();
-        let mut given: Vec<Vec<Command>> = Vec::new();
-        given.resize_with(count, Vec::new);
         let of_role = |role| (0..count).filter(move |&number| self.workers[number].role() == role);
         let mut interactive = of_role(WorkerRole::Interactive).cycle();
         let mut bulk = of_role(WorkerRole::Bulk).cycle();
@@ -124,22 +137,22 @@ impl Workers {
                 Pace::Interactive | Pace::Undecided => interactive.next(),
             };
             if let Some(number) = next {
-                given[number].push(command);
+                self.workers[number].send(command);
             }
         };
-        for Adopted { sessions, headers } in adopted {
-            for session in sessions {
+        for Adopted {
+            sessions, headers, ..
+        } in without
+        {
+            for entry in sessions.into_occupants() {
+                let session = Box::new(entry.session);
                 let pace = session.pace();
-                let session = Box::new(session);
                 give(pace, Command::Take(session, OrderNumber::default()));
             }
-            for pending in headers {
-                let pending = Box::new(pending);
+            for entry in headers.into_occupants() {
+                let pending = Box::new(entry.pending);
                 give(Pace::Interactive, Command::AwaitHeader(pending));
             }
-        }
-        for (worker, commands) in self.workers.iter().zip(given) {
-            worker.send_all(commands.into_iter());
         }
     }
 

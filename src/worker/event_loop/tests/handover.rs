@@ -12,7 +12,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use super::*;
 use crate::{
-    handover::Loader,
+    handover::{Loader, Values},
     listen::accept,
     relay::{RelayMode, SMALL_PIPE},
     table::{KnownMappings, MappingSpec, Origin, SavedTable, Surroundings},
@@ -21,17 +21,18 @@ use crate::{
 
 /// What was handed over, with descriptors of its own.
 #[derive(Default)]
-struct Kept(Mutex<Vec<(Vec<u8>, Loader)>>);
+struct Kept(Mutex<Vec<(String, Values, Loader)>>);
 
 impl Sink for Kept {
-    fn put(&self, part: &str, values: Vec<u8>, saver: Saver<'_>) -> Result<(), String> {
+    fn put(&self, part: &str, values: &Records, saver: Saver<'_>) -> Result<(), String> {
         assert!(part.starts_with(PART), "{part}");
         let (descriptors, bytes) = saver.into_parts();
         let clones = descriptors.iter().map(|fd| fd.try_clone_to_owned());
         let clones: Result<Vec<_>, _> = clones.collect();
         let loader = Loader::new(clones.map_err(|error| error.to_string())?, bytes);
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.push((values, loader));
+        let values = Values::of_text(values.as_bytes().to_vec());
+        kept.push((part.to_owned(), values, loader));
         Ok(())
     }
 }
@@ -112,9 +113,9 @@ impl Image {
             .next_session
             .store(next, std::sync::atomic::Ordering::Relaxed);
         let parts = kept.0.into_inner().expect("nobody panicked");
-        let adopted = parts.into_iter().map(|(values, mut loader)| {
+        let adopted = parts.into_iter().map(|(part, mut values, mut loader)| {
             let context = &next_image.context;
-            load(&values, &mut loader, &mut known, context).expect("as it was saved")
+            load(&part, &mut values, &mut loader, &mut known, context).expect("as it was saved")
         });
         let adopted: Vec<_> = adopted.collect();
         assert_eq!(
@@ -274,10 +275,13 @@ impl Scene {
             worker.save(&kept).expect("there is room");
         }
         let kept = kept.0.into_inner().expect("nobody panicked");
-        let mut values = kept
-            .iter()
-            .map(|(values, _)| String::from_utf8_lossy(values));
-        pipes > 0 || values.any(|values| values.contains("\"kept\""))
+        let mut all = kept.into_iter();
+        pipes > 0
+            || all.any(|(_, mut values, _)| {
+                let lines = std::iter::from_fn(|| Some(values.line().expect("a text").to_vec()));
+                let mut lines = lines.take_while(|line| !line.is_empty());
+                lines.any(|line| String::from_utf8_lossy(&line).contains("\"kept\""))
+            })
     }
 
     /// Has the image be without sessions.
