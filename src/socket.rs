@@ -86,6 +86,12 @@ pub fn close_listener(socket: &OwnedFd) -> Result<()> {
     shutdown(socket, Shutdown::Read)
 }
 
+/// Ends an attempt to connect: nothing comes of it any more.
+pub fn give_up_connecting(socket: &OwnedFd) {
+    // One that has failed is not connected, and says so.
+    let _ = shutdown(socket, Shutdown::Both);
+}
+
 pub fn set_nonblocking(socket: &OwnedFd) -> Result<()> {
     of_kernel(SockRef::from(socket).set_nonblocking(true))
 }

@@ -99,6 +99,8 @@ limits.source_prefix_v4                      32
 limits.source_prefix_v6                      64
 limits.ban                                   off
 limits.exempt                                []
+defaults.balance                             round-robin
+defaults.retries                             auto
 defaults.connect_timeout                     10s
 defaults.idle_timeout                        1h
 defaults.half_close_timeout                  off

@@ -16,7 +16,8 @@ const MAY_IMPORT: &str = "
     config:    files limit provider setting table target text units
     provider:  files handover host_port setting table telemetry text units
     worker:    end_reason handover limit listen os_error proxy_protocol relay session socket table telemetry text
-    session:   end_reason handover limit listen os_error proxy_protocol relay socket table target telemetry
+    session:   end_reason handover limit listen os_error proxy_protocol relay setting socket table target
+               telemetry
     listen:    handover os_error proxy_protocol socket table
     orders:    table
     socket:    os_error table

@@ -41,7 +41,10 @@ impl Session {
     pub fn deadline(&self) -> Option<Instant> {
         let policy = &self.route.mapping.policy;
         let own = match self.phase {
-            Phase::Dialing => Some(self.opened + policy.connect_timeout),
+            Phase::Dialing => Some(match self.choice() {
+                Some(choice) => choice.deadline(),
+                None => self.opened + policy.connect_timeout,
+            }),
             Phase::Settling { pause, .. } => Some(self.active + pause),
             Phase::Relaying => [
                 (self.bulk > 0).then_some(CALM),
@@ -88,6 +91,7 @@ impl Session {
         let quiet = turn.reported.saturating_duration_since(self.active);
         let dialled = turn.reported.saturating_duration_since(self.opened);
         match self.phase {
+            Phase::Dialing if self.choice().is_some() => self.dial_overdue(turn),
             Phase::Dialing if dialled >= policy.connect_timeout => {
                 SessionStep::End(EndReason::ConnectTimeout)
             }

@@ -1,11 +1,47 @@
 //! Connecting to the target.
 
-use std::{net::SocketAddr, os::fd::OwnedFd};
+use std::{net::SocketAddr, os::fd::OwnedFd, time::Instant};
 
 use rustix::io::Errno;
 
-use super::error::{SessionError, Step};
+use super::{
+    Choice, Connection,
+    choice::{Failure, Next, address},
+    error::{SessionError, Step},
+};
 use crate::{end_reason::EndReason, socket, table::Policy, telemetry::ConnectFailure};
+
+/// Starts connecting to the target of a client, and to others where that fails at once.
+pub(super) fn begin(
+    connection: &Connection,
+    choice: &mut Option<Choice>,
+    now: Instant,
+) -> Result<OwnedFd, SessionError> {
+    let route = &connection.route;
+    let client = connection.accepted.client;
+    loop {
+        let Some(target) = address(route, choice.as_ref()) else {
+            return Err(SessionError::during(Step::Connect)(Errno::HOSTUNREACH));
+        };
+        let error = match start(target, &route.mapping.policy, client) {
+            Ok(socket) => return Ok(socket),
+            Err(error) => error,
+        };
+        let failure = Failure::of(error);
+        let next = choice.as_mut().map_or(Next::GiveUp, |choice| {
+            choice.after(failure, route, client.ip(), now)
+        });
+        match next {
+            Next::Dial(_) => failure.count(route),
+            Next::Pause => {
+                failure.count(route);
+                // It is in the place of the next until then.
+                return socket::open(&target).map_err(SessionError::during(Step::Open));
+            }
+            Next::GiveUp => return Err(error),
+        }
+    }
+}
 
 /// Opens a socket and starts connecting it. The outcome shows as writability.
 pub(super) fn start(

@@ -138,6 +138,7 @@ impl Session {
             client: self.peer,
             front,
             target: self.target(),
+            attempts: self.attempts(),
             local: self.local,
             route: self.route,
             reason,

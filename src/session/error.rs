@@ -24,14 +24,6 @@ pub struct SessionError {
 }
 
 impl SessionError {
-    /// No target was chosen.
-    pub(super) const fn unchosen() -> Self {
-        Self {
-            step: Step::Open,
-            errno: Errno::HOSTUNREACH,
-        }
-    }
-
     /// Makes one of what the kernel says during a step.
     pub(super) fn during(step: Step) -> impl Fn(Errno) -> Self {
         move |errno| Self { step, errno }

@@ -37,7 +37,9 @@ use serde::{Deserialize, Serialize};
 pub use acks::{AckProbe, PeerState, acknowledged};
 pub use admit::admit;
 pub use choice::Choice;
+use choice::{Failure, Next};
 pub use error::SessionError;
+use error::Step;
 pub use extras::Extras;
 pub use filter::SessionFilter;
 pub use proxy_header::{HeaderRead, PendingProxyHeader};
@@ -114,6 +116,8 @@ pub enum SessionStep {
     Wait,
     /// Give it another turn soon.
     Again,
+    /// Watch its socket to the target, which is another one now.
+    Watch,
     End(EndReason),
 }
 
@@ -176,16 +180,10 @@ impl Session {
         connection: Connection,
         now: Instant,
         splice: bool,
-        choice: Option<Choice>,
+        mut choice: Option<Choice>,
         mut extras: Option<Box<Extras>>,
     ) -> Result<Self, (SessionError, Connection)> {
-        let address = match (&connection.route.target, &choice) {
-            (Target::Address(address), _) => *address,
-            (Target::Group(_), Some(choice)) => choice.address(),
-            (Target::Group(_), None) => return Err((SessionError::unchosen(), connection)),
-        };
-        let client = connection.accepted.client;
-        let target = match dial::start(address, &connection.route.mapping.policy, client) {
+        let target = match dial::begin(&connection, &mut choice, now) {
             Ok(target) => target,
             Err(error) => return Err((error, connection)),
         };
@@ -258,10 +256,12 @@ impl Session {
 
     /// Where it was led to.
     pub fn target(&self) -> Option<SocketAddr> {
-        match &self.route.target {
-            Target::Address(address) => Some(*address),
-            Target::Group(_) => self.choice().map(Choice::address),
-        }
+        choice::address(&self.route, self.choice())
+    }
+
+    /// Attempts to connect so far.
+    fn attempts(&self) -> u32 {
+        self.choice().map_or(1, Choice::attempts)
     }
 
     /// Who brought the client here, if it did not come by itself.
@@ -281,6 +281,7 @@ impl Session {
             client: self.peer,
             front: self.front().map(|front| front.peer),
             target: self.target(),
+            attempts: self.attempts(),
             local: self.local,
             bytes_up,
             bytes_down,
@@ -346,6 +347,9 @@ impl Session {
             }
             return SessionStep::Wait;
         }
+        if self.choice().is_some_and(Choice::is_pausing) {
+            return SessionStep::Wait;
+        }
         let error = match broke {
             true => pending_error(&self.target),
             false => None,
@@ -357,8 +361,8 @@ impl Session {
                 self.relay.report_fault(Side::Target, errno);
             }
             Some(errno) => {
-                self.relay.report_fault(Side::Target, errno);
-                return SessionStep::End(dial::failed(errno));
+                let error = SessionError::during(Step::Connect)(errno);
+                return self.dial_failed(Failure::of(error), turn.now);
             }
             None if !events.intersects(EventFlags::OUT) => return SessionStep::Wait,
             None => {}
@@ -369,14 +373,15 @@ impl Session {
         // Where nobody listens on a port of this machine, the kernel may pick that very port to call
         // from; the socket is then connected to itself and would send the client its own bytes.
         if self.local.is_some() && self.local == self.target() {
-            return SessionStep::End(EndReason::ConnectRefused);
+            let refused = Failure::without_error(EndReason::ConnectRefused);
+            return self.dial_failed(refused, turn.now);
         }
         self.connected = Some(turn.now);
         self.active = turn.now;
         if let Some(extras) = &mut self.extras {
             extras.dialling = Dialling::default();
             if let Some(choice) = &extras.choice {
-                choice.place.succeeded();
+                choice.succeeded();
             }
         }
         self.route
@@ -393,6 +398,68 @@ impl Session {
         }
         self.phase = Phase::Relaying;
         self.relay(turn)
+    }
+
+    /// Tries what there is to try after an attempt that failed.
+    fn dial_failed(&mut self, failure: Failure, now: Instant) -> SessionStep {
+        let client = self.peer.ip();
+        let Self { extras, route, .. } = self;
+        let choice = extras.as_mut().and_then(|extras| extras.choice.as_mut());
+        let next = choice.map_or(Next::GiveUp, |choice| {
+            choice.after(failure, route, client, now)
+        });
+        match next {
+            Next::GiveUp => {
+                if let Some(error) = failure.error {
+                    self.relay.report_fault(Side::Target, error.errno);
+                }
+                SessionStep::End(failure.reason)
+            }
+            Next::Pause => {
+                failure.count(&self.route);
+                // One that may still be answered is not waited for.
+                socket::give_up_connecting(&self.target);
+                SessionStep::Wait
+            }
+            Next::Dial(address) => {
+                failure.count(&self.route);
+                self.dial_at(address, now)
+            }
+        }
+    }
+
+    fn dial_at(&mut self, address: SocketAddr, now: Instant) -> SessionStep {
+        match dial::start(address, &self.route.mapping.policy, self.peer) {
+            Ok(socket) => {
+                self.target = socket;
+                *self.relay.readiness(Side::Target) = Readiness::CONNECTED;
+                SessionStep::Watch
+            }
+            // There are never more than `retries` in a row.
+            Err(error) => self.dial_failed(Failure::of(error), now),
+        }
+    }
+
+    /// Goes on with connecting when an attempt has taken its time, or a pause is over.
+    fn dial_overdue(&mut self, turn: &Turn<'_>) -> SessionStep {
+        let client = self.peer.ip();
+        let Self { extras, route, .. } = self;
+        let Some(choice) = extras.as_mut().and_then(|extras| extras.choice.as_mut()) else {
+            return SessionStep::Wait;
+        };
+        if choice.is_overdue(turn.reported) {
+            let late = Failure::without_error(EndReason::ConnectTimeout);
+            return self.dial_failed(late, turn.now);
+        }
+        if !choice.is_pausing() || turn.now < choice.deadline() {
+            return SessionStep::Wait;
+        }
+        let failure = choice.failure();
+        match choice.resume(route, client, turn.now) {
+            Next::Dial(address) => self.dial_at(address, turn.now),
+            Next::Pause => SessionStep::Wait,
+            Next::GiveUp => SessionStep::End(failure),
+        }
     }
 
     /// What tells the target whose connection this is.
@@ -556,9 +623,17 @@ impl Session {
         };
         match (place, &mut self.extras) {
             (Some(place), extras) => {
-                extras.get_or_insert_default().choice = Some(Box::new(Choice { place }));
+                let choice = &mut extras.get_or_insert_default().choice;
+                match choice {
+                    Some(choice) => choice.place = Some(place),
+                    None => *choice = Some(Box::new(Choice::made(place, self.opened))),
+                }
             }
-            (None, Some(extras)) => extras.choice = None,
+            (None, Some(extras)) => {
+                if let Some(choice) = &mut extras.choice {
+                    choice.place = None;
+                }
+            }
             (None, None) => {}
         }
         bandwidth::take_on(&mut self.extras, &self.route.mapping, &self.relay);

@@ -96,6 +96,7 @@ impl PendingProxyHeader {
             client: self.accepted().client,
             front: None,
             target: self.route().target.address(),
+            attempts: 0,
             local: None,
             bytes_up: 0,
             bytes_down: 0,

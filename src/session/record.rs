@@ -27,6 +27,8 @@ pub struct SessionRecord {
     pub front: Option<SocketAddr>,
     /// Where its bytes went, if it was led anywhere.
     pub target: Option<SocketAddr>,
+    /// Attempts to connect.
+    pub attempts: u32,
     /// The local address towards the target: the peer in the target's own log.
     pub local: Option<SocketAddr>,
     pub bytes_up: u64,
@@ -53,6 +55,7 @@ impl SessionRecord {
             client: accepted.client,
             front: accepted.front.as_ref().map(|front| front.peer),
             target: connection.route.target.address(),
+            attempts: 0,
             local: None,
             bytes_up: 0,
             bytes_down: 0,
@@ -102,11 +105,11 @@ impl SessionLine {
         match self {
             Self::Opened(view) | Self::Ongoing(view) => {
                 parties(line, view.id, &view.route, (view.client, view.front));
-                at(line, view.target, view.local);
+                at(line, view.target, view.attempts, view.local);
             }
             Self::Ended(end) => {
                 parties(line, end.id, &end.route, (end.client, end.front));
-                at(line, end.target, end.local);
+                at(line, end.target, end.attempts, end.local);
             }
         }
         match self {
@@ -151,8 +154,11 @@ fn parties(
     line.field("listen", route.listen);
 }
 
-/// Where it was led to, and from where.
-fn at(line: &mut Line<'_>, target: Option<SocketAddr>, local: Option<SocketAddr>) {
+/// Where it was led to, after how many attempts, and from where.
+fn at(line: &mut Line<'_>, target: Option<SocketAddr>, attempts: u32, local: Option<SocketAddr>) {
     target.map(|target| line.field("target", target));
+    if attempts > 1 {
+        line.number("attempts", attempts.into());
+    }
     local.map(|local| line.field("local", local));
 }

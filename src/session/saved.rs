@@ -10,8 +10,8 @@ use std::{net::SocketAddr, os::fd::AsFd, time::Instant};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Choice, Connection, Extras, PendingProxyHeader, Phase, Session, SessionId, retry::Retry,
-    user_timeout::UserTimeout,
+    Connection, Extras, PendingProxyHeader, Phase, Session, SessionId, choice::SavedChoice,
+    retry::Retry, user_timeout::UserTimeout,
 };
 use crate::{
     end_reason::EndReason,
@@ -20,7 +20,6 @@ use crate::{
     listen::{Accepted, Front},
     relay::{PipeBudget, Relay, SavedRelay},
     table::{Route, RouteNumber, RouteSaver, Routes},
-    target::Target,
 };
 
 /// A [`Session`].
@@ -76,7 +75,7 @@ struct SavedExtras {
     drained: Option<Instant>,
     /// Which of several targets it was led to.
     #[serde(skip_serializing_if = "is_default")]
-    target: Option<SocketAddr>,
+    choice: Option<Box<SavedChoice>>,
     #[serde(skip_serializing_if = "is_default")]
     front: Option<Front>,
     #[serde(skip_serializing_if = "is_default")]
@@ -247,7 +246,9 @@ impl Extras {
             down: down.clone(),
             wake: *wake,
             drained: *drained,
-            target: choice.as_deref().map(Choice::address),
+            choice: choice
+                .as_deref()
+                .map(|choice| Box::new(SavedChoice::of(choice))),
             front: front.as_deref().copied(),
             user_timeout: user_timeout.as_deref().cloned(),
             retry: retry.as_deref().cloned(),
@@ -263,15 +264,11 @@ impl SavedExtras {
             down,
             wake,
             drained,
-            target,
+            choice,
             front,
             user_timeout,
             retry,
         } = self;
-        let place = match (target, &route.target) {
-            (Some(target), Target::Group(group)) => group.place_at(target),
-            _ => None,
-        };
         let (admission, dialling) = gate.count_again(&admission, route.mapping.gate.as_deref());
         Extras {
             admission,
@@ -280,7 +277,7 @@ impl SavedExtras {
             down,
             wake,
             drained,
-            choice: place.map(|place| Box::new(Choice { place })),
+            choice: choice.map(|choice| Box::new(choice.load(route))),
             front: front.map(Box::new),
             user_timeout: user_timeout.map(Box::new),
             retry: retry.map(Box::new),

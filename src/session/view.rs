@@ -15,6 +15,8 @@ pub struct SessionView {
     pub front: Option<SocketAddr>,
     /// Where its bytes go, if it was led anywhere yet.
     pub target: Option<SocketAddr>,
+    /// Attempts to connect so far.
+    pub attempts: u32,
     /// The local address towards the target: the peer in the target's own log.
     pub local: Option<SocketAddr>,
     pub bytes_up: u64,

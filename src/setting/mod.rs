@@ -30,7 +30,7 @@ pub(crate) use kinds::{
 pub(crate) type Json = serde_json::Value;
 
 /// A value, or the wish that the program picks one.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum AutoOr<T> {
     /// The program picks.
     #[default]

@@ -12,8 +12,8 @@ use crate::{
     proxy_protocol::Version,
     relay::RelayMode,
     setting::{
-        As, Bytes, Count, Found, Json, Kind, List, LocalAddress, Number, Off, Prefix, Refusal,
-        Seconds, Span, Word, Words,
+        As, Auto, AutoOr, Bytes, Count, Found, Json, Kind, List, LocalAddress, Number, Off,
+        OffIsZero, Prefix, Refusal, Seconds, Span, Word, Words,
     },
     target::Balance,
 };
@@ -26,7 +26,11 @@ pub struct Policy {
     /// How several targets share the sessions.
     #[serde(with = "As::<Word<Balance>>")]
     pub balance: Balance,
-    /// How long a target may take to accept a connection.
+    /// How often connecting is tried again after the first attempt: at targets that have not been tried,
+    /// and once all have been, at all of them after a second. "auto" tries every target once.
+    #[serde(with = "As::<Auto<OffIsZero<Number<u32, 1, 100>>>>")]
+    pub retries: AutoOr<u32>,
+    /// How long a target may take to accept a connection, all attempts together.
     #[serde(with = "As::<Span>")]
     pub connect_timeout: Duration,
     /// End a session in which neither side sent a byte for this long.
@@ -97,6 +101,7 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             balance: Balance::RoundRobin,
+            retries: AutoOr::Auto,
             connect_timeout: Duration::from_secs(10),
             idle_timeout: None,
             half_close_timeout: None,

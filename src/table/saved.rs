@@ -510,6 +510,7 @@ mod tests {
         end_reason::EndReason,
         limit::{OnRefuse, Rate},
         proxy_protocol::Version,
+        setting::AutoOr,
         table::{
             JobRule, Keepalive, ListenHost, MappingSpec, RelayMode, RemovalPolicy, Surroundings,
         },
@@ -528,6 +529,7 @@ mod tests {
         let seconds = Duration::from_secs;
         Policy {
             balance: Balance::Source,
+            retries: AutoOr::Value(3),
             connect_timeout: seconds(1),
             idle_timeout: Some(seconds(2)),
             half_close_timeout: Some(Duration::from_micros(2_000_001)),

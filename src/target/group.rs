@@ -153,6 +153,16 @@ impl TargetGroup {
         self.member(address).map(Place::beyond)
     }
 
+    /// How many members may be chosen besides that of `address` and those `tried`.
+    pub fn others(&self, address: SocketAddr, tried: &[SocketAddr]) -> u32 {
+        let members = self.members.load();
+        let others = members.iter().filter(|member| {
+            let known = member.address == address || tried.contains(&member.address);
+            !known && member.state() != MemberState::Down
+        });
+        u32::try_from(others.count()).unwrap_or(u32::MAX)
+    }
+
     /// Leads a client to a member that is none of those `tried`.
     ///
     /// # Errors

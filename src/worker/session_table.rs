@@ -245,6 +245,12 @@ impl SessionTable {
                 self.ready.push_back(key);
             }
             SessionStep::Again | SessionStep::Wait => {}
+            SessionStep::Watch => {
+                if self.watch(key, clock.now) {
+                    self.arm(key);
+                }
+                return;
+            }
         }
         let pace = entry.session.pace();
         match self.belongs_to_partner(pace) {

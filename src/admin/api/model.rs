@@ -265,8 +265,11 @@ documents! {
         front: Option<String>,
         /// Where.
         listen: String,
-        /// Where its bytes go.
+        /// Where its bytes go; empty while none of several targets is chosen.
         target: String,
+        /// Attempts to connect so far.
+        #[serde(default)]
+        attempts: u64,
         /// The local address towards the target, as the target's own log has it.
         local: Option<String>,
         /// `awaiting_header` of a trusted front, `connecting`, `open`, `half_closed`, `leaving` or

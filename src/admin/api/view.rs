@@ -349,6 +349,7 @@ pub fn session(view: &SessionView, upgrades: &UpgradeMarks) -> model::Session {
         target: view
             .target
             .map_or_else(String::new, |target| target.to_string()),
+        attempts: view.attempts.into(),
         local: view.local.map(|local| local.to_string()),
         stage: view.stage.word().to_owned(),
         bytes_up: view.bytes_up,
