@@ -10,6 +10,7 @@ use std::{
     io::{self, Read},
     os::unix::fs::FileTypeExt,
     path::Path,
+    sync::mpsc,
     thread,
     time::Duration,
 };
@@ -144,6 +145,22 @@ impl<T> Answer<T> {
     }
 }
 
+/// Has a thread of its own do `work` with files, and has the caller wait for it no longer than
+/// [`WITHIN`]: for threads that may wait.
+pub fn off_this_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Unanswered> {
+    let (done, answer) = mpsc::sync_channel(1);
+    start(move || {
+        // Whoever asked may have given up.
+        let _ = done.send(work());
+    })?;
+    answer.recv_timeout(WITHIN).map_err(|error| match error {
+        mpsc::RecvTimeoutError::Timeout => Unanswered::Late(WITHIN),
+        mpsc::RecvTimeoutError::Disconnected => Unanswered::Failed,
+    })
+}
+
 /// Has a thread of its own do `work` with a file, and waits for it no longer than [`WITHIN`].
 pub async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
@@ -153,7 +170,7 @@ pub async fn off_thread<T: Send + 'static>(
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, sync::mpsc};
+    use std::fs;
 
     use super::*;
 

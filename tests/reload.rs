@@ -6,6 +6,8 @@ mod harness;
 mod broken;
 #[path = "reload/change.rs"]
 mod change;
+#[path = "reload/includes.rs"]
+mod includes;
 #[path = "reload/often.rs"]
 mod often;
 #[path = "reload/sessions.rs"]

@@ -152,7 +152,7 @@ impl Kind for Listen {
 
     fn read(found: Found<'_>) -> Result<Self, Refusal> {
         match found {
-            Found::Text(text) => Self::parse(text),
+            Found::Text(text) | Found::Expanded(text) => Self::parse(text),
             Found::Integer(number) => port(&number.to_string()).map(|port| Self {
                 host: ListenHost::Any,
                 ports: Ports::One(port),

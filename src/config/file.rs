@@ -6,10 +6,13 @@ use toml::de::DeTable;
 
 use super::{
     draft::Draft,
+    include::{self, IncludedFile},
     problem::{Fault, Problem, Problems},
     reader::Block,
     report::Report,
     sections,
+    settings::{Config, Includes},
+    variables,
 };
 use crate::files::{self, FileError};
 
@@ -34,29 +37,121 @@ pub(crate) fn read_content(content: Result<Vec<u8>, FileError>, path: &Path) -> 
 }
 
 pub(super) fn read_bytes(bytes: &[u8], path: &Path) -> Draft {
-    let error = match str::from_utf8(bytes) {
-        Ok(text) => return read_text(text, path),
-        Err(error) => error,
-    };
-    let (valid, rest) = bytes.split_at(error.valid_up_to());
-    let text = str::from_utf8(valid).unwrap_or_default();
-    let report = Report::new(Arc::new(path.to_owned()), text);
-    let byte = rest.first().copied().unwrap_or_default();
-    let fault = Fault::Text(format!("not UTF-8 text (byte 0x{byte:02x})"));
-    report.add(text.len(), "", fault);
-    Draft::of_problems(report.into_parts().0)
+    match text_of(bytes, path) {
+        Ok(text) => read_text(text, path),
+        Err(problems) => Draft::of_problems(problems),
+    }
 }
 
-/// Reads `text`, the content of `path`, as far as it can be read.
+/// The text that a file is.
+fn text_of<'b>(bytes: &'b [u8], path: &Path) -> Result<&'b str, Problems> {
+    str::from_utf8(bytes).map_err(|error| {
+        let (valid, rest) = bytes.split_at(error.valid_up_to());
+        let text = str::from_utf8(valid).unwrap_or_default();
+        let report = Report::new(Arc::new(path.to_owned()), text);
+        let byte = rest.first().copied().unwrap_or_default();
+        let fault = Fault::Text(format!("not UTF-8 text (byte 0x{byte:02x})"));
+        report.add(text.len(), "", fault);
+        report.into_parts().0
+    })
+}
+
+/// Reads `text`, the content of `path`, as far as it can be read, and the files that it includes.
 pub(crate) fn read_text(text: &str, path: &Path) -> Draft {
-    let text = without_mark(text);
-    let report = Report::new(Arc::new(path.to_owned()), text);
-    let table = document(text, &report);
-    let config = table.and_then(|table| sections::read(Block::root(&report, &table)));
+    let main = Text::new(text, path);
+    if main.is_empty() {
+        // Not that each of its keys is missing.
+        let fault = Fault::Text("the file is empty, needed at least: version = 1".to_owned());
+        main.report.add(0, "", fault);
+    }
+    let (config, more) = match &main.table {
+        Some(table) if !main.is_empty() => read_table(Block::root(&main.report, table), path),
+        _ => Default::default(),
+    };
     let mut config = config.unwrap_or_default();
-    let (problems, outdated) = report.into_parts();
-    config.outdated = outdated;
+    let (mut problems, outdated) = main.report.into_parts();
+    problems.append(more);
+    config.outdated.extend(outdated);
     Draft { config, problems }
+}
+
+/// Reads the outermost table of the file `path` with the files that it includes. The problems are those
+/// of the others.
+fn read_table(root: Block<'_>, path: &Path) -> (Option<Config>, Problems) {
+    let files = included(&root, path);
+    let mut problems = Problems::default();
+    let mut texts = Vec::new();
+    for IncludedFile { path, content } in &files {
+        match text_of(content, path) {
+            Ok(text) => texts.push(Text::new(text, path)),
+            Err(found) => problems.append(found),
+        }
+    }
+    let blocks = texts.iter().filter_map(|text| {
+        let table = text.table.as_ref()?;
+        Some(Block::root(&text.report, table))
+    });
+    let mut config = sections::read(root, blocks.collect());
+    for text in texts {
+        let (found, outdated) = text.report.into_parts();
+        problems.append(found);
+        if let Some(config) = &mut config {
+            config.outdated.extend(outdated);
+        }
+    }
+    (config, problems)
+}
+
+/// The files that the file `path` includes, as far as they can be had.
+fn included(root: &Block<'_>, path: &Path) -> Vec<IncludedFile> {
+    let Some(Includes { include }) = root.read() else {
+        return Vec::new();
+    };
+    if include.is_empty() {
+        return Vec::new();
+    }
+    let main = path.to_owned();
+    let read = files::off_this_thread(move || include::read(&main, &include));
+    match read {
+        Ok((found, failures)) => {
+            for (index, failure) in failures {
+                root.item_contradicts("include", index, failure.to_string());
+            }
+            found
+        }
+        Err(unanswered) => {
+            root.contradicts(&["include"], unanswered.to_string());
+            Vec::new()
+        }
+    }
+}
+
+/// A file of which the TOML was read.
+struct Text<'t> {
+    text: &'t str,
+    report: Report<'t>,
+    /// None if its keys cannot be trusted to stand where they were written.
+    table: Option<DeTable<'t>>,
+}
+
+impl<'t> Text<'t> {
+    fn new(text: &'t str, path: &Path) -> Self {
+        let text = without_mark(text);
+        let report = Report::new(Arc::new(path.to_owned()), text);
+        let mut table = document(text, &report);
+        if let Some(table) = &mut table {
+            variables::expand(table, &report, &variables::of_process);
+        }
+        Self {
+            text,
+            report,
+            table,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.text.trim().is_empty()
+    }
 }
 
 /// The text after the mark some editors put before it.
@@ -66,11 +161,6 @@ fn without_mark(text: &str) -> &str {
 
 /// The TOML in `text`, if its keys can be trusted to stand where they were written.
 fn document<'t>(text: &'t str, report: &Report<'_>) -> Option<DeTable<'t>> {
-    if text.trim().is_empty() {
-        let fault = Fault::Text("the file is empty, needed at least: version = 1".to_owned());
-        report.add(0, "", fault);
-        return None;
-    }
     let (table, errors) = DeTable::parse_recoverable(text);
     let mut lines = HashSet::new();
     for error in &errors {

@@ -10,6 +10,7 @@ pub mod demo;
 mod draft;
 mod each_port;
 mod file;
+mod include;
 mod listing;
 mod mapping;
 mod notes;
@@ -21,6 +22,7 @@ mod sections;
 mod settings;
 mod similar;
 mod source;
+mod variables;
 
 use std::path::Path;
 

@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, hash_map::Entry},
     fmt,
     mem::discriminant,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -109,11 +109,19 @@ impl Problems {
             let places = self.told.iter().map(Problem::position).enumerate();
             let last = places.max_by_key(|(index, place)| (*place, *index));
             match last {
-                Some((index, place)) if problem.position() < place => _ = self.told.remove(index),
+                Some((index, place)) if problem.position() < place => {
+                    self.told.remove(index);
+                }
                 _ => return,
             }
         }
         self.told.push(problem);
+    }
+
+    /// Takes note of those of another file.
+    pub(super) fn append(&mut self, other: Self) {
+        self.more += other.more;
+        self.extend(other.told);
     }
 
     /// Whether nothing is wrong.
@@ -160,7 +168,9 @@ impl ConfigErrors {
 
 impl From<Problems> for ConfigErrors {
     fn from(mut problems: Problems) -> Self {
-        problems.told.sort_by_key(Problem::position);
+        problems
+            .told
+            .sort_by(|one, other| one.position().cmp(&other.position()));
         Self(problems)
     }
 }
@@ -182,9 +192,9 @@ impl fmt::Display for ConfigErrors {
 }
 
 impl Problem {
-    fn position(&self) -> (usize, usize) {
+    fn position(&self) -> Position<'_> {
         let origin = match self {
-            Self::Unreadable { .. } => return (0, 0),
+            Self::Unreadable { path, .. } => return (path, 0, 0),
             Self::Key { origin, .. } => origin,
             Self::Conflict { conflict, .. } => conflict.origin(),
         };
@@ -192,10 +202,13 @@ impl Problem {
     }
 }
 
-fn position(origin: &Origin) -> (usize, usize) {
+/// Where something stands: the file, the line, the column.
+type Position<'p> = (&'p Path, usize, usize);
+
+fn position(origin: &Origin) -> Position<'_> {
     match origin {
-        Origin::File { line, column, .. } => (*line, *column),
-        Origin::Argument(_) | Origin::Switchboard | Origin::BuiltIn => (0, 0),
+        Origin::File { path, line, column } => (path, *line, *column),
+        Origin::Argument(_) | Origin::Switchboard | Origin::BuiltIn => (Path::new(""), 0, 0),
     }
 }
 

@@ -32,6 +32,24 @@ const COMPLETED: &str = "keepalive";
 /// it is read for one version and said to be outdated.
 const FORMER: &[(&str, &str)] = &[("penalty", "ban")];
 
+/// A table that has what another leaves out, and the report of its file.
+#[derive(Clone, Copy)]
+struct Below<'a> {
+    report: &'a Report<'a>,
+    table: &'a DeTable<'a>,
+}
+
+impl Below<'_> {
+    /// What completes the table under `key`.
+    fn completes(self, key: &str) -> Option<Self> {
+        let node = (key == COMPLETED).then(|| self.table.get(key))?;
+        match node?.get_ref() {
+            DeValue::Table(table) => Some(Self { table, ..self }),
+            _ => None,
+        }
+    }
+}
+
 /// A table of the file.
 pub(super) struct Block<'a> {
     report: &'a Report<'a>,
@@ -40,7 +58,7 @@ pub(super) struct Block<'a> {
     offset: usize,
     table: &'a DeTable<'a>,
     /// The table that has what this one leaves out.
-    below: Option<&'a DeTable<'a>>,
+    below: Option<Below<'a>>,
     /// The keys that somebody asked for.
     known: RefCell<Vec<&'static str>>,
     /// The keys of the structs that were read.
@@ -116,7 +134,7 @@ impl<'a> Block<'a> {
     /// The same, with what it leaves out as in `below`.
     pub fn over(self, below: Option<&Block<'a>>) -> Self {
         Self {
-            below: below.map(|below| below.table),
+            below: below.map(|&Block { report, table, .. }| Below { report, table }),
             ..self
         }
     }
@@ -130,6 +148,11 @@ impl<'a> Block<'a> {
     /// What stands under `key`.
     pub fn value(&self, key: &str) -> Option<&'a DeValue<'a>> {
         self.table.get(key).map(Spanned::get_ref)
+    }
+
+    /// Whether there is such a key.
+    pub fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
     }
 
     /// Where the value of `key` stands; at its default if it does not.
@@ -288,8 +311,10 @@ fn needed(path: &str, key: &str) -> &'static str {
         "allow" => "the prefixes that jobs' addresses are in",
         "expose" => "tables, each headed [[switchboard.expose]]",
         "port" => "the port of the job",
-        "rate" if path.contains("bandwidth") => "how much in a second, such as \"10MiB\"",
-        "rate" => "how much in a second, such as 20",
+        "rate" if path.contains("bandwidth") => {
+            "how much in a second, or in \"per\", such as \"10MiB\""
+        }
+        "rate" => "how much in a second, or in \"per\", such as 20",
         "drain" => "the time that sessions have left, such as \"30s\"",
         "after" => "how many refusals it takes",
         "within" => "the time they have to fall into, such as \"1m\"",
@@ -423,23 +448,21 @@ impl<'de> Deserializer<'de> for &Block<'_> {
 
 /// A value with its place.
 #[derive(Clone, Copy)]
-struct Value<'v, 'a> {
-    report: &'v Report<'a>,
+struct Value<'v> {
+    report: &'v Report<'v>,
     path: &'v Path<'v>,
-    node: &'v Node<'a>,
-    below: Option<&'v Node<'a>>,
+    node: &'v Node<'v>,
+    below: Option<Below<'v>>,
 }
 
-impl<'v, 'a> Value<'v, 'a> {
+impl<'v> Value<'v> {
     fn refused<T>(self, allowed: &str) -> Result<T, Error> {
         Err(Error::Value(allowed.to_owned()))
     }
 
-    fn below(self) -> Option<&'v DeTable<'a>> {
-        match self.below?.get_ref() {
-            DeValue::Table(table) => Some(table),
-            _ => None,
-        }
+    /// Whether variables have made it what it is.
+    fn is_expanded(self) -> bool {
+        self.report.is_expanded(self.node.span().start)
     }
 
     /// Reads it by `seed` and notes what is wrong.
@@ -459,11 +482,13 @@ impl<'v, 'a> Value<'v, 'a> {
     }
 }
 
-impl<'de> Deserializer<'de> for Value<'_, '_> {
+impl<'de> Deserializer<'de> for Value<'_> {
     type Error = Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.node.get_ref() {
+            // A kind of setting reads it as text from a variable, which may be a number.
+            DeValue::String(text) if self.is_expanded() => visitor.visit_bytes(text.as_bytes()),
             DeValue::String(text) => visitor.visit_str(text),
             DeValue::Integer(number) => {
                 match i64::from_str_radix(number.as_str(), number.radix()) {
@@ -486,7 +511,7 @@ impl<'de> Deserializer<'de> for Value<'_, '_> {
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.node.get_ref() {
             DeValue::Table(table) => {
-                visitor.visit_map(Keys::new(self.report, self.path, table, self.below()))
+                visitor.visit_map(Keys::new(self.report, self.path, table, self.below))
             }
             _ => self.deserialize_any(visitor),
         }
@@ -499,6 +524,12 @@ impl<'de> Deserializer<'de> for Value<'_, '_> {
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.node.get_ref() {
             DeValue::Boolean(flag) => visitor.visit_bool(*flag),
+            DeValue::String(text) if self.is_expanded() && *text == "true" => {
+                visitor.visit_bool(true)
+            }
+            DeValue::String(text) if self.is_expanded() && *text == "false" => {
+                visitor.visit_bool(false)
+            }
             _ => self.refused("true or false"),
         }
     }
@@ -517,7 +548,7 @@ impl<'de> Deserializer<'de> for Value<'_, '_> {
             let known: Vec<_> = fields.iter().collect();
             unknown_keys(self.report, table, self.path, &known);
         }
-        visitor.visit_map(Keys::new(self.report, self.path, table, self.below()))
+        visitor.visit_map(Keys::new(self.report, self.path, table, self.below))
     }
 
     forward_to_deserialize_any! {
@@ -526,77 +557,81 @@ impl<'de> Deserializer<'de> for Value<'_, '_> {
     }
 }
 
-/// The keys of a table, and those of the one below that it does not have.
-struct Keys<'v, 'a> {
-    report: &'v Report<'a>,
-    path: &'v Path<'v>,
-    keys: Box<dyn Iterator<Item = (&'v str, &'v Node<'a>)> + 'v>,
-    below: Option<&'v DeTable<'a>>,
-    value: Option<(&'v str, &'v Node<'a>)>,
+/// A key with its value, and the report of the file that has it.
+type Entry<'v> = (&'v Report<'v>, &'v str, &'v Node<'v>);
+
+/// Those of a table.
+fn entries<'v>(report: &'v Report<'v>, table: &'v DeTable<'v>) -> impl Iterator<Item = Entry<'v>> {
+    let entries = table.iter();
+    entries.map(move |(key, node)| (report, key.get_ref().as_ref(), node))
 }
 
-impl<'v, 'a> Keys<'v, 'a> {
+/// The keys of a table, and those of the one below that it does not have.
+struct Keys<'v> {
+    path: &'v Path<'v>,
+    keys: Box<dyn Iterator<Item = Entry<'v>> + 'v>,
+    below: Option<Below<'v>>,
+    value: Option<Entry<'v>>,
+}
+
+impl<'v> Keys<'v> {
     fn new(
-        report: &'v Report<'a>,
+        report: &'v Report<'v>,
         path: &'v Path<'v>,
-        table: &'v DeTable<'a>,
-        below: Option<&'v DeTable<'a>>,
+        table: &'v DeTable<'v>,
+        below: Option<Below<'v>>,
     ) -> Self {
-        let more = below.into_iter().flat_map(DeTable::iter);
-        let more = more.filter(|(key, _)| !table.contains_key(key.get_ref().as_ref()));
-        let keys = table.iter().chain(more);
+        let more = below
+            .into_iter()
+            .flat_map(move |below| entries(below.report, below.table));
+        let more = more.filter(|(_, key, _)| !table.contains_key(*key));
         Self {
-            report,
             path,
-            keys: Box::new(keys.map(|(key, node)| (key.get_ref().as_ref(), node))),
+            keys: Box::new(entries(report, table).chain(more)),
             below,
             value: None,
         }
     }
 }
 
-impl<'de> MapAccess<'de> for Keys<'_, '_> {
+impl<'de> MapAccess<'de> for Keys<'_> {
     type Error = Error;
 
     fn next_key_seed<S: DeserializeSeed<'de>>(
         &mut self,
         seed: S,
     ) -> Result<Option<S::Value>, Error> {
-        let report = self.report;
-        let left = |(_, node): &(&str, &Node<'_>)| !report.is_left_out(node.span().start);
+        let left = |(report, _, node): &Entry<'_>| !report.is_left_out(node.span().start);
         self.value = self.keys.by_ref().find(left);
         let key = self
             .value
-            .map(|(key, _)| seed.deserialize(key.into_deserializer()));
+            .map(|(_, key, _)| seed.deserialize(key.into_deserializer()));
         key.transpose()
     }
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Error> {
-        let (key, node) = self
+        let (report, key, node) = self
             .value
             .take()
             .ok_or_else(|| Error::custom("a value without its key"))?;
         let value = Value {
-            report: self.report,
+            report,
             path: &self.path.key(key),
             node,
-            below: self
-                .below
-                .filter(|_| key == COMPLETED)
-                .and_then(|below| below.get(key)),
+            below: self.below.and_then(|below| below.completes(key)),
         };
         value.read(seed)
     }
 }
 
 /// The items of a list.
-struct Items<'v, 'a> {
-    of: Value<'v, 'a>,
-    items: std::iter::Enumerate<std::slice::Iter<'v, Node<'a>>>,
+struct Items<'v> {
+    of: Value<'v>,
+    items: std::iter::Enumerate<std::slice::Iter<'v, Node<'v>>>,
     spoiled: bool,
 }
 
-impl<'de> SeqAccess<'de> for Items<'_, '_> {
+impl<'de> SeqAccess<'de> for Items<'_> {
     type Error = Error;
 
     fn next_element_seed<S: DeserializeSeed<'de>>(

@@ -20,6 +20,8 @@ pub(super) struct Report<'t> {
     noted: RefCell<HashSet<(usize, &'static str)>>,
     /// Values that are wrong and not read again.
     left_out: RefCell<HashSet<usize>>,
+    /// Texts in which variables were replaced.
+    expanded: RefCell<HashSet<usize>>,
     outdated: RefCell<Vec<String>>,
 }
 
@@ -47,6 +49,7 @@ impl<'t> Report<'t> {
             problems: RefCell::default(),
             noted: RefCell::default(),
             left_out: RefCell::default(),
+            expanded: RefCell::default(),
             outdated: RefCell::default(),
         }
     }
@@ -85,6 +88,16 @@ impl<'t> Report<'t> {
     /// Whether the value at `offset` is not to be read again.
     pub fn is_left_out(&self, offset: usize) -> bool {
         self.left_out.borrow().contains(&offset)
+    }
+
+    /// Variables have made the text at `offset` what it is.
+    pub fn expand(&self, offset: usize) {
+        self.expanded.borrow_mut().insert(offset);
+    }
+
+    /// Whether variables have made the text at `offset` what it is.
+    pub fn is_expanded(&self, offset: usize) -> bool {
+        self.expanded.borrow().contains(&offset)
     }
 
     /// Notes that something is written in a way of an earlier version.

@@ -1,6 +1,6 @@
 //! The sections of a file, from the outermost table down to the mappings.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{iter, net::IpAddr, sync::Arc};
 
 use serde::de::DeserializeOwned;
 use toml::de::DeValue;
@@ -23,51 +23,92 @@ use crate::{
 /// The longest name of a host in `switchboard.addresses`, in bytes.
 const LONGEST_HOST: usize = 256;
 
-/// The configuration in the outermost table; none if it is written for another version.
-pub(super) fn read(root: Block<'_>) -> Option<Config> {
-    let version = root.value("version");
+/// The configuration in the outermost table of a file and those of the files that it includes; none if
+/// it is written for another version.
+///
+/// Mappings may be in any of them, a section in one.
+pub(super) fn read(root: Block<'_>, included: Vec<Block<'_>>) -> Option<Config> {
     root.require(&["version"]);
-    let known = matches!(version, Some(DeValue::Integer(number))
-        if u32::from_str_radix(number.as_str(), number.radix()) == Ok(VERSION));
-    if version.is_some() && !known {
-        root.refuse(&["version"], &VERSION.to_string());
-        if version.is_some_and(DeValue::is_integer) {
-            // Its keys may be other keys.
-            return None;
-        }
+    let files: Vec<_> = iter::once(root).chain(included).collect();
+    // Where a version is another, keys may be other keys.
+    let fit: Vec<_> = files.iter().map(is_of_this_version).collect();
+    if fit.contains(&false) {
+        return None;
     }
-    root.ask("version");
-    let defaults = root.section("defaults");
+    for file in files.iter().skip(1).filter(|file| file.has("include")) {
+        let why = "files that are included include no others";
+        file.contradicts(&["include"], why);
+        file.ask("include");
+    }
+    let section = |key| only(&files, key);
+    let defaults = section("defaults");
     let mut config = Config {
-        process: section(root.section("process")),
-        admin: admin(root.section("admin")),
-        log: section(root.section("log")),
-        targets: section(root.section("targets")),
-        limits: limits(root.section("limits")),
+        process: settings(section("process")),
+        admin: admin(section("admin")),
+        log: settings(section("log")),
+        targets: settings(section("targets")),
+        limits: limits(section("limits")),
         defaults: defaults.as_ref().map(policy).unwrap_or_default(),
         ..Config::default()
     };
-    let of_jobs = root.section("switchboard");
+    let of_jobs = section("switchboard");
     config.switchboard = of_jobs.and_then(|block| switchboard(block.over(defaults.as_ref())));
     let base = Arc::new(config.defaults.clone());
     let mut mappings = Mappings::new(&config.targets, &base, defaults.as_ref());
-    let tables = root.tables("mapping", "tables, each headed [[mapping]]");
-    let specs = (1..).zip(tables);
-    let specs = specs.filter_map(|(number, table)| mappings.read(number, table, &root));
-    config.mappings = each_port::apart(specs.collect());
+    let mut specs = Vec::new();
+    for file in &files {
+        let tables = file.tables("mapping", "tables, each headed [[mapping]]");
+        let found = (1..).zip(tables);
+        specs.extend(found.filter_map(|(number, table)| mappings.read(number, table, file)));
+    }
+    config.mappings = each_port::apart(specs);
     if let Some(block) = defaults {
         block.finish();
     }
-    root.finish();
+    files.into_iter().for_each(Block::finish);
     Some(config)
 }
 
+/// Whether a file may be read: it says nothing else than that it is of this version.
+fn is_of_this_version(file: &Block<'_>) -> bool {
+    file.ask("version");
+    let version = file.value("version");
+    let known = matches!(version, Some(DeValue::Integer(number))
+        if u32::from_str_radix(number.as_str(), number.radix()) == Ok(VERSION));
+    if version.is_some() && !known {
+        file.refuse(&["version"], &VERSION.to_string());
+    }
+    known || !version.is_some_and(DeValue::is_integer)
+}
+
+/// The section under `key`, which is in one of the files at most.
+fn only<'a>(files: &[Block<'a>], key: &'static str) -> Option<Block<'a>> {
+    let mut first: Option<&Block<'_>> = None;
+    let mut section = None;
+    for file in files {
+        let found = file.section(key);
+        match first {
+            _ if !file.has(key) => {}
+            None => {
+                first = Some(file);
+                section = found;
+            }
+            Some(first) => {
+                let at = first.origin(key);
+                let why = format!("is already at {at}: a section stands in one file");
+                file.contradicts(&[key], why);
+            }
+        }
+    }
+    section
+}
+
 /// A section that is one struct, all of whose keys may be left out.
-fn section<T: DeserializeOwned + Default>(block: Option<Block<'_>>) -> T {
+fn settings<T: DeserializeOwned + Default>(block: Option<Block<'_>>) -> T {
     block.map_or_else(T::default, |block| {
-        let settings = block.read().unwrap_or_default();
+        let read = block.read().unwrap_or_default();
         block.finish();
-        settings
+        read
     })
 }
 
@@ -75,7 +116,7 @@ fn admin(block: Option<Block<'_>>) -> Admin {
     let origin = block.as_ref().map(|block| block.origin("listen"));
     Admin {
         origin: origin.unwrap_or_default(),
-        ..section(block)
+        ..settings(block)
     }
 }
 
@@ -83,7 +124,7 @@ fn limits(block: Option<Block<'_>>) -> Limits {
     let sessions = |block: &Block<'_>| block.read::<SessionLimits>().unwrap_or_default();
     Limits {
         sessions: block.as_ref().map(sessions).unwrap_or_default(),
-        ..section(block)
+        ..settings(block)
     }
 }
 

@@ -5,6 +5,7 @@ use std::{fmt, net::Ipv4Addr, num::NonZeroU32, path::PathBuf, str::FromStr, time
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::include::Pattern;
 use crate::{
     limit::Limits,
     provider::switchboard::Switchboard,
@@ -36,6 +37,17 @@ pub struct Config {
     pub outdated: Vec<String>,
     /// The mappings, in the order they were asked for, ranges expanded and defaults applied.
     pub mappings: Vec<MappingSpec>,
+}
+
+/// What else belongs to a file.
+#[derive(Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
+pub(super) struct Includes {
+    /// Further files, as paths from the directory of this one; in the last part of each, * and ? stand
+    /// for others. Mappings may be in all of them, a section in one.
+    #[serde(with = "As::<List<Pattern>>")]
+    pub include: Vec<Pattern>,
 }
 
 /// Settings of the process as a whole.

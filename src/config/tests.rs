@@ -33,8 +33,8 @@ fn problems(text: &str) -> String {
 fn rate(per_second: u64, burst: u64) -> Rate {
     let number = |number| NonZeroU64::new(number).expect("not 0");
     Rate {
-        per_second: number(per_second),
         burst: number(burst),
+        ..Rate::even(number(per_second))
     }
 }
 
@@ -66,6 +66,7 @@ mod unreadable {
 
 mod accepted;
 mod hostile;
+mod include;
 mod reference;
 mod refused;
 mod schema;

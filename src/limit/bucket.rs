@@ -7,39 +7,50 @@
 use std::{
     num::NonZeroU64,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
 };
 
 use super::Tick;
 
 const SECOND: u64 = 1_000_000_000;
 
-/// So much in each second, and so much at once after a pause.
+/// So much in each span of time, and so much at once after a pause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rate {
-    pub per_second: NonZeroU64,
+    pub amount: NonZeroU64,
+    pub per: Duration,
     pub burst: NonZeroU64,
 }
 
 impl Rate {
-    pub const fn even(per_second: NonZeroU64) -> Self {
+    /// So much in each second, and as much at once.
+    pub const fn even(amount: NonZeroU64) -> Self {
         Self {
-            per_second,
-            burst: per_second,
+            amount,
+            per: Duration::from_secs(1),
+            burst: amount,
         }
+    }
+
+    /// How much that is in a second, in whole units.
+    pub(super) fn in_a_second(self) -> u64 {
+        let amount = u128::from(self.amount.get()) * u128::from(SECOND);
+        let amount = amount / self.per.as_nanos().max(1);
+        u64::try_from(amount).unwrap_or(u64::MAX)
     }
 
     #[cfg(test)]
     pub(super) fn of(per_second: u64, burst: u64) -> Self {
         let number = |n| NonZeroU64::new(n).expect("not 0");
         Self {
-            per_second: number(per_second),
             burst: number(burst),
+            ..Self::even(number(per_second))
         }
     }
 
     /// The time that `units` take, in nanoseconds.
     fn span(self, units: u64) -> u64 {
-        let span = u128::from(units) * u128::from(SECOND) / u128::from(self.per_second.get());
+        let span = u128::from(units) * self.per.as_nanos() / u128::from(self.amount.get());
         u64::try_from(span).unwrap_or(u64::MAX)
     }
 
@@ -116,6 +127,24 @@ mod tests {
         assert_eq!(granted(SECOND + SECOND / 10 - 1), 0);
         assert_eq!(granted(SECOND + SECOND / 10), 1);
         assert_eq!(granted(100 * SECOND), 3, "a long pause saves up one burst");
+    }
+
+    #[test]
+    fn a_rate_may_be_less_than_one_a_second() {
+        let thirty_a_minute = Rate {
+            per: Duration::from_secs(60),
+            ..Rate::of(30, 2)
+        };
+        let bucket = Bucket::default();
+        let granted = |at| {
+            let take = |_: &i32| bucket.take(thirty_a_minute, Tick(at));
+            (0..100).filter(take).count()
+        };
+        assert_eq!(granted(SECOND), 2);
+        assert_eq!(granted(3 * SECOND - 1), 0);
+        assert_eq!(granted(3 * SECOND), 1);
+        assert_eq!(granted(1000 * SECOND), 2);
+        assert_eq!(thirty_a_minute.in_a_second(), 0);
     }
 
     #[test]

@@ -164,17 +164,34 @@ impl Unit for Bytes {
     const EXAMPLE: &'static str = "\"10MiB\"";
 }
 
-/// A rate: a value alone, or a table with the burst. Without a burst, as much may come at once as in
-/// a second.
+/// The time that a rate is of.
+type Per = Span<1000, 86_400>;
+
+fn second() -> Duration {
+    Duration::from_secs(1)
+}
+
+fn is_second(per: &Duration) -> bool {
+    *per == second()
+}
+
+/// A rate: a value alone, which is of a second, or a table with the time and the burst. Without a burst,
+/// as much may come at once as in that time.
 pub(crate) struct RateOf<U>(PhantomData<U>);
 
 /// A rate that is a table.
 #[derive(Deserialize, Serialize)]
 #[serde(bound = "U: Unit")]
 struct RateTable<U: Unit> {
-    /// How much in a second.
+    /// How much in the time below.
     #[serde(with = "As::<U>")]
     rate: NonZeroU64,
+    #[serde(
+        default = "second",
+        with = "As::<Per>",
+        skip_serializing_if = "is_second"
+    )]
+    per: Duration,
     /// How much at once after a pause.
     #[serde(default, with = "As::<Given<U>>")]
     burst: Option<NonZeroU64>,
@@ -188,7 +205,7 @@ impl<U: Unit> Kind for RateOf<U> {
     const TABLES: bool = true;
 
     fn read(found: Found<'_>) -> Result<Rate, Refusal> {
-        let table = format!("{{ rate = {0}, burst = {0} }}", U::EXAMPLE);
+        let table = format!("{{ rate = {0}, per = \"1m\", burst = {0} }}", U::EXAMPLE);
         let rate = U::read(found).map_err(|refusal| refusal.or(table))?;
         Ok(Rate::even(rate))
     }
@@ -196,14 +213,16 @@ impl<U: Unit> Kind for RateOf<U> {
     fn table<'de, D: Deserializer<'de>>(table: D) -> Result<Rate, D::Error> {
         let table = RateTable::<U>::deserialize(table)?;
         Ok(Rate {
-            per_second: table.rate,
+            amount: table.rate,
+            per: table.per,
             burst: table.burst.unwrap_or(table.rate),
         })
     }
 
     fn write(value: &Rate) -> Json {
         serde_json::json!(RateTable::<U> {
-            rate: value.per_second,
+            rate: value.amount,
+            per: value.per,
             burst: Some(value.burst),
             unit: PhantomData,
         })
@@ -213,7 +232,7 @@ impl<U: Unit> Kind for RateOf<U> {
     fn schema() -> Json {
         let table = serde_json::json!({
             "type": "object",
-            "properties": { "rate": U::schema(), "burst": U::schema() },
+            "properties": { "rate": U::schema(), "per": Per::schema(), "burst": U::schema() },
             "required": ["rate"],
             "additionalProperties": false,
         });

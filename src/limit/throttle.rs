@@ -97,7 +97,7 @@ impl Throttle {
 /// The bytes of a turn under the strictest of the quotas.
 fn quantum(quotas: &[Option<Quota<'_>>]) -> Option<u64> {
     let of = |rate: Rate| {
-        let part = rate.per_second.get() / PARTS_OF_A_SECOND;
+        let part = rate.in_a_second() / PARTS_OF_A_SECOND;
         part.clamp(*QUANTUM.start(), *QUANTUM.end())
             .min(rate.burst.get())
     };

@@ -63,7 +63,7 @@ impl<K: Kind> Kind for Off<K> {
     const TABLES: bool = K::TABLES;
 
     fn read(found: Found<'_>) -> Result<Self::Value, Refusal> {
-        if matches!(found, Found::Text("off") | Found::Integer(0)) {
+        if found.is("off") || found.integer() == Some(0) {
             return Ok(None);
         }
         let refusal = |refusal: Refusal| refusal.or_first("\"off\"");
@@ -124,7 +124,7 @@ impl<K: Kind> Kind for Auto<K> {
     type Value = AutoOr<K::Value>;
 
     fn read(found: Found<'_>) -> Result<Self::Value, Refusal> {
-        if found == Found::Text("auto") {
+        if found.is("auto") {
             return Ok(AutoOr::Auto);
         }
         let refusal = |refusal: Refusal| refusal.or_first("\"auto\"");
@@ -151,7 +151,7 @@ impl<K: Kind> Kind for KeepOr<K> {
     type Value = Option<K::Value>;
 
     fn read(found: Found<'_>) -> Result<Self::Value, Refusal> {
-        if found == Found::Text("keep") {
+        if found.is("keep") {
             return Ok(None);
         }
         let refusal = |refusal: Refusal| refusal.or("\"keep\"");

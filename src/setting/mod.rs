@@ -61,6 +61,8 @@ impl<T> AutoOr<T> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Found<'a> {
     Text(&'a str),
+    /// Text that variables of the environment have a part in: it may stand for a number.
+    Expanded(&'a str),
     Integer(i64),
     Other,
 }
@@ -68,7 +70,7 @@ pub(crate) enum Found<'a> {
 impl<'a> Found<'a> {
     pub fn text(self) -> Option<&'a str> {
         match self {
-            Self::Text(text) => Some(text),
+            Self::Text(text) | Self::Expanded(text) => Some(text),
             Self::Integer(_) | Self::Other => None,
         }
     }
@@ -76,8 +78,14 @@ impl<'a> Found<'a> {
     pub fn integer(self) -> Option<u32> {
         match self {
             Self::Integer(number) => u32::try_from(number).ok(),
+            Self::Expanded(text) => text.parse().ok(),
             Self::Text(_) | Self::Other => None,
         }
+    }
+
+    /// Whether it is this word.
+    pub fn is(self, word: &str) -> bool {
+        self.text() == Some(word)
     }
 }
 
@@ -224,6 +232,11 @@ impl<'de, K: Kind> DeserializeSeed<'de> for Seed<K> {
     }
 }
 
+/// A file hands text over as bytes if variables have a part in it.
+fn expanded(text: &[u8]) -> Found<'_> {
+    str::from_utf8(text).map_or(Found::Other, Found::Expanded)
+}
+
 /// Reads a value that is neither a list nor a table: the same code whatever its kind is.
 struct Scalar<'r>(&'r mut dyn FnMut(Found<'_>) -> Result<(), Refusal>);
 
@@ -236,6 +249,10 @@ impl<'de> Visitor<'de> for Scalar<'_> {
 
     fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
         self.0(Found::Text(text)).map_err(Refusal::into_error)
+    }
+
+    fn visit_bytes<E: Error>(self, text: &[u8]) -> Result<(), E> {
+        self.0(expanded(text)).map_err(Refusal::into_error)
     }
 
     fn visit_i64<E: Error>(self, number: i64) -> Result<(), E> {
@@ -279,6 +296,10 @@ impl<'de, K: Kind> Visitor<'de> for Seed<K> {
 
     fn visit_str<E: Error>(self, text: &str) -> Result<K::Value, E> {
         K::read(Found::Text(text)).map_err(Refusal::into_error)
+    }
+
+    fn visit_bytes<E: Error>(self, text: &[u8]) -> Result<K::Value, E> {
+        K::read(expanded(text)).map_err(Refusal::into_error)
     }
 
     fn visit_i64<E: Error>(self, number: i64) -> Result<K::Value, E> {

@@ -150,7 +150,7 @@ impl Kind for ListenAddr {
 
     fn read(found: Found<'_>) -> Result<Self, Refusal> {
         match found {
-            Found::Text(text) => Self::parse(text),
+            Found::Text(text) | Found::Expanded(text) => Self::parse(text),
             Found::Integer(number) => Self::parse(&number.to_string()),
             Found::Other => Err(Refusal::new(LISTENER)),
         }

@@ -211,9 +211,9 @@ impl Kind for RemovalPolicy {
     const TABLES: bool = true;
 
     fn read(found: Found<'_>) -> Result<Self, Refusal> {
-        match found {
-            Found::Text("keep") => Ok(Self::Keep),
-            Found::Text("kill") => Ok(Self::Kill),
+        match found.text() {
+            Some("keep") => Ok(Self::Keep),
+            Some("kill") => Ok(Self::Kill),
             _ => Err(Refusal::new("\"keep\"")
                 .or("\"kill\"")
                 .or("{ drain = \"30s\" }")),

@@ -519,8 +519,8 @@ mod tests {
 
     fn rate(per_second: u64, burst: u64) -> Option<Rate> {
         Some(Rate {
-            per_second: NonZeroU64::new(per_second)?,
             burst: NonZeroU64::new(burst)?,
+            ..Rate::even(NonZeroU64::new(per_second)?)
         })
     }
 

@@ -11,8 +11,8 @@ use crate::limit::{Bucket, Rate, SourceNet};
 
 /// Questions a second, and at once.
 const RATE: Rate = Rate {
-    per_second: NonZeroU64::new(5).expect("not 0"),
     burst: NonZeroU64::new(20).expect("not 0"),
+    ..Rate::even(NonZeroU64::new(5).expect("not 0"))
 };
 
 const SOURCES: NonZeroUsize = NonZeroUsize::new(8192).expect("not 0");

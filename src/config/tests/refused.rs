@@ -146,15 +146,15 @@ fn a_wrong_value_is_shown_with_what_is_allowed() {
         ),
         (
             "new_sessions_per_second = true",
-            "found true, allowed: \"off\", a number from 1 to 1000000 or { rate = 20, burst = 20 }",
+            "found true, allowed: \"off\", a number from 1 to 1000000 or { rate = 20, per = \"1m\", burst = 20 }",
         ),
         (
             "new_sessions_per_second = { burst = 2 }",
-            "missing, needed: how much in a second, such as 20",
+            "missing, needed: how much in a second, or in \"per\", such as 20",
         ),
         (
             "bandwidth = \"10MB\"",
-            "found \"10MB\", allowed: \"off\", bytes from \"1KiB\" to \"1024GiB\", such as \"10MiB\" or { rate = \"10MiB\", burst = \"10MiB\" }",
+            "found \"10MB\", allowed: \"off\", bytes from \"1KiB\" to \"1024GiB\", such as \"10MiB\" or { rate = \"10MiB\", per = \"1m\", burst = \"10MiB\" }",
         ),
         (
             "max_dialling = -1",

@@ -268,9 +268,9 @@ impl Kind for OnStop {
     type Value = bool;
 
     fn read(found: Found<'_>) -> Result<bool, Refusal> {
-        match found {
-            Found::Text("withdraw") => Ok(true),
-            Found::Text("keep") => Ok(false),
+        match found.text() {
+            Some("withdraw") => Ok(true),
+            Some("keep") => Ok(false),
             _ => Err(Refusal::new("\"withdraw\"").or("\"keep\"")),
         }
     }
@@ -296,7 +296,7 @@ impl Kind for PortRanges {
     fn read(found: Found<'_>) -> Result<Self, Refusal> {
         let number = match found {
             Found::Integer(number) => number.to_string(),
-            Found::Text(_) | Found::Other => String::new(),
+            Found::Text(_) | Found::Expanded(_) | Found::Other => String::new(),
         };
         let text = found.text().unwrap_or(&number);
         let (first, last) = text.split_once('-').unwrap_or((text, text));

@@ -458,8 +458,8 @@ fn a_header_of_which_half_has_come_is_completed_after_an_upgrade() {
 fn a_limit_of_bandwidth_holds_through_an_upgrade_and_bytes_that_wait_for_it_arrive() {
     let number = |number| std::num::NonZeroU64::new(number).expect("not 0");
     let rate = crate::limit::Rate {
-        per_second: number(400_000),
         burst: number(4096),
+        ..crate::limit::Rate::even(number(400_000))
     };
     let mut scene = Scene::new(Policy {
         bandwidth: Some(rate),

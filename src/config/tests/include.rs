@@ -1,0 +1,196 @@
+//! A configuration in several files.
+
+use std::{fs, path::PathBuf};
+
+use super::*;
+
+/// Files in a directory of their own, gone with it.
+struct Files(PathBuf);
+
+impl Files {
+    fn new(name: &str, files: &[(&str, &str)]) -> Self {
+        let directory =
+            std::env::temp_dir().join(format!("tml-proxy-{}-{name}", std::process::id()));
+        for (name, content) in files {
+            let path = directory.join(name);
+            fs::create_dir_all(path.parent().expect("a directory")).expect("a fresh name");
+            fs::write(path, content).expect("space for a small file");
+        }
+        Self(directory)
+    }
+
+    fn load(&self) -> Result<Config, String> {
+        let loaded = load(&self.0.join("main.toml"));
+        let place = format!("{}/", self.0.display());
+        loaded.map_err(|errors| errors.to_string().replace(&place, ""))
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        // A few small files.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn mapping(name: &str, listen: u16) -> String {
+    format!("[[mapping]]\nname = \"{name}\"\nlisten = {listen}\ntarget = \"10.0.0.1:22\"\n")
+}
+
+fn names(config: &Config) -> Vec<&str> {
+    let names = config.mappings.iter().map(|spec| spec.name.as_str());
+    names.collect()
+}
+
+#[test]
+fn mappings_of_all_files_come_in_the_order_of_the_patterns_and_their_names() {
+    let files = Files::new(
+        "order",
+        &[
+            (
+                "main.toml",
+                &format!(
+                    "version = 1\ninclude = [\"b/*.toml\", \"a/only\", \"b/2.toml\", \"*.toml\"]\n{}",
+                    mapping("main", 1)
+                ),
+            ),
+            ("b/10.toml", &mapping("b10", 2)),
+            ("b/2.toml", &format!("version = 1\n{}", mapping("b2", 3))),
+            ("b/.hidden.toml", "not TOML"),
+            ("b/note.txt", "not TOML"),
+            ("b/empty.toml", ""),
+            ("a/only", &mapping("only", 4)),
+            (
+                "other.toml",
+                "[defaults]\nmax_sessions = 7\nkeepalive = { idle = \"5s\" }\n",
+            ),
+        ],
+    );
+    let config = files.load().expect("a fit configuration");
+    assert_eq!(names(&config), ["main", "b10", "b2", "only"]);
+    for spec in &config.mappings {
+        assert_eq!(spec.policy.max_sessions, Some(7), "{}", spec.name);
+    }
+    let origin = config.mappings[1].origin.to_string();
+    assert!(origin.ends_with("b/10.toml:3:10"), "{origin}");
+}
+
+#[test]
+fn what_is_wrong_is_told_with_its_file_and_line() {
+    let files = Files::new(
+        "wrong",
+        &[
+            (
+                "main.toml",
+                &format!(
+                    "version = 1\ninclude = [\"a.toml\", \"none.toml\", \"gone/*.toml\", \"d\", \"b?.toml\"]\n[log]\n{}",
+                    mapping("one", 1)
+                ),
+            ),
+            (
+                "a.toml",
+                &format!(
+                    "[log]\n[defaults]\nbacklog = 0\n[process]\nworker = 2\n{}",
+                    mapping("one", 2)
+                ),
+            ),
+            ("d/x", ""),
+            ("b1.toml", "include = [\"a.toml\"]\n"),
+            (
+                "b2.toml",
+                &format!("{}keepalive = {{ count = 9 }}\n", mapping("two", 1)),
+            ),
+            ("b3.toml", "version = 2\n[later]\n"),
+        ],
+    );
+    // A file of another version may mean anything, so it is the only thing that is said.
+    let said = files.load().expect_err("wrong");
+    assert!(
+        said.contains("b3.toml:1:11: version: found 2, allowed: 1"),
+        "{said}"
+    );
+    fs::write(files.0.join("b3.toml"), b"x = \"\xff").expect("space");
+    let said = files.load().expect_err("wrong");
+    for line in [
+        "main.toml:2:22: include (item 2): none.toml: No such file or directory",
+        "main.toml:2:35: include (item 3): gone: No such file or directory",
+        "main.toml:2:50: include (item 4): d: found a directory, allowed: a regular file",
+        "a.toml:1:1: log: is already at main.toml:3:1: a section stands in one file",
+        "a.toml:3:11: defaults.backlog: found 0, allowed: a number from 1 to 65535",
+        "a.toml:5:1: process.worker: unknown key (did you mean \"workers\"?)",
+        "a.toml:7:8: mapping \"one\": name: already used at main.toml:5:8",
+        "b1.toml:1:11: include: files that are included include no others",
+        "b3.toml:1:6: not UTF-8 text (byte 0xff)",
+    ] {
+        assert!(
+            said.lines().any(|found| found.starts_with(line)),
+            "{line}\n{said}"
+        );
+    }
+}
+
+#[test]
+fn a_pattern_that_could_go_anywhere_is_refused() {
+    for pattern in ["", "conf.d/", "*/a.toml", "/**/a", "a\\u0000"] {
+        let text = problems(&format!("include = [\"{pattern}\"]\n"));
+        assert!(text.contains("f:2:12: include (item 1): found"), "{text}");
+        assert!(text.contains("in whose last part"), "{text}");
+    }
+}
+
+#[test]
+fn more_files_than_anybody_has_are_refused() {
+    let many: Vec<_> = (0..1001).map(|number| format!("d/{number}")).collect();
+    let mut files = vec![("main.toml", "version = 1\ninclude = [\"d/*\"]\n")];
+    files.extend(many.iter().map(|name| (name.as_str(), "")));
+    let files = Files::new("many", &files);
+    let said = files.load().expect_err("too many");
+    assert!(
+        said.contains("include (item 1): more than 1000 files are included"),
+        "{said}"
+    );
+    fs::remove_file(files.0.join("d/7")).expect("it was there");
+    files.load().expect("as many as allowed");
+}
+
+#[test]
+fn variables_stand_in_values_of_every_kind() {
+    let unset = "TML_PROXY_TEST_NOWHERE";
+    let whole = format!(
+        "[process]\nsplice = \"${{{unset}:-false}}\"\nworkers = \"${{{unset}:-3}}\"\n\
+         [log]\nlevel = \"${{{unset}:-debug}}\"\n\
+         [defaults]\nidle_timeout = \"${{{unset}:-0}}\"\non_remove = {{ drain = \"${{{unset}:-5}}s\" }}\n\
+         [[mapping]]\nname = \"x${{{unset}:-14}}\"\nlisten = [\"${{{unset}:-22}}\", 23]\n\
+         target = \"10.0.0.1:${{{unset}:-22}}\"\nallow = [\"${{{unset}:-10.0.0.0}}/8\"]\n"
+    );
+    let config = config(&whole);
+    assert!(!config.process.splice);
+    assert_eq!(config.process.workers.value().map(u32::from), Some(3));
+    assert_eq!(config.log.level, LogLevel::Debug);
+    assert_eq!(config.defaults.on_remove, RemovalPolicy::Drain(seconds(5)));
+    assert_eq!(names(&config), ["x14"]);
+    assert_eq!(config.mappings[0].pairs.len(), 2);
+}
+
+#[test]
+fn a_variable_that_stands_for_nothing_is_told_with_its_key() {
+    let text = problems(
+        "[process]\nworkers = \"${TML_PROXY_TEST_NOWHERE}\"\n\
+         [[mapping]]\nname = \"a\"\nlisten = [1, \"${TML_PROXY_TEST_NOWHERE}\"]\ntarget = \"${\"\n\
+         keepalive = { count = \"${TML_PROXY_TEST_NOWHERE:-many}\" }\n\
+         \"${KEY}\" = 1\n",
+    );
+    for line in [
+        "f:3:11: process.workers: the environment variable TML_PROXY_TEST_NOWHERE is not set",
+        "f:6:14: mapping \"a\": listen (item 2): the environment variable",
+        "f:7:10: mapping \"a\": target: found ${ without a }",
+        "f:8:23: mapping \"a\": keepalive.count: found \"many\", allowed: a number from 1 to 127",
+        "f:9:1: mapping \"a\": \"${KEY}\": unknown key",
+    ] {
+        assert!(
+            text.lines().any(|found| found.starts_with(line)),
+            "{line}\n{text}"
+        );
+    }
+    assert_eq!(text.lines().count(), 5, "{text}");
+}
