@@ -91,6 +91,8 @@ reasons! {
     ClientHalfCloseTimeout = end "cD" "client_half_close_timeout";
     /// The client had closed and the target was silent for `half_close_timeout`.
     TargetHalfCloseTimeout = end "sD" "target_half_close_timeout";
+    /// The session was as old as `max_duration` allows.
+    MaxDuration = end "PD" "max_duration";
     /// The client left before the target had answered.
     ClientGone = end "CC" "client_gone";
     /// The target's host refused the connection.

@@ -8,6 +8,7 @@
 
 pub mod admin;
 pub(crate) mod cli;
+pub(crate) mod client_mask;
 pub mod config;
 pub mod end_reason;
 pub(crate) mod files;

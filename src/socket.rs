@@ -109,6 +109,26 @@ pub fn set_stream_options(socket: &OwnedFd) -> Result<()> {
     of_kernel(socket.set_out_of_band_inline(true))
 }
 
+/// Sets how the kernel controls congestion (tcp(7) `TCP_CONGESTION`).
+pub fn set_congestion(socket: &OwnedFd, algorithm: &str) -> Result<()> {
+    of_kernel(SockRef::from(socket).set_tcp_congestion(algorithm.as_bytes()))
+}
+
+/// Sets that as a new socket has it.
+pub fn set_default_congestion(socket: &OwnedFd) -> Result<()> {
+    let new = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP));
+    let new = of_kernel(new)?;
+    let [own, default] = [SockRef::from(socket).tcp_congestion(), new.tcp_congestion()];
+    match (of_kernel(own)?, of_kernel(default)?) {
+        (own, default) if own == default => Ok(()),
+        // The kernel fills what it does not need with 0.
+        (_, default) => {
+            let name: Vec<u8> = default.into_iter().take_while(|byte| *byte != 0).collect();
+            of_kernel(SockRef::from(socket).set_tcp_congestion(&name))
+        }
+    }
+}
+
 /// Sets how the kernel notices a dead peer; may be called again when the policy changes.
 pub fn set_liveness(socket: &OwnedFd, policy: &Policy) -> Result<()> {
     let socket = SockRef::from(socket);
@@ -155,6 +175,20 @@ pub fn set_freebind(socket: &OwnedFd, addr: &SocketAddr) -> Result<()> {
 /// option is one for both families).
 pub fn set_transparent(socket: &OwnedFd) -> Result<()> {
     of_kernel(SockRef::from(socket).set_ip_transparent_v4(true))
+}
+
+/// Makes closing the socket tell the other host nothing. Its reset has no way to leave this machine: it
+/// is to go through the loopback interface, which does not lead to another host (socket(7)
+/// `SO_BINDTODEVICE`, which takes no privilege on a socket without one since Linux 5.7), and where that
+/// cannot be had, the next router discards it (ip(7) `IP_TTL`, ipv6(7) `IPV6_UNICAST_HOPS`).
+pub fn say_nothing_on_close(socket: &OwnedFd) {
+    reset_on_close(socket);
+    let socket = SockRef::from(socket);
+    if socket.bind_device(Some(b"lo")).is_err() {
+        // One of them is of the other family.
+        let _ = socket.set_ttl_v4(1);
+        let _ = socket.set_unicast_hops_v6(1);
+    }
 }
 
 /// Makes closing the socket send a reset instead of an end of stream (socket(7) `SO_LINGER`).

@@ -181,8 +181,9 @@ fn defaults() -> impl Strategy<Value = String> {
                 "\"1KiB\"",
                 "\"1024GiB\"",
                 "{ rate = \"1024GiB\", burst = \"1KiB\" }",
+                "{ rate = \"1KiB\", per = \"1day\" }",
             ],
-            &["\"1025GiB\""],
+            &["\"1025GiB\"", "{ rate = \"1KiB\", per = \"2days\" }"],
         ),
         line(
             "bind",

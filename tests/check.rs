@@ -88,6 +88,10 @@ log.level                                    info
 log.sessions                                 true
 log.session_openings                         false
 log.session_every                            off
+log.syslog                                   off
+log.syslog_facility                          daemon
+log.syslog_name                              tml-proxy
+log.mask_clients                             off
 log.refusals_per_second                      20
 targets.allow                                []
 limits.max_sessions                          auto
@@ -104,6 +108,7 @@ defaults.retries                             auto
 defaults.connect_timeout                     10s
 defaults.idle_timeout                        1h
 defaults.half_close_timeout                  off
+defaults.max_duration                        off
 defaults.keepalive                           { idle = 1m, interval = 1m, count = 120 }
 defaults.user_timeout                        off
 defaults.backlog                             4096
@@ -124,6 +129,7 @@ defaults.on_remove                           keep
 defaults.on_retarget                         keep
 defaults.relay                               auto
 defaults.bind                                off
+defaults.congestion                          off
 defaults.transparent                         false
 defaults.freebind                            false
 defaults.each_port                           false

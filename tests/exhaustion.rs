@@ -17,7 +17,7 @@ use std::{
 
 use harness::{
     Peer, Proxy, Scene, Setup, Stream, Target, config, figure,
-    lab::{Lab, PORT},
+    lab::{Lab, Netns, PORT},
     mapping,
     metrics::Scraper,
     process,
@@ -208,6 +208,54 @@ fn a_target_has_all_local_ports_whatever_leads_to_others() {
     }
     lab.proxy
         .sysctl("net.ipv4.ip_local_port_range", "32768 60999");
+    proxy.settles();
+}
+
+/// Twenty local ports are enough for eighteen sessions to each of four targets, whatever the family.
+#[test]
+fn four_targets_share_twenty_local_ports_with_an_address_to_call_from() {
+    if !require(&[Need::Root, Need::Tool("ip")]) {
+        return;
+    }
+    let net = Netns::new("ports");
+    net.sysctl("net.ipv4.ip_local_port_range", "40000 40019");
+    let [first, public] = [5001, 6001];
+    let own = |host: &str, port: u16| -> SocketAddr {
+        format!("{host}:{port}").parse().expect("an address")
+    };
+    let text = |host: &str, bind: &str| {
+        let more = format!("bind = \"{bind}\"");
+        config((0..4).map(|number| {
+            let listen = own(host, public + number);
+            mapping(
+                &format!("m{number}"),
+                listen,
+                own(host, first + number),
+                &more,
+            )
+        }))
+    };
+    let setup = Setup {
+        netns: Some(&net),
+        ..Setup::default()
+    };
+    let hosts = [("127.0.0.1", "127.0.0.2"), ("[::1]", "::1")];
+    let proxy = Proxy::start_with(&setup, &config([""]));
+    for (host, bind) in hosts {
+        proxy.reload(&text(host, bind));
+        let mut pairs = net.run(|| {
+            let targets = (first..first + 4).map(|port| Target::bind_to(own(host, port)));
+            let pairs = (public..).zip(targets).flat_map(|(port, target)| {
+                let pair = move |_| (Peer::connect_to(own(host, port)), target.accept());
+                (0..18).map(pair)
+            });
+            pairs.collect::<Vec<(Peer, Peer)>>()
+        });
+        assert_eq!(pairs.len(), 72);
+        for (client, server) in &mut pairs {
+            client.exchange(server, b"hello");
+        }
+    }
     proxy.settles();
 }
 

@@ -290,3 +290,42 @@ fn a_kept_socket_that_is_not_what_its_name_says_is_not_used() {
     let mut client = Peer::connect(port);
     client.exchange(&mut target.accept(), b"hello");
 }
+
+/// Of the algorithms two are in every kernel, as allowed to everybody: that of the system and reno.
+#[test]
+fn each_side_has_the_congestion_control_that_its_mapping_asks_for() {
+    if !require(&[Need::Tool("ss")]) {
+        return;
+    }
+    let scene = Scene::new("congestion = { client = \"reno\" }");
+    let congestion = |port: u16| {
+        let mut command = Command::new("ss");
+        let output = process::output(command.args(["-tinHO", "sport", &format!("= :{port}")]));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    // The ports of the proxy towards client and target.
+    let pair = || {
+        let (mut client, mut server) = scene.pair();
+        client.exchange(&mut server, b"hello");
+        let towards_target = server.stream().peer_addr().expect("connected").port();
+        (client, server, towards_target)
+    };
+    let has_reno = |port: u16| congestion(port).contains(" reno ");
+    let (_client, _server, _) = pair();
+    assert!(has_reno(scene.port), "{}", congestion(scene.port));
+
+    scene
+        .proxy
+        .reload(&scene.config("congestion = { target = \"reno\" }"));
+    let (_client, _server, towards_target) = pair();
+    assert!(has_reno(towards_target), "{}", congestion(towards_target));
+
+    let failed = scene
+        .proxy
+        .reload_fails(&scene.config("congestion = { client = \"nowhere\" }"));
+    let said = failed.text("error");
+    assert!(
+        said.contains("net.ipv4.tcp_available_congestion_control = "),
+        "{said}"
+    );
+}

@@ -5,14 +5,14 @@ mod harness;
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader, Read},
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpStream, UdpSocket},
     os::fd::OwnedFd,
     process::{Command, Stdio},
     thread,
 };
 
 use harness::{
-    Peer, Proxy, Scene, Target, TempDir, config, mapping,
+    Peer, Proxy, Scene, Setup, Target, TempDir, config, mapping,
     metrics::{Metrics, get},
     ports,
     process::Running,
@@ -250,4 +250,161 @@ fn a_log_file_as_long_as_files_may_be_stops_nothing() {
     running.signal(Signal::TERM);
     assert_eq!(running.wait().code(), Some(0));
     assert_eq!(fs::metadata(&log).expect("the log").len(), LIMIT);
+}
+
+#[test]
+fn a_log_with_masked_clients_names_nobody_and_the_api_does() {
+    let limits = "[limits]\nban = { after = 1, within = \"1m\", lasts = \"1m\" }\n";
+    let masked = format!(
+        "[log]\nmask_clients = {{ ipv4 = 8, ipv6 = 0 }}\nsession_openings = true\n{limits}"
+    );
+    let scene = Scene::with(&Setup::default(), &masked, "max_sessions_per_source = 1");
+    let from = |source: &str| Peer::connect_from(source.parse().expect("a literal"), scene.port);
+    let (mut client, mut server) = (from("127.0.0.77"), scene.target.accept());
+    client.exchange(&mut server, b"hello");
+    from("127.0.0.77").expect_reset();
+    scene.proxy.wait_for_line(0, "client banned");
+    let shown = SocketAddr::new([127, 0, 0, 0].into(), client.addr().port());
+    drop((client, server));
+    scene.ended(shown, "closed");
+    let text = scene.proxy.log().text();
+    assert!(
+        text.contains("client=127.0.0.0:") && text.contains("source=127.0.0.0/8"),
+        "{text}"
+    );
+    assert!(!text.contains("127.0.0.77"), "{text}");
+
+    let whole = masked.replace("{ ipv4 = 8, ipv6 = 0 }", "\"off\"");
+    scene.proxy.reload(&config([
+        whole,
+        mapping("m", scene.port, scene.target.addr(), ""),
+    ]));
+    let (client, server) = (from("127.0.0.78"), scene.target.accept());
+    let addr = client.addr();
+    drop((client, server));
+    scene.ended(addr, "closed");
+    scene.finish();
+}
+
+/// rsyslog with sockets and a file of its own.
+struct Rsyslog<'a> {
+    dir: &'a TempDir,
+    running: Running,
+}
+
+impl<'a> Rsyslog<'a> {
+    fn start(dir: &'a TempDir) -> Self {
+        let at = |name: &str| dir.join(name).display().to_string();
+        let text = format!(
+            "module(load=\"imuxsock\" SysSock.Name=\"{}\")\n\
+             template(name=\"t\" type=\"string\" string=\"%syslogfacility-text%.%syslogseverity-text% \
+             %programname%[%procid%]%msg%\\n\")\n\
+             action(type=\"omfile\" file=\"{}\" template=\"t\")\n",
+            at("log"),
+            at("messages"),
+        );
+        let file = dir.write("rsyslog.conf", text);
+        let mut command = Command::new("rsyslogd");
+        command
+            .args(["-n", "-i"])
+            .arg(dir.join("pid"))
+            .arg("-f")
+            .arg(file);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let running = Running::start(&mut command);
+        Self { dir, running }
+    }
+
+    fn text(&self) -> String {
+        fs::read_to_string(self.dir.join("messages")).unwrap_or_default()
+    }
+
+    fn stop(mut self) {
+        self.running.signal(Signal::TERM);
+        self.running.wait();
+    }
+}
+
+fn session(scene: &Scene) -> SocketAddr {
+    let (mut client, mut server) = scene.pair();
+    client.exchange(&mut server, b"hello");
+    let addr = client.addr();
+    drop((client, server));
+    scene.ended(addr, "closed");
+    addr
+}
+
+/// The lines that are written while the daemon is away or started anew wait for it.
+#[test]
+fn rsyslog_gets_every_line_and_one_that_is_started_anew_too() {
+    if !require(&[Need::Root, Need::Tool("rsyslogd")]) {
+        return;
+    }
+    let dir = TempDir::new();
+    let log = format!(
+        "[log]\nsyslog = \"{}\"\nsyslog_facility = \"local1\"\nsyslog_name = \"front\"\n",
+        dir.join("log").display()
+    );
+    let scene = Scene::with(&Setup::default(), &log, "");
+    scene
+        .proxy
+        .wait_for_line(0, "the log does not get through to syslog");
+    let process = scene.proxy.id();
+    let mut sessions = vec![session(&scene)];
+    for _ in 0..2 {
+        let daemon = Rsyslog::start(&dir);
+        wait_until("the lines of the sessions", || {
+            let text = daemon.text();
+            let has = |addr: &SocketAddr| {
+                let line = format!("local1.info front[{process}] session ended session=");
+                let from = format!(" client={addr} ");
+                text.lines()
+                    .any(|found| found.starts_with(&line) && found.contains(&from))
+            };
+            sessions.iter().all(has)
+        });
+        sessions.push(session(&scene));
+        wait_until("a line while it runs", || {
+            daemon
+                .text()
+                .contains(&format!(" client={} ", sessions[sessions.len() - 1]))
+        });
+        daemon.stop();
+        sessions.push(session(&scene));
+    }
+    let lost = scene
+        .proxy
+        .metrics()
+        .sum("tml_proxy_syslog_lost_total", &[]);
+    assert_eq!(lost, 0);
+    scene.finish();
+}
+
+#[test]
+fn lines_go_to_a_syslog_daemon_over_udp_as_rfc_5424_has_them() {
+    let udp = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    udp.set_read_timeout(Some(harness::DEADLINE))
+        .expect("a socket");
+    let to = udp.local_addr().expect("bound");
+    let scene = Scene::with(
+        &Setup::default(),
+        &format!("[log]\nsyslog = \"udp://{to}\"\n"),
+        "",
+    );
+    let addr = session(&scene);
+    let mut room = [0; 9000];
+    wait_until("the line of the session", || {
+        let length = udp.recv(&mut room).expect("a message");
+        let text = String::from_utf8_lossy(&room[..length]);
+        let words: Vec<_> = text.split(' ').collect();
+        let header = words[0] == "<30>1" && words[3] == "tml-proxy" && words[5..7] == ["-", "-"];
+        assert!(header || !text.contains("session ended"), "{text}");
+        text.contains(&format!(
+            "- - session ended session=1 mapping=m client={addr} "
+        ))
+    });
+    scene.finish();
 }

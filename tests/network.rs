@@ -441,3 +441,27 @@ fn the_lab_is_cleaned_up() {
     drop(lab);
     assert!(!fs::exists(&path).expect("a readable directory"));
 }
+
+/// What a scanner is told nothing of costs it a timeout, and here nothing is kept for it.
+#[test]
+fn a_client_that_is_dropped_hears_nothing_before_it_speaks() {
+    let Some(lab) = lab() else { return };
+    let target = lab.listen(22);
+    let denied = "deny = [\"0.0.0.0/0\"]\non_refuse = ";
+    let proxy = lab.proxy_to(target.addr(), &format!("{denied}\"drop\""));
+    let mut client = lab.connect(PORT);
+    let line = proxy.ended_session(client.addr());
+    assert_eq!(line.text("reason"), "denied");
+    proxy.rests();
+    // A reset would have been here before the line of the log.
+    client.stream().set_nonblocking(true).expect("a socket");
+    let heard = client.stream().peek(&mut [0]).expect_err("silence");
+    assert_eq!(heard.kind(), std::io::ErrorKind::WouldBlock);
+    client.stream().set_nonblocking(false).expect("a socket");
+    client.send(b"is anybody there?");
+    client.expect_reset();
+
+    let more = format!("{denied}\"reset\"");
+    proxy.reload(&config([mapping("m", PORT, target.addr(), &more)]));
+    lab.connect(PORT).expect_reset();
+}

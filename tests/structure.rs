@@ -9,22 +9,22 @@ use std::{
 /// What each folder or file of `src` may import from others. Tests inside of `src` may import more.
 const MAY_IMPORT: &str = "
     cli:       admin config handover host_port lifecycle listen manual os_error provider session table text units
-    lifecycle: admin config end_reason files handover limit listen orders os_error provider relay session socket
-               table target telemetry text units worker
-    admin:     config end_reason handover host_port limit listen orders os_error provider session setting table
-               target telemetry units worker
-    config:    files limit provider setting table target text units
+    lifecycle: admin client_mask config end_reason files handover limit listen orders os_error provider relay session
+               socket table target telemetry text units worker
+    admin:     client_mask config end_reason handover host_port limit listen orders os_error provider session setting
+               table target telemetry units worker
+    config:    client_mask files handover limit provider setting table target text units
     provider:  files handover host_port setting table telemetry text units
     worker:    end_reason handover limit listen os_error proxy_protocol relay session socket table telemetry text
-    session:   end_reason handover limit listen os_error proxy_protocol relay setting socket table target
-               telemetry
+    session:   client_mask end_reason handover limit listen os_error proxy_protocol relay setting socket table
+               target telemetry
     listen:    handover os_error proxy_protocol socket table
     orders:    table
     socket:    os_error table
     table:     handover limit proxy_protocol relay setting target telemetry
     target:    handover limit proxy_protocol setting
-    telemetry: end_reason handover text units
-    limit:     end_reason handover setting
+    telemetry: end_reason handover os_error text units
+    limit:     client_mask end_reason handover setting
     setting:   host_port units
     relay:     handover os_error
     files:     os_error units

@@ -7,6 +7,7 @@ use toml::de::DeTable;
 use super::{
     draft::Draft,
     include::{self, IncludedFile},
+    prefix_files::PrefixFiles,
     problem::{Fault, Problem, Problems},
     reader::Block,
     report::Report,
@@ -44,7 +45,7 @@ pub(super) fn read_bytes(bytes: &[u8], path: &Path) -> Draft {
 }
 
 /// The text that a file is.
-fn text_of<'b>(bytes: &'b [u8], path: &Path) -> Result<&'b str, Problems> {
+pub(super) fn text_of<'b>(bytes: &'b [u8], path: &Path) -> Result<&'b str, Problems> {
     str::from_utf8(bytes).map_err(|error| {
         let (valid, rest) = bytes.split_at(error.valid_up_to());
         let text = str::from_utf8(valid).unwrap_or_default();
@@ -91,7 +92,9 @@ fn read_table(root: Block<'_>, path: &Path) -> (Option<Config>, Problems) {
         let table = text.table.as_ref()?;
         Some(Block::root(&text.report, table))
     });
-    let mut config = sections::read(root, blocks.collect());
+    let prefixes = PrefixFiles::default();
+    let mut config = sections::read(root, blocks.collect(), &prefixes);
+    problems.append(prefixes.into_problems());
     for text in texts {
         let (found, outdated) = text.report.into_parts();
         problems.append(found);

@@ -84,7 +84,7 @@ impl Config {
 /// The settings of a policy.
 pub(crate) fn of_policy(policy: &Policy) -> Settings {
     let beside = [
-        ("send_proxy", settings(&policy.sources)),
+        ("send_proxy", settings(&policy.sources.lists())),
         ("max_sessions", settings(&policy.limits)),
     ];
     with(settings(policy), beside)

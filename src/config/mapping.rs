@@ -12,6 +12,7 @@ use toml::{Spanned, de::DeValue};
 
 use super::{
     address::{self, Listen, Listens, Target},
+    prefix_files::PrefixFiles,
     reader::Block,
     sections,
     settings::Targets,
@@ -54,6 +55,7 @@ pub(super) struct Mappings<'a> {
     targets: &'a Targets,
     defaults: &'a Arc<Policy>,
     below: Option<&'a Block<'a>>,
+    prefixes: &'a PrefixFiles,
     /// The last policy that was not that of the defaults.
     last: Arc<Policy>,
     names: HashMap<MappingName, Origin>,
@@ -67,11 +69,13 @@ impl<'a> Mappings<'a> {
         targets: &'a Targets,
         defaults: &'a Arc<Policy>,
         below: Option<&'a Block<'a>>,
+        prefixes: &'a PrefixFiles,
     ) -> Self {
         Self {
             targets,
             defaults,
             below,
+            prefixes,
             last: Arc::clone(defaults),
             names: HashMap::new(),
             addresses: 0,
@@ -99,7 +103,7 @@ impl<'a> Mappings<'a> {
         let keys: Keys = block.read()?;
         let policy = match block.has_only(&REQUIRED) {
             true => Arc::clone(self.defaults),
-            false => self.shared(sections::policy(&block)),
+            false => self.shared(sections::policy(&block, self.prefixes)),
         };
         let public = keys
             .listen

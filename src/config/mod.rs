@@ -14,6 +14,7 @@ mod include;
 mod listing;
 mod mapping;
 mod notes;
+mod prefix_files;
 mod problem;
 mod reader;
 mod report;
@@ -34,7 +35,9 @@ pub(crate) use listing::{line, of_policy, shown};
 pub use notes::notes;
 pub use problem::{ConfigErrors, Fault, Problem, Problems};
 pub(crate) use saved::SavedConfig;
-pub use settings::{Admin, Config, Log, LogFormat, LogLevel, Process, Targets, UnknownWord};
+pub use settings::{
+    Admin, Config, Daemon, Log, LogFormat, LogLevel, Process, Targets, UnknownWord,
+};
 pub use source::{Content, Overrides, Source};
 
 /// The version of the file format; every file says which it is written in.

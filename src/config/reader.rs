@@ -686,7 +686,7 @@ fn written_key(key: &str) -> String {
 }
 
 /// Text in quotation marks, with nothing in it that could break a line of the log.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     format!("{:?}", shortened(text))
 }
 

@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{Admin, Config, Log, Process, Targets};
 use crate::{
+    handover::LoadError,
     limit::SavedLimits,
     provider::switchboard::Switchboard,
-    table::{MappingSpec, Origin, SavedPolicy},
+    table::{MappingSpec, Origin, PrefixFileSaver, SavedPolicy, SavedPrefixFile},
 };
 
 /// A [`Config`] without its mappings.
@@ -27,6 +28,9 @@ pub struct SavedConfig {
     targets: Targets,
     limits: SavedLimits,
     defaults: SavedPolicy,
+    /// Those that the policies name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    prefix_files: Vec<SavedPrefixFile>,
     #[serde(default)]
     switchboard: Option<SavedSwitchboard>,
     #[serde(default)]
@@ -56,7 +60,15 @@ impl From<&Config> for SavedConfig {
             outdated,
             mappings: _,
         } = config;
+        let mut files = PrefixFileSaver::default();
+        let defaults = SavedPolicy::new(defaults, &mut files);
         let switchboard = switchboard.as_ref();
+        let switchboard = switchboard.map(|settings| SavedSwitchboard {
+            settings: settings.clone(),
+            ports_origin: settings.ports_origin.clone(),
+            lookup_origin: settings.lookup_origin.clone(),
+            policy: SavedPolicy::new(&settings.policy, &mut files),
+        });
         Self {
             process: process.clone(),
             admin: admin.clone(),
@@ -64,13 +76,9 @@ impl From<&Config> for SavedConfig {
             log: log.clone(),
             targets: targets.clone(),
             limits: SavedLimits::from(limits),
-            defaults: SavedPolicy::from(defaults),
-            switchboard: switchboard.map(|settings| SavedSwitchboard {
-                settings: settings.clone(),
-                ports_origin: settings.ports_origin.clone(),
-                lookup_origin: settings.lookup_origin.clone(),
-                policy: SavedPolicy::from(&*settings.policy),
-            }),
+            defaults,
+            switchboard,
+            prefix_files: files.finish(),
             outdated: outdated.clone(),
         }
     }
@@ -78,7 +86,11 @@ impl From<&Config> for SavedConfig {
 
 impl SavedConfig {
     /// The same with its mappings.
-    pub fn load(self, mappings: Vec<MappingSpec>) -> Config {
+    ///
+    /// # Errors
+    ///
+    /// A file with prefixes is missing.
+    pub fn load(self, mappings: Vec<MappingSpec>) -> Result<Config, LoadError> {
         let Self {
             process,
             admin,
@@ -87,30 +99,34 @@ impl SavedConfig {
             targets,
             limits,
             defaults,
+            prefix_files,
             switchboard,
             outdated,
         } = self;
+        let files = SavedPrefixFile::load(prefix_files);
         let admin = Admin {
             origin: admin_origin,
             ..admin
         };
-        let switchboard = switchboard.map(|saved| Switchboard {
-            ports_origin: saved.ports_origin,
-            lookup_origin: saved.lookup_origin,
-            policy: Arc::new(saved.policy.into()),
-            ..saved.settings
+        let switchboard = switchboard.map(|saved| {
+            Ok(Switchboard {
+                ports_origin: saved.ports_origin,
+                lookup_origin: saved.lookup_origin,
+                policy: Arc::new(saved.policy.load(&files)?),
+                ..saved.settings
+            })
         });
-        Config {
+        Ok(Config {
             process,
             admin,
             log,
             targets,
             limits: limits.into(),
-            defaults: defaults.into(),
-            switchboard,
+            defaults: defaults.load(&files)?,
+            switchboard: switchboard.transpose()?,
             outdated,
             mappings,
-        }
+        })
     }
 }
 
@@ -143,6 +159,10 @@ mod tests {
         session_openings = true
         session_every = "1h"
         refusals_per_second = 9
+        syslog = "udp://[::1]:514"
+        syslog_facility = "local7"
+        syslog_name = "p"
+        mask_clients = { ipv4 = 24, ipv6 = 48 }
         [targets]
         allow = ["10.0.0.0/8"]
         [limits]
@@ -153,6 +173,8 @@ mod tests {
         exempt = ["10.0.0.0/8"]
         [defaults]
         idle_timeout = "2h"
+        max_duration = "1day"
+        new_sessions_per_second = { rate = 30, per = "1m" }
         keepalive = "off"
         allow = ["192.0.2.0/24"]
         bandwidth = { rate = "10MiB", burst = "20MiB" }
@@ -190,7 +212,7 @@ mod tests {
             let config = super::super::parse(text, Path::new("f")).expect("a fit file");
             let json = serde_json::to_string(&SavedConfig::from(&config)).expect("plain values");
             let saved: SavedConfig = serde_json::from_str(&json).expect("as it was written");
-            let again = saved.load(config.mappings.clone());
+            let again = saved.load(config.mappings.clone()).expect("whole");
             assert_eq!(format!("{again:#?}"), format!("{config:#?}"));
         }
     }

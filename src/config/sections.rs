@@ -8,6 +8,7 @@ use toml::de::DeValue;
 use super::{
     VERSION, each_port,
     mapping::Mappings,
+    prefix_files::PrefixFiles,
     reader::Block,
     settings::{Admin, Config},
 };
@@ -16,7 +17,7 @@ use crate::{
     provider::switchboard::{
         Switchboard, expose::fit_for_any, follow::FollowSettings, publish::AnnotationKey,
     },
-    table::{Policy, RemovalPolicy, SourceRules},
+    table::{Policy, RemovalPolicy, SourceLists, SourceRules},
     units,
 };
 
@@ -27,7 +28,11 @@ const LONGEST_HOST: usize = 256;
 /// it is written for another version.
 ///
 /// Mappings may be in any of them, a section in one.
-pub(super) fn read(root: Block<'_>, included: Vec<Block<'_>>) -> Option<Config> {
+pub(super) fn read(
+    root: Block<'_>,
+    included: Vec<Block<'_>>,
+    prefixes: &PrefixFiles,
+) -> Option<Config> {
     root.require(&["version"]);
     let files: Vec<_> = iter::once(root).chain(included).collect();
     // Where a version is another, keys may be other keys.
@@ -48,13 +53,16 @@ pub(super) fn read(root: Block<'_>, included: Vec<Block<'_>>) -> Option<Config> 
         log: settings(section("log")),
         targets: settings(section("targets")),
         limits: limits(section("limits")),
-        defaults: defaults.as_ref().map(policy).unwrap_or_default(),
+        defaults: (defaults.as_ref())
+            .map(|block| policy(block, prefixes))
+            .unwrap_or_default(),
         ..Config::default()
     };
     let of_jobs = section("switchboard");
-    config.switchboard = of_jobs.and_then(|block| switchboard(block.over(defaults.as_ref())));
+    config.switchboard =
+        of_jobs.and_then(|block| switchboard(block.over(defaults.as_ref()), prefixes));
     let base = Arc::new(config.defaults.clone());
-    let mut mappings = Mappings::new(&config.targets, &base, defaults.as_ref());
+    let mut mappings = Mappings::new(&config.targets, &base, defaults.as_ref(), prefixes);
     let mut specs = Vec::new();
     for file in &files {
         let tables = file.tables("mapping", "tables, each headed [[mapping]]");
@@ -129,14 +137,15 @@ fn limits(block: Option<Block<'_>>) -> Limits {
 }
 
 /// The policy in a block that may have other keys as well.
-pub(super) fn policy(block: &Block<'_>) -> Policy {
+pub(super) fn policy(block: &Block<'_>, files: &PrefixFiles) -> Policy {
     let own: Policy = block.read().unwrap_or_default();
-    let rules: SourceRules = block.read().unwrap_or_default();
-    let (allow, deny) = (rules.allow().to_vec(), rules.deny().to_vec());
+    let SourceLists { allow, deny } = block.read().unwrap_or_default();
+    let allow = files.prefixes(allow, "allow", block);
+    let deny = files.prefixes(deny, "deny", block);
     let sources = SourceRules::new(allow, deny).unwrap_or_else(|conflict| {
         let given = block.value("deny").map_or("allow", |_| "deny");
         block.contradicts(&[given], conflict.to_string());
-        rules
+        SourceRules::default()
     });
     Policy {
         sources,
@@ -146,7 +155,7 @@ pub(super) fn policy(block: &Block<'_>) -> Policy {
 }
 
 /// The section; none if it lacks what makes one.
-fn switchboard(block: Block<'_>) -> Option<Switchboard> {
+fn switchboard(block: Block<'_>, prefixes: &PrefixFiles) -> Option<Switchboard> {
     block.require(&[
         "url",
         "token_file",
@@ -156,7 +165,7 @@ fn switchboard(block: Block<'_>) -> Option<Switchboard> {
         "expose",
     ]);
     let own = block.read::<Switchboard>();
-    let mut policy = policy(&block);
+    let mut policy = policy(&block, prefixes);
     // An internal address may be somebody else's a moment later.
     for (key, slot) in [
         ("on_remove", &mut policy.on_remove),

@@ -1,17 +1,25 @@
 //! The validated configuration, with the built-in value of every setting that a file may leave out.
 
-use std::{fmt, net::Ipv4Addr, num::NonZeroU32, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+    num::NonZeroU32,
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::include::Pattern;
 use crate::{
+    client_mask::ShownBits,
     limit::Limits,
     provider::switchboard::Switchboard,
     setting::{
-        As, Auto, AutoOr, Count, FileMode, Group, List, Number, Off, OffIsZero, OwnName, PipeSize,
-        Prefix, SocketPath, Span, Word, Words,
+        As, Auto, AutoOr, Count, FileMode, Found, Group, Json, Kind, List, Number, Off, OffIsZero,
+        OwnName, PipeSize, Prefix, Refusal, SocketPath, Span, Word, Words,
     },
     table::{ListenAddr, ListenHost, MappingSpec, Origin, Policy},
 };
@@ -144,6 +152,19 @@ pub struct Log {
     /// How often a session that goes on gets a line.
     #[serde(with = "As::<Off<Span<60_000>>>")]
     pub session_every: Option<Duration>,
+    /// The syslog daemon that lines go to beside standard output: the path of its socket, or its UDP
+    /// address as "udp://ADDRESS:PORT".
+    #[serde(with = "As::<Off<Daemon>>")]
+    pub syslog: Option<Daemon>,
+    /// The facility it is told.
+    #[serde(with = "As::<Word<Facility>>")]
+    pub syslog_facility: Facility,
+    /// The name of the program that it is told.
+    #[serde(with = "As::<ProgramName>")]
+    pub syslog_name: String,
+    /// The bits of clients' addresses that lines show; "off" is all of them.
+    #[serde(with = "As::<Off<ShownBits>>")]
+    pub mask_clients: Option<ShownBits>,
     /// Refused clients that get a line of their own in each second; "off" is all of them.
     #[serde(with = "As::<Off<Number<NonZeroU32, 1, 100_000>>>")]
     pub refusals_per_second: Option<NonZeroU32>,
@@ -157,8 +178,139 @@ impl Default for Log {
             sessions: true,
             session_openings: false,
             session_every: None,
+            syslog: None,
+            syslog_facility: Facility(3),
+            syslog_name: "tml-proxy".to_owned(),
+            mask_clients: None,
             refusals_per_second: NonZeroU32::new(20),
         }
+    }
+}
+
+/// Where a syslog daemon is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Daemon {
+    /// At a unix socket.
+    Socket(PathBuf),
+    /// At a UDP port.
+    Udp(SocketAddr),
+}
+
+impl Kind for Daemon {
+    type Value = Self;
+
+    fn read(found: Found<'_>) -> Result<Self, Refusal> {
+        let addr = found.text().and_then(|text| text.strip_prefix("udp://"));
+        match addr.map(str::parse) {
+            Some(Ok(addr)) => Ok(Self::Udp(addr)),
+            None if found.text().is_some_and(|text| text.starts_with('/')) => {
+                SocketPath::read(found).map(Self::Socket)
+            }
+            _ => Err(Refusal::new("the path of a socket such as \"/dev/log\"")
+                .or("an address such as \"udp://192.0.2.1:514\" or \"udp://[::1]:514\"")),
+        }
+    }
+
+    fn write(value: &Self) -> Json {
+        match value {
+            Self::Socket(path) => path.display().to_string().into(),
+            Self::Udp(addr) => format!("udp://{addr}").into(),
+        }
+    }
+
+    #[cfg(test)]
+    fn schema() -> Json {
+        crate::setting::schema::text("^(/|udp://)")
+    }
+}
+
+/// A facility of syslog, as RFC 5424 numbers them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Facility(pub u8);
+
+impl Words for Facility {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("kern", Self(0)),
+        ("user", Self(1)),
+        ("mail", Self(2)),
+        ("daemon", Self(3)),
+        ("auth", Self(4)),
+        ("syslog", Self(5)),
+        ("lpr", Self(6)),
+        ("news", Self(7)),
+        ("uucp", Self(8)),
+        ("cron", Self(9)),
+        ("authpriv", Self(10)),
+        ("ftp", Self(11)),
+        ("local0", Self(16)),
+        ("local1", Self(17)),
+        ("local2", Self(18)),
+        ("local3", Self(19)),
+        ("local4", Self(20)),
+        ("local5", Self(21)),
+        ("local6", Self(22)),
+        ("local7", Self(23)),
+    ];
+}
+
+/// The name of a program, in a way that no syslog daemon takes apart.
+struct ProgramName;
+
+impl Kind for ProgramName {
+    type Value = String;
+
+    fn read(found: Found<'_>) -> Result<String, Refusal> {
+        let fit = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+        let name = found.text().filter(|name| (1..=32).contains(&name.len()));
+        name.filter(|name| name.chars().all(fit))
+            .map(str::to_owned)
+            .ok_or_else(|| Refusal::new("1 to 32 letters, digits and any of - . _"))
+    }
+
+    fn write(value: &String) -> Json {
+        value.as_str().into()
+    }
+
+    #[cfg(test)]
+    fn schema() -> Json {
+        crate::setting::schema::text("^[-A-Za-z0-9._]{1,32}$")
+    }
+}
+
+/// A table of [`ShownBits`].
+#[derive(Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct ShownBitsTable {
+    /// Bits of an IPv4 address that are shown.
+    #[serde(with = "As::<Number<u8, 0, 32>>")]
+    ipv4: u8,
+    /// Bits of an IPv6 address that are shown.
+    #[serde(with = "As::<Number<u8, 0, 128>>")]
+    ipv6: u8,
+}
+
+impl Kind for ShownBits {
+    type Value = Self;
+
+    const TABLES: bool = true;
+
+    fn read(_: Found<'_>) -> Result<Self, Refusal> {
+        Err(Refusal::new("a table such as { ipv4 = 24, ipv6 = 48 }"))
+    }
+
+    fn table<'de, D: Deserializer<'de>>(table: D) -> Result<Self, D::Error> {
+        let ShownBitsTable { ipv4, ipv6 } = ShownBitsTable::deserialize(table)?;
+        Ok(Self { ipv4, ipv6 })
+    }
+
+    fn write(value: &Self) -> Json {
+        let Self { ipv4, ipv6 } = *value;
+        serde_json::json!(ShownBitsTable { ipv4, ipv6 })
+    }
+
+    #[cfg(test)]
+    fn schema() -> Json {
+        crate::setting::schema::table::<ShownBitsTable>()
     }
 }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     limit::{Ban, Limits, OnRefuse, Rate, SessionLimits},
     proxy_protocol::Version,
-    table::{Keepalive, Policy, RelayMode, RemovalPolicy},
+    table::{Congestion, Keepalive, Policy, RelayMode, RemovalPolicy},
     target::Balance,
 };
 

@@ -105,6 +105,7 @@ pub(super) async fn run(
         queue: Arc::clone(&queue),
         events: mem::take(&mut telemetry.events),
         failures: mem::take(&mut telemetry.failures),
+        syslog_lost: telemetry.syslog_lost,
     };
     let started = (process.started.at, process.started.time);
     let base = base(beginning, started, invocation)?;

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     end_reason::EndReason,
-    listen::{ListenError, Listeners, Opened, check_transparent},
+    listen::{ListenError, Listeners, Opened, check_congestion, check_transparent},
     provider::LocalAddresses,
     table::{
         self, Diff, ListenAddr, Mapping, MappingName, MappingOverride, MappingOverrides, Reserved,
@@ -170,9 +170,10 @@ impl Control {
         });
         let changed = diff.changed.iter().map(|change| &change.new);
         let touched: Vec<_> = diff.added.iter().chain(changed).cloned().collect();
-        let refused = touched
-            .iter()
-            .filter_map(|route| check_transparent(route).err());
+        let refused = touched.iter().filter_map(|route| {
+            let checked = check_transparent(route).and_then(|()| check_congestion(route));
+            checked.err()
+        });
         let refused: Vec<_> = refused.collect();
         if !refused.is_empty() {
             return Err(refused);

@@ -17,10 +17,11 @@ use super::{
     start::Base,
 };
 use crate::{
-    config::{Config, ConfigErrors, Log, LogFormat, Overrides, Source},
+    client_mask::show_clients,
+    config::{Config, ConfigErrors, Daemon, Log, LogFormat, Overrides, Source},
     os_error::in_words,
     session::SessionLine,
-    telemetry::{Events, LogQueue, Records, TaskFailures, log},
+    telemetry::{Events, LogQueue, Records, Syslog, SyslogSettings, SyslogTo, TaskFailures, log},
     text::of_panic,
 };
 
@@ -127,6 +128,7 @@ async fn load_and_run(
         queue,
         events: Events::default(),
         failures: TaskFailures::default(),
+        syslog_lost: 0,
     };
     let base = base(beginning, started, invocation)?;
     warn_of_outdated(&config);
@@ -143,6 +145,8 @@ pub(super) struct Beginning<'a> {
     pub queue: Arc<LogQueue<SessionLine>>,
     pub events: Events,
     pub failures: TaskFailures,
+    /// Lines that were lost on their way to a syslog daemon.
+    pub syslog_lost: u64,
 }
 
 /// Starts the log.
@@ -157,18 +161,24 @@ pub(super) fn base(
         queue,
         events,
         failures,
+        syslog_lost,
     } = beginning;
     let records = Records {
         queue: Arc::clone(&queue),
         say: SessionLine::write,
     };
     let failures = Arc::new(failures);
+    show_clients(settings.mask_clients);
+    let syslog = Arc::new(Syslog::after(syslog_lost));
+    let set = syslog.set(syslog_settings(settings).as_ref());
+    set.map_err(|error| start_failed("cannot send the log to syslog", &error))?;
     let log = log::init(
         settings.format == LogFormat::Json,
         level,
         records,
         events.clone(),
         Arc::clone(&failures),
+        syslog,
     )
     .map_err(|error| start_failed("cannot start the log", &error))?;
     Ok(Base {
@@ -178,6 +188,18 @@ pub(super) fn base(
         failures,
         started,
         invocation,
+    })
+}
+
+/// How `[log]` wants a syslog daemon told, if it does.
+pub(super) fn syslog_settings(log: &Log) -> Option<SyslogSettings> {
+    Some(SyslogSettings {
+        to: match log.syslog.clone()? {
+            Daemon::Socket(path) => SyslogTo::Socket(path),
+            Daemon::Udp(addr) => SyslogTo::Udp(addr),
+        },
+        facility: log.syslog_facility.0,
+        name: log.syslog_name.clone(),
     })
 }
 

@@ -19,7 +19,7 @@ use super::{
     jobs::Jobs,
     limits::{Budget, Open, job_listeners},
     loading::{self, Loading, Read},
-    run::{RunError, warn_of_outdated},
+    run::{RunError, syslog_settings, warn_of_outdated},
     signals::Signals,
     systemd,
     tasks::{Ended, Restarts, Tasks, why_ended},
@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     admin::Sources,
+    client_mask::show_clients,
     config::{Config, Log, LogFormat, Process},
     orders::{Order, OrderError},
     os_error::in_words,
@@ -381,6 +382,11 @@ impl Running {
             log.set_level(new.level.into());
         }
         log.set_json(new.format == LogFormat::Json);
+        if let Err(error) = log.syslog().set(syslog_settings(new).as_ref()) {
+            let error = in_words(&error);
+            tracing::error!(error, "the log does not go to syslog");
+        }
+        show_clients(new.mask_clients);
         shared.log_sessions.store(new.sessions, Relaxed);
         shared.log_openings.store(new.session_openings, Relaxed);
         let per_second = new.refusals_per_second.map(NonZeroU32::get);

@@ -169,7 +169,7 @@ impl SavedControl {
         let origins = origins.chain(std::iter::repeat(Origin::Switchboard));
         let mut specs = mappings.table.specs(origins);
         let of_jobs = specs.split_off(of_file);
-        let config = config.load(specs);
+        let config = config.load(specs)?;
         let pipes = PipeBudget::new(budget.pipes, budget.pipe_memory, config.process.pipe_size);
         Ok(LoadedControl {
             listeners: listeners.load(loader, &mappings.table)?,

@@ -258,6 +258,7 @@ impl Running {
             sessions: Some(frozen.sessions()),
         };
         self.sources.shared.log.flush(LOG_WITHIN);
+        self.sources.log.syslog().flush(LOG_WITHIN);
         self.put_control(state_dir.as_ref(), &*outgoing)?;
         candidate.is_unchanged()?;
         // Last, since it says how long all of that took.

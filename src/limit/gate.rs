@@ -170,7 +170,7 @@ impl Gate {
             && self.sources.strike(net, ban, now)
         {
             // At most once in the time a source is banned.
-            tracing::info!(source = %net, lasts = ?ban.lasts, "client banned");
+            tracing::info!(source = %net.in_log(), lasts = ?ban.lasts, "client banned");
         }
     }
 }

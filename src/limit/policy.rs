@@ -119,11 +119,16 @@ pub enum OnRefuse {
     Reset,
     /// By an end of stream.
     Close,
+    /// Not at all.
+    Drop,
 }
 
 impl Words for OnRefuse {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("reset", Self::Reset), ("close", Self::Close)];
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("reset", Self::Reset),
+        ("close", Self::Close),
+        ("drop", Self::Drop),
+    ];
 }
 
 impl Kind for Ban {

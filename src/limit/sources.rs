@@ -23,6 +23,7 @@ use slab::Slab;
 
 use super::{Ban, Meter, SavedMeter, SessionLimits, Tick, bucket, tick::nanos};
 use crate::{
+    client_mask::network_in_log,
     end_reason::EndReason,
     setting::{As, Prefix},
 };
@@ -70,6 +71,16 @@ impl SourceNet {
                 ..Self::of(IpAddr::V6(*client.ip()), prefix_v4, 128)
             },
             client => Self::of(client.ip(), prefix_v4, prefix_v6),
+        }
+    }
+}
+
+impl SourceNet {
+    /// The same as the log shows it.
+    pub(super) fn in_log(self) -> Self {
+        Self {
+            net: network_in_log(self.net),
+            ..self
         }
     }
 }

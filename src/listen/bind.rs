@@ -24,6 +24,8 @@ pub enum ListenStep {
     Listen,
     /// Asking for what connections from clients' addresses need.
     Transparent,
+    /// Choosing how congestion is controlled.
+    Congestion,
 }
 
 /// A listening socket that could not be opened.
@@ -57,6 +59,14 @@ fn explain(step: ListenStep, errno: Errno, listen: &ListenAddr) -> String {
         (ListenStep::Transparent, _) => {
             format!("`transparent` is not possible on this machine: {errno}")
         }
+        (ListenStep::Congestion, Errno::PERM) => format!(
+            "`congestion` needs the capability CAP_NET_ADMIN for what is not among {}",
+            congestion_names("allowed")
+        ),
+        (ListenStep::Congestion, Errno::NOENT) => format!(
+            "`congestion` names what this kernel does not have, or has not loaded: there are {}",
+            congestion_names("available")
+        ),
         (ListenStep::Open, Errno::AFNOSUPPORT) => format!(
             "this kernel has no IPv6: listen on an IPv4 address, or on {port}, which is then every IPv4 address"
         ),
@@ -68,6 +78,14 @@ fn explain(step: ListenStep, errno: Errno, listen: &ListenAddr) -> String {
         }
         _ => in_words(&errno.into()),
     }
+}
+
+/// The algorithms that the kernel says are available or allowed.
+fn congestion_names(which: &str) -> String {
+    let name = format!("tcp_{which}_congestion_control");
+    let found = std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}"));
+    // Where there is no /proc, the name says where to look.
+    format!("net.ipv4.{name} = {}", found.unwrap_or_default().trim())
 }
 
 /// Opens the listening socket of a route.
@@ -205,6 +223,21 @@ pub fn check_transparent(route: &Route) -> Result<(), ListenError> {
         .map_err(failed(route, ListenStep::Transparent))
 }
 
+/// Whether the sockets of a route can have the algorithms that its policy asks for.
+pub fn check_congestion(route: &Route) -> Result<(), ListenError> {
+    let Some(congestion) = &route.mapping.policy.congestion else {
+        return Ok(());
+    };
+    let set = || {
+        // The same algorithms serve both families.
+        let socket = socket::open(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))?;
+        let names = [&congestion.client, &congestion.target];
+        let mut names = names.into_iter().flatten();
+        names.try_for_each(|name| socket::set_congestion(&socket, name))
+    };
+    set().map_err(failed(route, ListenStep::Congestion))
+}
+
 /// The socket of a route and what to bind it to.
 fn open(route: &Route) -> Result<(OwnedFd, SocketAddr), ListenError> {
     prepared(&route.listen, &route.mapping.policy).map_err(failed(route, ListenStep::Open))
@@ -217,7 +250,15 @@ fn prepared(addr: &ListenAddr, policy: &Policy) -> Result<(OwnedFd, SocketAddr),
     }
     socket::set_stream_options(&socket)?;
     socket::set_liveness(&socket, policy)?;
+    if let Some(algorithm) = towards_clients(policy) {
+        socket::set_congestion(&socket, algorithm)?;
+    }
     Ok((socket, bound))
+}
+
+/// How congestion is controlled on accepted sockets, which inherit it.
+fn towards_clients(policy: &Policy) -> Option<&str> {
+    policy.congestion.as_ref()?.client.as_deref()
 }
 
 /// A socket for a public address, and what to bind it to: without IPv6 in the kernel, every address
@@ -252,6 +293,10 @@ pub fn has_ipv6() -> bool {
 /// Applies a changed policy to a socket that stays open.
 pub(super) fn adjust(socket: &OwnedFd, policy: &Policy) -> Result<(), Errno> {
     socket::set_liveness(socket, policy)?;
+    match towards_clients(policy) {
+        Some(algorithm) => socket::set_congestion(socket, algorithm)?,
+        None => socket::set_default_congestion(socket)?,
+    }
     socket::listen(socket, policy.backlog)
 }
 

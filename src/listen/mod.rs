@@ -13,7 +13,8 @@ mod set;
 
 pub use accept::{AcceptError, Accepted, Backoff, Front, accept, is_descriptor_shortage, is_lost};
 pub use bind::{
-    ListenError, ListenStep, bind, bind_own, check_transparent, has_ipv6, listens_at, try_bind,
+    ListenError, ListenStep, bind, bind_own, check_congestion, check_transparent, has_ipv6,
+    listens_at, try_bind,
 };
 pub use reserve::Reserve;
 pub use set::{Listeners, Opened};

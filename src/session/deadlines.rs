@@ -56,6 +56,7 @@ impl Session {
             .min()
             .map(|span| self.active + span),
         };
+        let oldest = policy.max_duration.map(|span| self.opened + span);
         let guard = (!self.guarded).then(|| self.opened + LONG_LIVED);
         let leave = self.leave().map(|(at, _)| at);
         let user_timeout = self
@@ -63,7 +64,7 @@ impl Session {
             .as_ref()
             .and_then(|extras| extras.user_timeout.as_ref());
         let user_timeout = user_timeout.and_then(|user_timeout| user_timeout.next());
-        [own, guard, leave, user_timeout]
+        [own, oldest, guard, leave, user_timeout]
             .into_iter()
             .flatten()
             .min()
@@ -76,7 +77,15 @@ impl Session {
         {
             return SessionStep::End(reason);
         }
-        if !self.guarded && now.duration_since(self.opened) >= LONG_LIVED {
+        let age = now.saturating_duration_since(self.opened);
+        let limit = self.route.mapping.policy.max_duration;
+        if limit.is_some_and(|limit| age >= limit) {
+            return SessionStep::End(match self.relay.fault() {
+                Some(_) => self.fault_reason(),
+                None => EndReason::MaxDuration,
+            });
+        }
+        if !self.guarded && age >= LONG_LIVED {
             self.guard();
         }
         if let Some(side) = self.find_lost(turn) {

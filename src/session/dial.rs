@@ -61,6 +61,10 @@ pub(super) fn start(
 fn prepare(socket: &OwnedFd, policy: &Policy, client: SocketAddr) -> Result<(), Errno> {
     socket::set_stream_options(socket)?;
     socket::use_any_local_port(socket);
+    let congestion = policy.congestion.as_ref();
+    if let Some(algorithm) = congestion.and_then(|congestion| congestion.target.as_ref()) {
+        socket::set_congestion(socket, algorithm)?;
+    }
     if let Some(source) = policy.bind {
         if policy.freebind {
             socket::set_freebind(socket, &SocketAddr::new(source, 0))?;

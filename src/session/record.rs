@@ -5,7 +5,7 @@ use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{Connection, SessionError, SessionView, dial};
-use crate::{end_reason::EndReason, table::Route, telemetry::Line};
+use crate::{client_mask::client_in_log, end_reason::EndReason, table::Route, telemetry::Line};
 
 /// Numbers the sessions of one run. Upgrades do not begin another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -149,7 +149,7 @@ fn parties(
 ) {
     line.number("session", id.0)
         .field("mapping", &route.mapping.name)
-        .field("client", client);
+        .field("client", client_in_log(client));
     front.map(|front| line.field("front", front));
     line.field("listen", route.listen);
 }

@@ -15,6 +15,7 @@ mod listen_addr;
 mod mapping;
 mod mapping_override;
 mod policy;
+mod prefix_file;
 mod saved;
 mod sources;
 
@@ -33,13 +34,14 @@ pub(crate) use ends::Ends;
 pub use listen_addr::{ListenAddr, ListenHost};
 pub use mapping::{JobRule, Mapping, MappingName, MappingSpec, Origin, Pairs};
 pub(crate) use mapping_override::{MappingOverride, MappingOverrides};
-pub use policy::{Keepalive, Policy, RemovalPolicy};
+pub use policy::{Congestion, Keepalive, Policy, RemovalPolicy};
+pub(crate) use prefix_file::{PrefixFile, PrefixFileSaver, SavedPrefixFile};
 
 pub use crate::relay::RelayMode;
 pub(crate) use saved::{
     KnownMappings, RouteNumber, RouteSaver, Routes, SavedPolicy, SavedRoutes, SavedTable,
 };
-pub(crate) use sources::SourceRules;
+pub(crate) use sources::{Entry, Prefixes, SourceLists, SourceRules};
 
 use crate::target::{GroupSettings, Target, TargetGroup, TargetSpec};
 

@@ -39,6 +39,9 @@ pub struct Policy {
     /// End a session in which one side has closed and the other was silent for this long.
     #[serde(with = "As::<Off<Span>>")]
     pub half_close_timeout: Option<Duration>,
+    /// End a session this long after its client connected, whatever it does.
+    #[serde(with = "As::<Off<Span>>")]
+    pub max_duration: Option<Duration>,
     /// TCP keepalive on both sides (tcp(7) `TCP_KEEPIDLE`, `TCP_KEEPINTVL`, `TCP_KEEPCNT`).
     #[serde(with = "As::<Off<Keepalive>>")]
     pub keepalive: Option<Keepalive>,
@@ -89,6 +92,9 @@ pub struct Policy {
     /// Source address for connections to the target.
     #[serde(with = "As::<Off<LocalAddress>>")]
     pub bind: Option<IpAddr>,
+    /// How the kernel controls congestion (tcp(7) `TCP_CONGESTION`) towards client and target.
+    #[serde(with = "As::<Off<Congestion>>")]
+    pub congestion: Option<Congestion>,
     /// Whether connections to the target come from the client's address (ip(7) `IP_TRANSPARENT`).
     pub transparent: bool,
     /// Whether addresses may be bound that this machine does not have yet (ip(7) `IP_FREEBIND`).
@@ -105,6 +111,7 @@ impl Default for Policy {
             connect_timeout: Duration::from_secs(10),
             idle_timeout: None,
             half_close_timeout: None,
+            max_duration: None,
             keepalive: Some(Keepalive::default()),
             user_timeout: None,
             backlog: 4096,
@@ -121,6 +128,7 @@ impl Default for Policy {
             on_retarget: RemovalPolicy::Keep,
             relay: RelayMode::Auto,
             bind: None,
+            congestion: None,
             transparent: false,
             freebind: false,
             each_port: false,
@@ -168,6 +176,70 @@ impl Kind for Keepalive {
     fn read(_: Found<'_>) -> Result<Self, Refusal> {
         Err(Refusal::new(
             "a table such as { idle = \"60s\", interval = \"60s\", count = 120 }",
+        ))
+    }
+
+    fn table<'de, D: Deserializer<'de>>(table: D) -> Result<Self, D::Error> {
+        Self::deserialize(table)
+    }
+
+    fn write(value: &Self) -> Json {
+        serde_json::json!(value)
+    }
+
+    #[cfg(test)]
+    fn schema() -> Json {
+        crate::setting::schema::table::<Self>()
+    }
+}
+
+/// Algorithms of congestion control; a side without one has that of the system.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct Congestion {
+    /// That towards the client.
+    #[serde(with = "As::<Off<Algorithm>>")]
+    pub client: Option<Box<str>>,
+    /// That towards the target.
+    #[serde(with = "As::<Off<Algorithm>>")]
+    pub target: Option<Box<str>>,
+}
+
+/// The name of an algorithm, as the kernel has them: at most 15 bytes (`TCP_CA_NAME_MAX`).
+struct Algorithm;
+
+impl Kind for Algorithm {
+    type Value = Box<str>;
+
+    fn read(found: Found<'_>) -> Result<Box<str>, Refusal> {
+        let fit = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        let name = found.text().filter(|name| (1..=15).contains(&name.len()));
+        name.filter(|name| name.chars().all(fit))
+            .map(Box::from)
+            .ok_or_else(|| {
+                Refusal::new("a name of net.ipv4.tcp_available_congestion_control, such as \"bbr\"")
+            })
+    }
+
+    fn write(value: &Box<str>) -> Json {
+        (**value).into()
+    }
+
+    #[cfg(test)]
+    fn schema() -> Json {
+        crate::setting::schema::text("^[A-Za-z0-9_-]{1,15}$")
+    }
+}
+
+impl Kind for Congestion {
+    type Value = Self;
+
+    const TABLES: bool = true;
+
+    fn read(_: Found<'_>) -> Result<Self, Refusal> {
+        Err(Refusal::new(
+            "a table such as { client = \"bbr\", target = \"cubic\" }",
         ))
     }
 

@@ -8,7 +8,10 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-use super::{ListenAddr, Mapping, MappingName, Origin, Policy, Route, SourceRules, Table};
+use super::{
+    ListenAddr, Mapping, MappingName, Origin, Policy, PrefixFile, PrefixFileSaver, Route,
+    SavedPrefixFile, Table, sources::SavedSources,
+};
 use crate::{
     handover::LoadError,
     limit::{MappingGate, SavedMappingGate, SessionLimits},
@@ -21,33 +24,37 @@ use crate::{
 pub struct SavedPolicy {
     policy: Policy,
     #[serde(default)]
-    sources: SourceRules,
+    sources: SavedSources,
     #[serde(default)]
     limits: SessionLimits,
 }
 
-impl From<&Policy> for SavedPolicy {
-    fn from(policy: &Policy) -> Self {
+impl SavedPolicy {
+    /// Leaves the files with prefixes that it names with `files`.
+    pub fn new(policy: &Policy, files: &mut PrefixFileSaver) -> Self {
         Self {
             policy: policy.clone(),
-            sources: policy.sources.clone(),
+            sources: SavedSources::new(&policy.sources, files),
             limits: policy.limits.clone(),
         }
     }
-}
 
-impl From<SavedPolicy> for Policy {
-    fn from(saved: SavedPolicy) -> Self {
-        let SavedPolicy {
+    /// The policy with those files.
+    ///
+    /// # Errors
+    ///
+    /// One of them is missing.
+    pub fn load(self, files: &[Arc<PrefixFile>]) -> Result<Policy, LoadError> {
+        let Self {
             policy,
             sources,
             limits,
-        } = saved;
-        Self {
-            sources,
+        } = self;
+        Ok(Policy {
+            sources: sources.load(files)?,
             limits,
             ..policy
-        }
+        })
     }
 }
 
@@ -59,6 +66,7 @@ struct Policies {
     known: HashMap<usize, u32>,
     by_value: HashMap<Arc<Policy>, u32>,
     saved: Vec<SavedPolicy>,
+    files: PrefixFileSaver,
 }
 
 impl Policies {
@@ -68,21 +76,26 @@ impl Policies {
             known,
             by_value,
             saved,
+            files,
         } = self;
         let place = known.entry(Arc::as_ptr(policy) as usize);
         *place.or_insert_with(|| {
             *by_value.entry(Arc::clone(policy)).or_insert_with(|| {
-                saved.push(SavedPolicy::from(&**policy));
+                saved.push(SavedPolicy::new(policy, files));
                 u32::try_from(saved.len() - 1).unwrap_or(u32::MAX)
             })
         })
     }
 }
 
-fn load_policies(saved: Vec<SavedPolicy>) -> Vec<Arc<Policy>> {
+fn load_policies(
+    saved: Vec<SavedPolicy>,
+    files: Vec<SavedPrefixFile>,
+) -> Result<Vec<Arc<Policy>>, LoadError> {
+    let files = SavedPrefixFile::load(files);
+    let saved = saved.into_iter();
     saved
-        .into_iter()
-        .map(|saved| Arc::new(Policy::from(saved)))
+        .map(|saved| saved.load(&files).map(Arc::new))
         .collect()
 }
 
@@ -101,6 +114,8 @@ pub struct SavedTable {
     policies: Vec<SavedPolicy>,
     #[serde(default, skip_serializing_if = "SavedGroups::is_empty")]
     groups: SavedGroups,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    prefix_files: Vec<SavedPrefixFile>,
     #[serde(default)]
     mappings: Vec<SavedMapping>,
     #[serde(default)]
@@ -180,6 +195,7 @@ impl SavedTable {
             mappings,
             departed: departed.collect(),
             policies: policies.saved,
+            prefix_files: policies.files.finish(),
         }
     }
 
@@ -194,7 +210,7 @@ impl SavedTable {
     ///
     /// Two mappings have one name or one public address.
     pub fn load(self) -> Result<KnownMappings, LoadError> {
-        let policies = load_policies(self.policies);
+        let policies = load_policies(self.policies, self.prefix_files)?;
         let groups = self.groups.load();
         let mut table = Table {
             routes: HashMap::with_capacity(self.mappings.len()),
@@ -300,6 +316,8 @@ pub struct SavedRoutes {
     policies: Vec<SavedPolicy>,
     #[serde(default, skip_serializing_if = "SavedGroups::is_empty")]
     groups: SavedGroups,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    prefix_files: Vec<SavedPrefixFile>,
     #[serde(default)]
     routes: Vec<SavedRoute>,
 }
@@ -363,6 +381,7 @@ impl<'t> RouteSaver<'t> {
         SavedRoutes {
             policies: self.policies.saved,
             groups: self.groups,
+            prefix_files: self.policies.files.finish(),
             routes: self.routes,
         }
     }
@@ -375,7 +394,7 @@ impl SavedRoutes {
     ///
     /// One that should be in the table is not.
     pub fn load(self, known: &mut KnownMappings) -> Result<Routes, LoadError> {
-        let policies = load_policies(self.policies);
+        let policies = load_policies(self.policies, self.prefix_files)?;
         let groups: LoadedGroups = self.groups.load();
         let load = |saved: SavedRoute| {
             let SavedRoute {
@@ -512,7 +531,8 @@ mod tests {
         proxy_protocol::Version,
         setting::AutoOr,
         table::{
-            JobRule, Keepalive, ListenHost, MappingSpec, RelayMode, RemovalPolicy, Surroundings,
+            Congestion, JobRule, Keepalive, ListenHost, MappingSpec, Prefixes, RelayMode,
+            RemovalPolicy, SourceRules, Surroundings,
         },
         target::Balance,
     };
@@ -527,11 +547,14 @@ mod tests {
     /// A policy of which nothing is as it is when it is left out.
     fn policy() -> Policy {
         let seconds = Duration::from_secs;
+        let prefixes = vec!["198.51.100.0/24".parse().expect("a prefix")];
+        let file = Arc::new(PrefixFile::new("/f".into(), prefixes));
         Policy {
             balance: Balance::Source,
             retries: AutoOr::Value(3),
             connect_timeout: seconds(1),
             idle_timeout: Some(seconds(2)),
+            max_duration: Some(seconds(9)),
             half_close_timeout: Some(Duration::from_micros(2_000_001)),
             keepalive: Some(Keepalive {
                 idle: seconds(3),
@@ -544,8 +567,11 @@ mod tests {
             proxy_header_timeout: seconds(8),
             send_proxy: Some(Version::V2),
             sources: SourceRules::new(
-                ["192.0.2.0/24".parse().expect("a prefix")],
-                ["2001:db8::/32".parse().expect("a prefix")],
+                Prefixes::new(
+                    ["192.0.2.0/24".parse().expect("a prefix")],
+                    vec![Arc::clone(&file)],
+                ),
+                Prefixes::new(["2001:db8::/32".parse().expect("a prefix")], vec![file]),
             )
             .expect("no conflict"),
             max_sessions: Some(9),
@@ -562,6 +588,10 @@ mod tests {
             on_retarget: RemovalPolicy::Kill,
             relay: RelayMode::Splice,
             bind: Some(Ipv4Addr::LOCALHOST.into()),
+            congestion: Some(Congestion {
+                client: Some("reno".into()),
+                target: None,
+            }),
             transparent: true,
             freebind: true,
             each_port: true,
@@ -608,8 +638,13 @@ mod tests {
     #[test]
     fn every_setting_of_a_policy_survives() {
         for policy in [policy(), Policy::default()] {
-            let saved = through_json(&SavedPolicy::from(&policy));
-            assert_eq!(Policy::from(saved), policy);
+            let mut files = PrefixFileSaver::default();
+            let saved = through_json(&SavedPolicy::new(&policy, &mut files));
+            let files = through_json(&files.finish());
+            assert!(files.len() <= 1, "it is named twice and written once");
+            let files = SavedPrefixFile::load(files);
+            assert_eq!(saved.clone().load(&files).expect("its files"), policy);
+            assert_eq!(saved.load(&[]).is_ok(), files.is_empty());
         }
     }
 

@@ -206,11 +206,12 @@ fn one_name_for_two_mappings_is_refused() {
 }
 
 mod sources {
-    use super::SourceRules;
+    use super::*;
 
     fn rules(allow: &[&str], deny: &[&str]) -> SourceRules {
         let nets = |list: &[&str]| list.iter().map(|n| n.parse().expect("a net")).collect();
         let (allow, deny): (Vec<_>, Vec<_>) = (nets(allow), nets(deny));
+        let [allow, deny] = [allow, deny].map(|nets| Prefixes::new(nets, Vec::new()));
         SourceRules::new(allow, deny).expect("no conflict")
     }
 
@@ -238,10 +239,33 @@ mod sources {
     }
 
     #[test]
+    fn a_file_counts_like_the_list_that_names_it() {
+        let file = |nets: &[&str]| {
+            let nets = nets.iter().map(|net| net.parse().expect("a net"));
+            vec![Arc::new(PrefixFile::new("f".into(), nets.collect()))]
+        };
+        let own = ["10.1.2.0/24".parse().expect("a net")];
+        let allow = Prefixes::new(own, file(&["10.0.0.0/8", "192.0.2.0/24"]));
+        let deny = Prefixes::new([], file(&["10.1.0.0/16", "192.0.2.0/24"]));
+        let rules = SourceRules::new(allow, deny).expect("no conflict");
+        for (source, permitted) in [
+            ("10.9.9.9", true),
+            ("::ffff:10.1.1.1", false),
+            ("10.1.2.3", true),
+            ("192.0.2.1", false),
+            ("198.51.100.1", false),
+        ] {
+            let ip = source.parse().expect("an address");
+            assert_eq!(rules.permits(ip), permitted, "{source}");
+        }
+    }
+
+    #[test]
     fn one_prefix_cannot_be_both() {
         let net = "10.0.0.0/8".parse().expect("a net");
         let same = "10.1.2.3/8".parse().expect("a net");
-        assert!(SourceRules::new([net], [same]).is_err());
+        let [net, same] = [net, same].map(|net| Prefixes::new([net], Vec::new()));
+        assert!(SourceRules::new(net, same).is_err());
     }
 }
 

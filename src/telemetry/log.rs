@@ -20,7 +20,7 @@ use tracing_subscriber::{
 };
 
 use super::{
-    Events, LineFormat, TaskFailures,
+    Events, LineFormat, Syslog, TaskFailures,
     writer::{self, Records, StandardOutput, ToQueue},
 };
 
@@ -31,12 +31,13 @@ pub struct LogControl {
     level: Mutex<Level>,
     /// Whether lines are objects of JSON.
     is_json: Arc<AtomicBool>,
+    syslog: Arc<Syslog>,
     /// Whether records are important enough to be written.
     records: Arc<AtomicBool>,
 }
 
-/// Sends every event of at least `level` and the records to standard output, by a thread of its own,
-/// and to `events` what an operator would want to see there. A record is as important as
+/// Sends every event of at least `level` and the records to standard output, by a thread of its own, and
+/// by `syslog`, and to `events` what an operator would want to see there. A record is as important as
 /// [`Level::INFO`].
 ///
 /// A second call leaves the log as it is.
@@ -50,6 +51,7 @@ pub fn init<T: Send + 'static>(
     records: Records<T>,
     events: Events,
     tasks: Arc<TaskFailures>,
+    syslog: Arc<Syslog>,
 ) -> io::Result<LogControl> {
     let worth_keeping = filter_fn(|metadata| *metadata.level() <= Level::INFO);
     let text = LineFormat::Text {
@@ -64,6 +66,7 @@ pub fn init<T: Send + 'static>(
         json: json_filter,
         level: Mutex::new(level),
         is_json: Arc::new(AtomicBool::new(json)),
+        syslog: Arc::clone(&syslog),
         records: queue.wanted(),
     };
     let is_json = Arc::clone(&control.is_json);
@@ -71,7 +74,7 @@ pub fn init<T: Send + 'static>(
         true => LineFormat::Json,
         false => text,
     };
-    writer::start(records, tasks, format, StandardOutput(io::stdout()))?;
+    writer::start(records, tasks, syslog, format, StandardOutput(io::stdout()))?;
     // It fails only if a log has been set up before, which then stays.
     let _ = tracing_subscriber::registry()
         .with(vec![as_text, as_json])
@@ -116,6 +119,11 @@ impl LogControl {
     /// The least important lines written.
     pub fn level(&self) -> Level {
         *lock(&self.level)
+    }
+
+    /// The way to a syslog daemon.
+    pub fn syslog(&self) -> &Syslog {
+        &self.syslog
     }
 
     /// From now on writes lines of at least `level`.

@@ -292,6 +292,7 @@ metrics! {
     PIPES_DENIED: Counter, "tml_proxy_pipes_denied_total", [], "Times a session asked for a pipe and copied for want of one";
     SPLICED: Counter, "tml_proxy_spliced_bytes_total", [], "Bytes of ended sessions that were spliced";
     COPIED: Counter, "tml_proxy_copied_bytes_total", [], "Bytes of ended sessions that were copied";
+    SYSLOG_LOST: Counter, "tml_proxy_syslog_lost_total", [], "Lines of the log that did not reach the syslog daemon of log.syslog, as far as that is known";
     LOG_DROPPED: Counter, "tml_proxy_log_dropped_total", [], "Lines of the log lost because whoever reads it is too slow, or could not be written";
     LOG_SAMPLED: Counter, "tml_proxy_session_log_sampled_total", [], "Refusals without a log line of their own because there were too many at once";
     SWITCHBOARD_CONTACT: Gauge, "tml_proxy_switchboard_contact", ["state"], "1 for how the switchboard is doing: starting, following, troubled or away; this and the gauges that follow are there with [switchboard] only, and what was counted stays";

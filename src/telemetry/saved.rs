@@ -32,6 +32,8 @@ pub struct SavedTelemetry {
     withheld: (u64, u64),
     #[serde(default)]
     log_dropped: u64,
+    #[serde(default)]
+    syslog_lost: u64,
     /// Processor time of each data path thread.
     #[serde(default)]
     workers: Vec<(String, f64)>,
@@ -73,6 +75,8 @@ pub struct LoadedTelemetry {
     pub withheld: (u64, u64),
     /// For [`LogQueue::after`].
     pub log_dropped: u64,
+    /// For [`Syslog::after`](super::Syslog::after).
+    pub syslog_lost: u64,
     counters: SavedCounters,
     workers: Vec<(String, f64)>,
 }
@@ -98,6 +102,7 @@ impl SavedTelemetry {
             counters: SavedCounters::of(metric::of_process()),
             withheld: refusals.counted(),
             log_dropped: queue.dropped_in_all(),
+            syslog_lost: log.syslog().lost_in_all(),
             workers: Usage::read().workers,
         }
     }
@@ -117,6 +122,7 @@ impl SavedTelemetry {
             counters,
             withheld,
             log_dropped,
+            syslog_lost,
             workers,
         } = self;
         Ok(LoadedTelemetry {
@@ -127,6 +133,7 @@ impl SavedTelemetry {
             failures: TaskFailures::load(failures),
             withheld,
             log_dropped,
+            syslog_lost,
             counters,
             workers,
         })
@@ -179,6 +186,7 @@ mod tests {
             counters: serde_json::from_str(counters).expect("values"),
             withheld: refusals.counted(),
             log_dropped: 8,
+            syslog_lost: 9,
             workers: vec![("0".to_owned(), 1.5)],
         }
     }
@@ -197,10 +205,12 @@ mod tests {
             failures,
             withheld,
             log_dropped,
+            syslog_lost,
             counters,
             workers,
         } = again.load().expect("as it was written");
-        assert_eq!((level, withheld.0, log_dropped), (Level::DEBUG, 4, 8));
+        assert_eq!((level, withheld.0), (Level::DEBUG, 4));
+        assert_eq!((log_dropped, syslog_lost), (8, 9));
         assert_eq!(events.save(), saved.events);
         assert_eq!(history.read(), saved.history);
         assert_eq!(reloads.read(), saved.reloads);

@@ -9,6 +9,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     thread,
+    time::Duration,
 };
 
 use rustix::{
@@ -20,11 +21,15 @@ use tracing_subscriber::fmt::MakeWriter;
 use super::{
     line::{Line, LineFormat},
     queue::{Entry, LogQueue},
+    syslog::Syslog,
     tasks::{Task, TaskFailures},
 };
 
 /// Written at the latest when this much has gathered.
 const PAGE: usize = 64 * 1024;
+
+/// How long a syslog daemon has to take the last lines.
+const SYSLOG_GRACE: Duration = Duration::from_millis(500);
 
 /// What is in the log besides its events: records, which are put into words as they are written.
 pub struct Records<T> {
@@ -42,13 +47,15 @@ pub struct Records<T> {
 pub(super) fn start<T: Send + 'static>(
     records: Records<T>,
     tasks: Arc<TaskFailures>,
+    syslog: Arc<Syslog>,
     format: impl Fn() -> LineFormat + Send + 'static,
     out: impl Write + Send + 'static,
 ) -> io::Result<()> {
     thread::Builder::new()
         .name("log".to_owned())
         .spawn(move || {
-            write_all(&records, &tasks, format, out);
+            write_all(&records, &tasks, &syslog, format, out);
+            syslog.close(SYSLOG_GRACE);
             records.queue.finish();
         })?;
     Ok(())
@@ -57,6 +64,7 @@ pub(super) fn start<T: Send + 'static>(
 fn write_all<T>(
     Records { queue, say }: &Records<T>,
     tasks: &TaskFailures,
+    syslog: &Syslog,
     format: impl Fn() -> LineFormat,
     mut out: impl Write,
 ) {
@@ -64,7 +72,10 @@ fn write_all<T>(
     while let Some(entries) = queue.take() {
         for entry in entries {
             match entry {
-                Entry::Line(line) => page.text.extend_from_slice(&line),
+                Entry::Line(line) => {
+                    syslog.send(&line);
+                    page.text.extend_from_slice(&line);
+                }
                 Entry::Record(at, record) => {
                     let begin = page.text.len();
                     let written = catch_unwind(AssertUnwindSafe(|| {
@@ -79,6 +90,7 @@ fn write_all<T>(
                         tasks.failed_once(Task::Log, &*panic);
                         continue;
                     }
+                    syslog.send(&page.text[begin..]);
                 }
             }
             page.ends.push(page.text.len());
@@ -180,7 +192,7 @@ impl<T> Write for EventLine<'_, T> {
 mod tests {
     use std::{io, io::Write, sync::Arc, time::Duration};
 
-    use super::{LineFormat, LogQueue, Page, Records, Task, TaskFailures, write_all};
+    use super::{LineFormat, LogQueue, Page, Records, Syslog, Task, TaskFailures, write_all};
 
     const TEXT: LineFormat = LineFormat::Text { colour: false };
 
@@ -202,7 +214,13 @@ mod tests {
     #[test]
     fn lines_and_records_keep_their_order() {
         let mut out = Vec::new();
-        write_all(&three(), &TaskFailures::default(), || TEXT, &mut out);
+        write_all(
+            &three(),
+            &TaskFailures::default(),
+            &Syslog::after(0),
+            || TEXT,
+            &mut out,
+        );
         let text = String::from_utf8(out).expect("text");
         let words: Vec<_> = text.lines().map(|line| line.rsplit(' ').next()).collect();
         assert_eq!(words, ["before", "record", "after"].map(Some));
@@ -216,7 +234,7 @@ mod tests {
             panic!("no words for {record}");
         };
         let (tasks, mut out) = (TaskFailures::default(), Vec::new());
-        write_all(&records, &tasks, || TEXT, &mut out);
+        write_all(&records, &tasks, &Syslog::after(0), || TEXT, &mut out);
         assert_eq!(String::from_utf8_lossy(&out), "before\nafter\n");
         assert_eq!(records.queue.dropped(), 1);
         let failures = tasks.of(Task::Log);
@@ -237,7 +255,13 @@ mod tests {
             }
         }
         let records = three();
-        write_all(&records, &TaskFailures::default(), || TEXT, Full);
+        write_all(
+            &records,
+            &TaskFailures::default(),
+            &Syslog::after(0),
+            || TEXT,
+            Full,
+        );
         assert_eq!(records.queue.dropped(), 3);
     }
 

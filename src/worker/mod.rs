@@ -128,8 +128,11 @@ impl WorkerContext {
 
     /// Turns a client away, which has been counted; dropping its socket closes it.
     fn refuse(&self, connection: &Connection, reason: EndReason, now: Instant) {
-        if connection.route.mapping.policy.on_refuse == OnRefuse::Reset {
-            socket::reset_on_close(&connection.accepted.socket);
+        let socket = &connection.accepted.socket;
+        match connection.route.mapping.policy.on_refuse {
+            OnRefuse::Reset => socket::reset_on_close(socket),
+            OnRefuse::Close => {}
+            OnRefuse::Drop => socket::say_nothing_on_close(socket),
         }
         if self.refusals.grant(now) {
             self.record_end(SessionRecord::refused(connection, reason));

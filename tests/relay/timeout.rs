@@ -1,6 +1,9 @@
 //! Sessions nobody uses end when their mapping says so, and not before.
 
-use std::{io::ErrorKind::BrokenPipe, net::SocketAddr};
+use std::{
+    io::ErrorKind::{BrokenPipe, ConnectionReset},
+    net::SocketAddr,
+};
 
 use super::harness::{Peer, Scene, Stream};
 
@@ -87,5 +90,30 @@ fn bytes_that_a_cut_session_had_not_delivered_are_not_counted() {
     assert_eq!(metrics.sum("tml_proxy_bytes_total", &down), LENGTH);
     let lost = metrics.sum("tml_proxy_undelivered_bytes_total", &down);
     assert_eq!(lost, LENGTH - got);
+    scene.finish();
+}
+
+/// A time to be online is over whatever a session does; a reload gives it to live sessions too.
+#[test]
+fn a_session_that_is_as_old_as_allowed_ends_though_it_is_busy() {
+    let scene = Scene::new("max_duration = \"1s\"\nidle_timeout = \"1h\"");
+    let (mut client, mut server) = scene.pair();
+    client.exchange(&mut server, b"hello");
+    let kind = client.send_until_error();
+    assert!(matches!(kind, BrokenPipe | ConnectionReset), "{kind}");
+    server.receive_until_reset();
+    let line = scene.ended(client.addr(), "max_duration");
+    assert_eq!(line.text("end"), "PD");
+    assert!(line.number("duration_ms") >= 1000);
+
+    scene.proxy.reload(&scene.config(""));
+    let (mut client, mut server) = scene.pair();
+    client.exchange(&mut server, b"hello");
+    scene
+        .proxy
+        .reload(&scene.config("max_duration = \"300ms\""));
+    client.expect_reset();
+    server.expect_reset();
+    scene.ends(client.addr(), "max_duration", 5, 5);
     scene.finish();
 }

@@ -46,6 +46,21 @@ fn a_signal_upgrades_too() {
 }
 
 #[test]
+fn a_session_is_as_old_after_an_upgrade_as_before() {
+    let stage = Stage::new("", "max_duration = \"2s\"");
+    let (mut client, mut server) = stage.scene.pair();
+    client.exchange(&mut server, b"before");
+    stage.upgrade();
+    client.expect_reset();
+    server.expect_reset();
+    let line = stage.scene.ended(client.addr(), "max_duration");
+    // A machine may be busy, but it does not take as long again.
+    assert!((2000..4000).contains(&line.number("duration_ms")));
+    assert_eq!(line.number("upgrades"), 1);
+    stage.scene.finish();
+}
+
+#[test]
 fn bulk_both_ways_arrives_whole_through_upgrades() {
     const LENGTH: u64 = 300_000_000;
     let stage = Stage::new("", "");

@@ -15,6 +15,7 @@ use tracing::Level;
 use super::{error::ApiError, model, read};
 use crate::{
     admin::{Sources, peer::Peer},
+    client_mask::network_in_log,
     config::LogLevel,
     orders::{Order, OrderError},
     session::SessionFilter,
@@ -52,7 +53,10 @@ pub async fn kill(
         session = filter.id.map(tracing::field::display),
         mapping = filter.mapping.map(tracing::field::display),
         job = kill.job,
-        source = filter.source.map(tracing::field::display),
+        source = filter
+            .source
+            .map(network_in_log)
+            .map(tracing::field::display),
         uid = by.uid,
         pid = by.pid,
         "sessions killed by an operator"

@@ -44,6 +44,7 @@ pub(super) fn record(sources: &Sources, usage: &Usage) {
         (&metric::PIPES_DENIED, shared.pipes.denied()),
         (&metric::SPLICED, shared.stats.spliced_bytes.load(Relaxed)),
         (&metric::COPIED, shared.stats.copied_bytes.load(Relaxed)),
+        (&metric::SYSLOG_LOST, sources.log.syslog().lost()),
         (&metric::LOG_DROPPED, shared.log.dropped()),
         (&metric::LOG_SAMPLED, shared.refusals.withheld()),
     ] {

@@ -12,7 +12,7 @@ use crate::{
     admin::api::model::Mappings,
     cli::client::{Client, ClientError, get_from},
     config::Config,
-    listen::{ListenError, ListenStep, bind_own, check_transparent, try_bind},
+    listen::{ListenError, ListenStep, bind_own, check_congestion, check_transparent, try_bind},
     os_error::in_words,
     table::{ListenAddr, Route, Table},
 };
@@ -84,6 +84,7 @@ pub(super) fn examine(config: &Config, table: &Table, client: &Client) -> Vec<Fi
         .filter_map(|route| {
             try_bind(route)
                 .and_then(|()| check_transparent(route))
+                .and_then(|()| check_congestion(route))
                 .err()
         })
         .collect();

@@ -22,6 +22,8 @@ fn every_setting_of_the_process_can_be_set() {
              socket = \"/run/s\"\nsocket_mode = \"0600\"\nsocket_group = \"adm\"\n\
              [log]\nformat = \"json\"\nlevel = \"trace\"\nsessions = false\n\
              session_openings = true\nsession_every = \"1h\"\nrefusals_per_second = \"off\"\n\
+             syslog = \"/dev/log\"\nsyslog_facility = \"local0\"\nsyslog_name = \"p\"\n\
+             mask_clients = { ipv4 = 16, ipv6 = 0 }\n\
              [targets]\nallow = [\"fd00::/8\", \"10.0.0.1\"]\n",
     );
     let some = |number| AutoOr::Value(std::num::NonZero::new(number).expect("not 0"));
@@ -40,6 +42,10 @@ fn every_setting_of_the_process_can_be_set() {
         session_openings: true,
         session_every: Some(Duration::from_secs(3600)),
         refusals_per_second: None,
+        syslog: Some(settings::Daemon::Socket("/dev/log".into())),
+        syslog_facility: settings::Facility(16),
+        syslog_name: "p".to_owned(),
+        mask_clients: Some(crate::client_mask::ShownBits { ipv4: 16, ipv6: 0 }),
     };
     assert_eq!(config.process, process);
     assert_eq!(config.log, log);
@@ -63,6 +69,7 @@ fn every_setting_of_a_mapping_can_be_set() {
     let policy = policy(
         "",
         "balance = \"source\"\nretries = 3\nconnect_timeout = \"1s\"\nidle_timeout = \"1h 30m\"\nhalf_close_timeout = \"off\"\n\
+             max_duration = \"2days\"\n\
              keepalive = \"off\"\nuser_timeout = 0\nbacklog = 5\nallow = [\"10.0.0.0/8\"]\n\
              deny = [\"10.1.0.0/16\"]\nmax_sessions = 3\n\
              max_sessions_per_source = 2\nnew_sessions_per_second = { rate = 20, burst = 40 }\n\
@@ -71,6 +78,7 @@ fn every_setting_of_a_mapping_can_be_set() {
              send_proxy = \"v2\"\nbandwidth = \"10MiB\"\n\
              bandwidth_per_source = { rate = \"1024KiB\", burst = \"1GiB\" }\non_remove = \"kill\"\n\
              on_retarget = { drain = \"5s\" }\nrelay = \"copy\"\nbind = \"10.0.0.9\"\n\
+             congestion = { client = \"bbr\", target = \"off\" }\n\
              freebind = true\neach_port = true\n",
     );
     let expected = Policy {
@@ -79,6 +87,7 @@ fn every_setting_of_a_mapping_can_be_set() {
         connect_timeout: seconds(1),
         idle_timeout: Some(seconds(5400)),
         half_close_timeout: None,
+        max_duration: Some(seconds(2 * 86_400)),
         keepalive: None,
         user_timeout: None,
         backlog: 5,
@@ -100,6 +109,10 @@ fn every_setting_of_a_mapping_can_be_set() {
         on_retarget: RemovalPolicy::Drain(seconds(5)),
         relay: RelayMode::Copy,
         bind: Some([10, 0, 0, 9].into()),
+        congestion: Some(Congestion {
+            client: Some("bbr".into()),
+            target: None,
+        }),
         transparent: false,
         freebind: true,
         each_port: true,

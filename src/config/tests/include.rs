@@ -194,3 +194,92 @@ fn a_variable_that_stands_for_nothing_is_told_with_its_key() {
     }
     assert_eq!(text.lines().count(), 5, "{text}");
 }
+
+#[test]
+fn prefixes_may_stand_in_a_file_of_their_own() {
+    let files = Files::new(
+        "prefixes",
+        &[
+            (
+                "office",
+                "# offices\n198.51.100.0/24 ; Berlin\n\n2001:db8::/32\r\n198.51.100.7\n",
+            ),
+            ("none", "\n"),
+        ],
+    );
+    let at = |name: &str| files.0.join(name).display().to_string();
+    let (office, none) = (at("office"), at("none"));
+    let main = format!(
+        "version = 1\n[defaults]\nallow = [{{ file = \"{office}\" }}, \"10.0.0.0/8\"]\n{}{}deny = [{{ file = \"{none}\" }}, \"198.51.100.7\"]\n",
+        mapping("a", 1),
+        mapping("b", 2)
+    );
+    fs::write(files.0.join("main.toml"), main).expect("space");
+    let config = files.load().expect("a fit configuration");
+    for (client, permitted) in [
+        ("198.51.100.7", [true, false]),
+        ("198.51.100.8", [true, true]),
+        ("2001:db8::1", [true, true]),
+        ("10.1.1.1", [true, true]),
+        ("192.0.2.1", [false, false]),
+    ] {
+        let client = client.parse().expect("an address");
+        let found: Vec<_> = config
+            .mappings
+            .iter()
+            .map(|spec| spec.policy.sources.permits(client))
+            .collect();
+        assert_eq!(found, permitted, "{client}");
+    }
+    let shown = serde_json::to_value(Document::from(&config)).expect("plain values");
+    let [file, net] = [
+        &shown["defaults"]["allow"][0]["file"],
+        &shown["defaults"]["allow"][1],
+    ];
+    assert_eq!(
+        (file.as_str(), net.as_str()),
+        (Some(&*office), Some("10.0.0.0/8"))
+    );
+}
+
+#[test]
+fn what_is_wrong_in_a_file_with_prefixes_is_told_once_with_its_line() {
+    let files = Files::new(
+        "lists",
+        &[("list", "10.0.0.0/8\n  10.0.0.0/33 # no\nlocalhost\n")],
+    );
+    let list = files.0.join("list").display().to_string();
+    let deny = format!(
+        "deny = [\"10.0.0.1\", {{ file = \"{list}\" }}, {{ file = \"/nonexistent/l\" }}]\n"
+    );
+    let main = format!(
+        "version = 1\n{}{deny}{}{deny}{}deny = [{{ file = \"list\" }}]\n",
+        mapping("a", 1),
+        mapping("b", 2),
+        mapping("c", 3)
+    );
+    fs::write(files.0.join("main.toml"), main).expect("space");
+    let said = files.load().expect_err("wrong");
+    let lines: Vec<_> = said.lines().collect();
+    assert!(
+        lines[0].starts_with("list:2:3: found \"10.0.0.0/33\", allowed: a prefix such as"),
+        "{said}"
+    );
+    assert!(
+        lines[1].starts_with("list:3:1: found \"localhost\", allowed: a prefix"),
+        "{said}"
+    );
+    for (line, place) in lines[2..4].iter().zip(["main.toml:6:", "main.toml:11:"]) {
+        assert!(
+            line.starts_with(place) && line.contains("deny (item 3): /nonexistent/l: No such file"),
+            "{said}"
+        );
+    }
+    assert!(
+        lines[4].contains("deny (item 1): file: found \"list\"")
+            || lines[4]
+                .contains("deny (item 1).file: found \"list\", allowed: a path from the root"),
+        "{said}"
+    );
+    assert_eq!(lines.len(), 5, "{said}");
+}

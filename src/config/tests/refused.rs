@@ -161,8 +161,8 @@ fn a_wrong_value_is_shown_with_what_is_allowed() {
             "found -1, allowed: \"off\" or a number from 1 to 4294967295",
         ),
         (
-            "on_refuse = \"drop\"",
-            "found \"drop\", allowed: \"reset\" or \"close\"",
+            "on_refuse = \"silent\"",
+            "found \"silent\", allowed: \"reset\", \"close\" or \"drop\"",
         ),
         (
             "connect_timeout = \"0s\"",

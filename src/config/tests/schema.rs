@@ -13,7 +13,7 @@ use crate::{
     manual::TOPICS,
     provider::switchboard::Switchboard,
     setting::{Json, schema::table},
-    table::{Policy, SourceRules},
+    table::{Policy, SourceLists},
 };
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/tml-proxy.schema.json");
@@ -50,7 +50,7 @@ fn merged(parts: impl IntoIterator<Item = Map<String, Json>>, required: &[&str])
 fn policy() -> [Map<String, Json>; 3] {
     [
         keys::<Policy>(),
-        keys::<SourceRules>(),
+        keys::<SourceLists>(),
         keys::<SessionLimits>(),
     ]
 }
