@@ -15,6 +15,7 @@ mod ending;
 mod error;
 mod extras;
 mod filter;
+mod near;
 mod path;
 mod proxy_header;
 mod record;
@@ -520,6 +521,7 @@ impl Session {
         {
             extras.retry = None;
         }
+        let judged = self.bulk >= near::JUDGED_AT;
         self.bulk = match self.relay.is_bulk() {
             true => {
                 let moved = u32::try_from(moved.0 + moved.1).unwrap_or(u32::MAX);
@@ -527,6 +529,10 @@ impl Session {
             }
             false => 0,
         };
+        if !judged && self.bulk >= near::JUDGED_AT {
+            near::bound_receive_buffer(self.client.as_fd());
+            near::bound_receive_buffer(self.target.as_fd());
+        }
         match progress {
             Progress::Waiting => SessionStep::Wait,
             Progress::Again => SessionStep::Again,
