@@ -17,6 +17,8 @@ mod control;
 mod crowd;
 #[path = "upgrade/jobs.rs"]
 mod jobs;
+#[path = "upgrade/killed.rs"]
+mod killed;
 #[path = "upgrade/operator.rs"]
 mod operator;
 #[path = "upgrade/sessions.rs"]

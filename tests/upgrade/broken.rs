@@ -97,6 +97,12 @@ fn a_binary_that_exits_at_once() {
 }
 
 #[test]
+fn a_binary_that_is_killed_while_it_rehearses() {
+    let killed = |stage: &Stage| stage.script("killed", "kill -KILL $$");
+    Kept::new().fails(killed, &["signal 9"]);
+}
+
+#[test]
 fn a_binary_that_exits_well_and_says_nothing() {
     Kept::new().fails(|_| "/bin/true".into(), &["code 0"]);
 }
