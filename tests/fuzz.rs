@@ -391,7 +391,7 @@ fn any_state_file_is_read_or_put_aside_and_what_was_read_can_be_kept() {
 
 /// What was handed over, as parts: the values of each are a line of the input.
 fn as_parts(input: &[u8]) -> Vec<u8> {
-    const NAMES: [&str; 3] = ["header", "control", "worker-0"];
+    const NAMES: [&str; 4] = ["header", "control", "counted", "worker-0"];
     const BYTES: [u8; 64] = [7; 64];
     let lines = input.splitn(NAMES.len(), |byte| *byte == b'\n');
     let mut state = Vec::new();

@@ -16,6 +16,7 @@ use super::{
     saved_control::{ControlParts, LoadedControl, SavedControl},
 };
 use crate::{
+    admin::Sources,
     handover::{
         Descriptor, HEADER, HandoverError, Header, LoadError, Loader, Part, Records, Saver, Sink,
         Unsuitable, Values, monotonic,
@@ -75,6 +76,9 @@ pub(super) struct Started {
 /// The part with what control has.
 const CONTROL: &str = "control";
 
+/// The part with what was counted by everybody.
+const COUNTED: &str = "counted";
+
 /// Everything but the process itself, built and not started.
 pub(super) struct Loaded {
     pub control: LoadedControl,
@@ -85,18 +89,32 @@ pub(super) struct Loaded {
     pub workers: Vec<Adopted>,
 }
 
-/// Hands over what control has.
-pub(super) fn put_control(parts: ControlParts<'_>, sink: &dyn Sink) -> Result<(), String> {
+/// Hands over what control has, which nobody else changes.
+pub(super) fn put_control(
+    parts: ControlParts<'_>,
+    sink: &dyn Sink,
+) -> Result<SavedControl, String> {
     let mut saver = Saver::default();
     let saved = SavedControl::new(parts, &mut saver);
-    put(sink, CONTROL, &saved, saver)
+    put(sink, CONTROL, &saved, saver)?;
+    Ok(saved)
+}
+
+/// Hands over what was counted since.
+pub(super) fn put_counted(
+    control: &SavedControl,
+    sources: &Sources,
+    sink: &dyn Sink,
+) -> Result<(), String> {
+    put(sink, COUNTED, &control.counted(sources), Saver::default())
 }
 
 impl Loaded {
     /// Builds everything.
     pub fn new(parts: &mut Parts, process: &SavedProcess) -> Result<Self, AdoptError> {
         let (saved, mut loader): (SavedControl, _) = parts.take(CONTROL)?;
-        let control = saved.load(&mut loader);
+        let (counted, _) = parts.take(COUNTED)?;
+        let control = saved.load(counted, &mut loader);
         let mut control = control.map_err(|error| AdoptError::Load {
             part: CONTROL.to_owned(),
             error,

@@ -29,7 +29,7 @@ use crate::{
     provider::switchboard::{SavedStatus, SwitchboardStatus},
     relay::PipeBudget,
     session::{SessionLine, UpgradeMarks},
-    table::{KnownMappings, MappingOverrides, MappingSpec, Origin, SavedTable},
+    table::{KnownMappings, MappingOverrides, MappingSpec, Origin, SavedCounters, SavedTable},
     telemetry::{
         LoadedTelemetry, LogQueue, ProcessStats, Sampler, SavedProcessStats, SavedTelemetry,
         TelemetryParts,
@@ -37,7 +37,7 @@ use crate::{
     worker::{self, Adopted, LostListener, WorkerContext, Workers},
 };
 
-/// All of it.
+/// What only control changes, so that it can be saved before workers stand still.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct SavedControl {
     config: SavedConfig,
@@ -49,21 +49,29 @@ pub(super) struct SavedControl {
     listeners: SavedListeners,
     #[serde(default)]
     overrides: MappingOverrides,
-    gate: SavedGate,
-    #[serde(default)]
-    stats: SavedProcessStats,
-    #[serde(default)]
-    pipes_denied: u64,
-    next_session: u64,
     #[serde(default)]
     upgrade_marks: UpgradeMarks,
-    telemetry: SavedTelemetry,
     #[serde(default)]
     admin: SavedAdmin,
     #[serde(default)]
     jobs: Option<SavedJobs>,
     #[serde(default)]
     status: SavedStatus,
+}
+
+/// What is counted as long as workers go on.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct SavedCounted {
+    gate: SavedGate,
+    #[serde(default)]
+    stats: SavedProcessStats,
+    /// Beyond what the table has.
+    #[serde(default)]
+    mappings: SavedCounters,
+    #[serde(default)]
+    pipes_denied: u64,
+    next_session: u64,
+    telemetry: SavedTelemetry,
 }
 
 /// Where all of it is.
@@ -79,8 +87,7 @@ pub(super) struct ControlParts<'a> {
 }
 
 impl SavedControl {
-    /// What there is to save. Where workers go on meanwhile, as for a rehearsal, some counters are
-    /// ahead of others.
+    /// What there is to save.
     pub fn new<'a>(parts: ControlParts<'a>, saver: &mut Saver<'a>) -> Self {
         let ControlParts {
             forwarding,
@@ -90,11 +97,29 @@ impl SavedControl {
             sources,
             budget,
         } = parts;
+        let shared = &*sources.shared;
+        Self {
+            config: SavedConfig::from(&**sources.config.load()),
+            budget: *budget,
+            table: SavedTable::new(&shared.table.load(), &shared.departed.load()),
+            origins: forwarding.origins().cloned().collect(),
+            listeners: forwarding.control.save(saver),
+            overrides: MappingOverrides::clone(&shared.overrides.load()),
+            upgrade_marks: shared.upgrade_marks.clone(),
+            admin: admin.save(saver),
+            jobs: jobs.save(state_dir, saver),
+            status: sources.switchboard.save(),
+        }
+    }
+
+    /// What is counted besides, at this moment. Where workers go on meanwhile, as for a rehearsal, some
+    /// counters are ahead of others.
+    pub fn counted(&self, sources: &Sources) -> SavedCounted {
         let WorkerContext {
             table,
             stats,
             pipes,
-            overrides,
+            overrides: _,
             lost: _,
             closed: _,
             departed,
@@ -103,7 +128,7 @@ impl SavedControl {
             log_openings: _,
             log_sessions: _,
             next_session,
-            upgrade_marks,
+            upgrade_marks: _,
             gate,
             splice: _,
         } = &*sources.shared;
@@ -117,31 +142,26 @@ impl SavedControl {
             failures: &sources.failures,
             refusals,
         };
-        Self {
-            config: SavedConfig::from(&**sources.config.load()),
-            budget: *budget,
-            table: SavedTable::new(&table.load(), &departed),
-            origins: forwarding.origins().cloned().collect(),
-            listeners: forwarding.control.save(saver),
-            overrides: MappingOverrides::clone(&overrides.load()),
+        SavedCounted {
             gate: gate.save(),
             stats: stats.save(departed.iter().map(|mapping| &mapping.stats)),
+            mappings: self.table.counted_since(&table.load(), &departed),
             pipes_denied: pipes.denied(),
             next_session: next_session.load(Relaxed),
-            upgrade_marks: upgrade_marks.clone(),
             telemetry: SavedTelemetry::new(telemetry),
-            admin: admin.save(saver),
-            jobs: jobs.save(state_dir, saver),
-            status: sources.switchboard.save(),
         }
     }
 
-    /// Takes it up.
+    /// Takes it up, with what was counted.
     ///
     /// # Errors
     ///
     /// What cannot be.
-    pub fn load(self, loader: &mut Loader) -> Result<LoadedControl, LoadError> {
+    pub fn load(
+        self,
+        counted: SavedCounted,
+        loader: &mut Loader,
+    ) -> Result<LoadedControl, LoadError> {
         let Self {
             config,
             budget,
@@ -149,22 +169,25 @@ impl SavedControl {
             origins,
             listeners,
             overrides,
-            gate,
-            stats,
-            pipes_denied,
-            next_session,
             upgrade_marks,
-            telemetry,
             admin,
             jobs,
             status,
         } = self;
+        let SavedCounted {
+            gate,
+            stats,
+            mappings: counters,
+            pipes_denied,
+            next_session,
+            telemetry,
+        } = counted;
         let (all, of_file) = (table.len(), origins.len());
         if of_file > all {
             let why = format!("there are places of {of_file} mappings, and {all} mappings");
             return Err(LoadError::value("mappings of the file", why));
         }
-        let mappings = table.load()?;
+        let mappings = table.with(counters)?.load()?;
         let origins = origins.into_iter();
         let origins = origins.chain(std::iter::repeat(Origin::Switchboard));
         let mut specs = mappings.table.specs(origins);

@@ -26,8 +26,8 @@ use super::{
     candidate::{Candidate, Refusal},
     invocation::{Executable, How, Invocation},
     running::Running,
-    saved::{SavedProcess, SavedWayBack, Started, put, put_control},
-    saved_control::ControlParts,
+    saved::{SavedProcess, SavedWayBack, Started, put, put_control, put_counted},
+    saved_control::{ControlParts, SavedControl},
     signals::Signals,
 };
 use crate::{
@@ -205,7 +205,8 @@ impl Running {
             sessions: None,
         };
         self.put_process(&moment, &executable, &rehearsal)?;
-        self.put_control(self.jobs.state_dir().as_ref(), &rehearsal)?;
+        let control = self.put_control(self.jobs.state_dir().as_ref(), &rehearsal)?;
+        put_counted(&control, &self.sources, &rehearsal)?;
         Ok(rehearsal)
     }
 
@@ -247,6 +248,10 @@ impl Running {
         let outgoing = Arc::new(Outgoing::new()?);
         let before = io::stdin().as_fd().try_clone_to_owned();
         let before = before.map_err(|error| format!("standard input: {}", in_words(&error)))?;
+        self.sources.shared.log.flush(LOG_WITHIN);
+        self.sources.log.syslog().flush(LOG_WITHIN);
+        // All that workers have no part in need not wait for them to stand still.
+        let control = self.put_control(state_dir.as_ref(), &*outgoing)?;
         let begun = Instant::now().into_std();
         let sink: Arc<dyn Sink> = Arc::clone(&outgoing) as _;
         // They go on when it is dropped.
@@ -259,7 +264,7 @@ impl Running {
         };
         self.sources.shared.log.flush(LOG_WITHIN);
         self.sources.log.syslog().flush(LOG_WITHIN);
-        self.put_control(state_dir.as_ref(), &*outgoing)?;
+        put_counted(&control, &self.sources, &*outgoing)?;
         candidate.is_unchanged()?;
         // Last, since it says how long all of that took.
         self.put_process(&moment, &executable, &*outgoing)?;
@@ -311,7 +316,7 @@ impl Running {
         &self,
         state_dir: Option<&(PathBuf, OwnedFd)>,
         sink: &dyn Sink,
-    ) -> Result<(), String> {
+    ) -> Result<SavedControl, String> {
         let parts = ControlParts {
             forwarding: &self.forwarding,
             jobs: &self.jobs,

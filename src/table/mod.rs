@@ -39,7 +39,8 @@ pub(crate) use prefix_file::{PrefixFile, PrefixFileSaver, SavedPrefixFile};
 
 pub use crate::relay::RelayMode;
 pub(crate) use saved::{
-    KnownMappings, RouteNumber, RouteSaver, Routes, SavedPolicy, SavedRoutes, SavedTable,
+    KnownMappings, RouteNumber, RouteSaver, Routes, SavedCounters, SavedPolicy, SavedRoutes,
+    SavedTable,
 };
 pub(crate) use sources::{Entry, Prefixes, SourceLists, SourceRules};
 

@@ -134,6 +134,21 @@ struct SavedMapping {
     gate: Option<SavedMappingGate>,
 }
 
+/// What mappings have counted since their table was saved: by the place of each, those that have left the
+/// table after those in it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SavedCounters(Vec<SavedCounter>);
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct SavedCounter {
+    place: usize,
+    #[serde(default)]
+    stats: SavedStats,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gate: Option<SavedMappingGate>,
+}
+
 /// Public addresses with what each leads to.
 type SavedPairs = Vec<(ListenAddr, SavedTarget)>;
 
@@ -197,6 +212,42 @@ impl SavedTable {
             policies: policies.saved,
             prefix_files: policies.files.finish(),
         }
+    }
+
+    /// What has changed since, while the table and those that have left it stayed the same.
+    pub fn counted_since(&self, table: &Table, departed: &[Arc<Mapping>]) -> SavedCounters {
+        let saved = self.mappings.iter().chain(&self.departed);
+        let now = table.mappings.iter().chain(departed);
+        let counted = saved
+            .zip(now)
+            .enumerate()
+            .filter_map(|(place, (saved, now))| {
+                let stats = now.stats.save();
+                let gate = now.gate.as_deref().map(MappingGate::save);
+                let is_news = stats != saved.stats || gate != saved.gate;
+                is_news.then_some(SavedCounter { place, stats, gate })
+            });
+        SavedCounters(counted.collect())
+    }
+
+    /// The same with what has changed.
+    ///
+    /// # Errors
+    ///
+    /// There is no such mapping.
+    pub fn with(mut self, SavedCounters(counters): SavedCounters) -> Result<Self, LoadError> {
+        for SavedCounter { place, stats, gate } in counters {
+            let mapping = match place.checked_sub(self.mappings.len()) {
+                None => self.mappings.get_mut(place),
+                Some(place) => self.departed.get_mut(place),
+            };
+            let Some(mapping) = mapping else {
+                let why = format!("number {place} has counted something and is not there");
+                return Err(LoadError::value("mapping", why));
+            };
+            (mapping.stats, mapping.gate) = (stats, gate);
+        }
+        Ok(self)
     }
 
     /// How many mappings are in the table.
@@ -628,6 +679,31 @@ mod tests {
     fn through_json<T: Serialize + for<'de> Deserialize<'de>>(value: &T) -> T {
         let text = serde_json::to_vec(value).expect("plain values");
         serde_json::from_slice(&text).expect("as it was written")
+    }
+
+    #[test]
+    fn what_is_counted_after_a_table_was_saved_is_handed_over_as_well() {
+        let policy = Arc::new(policy());
+        let specs = [(1000, "a"), (1001, "b")].map(|(port, name)| {
+            let name = MappingName::new(name);
+            spec(name, port, &policy)
+        });
+        let table = table(&specs[..1], &Table::default());
+        let gone = self::table(&specs[1..], &Table::default());
+        let departed = gone.mappings().to_vec();
+        let saved = SavedTable::new(&table, &departed);
+        assert_eq!(
+            saved.counted_since(&table, &departed),
+            SavedCounters::default()
+        );
+        table.mappings()[0].stats.refuse(EndReason::NoResources);
+        departed[0].stats.refuse(EndReason::NoResources);
+        let counted = through_json(&saved.counted_since(&table, &departed));
+        assert_eq!(counted.0.len(), 2);
+        let known = through_json(&saved).with(counted).expect("they are there");
+        assert_eq!(known, through_json(&SavedTable::new(&table, &departed)));
+        let none = SavedTable::default().with(known.counted_since(&gone, &[]));
+        none.expect_err("there is no such mapping");
     }
 
     fn handed_over(table: &Table, departed: &[Arc<Mapping>]) -> KnownMappings {
