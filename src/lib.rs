@@ -14,6 +14,7 @@ pub mod end_reason;
 pub(crate) mod files;
 pub mod handover;
 pub(crate) mod host_port;
+pub(crate) mod import;
 pub(crate) mod lifecycle;
 pub(crate) mod limit;
 pub(crate) mod listen;

@@ -8,11 +8,13 @@ use std::{
 
 /// What each folder or file of `src` may import from others. Tests inside of `src` may import more.
 const MAY_IMPORT: &str = "
-    cli:       admin config handover host_port lifecycle listen manual os_error provider session table text units
+    cli:       admin config handover host_port import lifecycle listen manual os_error provider session table text
+               units
     lifecycle: admin client_mask config end_reason files handover limit listen orders os_error provider relay session
                socket table target telemetry text units worker
     admin:     client_mask config end_reason handover host_port limit listen orders os_error provider session setting
                table target telemetry units worker
+    import:    files os_error text units
     config:    client_mask files handover limit provider setting table target text units
     provider:  files handover host_port setting table telemetry text units
     worker:    end_reason handover limit listen os_error proxy_protocol relay session socket table telemetry text

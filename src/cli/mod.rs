@@ -11,6 +11,7 @@ mod endpoints;
 mod events;
 mod generate;
 mod help;
+mod import;
 mod kill;
 mod log_level;
 mod lookup;
@@ -53,6 +54,7 @@ enum Command {
     Run(run::RunArgs),
     Check(check::CheckArgs),
     Config(config::ConfigArgs),
+    Import(import::ImportArgs),
     Status(status::StatusArgs),
     Mappings(mappings::MappingsArgs),
     Endpoints(endpoints::EndpointsArgs),
@@ -83,6 +85,7 @@ impl Cli {
             Command::Run(args) => run::run(args),
             Command::Check(args) => check::run(&args),
             Command::Config(args) => config::run(&args),
+            Command::Import(args) => import::run(&args),
             Command::Status(args) => status::run(&args),
             Command::Mappings(args) => mappings::run(&args),
             Command::Endpoints(args) => endpoints::run(&args),

@@ -1,0 +1,104 @@
+//! Which servers of a back end serve, and how they share its clients.
+
+use super::{proxy::Proxy, sections::Line, server::Server};
+use crate::import::Remark;
+
+/// The servers that clients are led to.
+pub struct Serving<'p> {
+    pub servers: Vec<&'p Server>,
+    /// How several share the clients, in our words.
+    pub balance: Option<&'static str>,
+}
+
+/// Finds them, or what keeps the front end with HAProxy.
+pub fn serving<'p>(
+    front: &Proxy,
+    back: &'p Proxy,
+    remarks: &mut Vec<Remark>,
+) -> Result<Serving<'p>, Remark> {
+    let mut servers = Vec::new();
+    for server in &back.servers {
+        let line = &server.line;
+        let why = match server.options.weight {
+            _ if server.options.disabled => "it is disabled",
+            Some(0) => "its weight is 0, so it gets no client",
+            _ => {
+                servers.push(server);
+                continue;
+            }
+        };
+        remarks.push(Remark::dropped(line.place.clone(), &line.text, why));
+    }
+    if servers.is_empty() || back.disabled {
+        let why = "no server takes a client, and HAProxy ends the stream of each";
+        let head = &front.head;
+        let remark = Remark::dropped(head.place.clone(), &head.text, why);
+        return Err(remark.instead("leave the port closed"));
+    }
+    let balance = match servers.len() {
+        1 => None,
+        _ => Some(shared(&servers, back, remarks)?),
+    };
+    Ok(Serving { servers, balance })
+}
+
+/// How several servers share the clients.
+fn shared(
+    servers: &[&Server],
+    back: &Proxy,
+    remarks: &mut Vec<Remark>,
+) -> Result<&'static str, Remark> {
+    const LEAVE: &str = "leave it to HAProxy, or give each server a port of its own";
+    let left_out = |line: &Line, why: &str| {
+        Remark::left_out(line.place.clone(), &line.text, why).instead(LEAVE)
+    };
+    let different = |line: &Line, why: &str| Remark::different(line.place.clone(), &line.text, why);
+    let is_checked = servers.iter().any(|server| server.options.check);
+    if let (Some(line), true) = (&back.protocol_check, is_checked) {
+        let why = "a check by more than a connection says which server takes clients";
+        return Err(left_out(line, why));
+    }
+    if let Some(server) = servers.iter().find(|server| server.options.check_elsewhere) {
+        let why = "a check at another place says whether it takes clients";
+        return Err(left_out(&server.line, why));
+    }
+    if is_checked {
+        let why = "servers are not asked how they are: one that could not be connected to is passed over for \
+                   10 seconds";
+        remarks.push(different(&back.head, why));
+    }
+    let backups = servers
+        .iter()
+        .filter(|server| server.options.backup)
+        .count();
+    if backups > 1 && !back.all_backups {
+        let why =
+            "the backups share the clients, and in HAProxy the first that is up has all of them";
+        remarks.push(different(&back.head, why));
+    }
+    if let Some(line) = &back.stick {
+        if !line.words.iter().any(|word| word == "src") {
+            return Err(left_out(line, "it keeps clients by what they send"));
+        }
+        let why = "a client has the same target by its address, and not by a table";
+        remarks.push(different(line, why));
+        return Ok("source");
+    }
+    let Some(line) = &back.balance else {
+        return Ok("round-robin");
+    };
+    match (line.word(1), line.word(2)) {
+        ("roundrobin" | "static-rr", _) => Ok("round-robin"),
+        ("leastconn", _) => Ok("least-sessions"),
+        ("source", _) | ("hash", "src") => Ok("source"),
+        ("first", _) => Ok("first"),
+        (word, _) if word.starts_with("random") => {
+            remarks.push(different(
+                line,
+                "the servers have the clients in turn, not at random",
+            ));
+            Ok("round-robin")
+        }
+        _ => Err(left_out(line, "it shares the clients by what they send")),
+    }
+}

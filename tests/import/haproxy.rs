@@ -1,0 +1,529 @@
+//! HAProxy's configurations.
+
+use std::{env, fs, process::Command};
+
+use serde_json::Value;
+
+use crate::{
+    cases, checked,
+    harness::{
+        TempDir,
+        require::{Need, require},
+    },
+    import, said, written,
+};
+
+/// Whether HAProxy takes the file `haproxy.cfg` of a directory for valid.
+fn haproxy_takes(directory: &TempDir, files: &[&str]) -> (bool, String) {
+    let mut command = Command::new("haproxy");
+    command.arg("-c").current_dir(directory.path());
+    for file in files {
+        command.args(["-f", file]);
+    }
+    let output = command.output().expect("it is installed");
+    (output.status.success(), said(&output))
+}
+
+/// The mappings, with what is a set in one and the same order.
+fn in_any_order(all: Value) -> Vec<Value> {
+    let mut mappings = all["mappings"].as_array().expect("a list").clone();
+    for mapping in &mut mappings {
+        mapping["origin"] = Value::Null;
+        for key in ["allow", "deny", "accept_proxy"] {
+            let set = mapping["policy"][key].as_array_mut().expect("a list");
+            set.sort_by_key(Value::to_string);
+        }
+    }
+    mappings
+}
+
+#[test]
+fn each_case_becomes_what_it_was() {
+    for case in cases() {
+        let name = case.display();
+        let output = import(&case, &["haproxy.cfg", "--partial"]);
+        let errors = said(&output);
+        assert_eq!(output.status.code(), Some(0), "{name}: {errors}");
+        let dir = TempDir::new();
+        let file = dir.write("tml-proxy.toml", written(&output));
+        let expected = checked(&case.join("expected.toml"));
+        let found = checked(&file);
+        for section in ["process", "admin", "log", "targets", "limits"] {
+            assert_eq!(found[section], expected[section], "{name}");
+        }
+        let [found, expected] = [found, expected].map(in_any_order);
+        for (found, expected) in found.iter().zip(&expected) {
+            assert_eq!(found, expected, "{name}:\n{}", written(&output));
+        }
+        assert_eq!(found.len(), expected.len(), "{name}");
+        let file = case.join("said");
+        if env::var_os("UPDATE").is_some() {
+            fs::write(&file, &errors).expect("a file of the repository");
+        }
+        assert_eq!(
+            errors,
+            fs::read_to_string(&file).expect("it is there"),
+            "{name}"
+        );
+        // Where `check` does not show all of it, and for comments.
+        let file = case.join("written.toml");
+        if let Ok(exactly) = fs::read_to_string(file) {
+            assert_eq!(written(&output), exactly);
+        }
+    }
+}
+
+/// What is tested here is what people have: HAProxy would start with it.
+#[test]
+fn haproxy_takes_each_case() {
+    if !require(&[Need::Tool("haproxy")]) {
+        return;
+    }
+    for case in cases() {
+        let dir = TempDir::new();
+        fs::copy(case.join("haproxy.cfg"), dir.join("haproxy.cfg")).expect("a small file");
+        let (takes, why) = haproxy_takes(&dir, &["haproxy.cfg"]);
+        assert!(takes, "{}: {why}", case.display());
+    }
+}
+
+/// Lines that make a front end none of ours, in a `listen` with one server: what of them is named, and why.
+#[test]
+fn what_cannot_be_kept_leaves_its_port_to_haproxy_with_file_line_and_reason() {
+    for (lines, named, why) in [
+        (
+            "option httpchk\n server t 192.0.2.2:22 check",
+            "option httpchk",
+            "more than a connection",
+        ),
+        (
+            "server t 192.0.2.2:22 check port 99",
+            "server t",
+            "another place",
+        ),
+        (
+            "balance url_param x\n server t 192.0.2.2:22",
+            "balance url_param x",
+            "by what they send",
+        ),
+        (
+            "server t 192.0.2.2:22 source 192.0.2.9",
+            "server s",
+            "a source of its own",
+        ),
+        (
+            "option transparent",
+            "option transparent",
+            "what the client asked for",
+        ),
+        ("bind :7001 ssl crt /x", "bind :7001 ssl", "TLS"),
+        (
+            "bind :7001 interface eth0",
+            "bind :7001 interface eth0",
+            "eth0",
+        ),
+        ("bind unix@/run/x", "bind unix@/run/x", "no address of TCP"),
+        ("bind /run/x", "bind /run/x", "no address of TCP"),
+        ("bind abns@x", "bind abns@x", "no address of TCP"),
+        (
+            "bind board.invalid:7001",
+            "bind board.invalid:7001",
+            "is a name",
+        ),
+        (
+            "server-template t 3 x.invalid:22",
+            "server-template",
+            "what a name resolves to",
+        ),
+        ("mode http", "mode http", "only TCP"),
+        (
+            "use_backend b if { src 192.0.2.7 }",
+            "use_backend b",
+            "by the client's address",
+        ),
+        (
+            "use_backend b if { req.ssl_sni -i a.example }",
+            "use_backend b",
+            "the name in TLS",
+        ),
+        (
+            "use_backend b if { dst_port 22 }",
+            "use_backend b",
+            "known of the connection",
+        ),
+        ("use_backend %[src]", "use_backend %[src]", "computed"),
+        (
+            "tcp-request content set-dst src",
+            "set-dst src",
+            "computes the target",
+        ),
+        (
+            "tcp-request content reject if { req.len gt 3 }",
+            "req.len",
+            "cannot be known",
+        ),
+        (
+            "tcp-request content accept if { req.len gt 3 }\n tcp-request content reject",
+            "req.len",
+            "what they send",
+        ),
+        (
+            "bind :7001 accept-proxy\n tcp-request connection reject if { src 192.0.2.1 }",
+            "listen m",
+            "PROXY header",
+        ),
+        ("some-day on", "some-day on", "not known here"),
+        ("option some-day", "option some-day", "not known here"),
+    ] {
+        let dir = TempDir::new();
+        let text = format!(
+            "defaults\n timeout connect 1s\n timeout client 1s\n timeout server 1s\n\
+             backend b\n server s 192.0.2.9:22\n\
+             listen m\n bind 203.0.113.1:7000\n server s 192.0.2.1:22\n {lines}\n\
+             listen fine\n bind 203.0.113.1:7999\n server s 192.0.2.1:22\n"
+        );
+        dir.write("haproxy.cfg", text);
+        let output = import(dir.path(), &["haproxy.cfg"]);
+        let errors = said(&output);
+        assert_eq!(output.status.code(), Some(1), "{lines}: {errors}");
+        assert_eq!(written(&output), "", "{lines}");
+        let says = |line: &str| {
+            line.starts_with("haproxy.cfg:")
+                && line.contains("left out: ")
+                && line.contains(named)
+                && line.contains(why)
+        };
+        assert!(errors.lines().any(says), "{lines}: {errors}");
+        let kept = "haproxy.cfg:7: left to HAProxy: listen m: 203.0.113.1:7000";
+        assert!(errors.contains(kept), "{lines}: {errors}");
+        assert!(
+            errors.contains("1 front end would be lost"),
+            "{lines}: {errors}"
+        );
+        let output = import(dir.path(), &["haproxy.cfg", "--partial"]);
+        let text = written(&output);
+        assert_eq!(output.status.code(), Some(0), "{lines}: {errors}");
+        assert_eq!(text.matches("[[mapping]]").count(), 1, "{lines}: {text}");
+        assert!(text.contains("name = \"fine\""), "{lines}: {text}");
+        assert!(
+            text.contains("# Not here: listen m (203.0.113.1:7000"),
+            "{lines}: {text}"
+        );
+    }
+}
+
+/// Servers that are none of ours.
+#[test]
+fn a_server_that_cannot_be_a_target_is_named_with_the_reason() {
+    for (server, why) in [
+        ("board.invalid:22", "is a name"),
+        ("192.0.2.1:22 ssl verify none", "TLS"),
+        ("192.0.2.1:22 socks4 192.0.2.2:1080", "SOCKS"),
+        ("192.0.2.1:22 source 192.0.2.3 interface eth0", "eth0"),
+        ("0.0.0.0:22", "the client came to"),
+        ("*:22", "the client came to"),
+        ("/run/x", "no address of TCP"),
+        ("192.0.2.1:+65000", "are no ports"),
+    ] {
+        let dir = TempDir::new();
+        let text = format!(
+            "defaults\n timeout connect 1s\n timeout client 1s\n timeout server 1s\n\
+             listen m\n bind 203.0.113.1:7000\n server s {server}\n"
+        );
+        dir.write("haproxy.cfg", text);
+        let output = import(dir.path(), &["haproxy.cfg"]);
+        let errors = said(&output);
+        assert_eq!(output.status.code(), Some(1), "{server}: {errors}");
+        let says = |line: &str| line.starts_with("haproxy.cfg:7: left out: ") && line.contains(why);
+        assert!(errors.lines().any(says), "{server}: {errors}");
+    }
+}
+
+/// Texts, and whether HAProxy 2.6 takes them. What it refuses is refused, and what it takes is not called
+/// invalid.
+const VALIDITY: &[(&str, bool)] = &[
+    ("listen m\n bind :7000\n server s 192.0.2.1:22\n", true),
+    (
+        "listen m\r\n bind :7000\r\n server s 192.0.2.1:22\r\n",
+        true,
+    ),
+    (
+        "listen m\n bind :7000 # x\n server s 192.0.2.1:22#y\n",
+        true,
+    ),
+    ("listen m\n bind :7000\n server s 192.0.2.1:22", false),
+    (
+        "\u{feff}listen m\n bind :7000\n server s 192.0.2.1:22\n",
+        false,
+    ),
+    (
+        "bind :7000\nlisten m\n bind :7001\n server s 192.0.2.1:22\n",
+        false,
+    ),
+    (
+        "defaults\n bind :7000\nlisten m\n bind :7001\n server s 192.0.2.1:22\n",
+        false,
+    ),
+    (
+        "defaults\n server s 192.0.2.1:22\nlisten m\n bind :7001\n server s 192.0.2.1:22\n",
+        false,
+    ),
+    (
+        "listen m\n bind :7000,7001\n server s 192.0.2.1:22\n",
+        false,
+    ),
+    (
+        "listen m\n bind :7000,:7001\n server s 192.0.2.1:22\n",
+        true,
+    ),
+    ("listen m\n bind 127.0.0.1\n server s 192.0.2.1:22\n", false),
+    ("listen m\n bind :70000\n server s 192.0.2.1:22\n", false),
+    (
+        "listen m\n bind :7010-7000\n server s 192.0.2.1:22\n",
+        false,
+    ),
+    ("listen m\n bind :7000\n server s 192.0.2.1:20-29\n", false),
+    ("listen m\n bind :7000\n server s fd00::14\n", false),
+    ("listen m\n bind :7000\n server s fd00::14:22\n", true),
+    ("listen m\n bind :7000\n server s [fd00::14]\n", true),
+    ("listen m :7000\n server s 192.0.2.1:22\n", false),
+    (
+        "listen m\n bind :7000\n timeout client 1w\n server s 192.0.2.1:22\n",
+        false,
+    ),
+    (
+        "listen m\n bind :7000\n timeout client 25d\n server s 192.0.2.1:22\n",
+        false,
+    ),
+    (
+        "listen m\n bind :7000\n timeout client 1m30s\n server s 192.0.2.1:22\n",
+        true,
+    ),
+    (
+        "listen m\n bind :7000\n no timeout client\n server s 192.0.2.1:22\n",
+        false,
+    ),
+    (
+        "listen m\n bind :7000\n no option tcpka\n server s 192.0.2.1:22\n",
+        false,
+    ),
+    (
+        "listen m\n bind :7000\n no option redispatch\n server s 192.0.2.1:22\n",
+        true,
+    ),
+    (
+        "listen m\n bind :7000\n contimeout 5000\n server s 192.0.2.1:22\n",
+        false,
+    ),
+    (
+        "listen m\n bind :7000\n mode health\n server s 192.0.2.1:22\n",
+        false,
+    ),
+    ("listen m\n bind :7000\n default_backend gone\n", false),
+    (
+        "listen m from gone\n bind :7000\n server s 192.0.2.1:22\n",
+        false,
+    ),
+    (
+        "listen m from later\n bind :7000\n server s 192.0.2.1:22\ndefaults later\n mode tcp\n",
+        false,
+    ),
+    (
+        "defaults a\n mode tcp\ndefaults a\n mode tcp\nlisten m from a\n bind :7000\n server s 192.0.2.1:22\n",
+        false,
+    ),
+    (
+        "frontend m\n bind :7000\n default_backend m\nbackend m\n server s 192.0.2.1:22\n",
+        true,
+    ),
+    (
+        "listen m\n bind :7000\n server s 192.0.2.1:22\nlisten m\n bind :7001\n server s 192.0.2.1:22\n",
+        false,
+    ),
+    (
+        "defaults\n tcp-request connection reject\nlisten m\n bind :7000\n server s 192.0.2.1:22\n",
+        false,
+    ),
+    ("listen m\n bind :7000\n server s \"192.0.2.1:22\n", false),
+    (
+        "listen m\n bind :7000\n server s \"${UNSET:-192.0.2.1:22}\"\n",
+        false,
+    ),
+    (
+        "listen m\n bind :7000\n server s \"${UNSET-192.0.2.1:22}\"\n",
+        true,
+    ),
+    (
+        ".if 1\nlisten m\n bind :7000\n server s 192.0.2.1:22\n",
+        false,
+    ),
+    (
+        ".if 1\nlisten m\n bind :7000\n server s 192.0.2.1:22\n.endif\n",
+        true,
+    ),
+    (
+        ".if 1\n.alert stop\n.endif\nlisten m\n bind :7000\n server s 192.0.2.1:22\n",
+        false,
+    ),
+    (
+        "[scope]\nlisten m\n bind :7000\n server s 192.0.2.1:22\n",
+        true,
+    ),
+    (
+        "listen m\n bind ipv4@[::1]:7000\n server s 192.0.2.1:22\n",
+        false,
+    ),
+];
+
+#[test]
+fn haproxy_decides_what_is_valid() {
+    let is_there = require(&[Need::Tool("haproxy")]);
+    for (text, valid) in VALIDITY {
+        let dir = TempDir::new();
+        dir.write("haproxy.cfg", text);
+        if is_there {
+            let (takes, why) = haproxy_takes(&dir, &["haproxy.cfg"]);
+            assert_eq!(takes, *valid, "HAProxy on {text:?}: {why}");
+        }
+        let output = import(dir.path(), &["haproxy.cfg", "--partial"]);
+        let errors = said(&output);
+        assert_eq!(
+            !errors.contains("not valid: "),
+            *valid,
+            "{text:?}: {errors}"
+        );
+        let code = if *valid { 0 } else { 1 };
+        assert_eq!(output.status.code(), Some(code), "{text:?}: {errors}");
+        assert_eq!(written(&output).is_empty(), !*valid, "{text:?}");
+    }
+}
+
+#[test]
+fn a_directory_is_read_in_the_order_of_haproxy_and_defaults_go_on_from_file_to_file() {
+    let dir = TempDir::new();
+    fs::create_dir_all(dir.join("conf.d/deeper")).expect("a fresh directory");
+    let listen = |name: &str, port| {
+        format!("listen {name}\n bind 203.0.113.1:{port}\n server s 192.0.2.1:22\n")
+    };
+    dir.write(
+        "first.cfg",
+        "defaults\n timeout connect 3s\n timeout client 1h\n timeout server 1h\n",
+    );
+    dir.write("conf.d/Z.cfg", listen("z", 7001));
+    dir.write("conf.d/20-b.cfg", listen("b", 7002));
+    dir.write("conf.d/10-a.cfg", listen("a", 7003));
+    dir.write("conf.d/.hidden.cfg", "what");
+    dir.write("conf.d/old.cfg.bak", "what");
+    dir.write("conf.d/deeper/x.cfg", "what");
+    let output = import(dir.path(), &["first.cfg", "conf.d"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let file = dir.write("tml-proxy.toml", written(&output));
+    let all = checked(&file);
+    let mappings = all["mappings"].as_array().expect("a list");
+    let names: Vec<&str> = mappings
+        .iter()
+        .filter_map(|mapping| mapping["name"].as_str())
+        .collect();
+    assert_eq!(names, ["a", "b", "z"]);
+    assert_eq!(mappings[2]["policy"]["connect_timeout"], "3s");
+    if require(&[Need::Tool("haproxy")]) {
+        let (takes, why) = haproxy_takes(&dir, &["first.cfg", "conf.d"]);
+        assert!(takes, "{why}");
+    }
+    // A section ends with its file.
+    dir.write(
+        "first.cfg",
+        "listen m\n bind 203.0.113.1:7009\n server s 192.0.2.1:22\n",
+    );
+    dir.write("conf.d/10-a.cfg", " timeout connect 3s\n");
+    let output = import(dir.path(), &["first.cfg", "conf.d"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        said(&output).contains("conf.d/10-a.cfg:1: not valid"),
+        "{}",
+        said(&output)
+    );
+}
+
+#[test]
+fn a_variable_that_is_not_set_is_asked_for() {
+    let dir = TempDir::new();
+    dir.write(
+        "haproxy.cfg",
+        "listen m\n bind 203.0.113.1:7000\n server s \"$TML_PROXY_TEST_HOST:22\"\n",
+    );
+    let output = import(dir.path(), &["haproxy.cfg"]);
+    assert_eq!(output.status.code(), Some(1));
+    let errors = said(&output);
+    assert!(errors.contains("haproxy.cfg:3: not valid: "), "{errors}");
+    assert!(errors.contains("TML_PROXY_TEST_HOST=VALUE"), "{errors}");
+}
+
+#[test]
+fn a_name_is_written_as_the_address_it_has_now_if_that_is_wanted() {
+    let dir = TempDir::new();
+    dir.write(
+        "haproxy.cfg",
+        "listen m\n bind localhost:7000\n server s localhost:22\n\
+         listen n\n bind 203.0.113.1:7000\n server s ip6-localhost-is-nowhere.invalid:22\n",
+    );
+    let output = import(dir.path(), &["haproxy.cfg", "--partial", "--resolve"]);
+    let text = written(&output);
+    assert!(
+        text.contains("listen = \"127.0.0.1:7000\"\ntarget = \"127.0.0.1:22\""),
+        "{text}"
+    );
+    assert!(said(&output).contains("ip6-localhost-is-nowhere.invalid is a name"));
+}
+
+#[test]
+fn programs_get_the_same_as_json_and_a_file_is_not_written_over() {
+    let dir = TempDir::new();
+    let text = "listen m\n bind 203.0.113.1:7000\n server s 192.0.2.1:22 check\nlisten web\n mode http\n bind :80\n server s 192.0.2.1:80\n";
+    dir.write("haproxy.cfg", text);
+    for (arguments, code) in [
+        (&["haproxy.cfg", "--json"][..], 1),
+        (&["haproxy.cfg", "--json", "--partial"], 0),
+    ] {
+        let output = import(dir.path(), arguments);
+        assert_eq!(output.status.code(), Some(code), "{}", said(&output));
+        assert_eq!(said(&output), "");
+        let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!(json["config"].is_null(), code == 1);
+        let left = &json["left"][0];
+        assert_eq!(
+            (left["line"].as_u64(), left["listen"][0].as_str()),
+            (Some(4), Some(":80"))
+        );
+        let remarks = json["remarks"].as_array().expect("a list");
+        let of_check = remarks
+            .iter()
+            .find(|remark| remark["kind"] == "dropped")
+            .expect("the check");
+        assert_eq!(
+            (&of_check["line"], &of_check["file"]),
+            (&3.into(), &"haproxy.cfg".into())
+        );
+        for part in ["what", "why", "instead"] {
+            assert!(of_check[part].is_string());
+        }
+    }
+    let target = ["haproxy.cfg", "--partial", "--output", "new.toml"];
+    assert_eq!(import(dir.path(), &target).status.code(), Some(0));
+    checked(&dir.join("new.toml"));
+    let again = import(dir.path(), &target);
+    assert_eq!(again.status.code(), Some(4));
+    assert!(said(&again).contains("new.toml: "), "{}", said(&again));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let dir = TempDir::new();
+    let output = import(dir.path(), &["nowhere.cfg"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        said(&output).starts_with("nowhere.cfg: not valid: this file: "),
+        "{}",
+        said(&output)
+    );
+}
