@@ -15,6 +15,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use socket2::SockRef;
+
 use super::{lab::Netns, process::succeed};
 
 /// What befalls packets, in each direction.
@@ -77,6 +79,10 @@ impl Wire {
             ]));
             netns.ip(&format!("link set {name} up"));
             let socket = between.run(|| UdpSocket::bind((ours, PORT)).expect("an own address"));
+            // On a busy machine the thread comes late, which is to delay packets and not to lose them.
+            SockRef::from(&socket)
+                .set_recv_buffer_size(WAITING)
+                .expect("any size will do");
             (Arc::new(socket), SocketAddr::from((theirs, PORT)))
         });
         let threads = [(0, 1), (1, 0)]
@@ -127,6 +133,9 @@ impl Drop for Wire {
 
 /// The port VXLAN has by standard.
 const PORT: u16 = 4789;
+
+/// Bytes that may wait for a thread, as far as `net.core.rmem_max` allows.
+const WAITING: usize = 4 << 20;
 
 /// How often a thread without packets looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(50);
