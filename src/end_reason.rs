@@ -9,8 +9,8 @@ macro_rules! reasons {
         ///
         /// The two-letter [code](Self::code) follows HAProxy's termination states: who ended the
         /// session (`C` client, `S` target, `P` policy, `R` resources, `K` killed, `I` internal; small
-        /// letters: that side's time ran out), then when (`C` while connecting, `D` with the session
-        /// established, `-` complete).
+        /// letters: that side's time ran out), then when (`Q` waiting for a target that has room, `C`
+        /// while connecting, `D` with the session established, `-` complete).
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum EndReason {
             $($(#[$meaning])+ $name,)+
@@ -111,6 +111,10 @@ reasons! {
     NoTarget = refusal "SC" "no_target";
     /// All targets that are up have `max_sessions` sessions already.
     TargetFull = refusal "PC" "target_full";
+    /// All targets are full, and `queue` has as many clients as it may.
+    QueueFull = refusal "PC" "queue_full";
+    /// No target had room for the client within the time of `queue`.
+    QueueTimeout = refusal "sQ" "queue_timeout";
     /// The process has no room for another session.
     NoResources = refusal "RC" "no_resources";
     /// The client's network has `max_sessions_per_source` sessions already.

@@ -105,6 +105,7 @@ limits.ban                                   off
 limits.exempt                                []
 defaults.balance                             round-robin
 defaults.retries                             auto
+defaults.queue                               off
 defaults.connect_timeout                     10s
 defaults.idle_timeout                        1h
 defaults.half_close_timeout                  off

@@ -5,7 +5,7 @@ use crate::{
     limit::{Ban, Limits, OnRefuse, Rate, SessionLimits},
     proxy_protocol::Version,
     table::{Congestion, Keepalive, Policy, RelayMode, RemovalPolicy},
-    target::Balance,
+    target::{Balance, QueueSettings},
 };
 
 const MAPPING: &str = "[[mapping]]\nname = \"a\"\nlisten = 1000\ntarget = \"10.0.0.1:22\"\n";

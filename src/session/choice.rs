@@ -106,6 +106,25 @@ impl Choice {
     ///
     /// The reason for which the client is refused; it has not been counted.
     pub fn make(route: &Route, client: IpAddr, now: Instant) -> Result<Option<Self>, EndReason> {
+        if let Some(group) = route.target.group()
+            && group.queue().len() > 0
+        {
+            // Others came before.
+            return Err(EndReason::TargetFull);
+        }
+        Self::first_in_line(route, client, now)
+    }
+
+    /// The same for a client whose turn it is.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn first_in_line(
+        route: &Route,
+        client: IpAddr,
+        now: Instant,
+    ) -> Result<Option<Self>, EndReason> {
         let policy = &route.mapping.policy;
         let place = match &route.target {
             Target::Address(_) if retries(route) == 0 => return Ok(None),

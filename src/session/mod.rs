@@ -18,6 +18,7 @@ mod filter;
 mod near;
 mod path;
 mod proxy_header;
+mod queued;
 mod record;
 mod retry;
 mod saved;
@@ -44,9 +45,10 @@ use error::Step;
 pub use extras::Extras;
 pub use filter::SessionFilter;
 pub use proxy_header::{HeaderRead, PendingProxyHeader};
+pub use queued::QueuedClient;
 pub use record::{SessionId, SessionLine, SessionRecord};
 use retry::Retry;
-pub use saved::{Loading, SavedPendingHeader, SavedSession};
+pub use saved::{Loading, SavedPendingHeader, SavedQueuedClient, SavedSession};
 pub use upgrade_marks::UpgradeMarks;
 pub use view::{SessionView, Stage};
 
@@ -229,6 +231,14 @@ impl Session {
         };
         session.drain_by(drained);
         Ok(session)
+    }
+
+    /// Counts the time it waited for its turn since then as its own.
+    pub fn waited_since(&mut self, since: Instant) {
+        // Without a choice, how long connecting may take follows from when it began.
+        if self.choice().is_some() {
+            self.opened = since;
+        }
     }
 
     /// The socket of one side, to be watched for [`Readiness::INTEREST`].

@@ -10,8 +10,8 @@ use std::{net::SocketAddr, os::fd::AsFd, time::Instant};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Connection, Extras, PendingProxyHeader, Phase, Session, SessionId, choice::SavedChoice,
-    retry::Retry, user_timeout::UserTimeout,
+    Connection, Extras, PendingProxyHeader, Phase, QueuedClient, Session, SessionId,
+    choice::SavedChoice, retry::Retry, user_timeout::UserTimeout,
 };
 use crate::{
     end_reason::EndReason,
@@ -20,6 +20,7 @@ use crate::{
     listen::{Accepted, Front},
     relay::{PipeBudget, Relay, SavedRelay},
     table::{Route, RouteNumber, RouteSaver, Routes},
+    target::Ticket,
 };
 
 /// A [`Session`].
@@ -121,6 +122,31 @@ pub struct SavedPendingHeader {
     since: Instant,
     #[serde(default, skip_serializing_if = "is_default")]
     leave: Option<SavedLeave>,
+}
+
+/// A [`QueuedClient`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SavedQueuedClient {
+    id: SessionId,
+    route: RouteNumber,
+    socket: Descriptor,
+    client: SocketAddr,
+    #[serde(default, skip_serializing_if = "is_default")]
+    front: Option<Front>,
+    #[serde(
+        default,
+        with = "monotonic::option",
+        skip_serializing_if = "is_default"
+    )]
+    drained: Option<Instant>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    extras: Option<Box<SavedExtras>>,
+    #[serde(with = "monotonic")]
+    since: Instant,
+    #[serde(default, skip_serializing_if = "is_default")]
+    leave: Option<SavedLeave>,
+    /// The number of its ticket.
+    number: u64,
 }
 
 /// What a session is loaded from, and where it is counted.
@@ -344,6 +370,87 @@ impl PendingProxyHeader {
         };
         count_open(&route);
         Ok(Self {
+            connection: Connection {
+                id,
+                accepted,
+                route,
+                drained,
+            },
+            since,
+            leave: leave.map(SavedLeave::load),
+        })
+    }
+}
+
+impl QueuedClient {
+    /// Leaves its socket with `saver` and its route with `routes`.
+    pub fn save<'a>(
+        &'a self,
+        saver: &mut Saver<'a>,
+        routes: &mut RouteSaver<'_>,
+    ) -> SavedQueuedClient {
+        let Self {
+            connection,
+            extras,
+            since,
+            leave,
+            ticket,
+        } = self;
+        let Connection {
+            id,
+            accepted,
+            route,
+            drained,
+        } = connection;
+        let Accepted {
+            socket,
+            client,
+            front,
+        } = accepted;
+        SavedQueuedClient {
+            id: *id,
+            route: routes.route(route),
+            socket: saver.descriptor(socket.as_fd()),
+            client: *client,
+            front: front.as_deref().copied(),
+            drained: *drained,
+            extras: extras.as_ref().map(|extras| Box::new(extras.save())),
+            since: *since,
+            leave: leave.map(SavedLeave::of),
+            number: ticket.as_ref().map_or(u64::MAX >> 1, Ticket::number),
+        }
+    }
+
+    /// Takes up a client that was handed over, counts it, and gives it the place in the queue that it
+    /// had.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be.
+    pub fn load(saved: SavedQueuedClient, from: &mut Loading<'_>) -> Result<Self, LoadError> {
+        let SavedQueuedClient {
+            id,
+            route,
+            socket,
+            client,
+            front,
+            drained,
+            extras,
+            since,
+            leave,
+            number,
+        } = saved;
+        let route = from.routes.get(route)?;
+        let accepted = Accepted {
+            socket: from.loader.descriptor(socket)?,
+            client,
+            front: front.map(Box::new),
+        };
+        count_open(&route);
+        let group = route.target.group();
+        Ok(Self {
+            ticket: group.map(|group| group.queue().join_again(number)),
+            extras: extras.map(|extras| Box::new(extras.load(&route, from.gate))),
             connection: Connection {
                 id,
                 accepted,

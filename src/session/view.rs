@@ -35,6 +35,8 @@ pub struct SessionView {
 pub enum Stage {
     /// The trusted front that brought it has not said yet whose it is.
     AwaitingHeader,
+    /// It waits until a target has room.
+    Queued,
     /// The target has not answered yet.
     Connecting,
     /// Bytes may flow both ways.
@@ -51,6 +53,7 @@ impl Stage {
     pub const fn word(self) -> &'static str {
         match self {
             Self::AwaitingHeader => "awaiting_header",
+            Self::Queued => "queued",
             Self::Connecting => "connecting",
             Self::Open => "open",
             Self::HalfClosed => "half_closed",

@@ -121,7 +121,7 @@ impl Table {
                 Some(old) => Arc::new(old.with_policy(Arc::clone(&spec.policy))),
                 None => Arc::new(Mapping::new(spec.name.clone(), Arc::clone(&spec.policy))),
             };
-            let mut groups = Groups::before(previous, place);
+            let mut groups = Groups::before(previous, place, &spec.name);
             for (listen, target) in &*spec.pairs {
                 let listen = *listen;
                 let target = groups.target(&listen, target);
@@ -231,19 +231,23 @@ impl Table {
 
 /// The groups of one mapping: those it had, and those it gets.
 struct Groups<'t> {
+    previous: &'t Table,
+    name: &'t MappingName,
     had: Vec<(ListenAddr, &'t Arc<TargetGroup>)>,
     made: Vec<(&'t Arc<GroupSettings>, Arc<TargetGroup>)>,
 }
 
 impl<'t> Groups<'t> {
     /// Those that the mapping with that number had.
-    fn before(previous: &'t Table, mapping: Option<usize>) -> Self {
+    fn before(previous: &'t Table, mapping: Option<usize>, name: &'t MappingName) -> Self {
         let pairs = mapping.map_or(&[][..], |index| &previous.pairs[index]);
         let had = pairs.iter().filter_map(|(listen, _)| {
             let route = previous.routes.get(listen)?;
             Some((*listen, route.target.group()?))
         });
         Self {
+            previous,
+            name,
             had: had.collect(),
             made: Vec::new(),
         }
@@ -260,19 +264,28 @@ impl<'t> Groups<'t> {
         if let Some((_, group)) = made.find(|(known, _)| Arc::ptr_eq(known, settings)) {
             return Target::Group(Arc::clone(group));
         }
-        let here = self.had.iter().find(|(before, _)| before == listen);
+        let here = self.here(listen, spec);
         let first = self.had.first();
         let only = first.filter(|(_, first)| {
             let mut all = self.had.iter();
             all.all(|(_, group)| Arc::ptr_eq(group, first))
         });
-        let group = match here.or(only) {
-            Some((_, group)) if group.settings() == settings => Arc::clone(group),
-            Some((_, group)) => Arc::new(group.with_settings(Arc::clone(settings))),
+        let group = match here.or(only.map(|(_, group)| *group)) {
+            Some(group) if group.settings() == settings => Arc::clone(group),
+            Some(group) => Arc::new(group.with_settings(Arc::clone(settings))),
             None => Arc::new(TargetGroup::new(Arc::clone(settings))),
         };
         self.made.push((settings, Arc::clone(&group)));
         Target::Group(group)
+    }
+
+    /// The group that a public address led to before, if it was that of this mapping or leads to the
+    /// same places: the mapping may have another name now.
+    fn here(&self, listen: &ListenAddr, spec: &TargetSpec) -> Option<&'t Arc<TargetGroup>> {
+        let route = self.previous.routes.get(listen)?;
+        let is_own = route.mapping.name == *self.name;
+        let group = route.target.group();
+        group.filter(|_| is_own || route.target.spec().is_same_place(spec))
     }
 }
 

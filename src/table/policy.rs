@@ -15,7 +15,7 @@ use crate::{
         As, Auto, AutoOr, Bytes, Count, Found, Json, Kind, List, LocalAddress, Number, Off,
         OffIsZero, Prefix, Refusal, Seconds, Span, Word, Words,
     },
-    target::Balance,
+    target::{Balance, QueueSettings},
 };
 
 /// Settings of one mapping's listeners and sessions.
@@ -30,6 +30,9 @@ pub struct Policy {
     /// and once all have been, at all of them after a second. "auto" tries every target once.
     #[serde(with = "As::<Auto<OffIsZero<Number<u32, 1, 100>>>>")]
     pub retries: AutoOr<u32>,
+    /// Whether clients wait when all targets have `max_sessions`.
+    #[serde(with = "As::<Off<QueueSettings>>")]
+    pub queue: Option<QueueSettings>,
     /// How long a target may take to accept a connection, all attempts together.
     #[serde(with = "As::<Span>")]
     pub connect_timeout: Duration,
@@ -108,6 +111,7 @@ impl Default for Policy {
         Self {
             balance: Balance::RoundRobin,
             retries: AutoOr::Auto,
+            queue: None,
             connect_timeout: Duration::from_secs(10),
             idle_timeout: None,
             half_close_timeout: None,

@@ -585,7 +585,7 @@ mod tests {
             Congestion, JobRule, Keepalive, ListenHost, MappingSpec, Prefixes, RelayMode,
             RemovalPolicy, SourceRules, Surroundings,
         },
-        target::Balance,
+        target::{Balance, QueueSettings},
     };
 
     fn rate(per_second: u64, burst: u64) -> Option<Rate> {
@@ -603,6 +603,10 @@ mod tests {
         Policy {
             balance: Balance::Source,
             retries: AutoOr::Value(3),
+            queue: Some(QueueSettings {
+                max: 17,
+                timeout: seconds(18),
+            }),
             connect_timeout: seconds(1),
             idle_timeout: Some(seconds(2)),
             max_duration: Some(seconds(9)),

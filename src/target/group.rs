@@ -11,7 +11,7 @@ use std::{
 use arc_swap::ArcSwap;
 
 use super::{
-    Balance, GroupSettings, Member, MemberState, TargetAddr,
+    Balance, GroupSettings, Member, MemberState, Queue, TargetAddr,
     balance::{Candidate, Turns, pick},
 };
 use crate::limit::Tick;
@@ -23,6 +23,7 @@ pub struct TargetGroup {
     settings: Arc<GroupSettings>,
     members: ArcSwap<Members>,
     turns: Mutex<Turns>,
+    queue: Arc<Queue>,
 }
 
 /// Why nobody is led anywhere.
@@ -65,6 +66,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.known.sessions.fetch_sub(1, Relaxed);
+        self.0.queue.wake_first();
     }
 }
 
@@ -81,19 +83,25 @@ enum Rank {
 impl TargetGroup {
     /// A group nobody has used yet.
     pub fn new(settings: Arc<GroupSettings>) -> Self {
-        Self::knowing(settings, &[])
+        Self::knowing(settings, &[], Arc::default())
     }
 
     /// The same group under other settings: what is known of its addresses stays known.
     pub fn with_settings(&self, settings: Arc<GroupSettings>) -> Self {
-        Self::knowing(settings, &self.members.load())
+        Self::knowing(settings, &self.members.load(), Arc::clone(&self.queue))
     }
 
-    pub(super) fn knowing(settings: Arc<GroupSettings>, known: &[Arc<Member>]) -> Self {
+    /// A group with what is known of its members, which have that queue.
+    pub(super) fn knowing(
+        settings: Arc<GroupSettings>,
+        known: &[Arc<Member>],
+        queue: Arc<Queue>,
+    ) -> Self {
         let group = Self {
             settings,
             members: ArcSwap::default(),
             turns: Mutex::default(),
+            queue,
         };
         let targets = group.settings.targets.iter().enumerate();
         let addresses = targets.map(|(number, target)| match target.address {
@@ -119,9 +127,13 @@ impl TargetGroup {
                 Some(old) if old.target == number && old.settings == settings => Arc::clone(old),
                 Some(old) => {
                     let known = Arc::clone(&old.known);
-                    Arc::new(Member::new(address, number, settings, known))
+                    let queue = Arc::clone(&self.queue);
+                    Arc::new(Member::new(address, number, settings, known, queue))
                 }
-                None => Arc::new(Member::new(address, number, settings, Arc::default())),
+                None => {
+                    let (known, queue) = (Arc::default(), Arc::clone(&self.queue));
+                    Arc::new(Member::new(address, number, settings, known, queue))
+                }
             };
             members.push(member);
         }
@@ -130,6 +142,11 @@ impl TargetGroup {
 
     pub fn settings(&self) -> &Arc<GroupSettings> {
         &self.settings
+    }
+
+    /// Clients that wait until a member has room.
+    pub fn queue(&self) -> &Arc<Queue> {
+        &self.queue
     }
 
     pub fn members(&self) -> Arc<Members> {

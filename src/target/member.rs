@@ -13,8 +13,8 @@ use std::{
 use fnv::FnvHasher;
 use serde::{Deserialize, Serialize};
 
-use super::{TargetSettings, balance::mixed};
-use crate::limit::Tick;
+use super::{Queue, TargetSettings, balance::mixed};
+use crate::{handover::monotonic, limit::Tick};
 
 /// How long a member that could not be connected to comes after all others.
 pub(super) const PUT_LAST: Duration = Duration::from_secs(10);
@@ -29,6 +29,8 @@ pub struct Member {
     pub settings: TargetSettings<()>,
     pub(super) key: u64,
     pub(super) known: Arc<Known>,
+    /// Who waits for a place at it, or another of its group.
+    pub(super) queue: Arc<Queue>,
 }
 
 /// What is known of an address. It outlives changes of the settings.
@@ -40,7 +42,8 @@ pub(super) struct Known {
     pub chosen: AtomicU64,
     /// Connections that failed.
     pub failures: AtomicU64,
-    /// When the last of them did, unless one has succeeded since; 0 for never.
+    /// When the last of them did, unless one has succeeded since: nanoseconds on the machine's monotonic
+    /// clock, which the next image of the program knows as well. 0 for never.
     pub failed: AtomicU64,
     pub state: AtomicU8,
     /// Since when the state is what it is.
@@ -79,6 +82,7 @@ impl Member {
         target: usize,
         settings: TargetSettings<()>,
         known: Arc<Known>,
+        queue: Arc<Queue>,
     ) -> Self {
         Self {
             address,
@@ -86,6 +90,7 @@ impl Member {
             settings,
             key: key(address),
             known,
+            queue,
         }
     }
 
@@ -135,6 +140,9 @@ impl Member {
             return None;
         }
         self.set_state(found, now);
+        if found == MemberState::Up {
+            self.queue.wake_first();
+        }
         Some(found)
     }
 
@@ -152,8 +160,8 @@ impl Member {
     }
 
     pub(super) fn has_failed_lately(&self, now: Tick) -> bool {
-        let failed = Tick(self.known.failed.load(Relaxed));
-        failed != Tick(0) && now < failed.after(PUT_LAST)
+        let failed = self.known.failed.load(Relaxed);
+        failed != 0 && on_clock(now) < failed.saturating_add(PUT_LAST.as_nanos() as u64)
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -190,8 +198,12 @@ impl Member {
     /// A connection to it could not be made.
     pub(super) fn failed(&self, now: Tick) {
         self.known.failures.fetch_add(1, Relaxed);
-        self.known.failed.store(now.0.max(1), Relaxed);
+        self.known.failed.store(on_clock(now).max(1), Relaxed);
     }
+}
+
+fn on_clock(at: Tick) -> u64 {
+    u64::try_from(monotonic::to_nanos(at.instant())).unwrap_or(0)
 }
 
 /// A number for an address that is the same in every process.
@@ -209,10 +221,15 @@ fn key(address: SocketAddr) -> u64 {
 mod tests {
     use super::*;
 
+    fn plain() -> Member {
+        let address = "10.0.0.1:22".parse().expect("an address");
+        let settings = TargetSettings::of(());
+        Member::new(address, 0, settings, Arc::default(), Arc::default())
+    }
+
     #[test]
     fn it_takes_as_many_results_in_a_row_as_were_asked_for() {
-        let address = "10.0.0.1:22".parse().expect("an address");
-        let member = Member::new(address, 0, TargetSettings::of(()), Arc::default());
+        let member = plain();
         let report = |good| member.report(good, (2, 3), Tick(1));
         assert_eq!(report(true), Some(MemberState::Up), "the first counts");
         let down = [false, false, true, false, false, false, false].map(report);
@@ -224,8 +241,7 @@ mod tests {
 
     #[test]
     fn a_failure_is_forgotten_with_time_and_with_a_connection() {
-        let address = "10.0.0.1:22".parse().expect("an address");
-        let member = Member::new(address, 0, TargetSettings::of(()), Arc::default());
+        let member = plain();
         let then = Tick(5_000_000_000);
         assert!(!member.has_failed_lately(then));
         member.failed(then);

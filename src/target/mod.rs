@@ -8,6 +8,7 @@
 mod balance;
 mod group;
 mod member;
+mod queue;
 mod saved;
 mod settings;
 
@@ -16,6 +17,7 @@ use std::{fmt, net::SocketAddr, sync::Arc};
 pub use balance::Balance;
 pub use group::{NoMember, Place, TargetGroup};
 pub use member::{Member, MemberState};
+pub use queue::{Queue, QueueSettings, Ticket};
 pub use saved::{LoadedGroups, SavedGroups, SavedTarget};
 pub use settings::{GroupSettings, TargetAddr, TargetSettings, TargetSpec};
 

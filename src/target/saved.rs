@@ -10,7 +10,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    GroupSettings, Member, MemberState, Target, TargetGroup, TargetSettings, member::Known,
+    GroupSettings, Member, MemberState, Queue, Target, TargetGroup, TargetSettings, member::Known,
 };
 use crate::{
     handover::{LoadError, is_default},
@@ -51,7 +51,7 @@ struct SavedMember {
     #[serde(default, skip_serializing_if = "is_default")]
     failures: u64,
     #[serde(default, skip_serializing_if = "is_default")]
-    failed: Tick,
+    failed: u64,
     #[serde(default, skip_serializing_if = "is_default")]
     state: MemberState,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -121,13 +121,14 @@ impl SavedGroup {
 
     fn load(self) -> Arc<TargetGroup> {
         let Self { settings, members } = self;
+        let queue = Arc::default();
         let members = members.into_iter().map(|member| {
             let of = settings.targets.get(member.target);
             let settings = of.map_or(TargetSettings::of(()), |target| target.at(()));
-            Arc::new(member.load(settings))
+            Arc::new(member.load(settings, Arc::clone(&queue)))
         });
         let members: Vec<_> = members.collect();
-        Arc::new(TargetGroup::knowing(Arc::new(settings), &members))
+        Arc::new(TargetGroup::knowing(Arc::new(settings), &members, queue))
     }
 }
 
@@ -147,14 +148,14 @@ impl SavedMember {
             target: member.target,
             chosen: chosen.load(Relaxed),
             failures: failures.load(Relaxed),
-            failed: Tick(failed.load(Relaxed)),
+            failed: failed.load(Relaxed),
             state: member.state(),
             since: Tick(since.load(Relaxed)),
             streak: streak.load(Relaxed),
         }
     }
 
-    fn load(self, settings: TargetSettings<()>) -> Member {
+    fn load(self, settings: TargetSettings<()>, queue: Arc<Queue>) -> Member {
         let Self {
             address,
             target,
@@ -169,12 +170,12 @@ impl SavedMember {
             sessions: 0.into(),
             chosen: chosen.into(),
             failures: failures.into(),
-            failed: failed.0.into(),
+            failed: failed.into(),
             state: (state as u8).into(),
             since: since.0.into(),
             streak: streak.into(),
         };
-        Member::new(address, target, settings, Arc::new(known))
+        Member::new(address, target, settings, Arc::new(known), queue)
     }
 }
 
@@ -190,7 +191,7 @@ mod tests {
             weight: 7,
             backup: number == 2,
             max_sessions: Some(3),
-            send_proxy: Some(Some(Version::V2)),
+            send_proxy: (number == 1).then_some(Some(Version::V2)),
         });
         let settings = GroupSettings {
             targets: targets.into(),

@@ -39,7 +39,11 @@ pub struct TargetSettings<A = TargetAddr> {
     #[serde(default, with = "As::<Off<Count<u32>>>")]
     pub max_sessions: Option<u32>,
     /// Whether it is told whose connection it gets, in a PROXY header; as the mapping says if left out.
-    #[serde(default, with = "As::<Given<Off<Word<Version>>>>")]
+    #[serde(
+        default,
+        with = "As::<Given<Off<Word<Version>>>>",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub send_proxy: Option<Option<Version>>,
 }
 

@@ -23,6 +23,7 @@ use super::{
     orders::{OrderLog, Pacing, confirmed_by_all, current_route},
     pending_headers::PendingHeaders,
     poller::{Poller, Token},
+    queued_clients::{QueuedClients, Served},
     reported::{Clock, Reported, Wait},
     saved::SavedWorker,
     session_table::SessionTable,
@@ -56,6 +57,9 @@ const FAILED_WAITS: (u32, Duration) = (1000, Duration::from_millis(10));
 /// Where in a list of sessions the connections come whose header is awaited. Sessions number fewer.
 const PENDING_HEADERS: usize = 1 << 32;
 
+/// Where the clients come that wait for a target.
+const QUEUED: usize = 1 << 33;
+
 /// A worker's state.
 pub(super) struct EventLoop {
     number: usize,
@@ -66,6 +70,7 @@ pub(super) struct EventLoop {
     poller: Poller,
     acceptor: Acceptor,
     headers: PendingHeaders,
+    queued: QueuedClients,
     sessions: SessionTable,
     orders: OrderLog,
     now: Instant,
@@ -95,6 +100,11 @@ impl EventLoop {
         Ok(Self {
             acceptor: Acceptor::new(Arc::clone(&context), poller.clone()),
             headers: PendingHeaders::new(Arc::clone(&context), poller.clone()),
+            queued: QueuedClients::new(
+                Arc::clone(&context),
+                poller.clone(),
+                workers[number].clone(),
+            ),
             sessions: SessionTable::new(Arc::clone(&context), poller.clone(), role, partner),
             number,
             workers,
@@ -179,23 +189,26 @@ impl EventLoop {
             let (mut all, mut records) = (Records::default(), Records::default());
             let sessions = self.sessions.save(&mut records, &mut saver, &mut routes)?;
             let headers = self.headers.save(&mut records, &mut saver, &mut routes)?;
-            let keeps_keys = !self.sessions.is_sparse() && !self.headers.is_sparse();
+            let queued = self.queued.save(&mut records, &mut saver, &mut routes)?;
+            let is_sparse = self.sessions.is_sparse() || self.headers.is_sparse();
+            let keeps_keys = !is_sparse && !self.queued.is_sparse();
             all.push(&SavedWorker {
                 routes: routes.finish(),
                 poller: keeps_keys.then(|| saver.descriptor(self.poller.epoll())),
                 sessions,
                 headers,
+                queued,
             })?;
             let part = format!("{PART}{}", self.workers[self.number].label());
             sink.put(&part, &all.followed_by(&records), saver)?;
-            Ok(sessions.count + headers.count)
+            Ok(sessions.count + headers.count + queued.count)
         }));
         saved.unwrap_or_else(|panic| Err(of_panic(&*panic).to_owned()))
     }
 
     /// Whether its last session has ended and none can arrive.
     fn is_done(&self) -> bool {
-        let served = self.sessions.len() + self.headers.len();
+        let served = self.sessions.len() + self.headers.len() + self.queued.len();
         self.draining && served == 0 && !self.acceptor.is_closing() && self.orders.len() == 0
     }
 
@@ -207,6 +220,7 @@ impl EventLoop {
         let next = [
             self.sessions.next_deadline(),
             self.headers.next_deadline(),
+            self.queued.next_deadline(),
             self.acceptor.next_deadline(),
         ];
         let next = next.into_iter().flatten().min()?;
@@ -215,7 +229,8 @@ impl EventLoop {
 
     /// Sockets that epoll may report on.
     fn watched(&self) -> usize {
-        2 * self.sessions.len() + self.headers.len() + self.acceptor.len() + 1
+        let waiting = self.headers.len() + self.queued.len();
+        2 * self.sessions.len() + waiting + self.acceptor.len() + 1
     }
 
     fn clock(&self) -> Clock {
@@ -238,6 +253,7 @@ impl EventLoop {
                         .run(key, clock, |session, turn| session.turn(side, flags, turn));
                 }
                 Token::PendingHeader(key) => self.read_header(key, flags),
+                Token::Queued(key) => self.queued.look(key, flags, self.now),
             }
         }
     }
@@ -246,6 +262,7 @@ impl EventLoop {
         let clock = self.clock();
         self.sessions.fire_timers(clock);
         self.headers.fire_timers(clock);
+        self.queued.fire_timers(clock);
         self.acceptor.fire_timers(clock.now);
     }
 
@@ -327,8 +344,31 @@ impl EventLoop {
     }
 
     fn begin(&mut self, connection: Connection, seen: OrderNumber) {
-        self.sessions
-            .begin(connection, seen, &self.orders, self.now);
+        let full = (self.sessions).begin(connection, seen, &self.orders, self.now);
+        if let Some(client) = full {
+            let served = self.queued.begin(client, seen, &self.orders, self.now);
+            self.dial(served);
+        }
+    }
+
+    fn dial(&mut self, served: Option<Served>) {
+        let Some(Served {
+            queued,
+            choice,
+            seen,
+        }) = served
+        else {
+            return;
+        };
+        let seen = seen.max(self.sessions.carried_out());
+        let times = (queued.since(), self.now);
+        (self.sessions).dial(queued.into_parts(), choice, times, seen, &self.orders);
+    }
+
+    /// Leads a client to a target if it is its turn.
+    fn take_turn(&mut self, key: Key) {
+        let served = self.queued.serve(key, self.now);
+        self.dial(served);
     }
 
     fn run_commands(&mut self) {
@@ -371,6 +411,14 @@ impl EventLoop {
                 let seen = self.sessions.carried_out();
                 self.headers.insert(*pending, seen, self.now);
             }
+            Command::AwaitTarget(queued) => {
+                self.took = true;
+                let seen = self.sessions.carried_out();
+                if let Some(key) = self.queued.insert(*queued, seen, self.now) {
+                    self.take_turn(key);
+                }
+            }
+            Command::TakeTurn(key) => self.take_turn(key),
             Command::ServeQueues(done) => {
                 if self.acceptor.is_closing() {
                     self.awaiting_queues.push(done);
@@ -397,6 +445,7 @@ impl EventLoop {
             poller,
             sessions,
             headers,
+            queued,
         } = adopted;
         let poller = poller.filter(|poller| {
             let added = poller.add(&*self.wake, Token::Commands, EventFlags::IN);
@@ -412,19 +461,27 @@ impl EventLoop {
         }
         self.sessions.take_up(poller.as_ref(), sessions, self.now);
         self.headers.take_up(poller.as_ref(), headers, self.now);
+        self.queued.take_up(poller.as_ref(), queued, self.now);
+        for key in self.queued.keys() {
+            self.take_turn(key);
+        }
     }
 
     /// Carries out an order on everything that has not had it, and lets the others know; the last to
     /// do so wakes them, since none has to wait any more.
     fn carry_out(&mut self, number: OrderNumber, order: SessionOrder) {
-        let count = self.sessions.len() + self.headers.len();
+        let count = self.sessions.len() + self.headers.len() + self.queued.len();
         let mut pacing = Pacing::of(&order, count, self.now);
         self.sessions.carry_out(number, &order, &mut pacing);
         self.headers.carry_out(number, &order, &mut pacing);
+        self.queued.carry_out(number, &order, &mut pacing);
         match &order {
             SessionOrder::Apply(_) => {
                 for key in self.headers.keys() {
                     self.read_header(key, EventFlags::empty());
+                }
+                for key in self.queued.keys() {
+                    self.take_turn(key);
                 }
             }
             SessionOrder::Drain => self.drain(),
@@ -446,19 +503,36 @@ impl EventLoop {
     }
 
     /// Tells of live sessions in pieces: first those that have begun, then those whose header is
-    /// awaited.
+    /// awaited, then those that wait for a target.
     fn list_sessions(&mut self, from: usize, filter: &SessionFilter) -> SessionPage {
-        if let Some(from) = from.checked_sub(PENDING_HEADERS) {
-            let page = self.headers.list(from, filter, self.now);
-            let next = page.next.map(|next| PENDING_HEADERS + next);
-            return SessionPage { next, ..page };
-        }
-        let page = self.sessions.list(from, filter, self.now);
         let headers = (self.headers.len() > 0).then_some(PENDING_HEADERS);
+        let queued = (self.queued.len() > 0).then_some(QUEUED);
+        let (page, behind) = match from {
+            QUEUED.. => {
+                let page = self.queued.list(from - QUEUED, filter, self.now);
+                (beyond(QUEUED, page), None)
+            }
+            PENDING_HEADERS.. => {
+                let page = self.headers.list(from - PENDING_HEADERS, filter, self.now);
+                (beyond(PENDING_HEADERS, page), queued)
+            }
+            _ => {
+                let page = self.sessions.list(from, filter, self.now);
+                (page, headers.or(queued))
+            }
+        };
         SessionPage {
-            next: page.next.or(headers),
+            next: page.next.or(behind),
             ..page
         }
+    }
+}
+
+/// A page whose places count from `first`.
+fn beyond(first: usize, page: SessionPage) -> SessionPage {
+    SessionPage {
+        next: page.next.map(|next| first + next),
+        ..page
     }
 }
 

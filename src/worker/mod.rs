@@ -19,6 +19,7 @@ mod handle;
 mod orders;
 mod pending_headers;
 mod poller;
+mod queued_clients;
 mod reported;
 mod saved;
 mod session_table;
@@ -47,6 +48,7 @@ pub use saved::{Adopted, PART, load};
 pub use workers::Workers;
 
 use freeze::Freeze;
+use slots::Key;
 
 use crate::{
     end_reason::EndReason,
@@ -55,8 +57,8 @@ use crate::{
     listen::Accepted,
     relay::PipeBudget,
     session::{
-        Connection, PendingProxyHeader, Session, SessionFilter, SessionId, SessionLine,
-        SessionRecord, SessionView, UpgradeMarks,
+        Connection, PendingProxyHeader, QueuedClient, Session, SessionFilter, SessionId,
+        SessionLine, SessionRecord, SessionView, UpgradeMarks,
     },
     socket,
     table::{ListenAddr, Mapping, MappingOverrides, Route, Table},
@@ -178,6 +180,10 @@ pub enum Command {
     TakeUp(Box<Adopted>),
     /// Take over a connection whose header is awaited, before there was any order.
     AwaitHeader(Box<PendingProxyHeader>),
+    /// Take over a client that waits for a target, before there was any order.
+    AwaitTarget(Box<QueuedClient>),
+    /// It is the turn of a client that waits for a target.
+    TakeTurn(Key),
     /// Let go of the sender once the queues of all closed listeners are served.
     ServeQueues(mpsc::Sender<Infallible>),
     /// Stand still, and hand over everything.

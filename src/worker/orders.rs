@@ -10,6 +10,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -22,7 +23,7 @@ use tokio::sync::oneshot;
 use super::WorkerHandle;
 use crate::{
     end_reason::EndReason,
-    session::{PendingProxyHeader, Session, SessionFilter},
+    session::{PendingProxyHeader, QueuedClient, Session, SessionFilter, SessionId},
     table::{ListenAddr, MappingName, RemovalPolicy, Route, Table},
 };
 
@@ -230,9 +231,56 @@ pub(super) fn order_session(
     }
 }
 
-/// Carries out an order on one connection whose header is awaited.
+/// A client that has no session yet.
+pub(super) trait Waiting {
+    fn id(&self) -> SessionId;
+    fn client(&self) -> SocketAddr;
+    fn route(&self) -> &Arc<Route>;
+    /// Has it end at a time, unless it is to go already; whether that is news.
+    fn leave_by(&mut self, at: Instant, reason: EndReason) -> bool;
+    fn drain_by(&mut self, until: Option<Instant>);
+    /// Puts it under what its mapping is now.
+    fn adopt(&mut self, current: &Arc<Route>);
+}
+
+/// Passes each call on to the method of that name.
+macro_rules! waiting {
+    ($kind:ident, $client:expr) => {
+        impl Waiting for $kind {
+            fn id(&self) -> SessionId {
+                $kind::id(self)
+            }
+
+            fn client(&self) -> SocketAddr {
+                let client: fn(&$kind) -> SocketAddr = $client;
+                client(self)
+            }
+
+            fn route(&self) -> &Arc<Route> {
+                $kind::route(self)
+            }
+
+            fn leave_by(&mut self, at: Instant, reason: EndReason) -> bool {
+                $kind::leave_by(self, at, reason)
+            }
+
+            fn drain_by(&mut self, until: Option<Instant>) {
+                $kind::drain_by(self, until);
+            }
+
+            fn adopt(&mut self, current: &Arc<Route>) {
+                $kind::adopt(self, current);
+            }
+        }
+    };
+}
+
+waiting!(PendingProxyHeader, |pending| pending.accepted().client);
+waiting!(QueuedClient, |queued| queued.connection().accepted.client);
+
+/// Carries out an order on one client that has no session yet.
 pub(super) fn order_pending(
-    pending: &mut PendingProxyHeader,
+    pending: &mut impl Waiting,
     order: &SessionOrder,
     table: &Table,
     at: Instant,
@@ -240,7 +288,7 @@ pub(super) fn order_pending(
     match order {
         SessionOrder::Apply(changes) => change_pending(pending, changes, table, at),
         SessionOrder::Kill(kill) => {
-            let (id, client) = (pending.id(), pending.accepted().client);
+            let (id, client) = (pending.id(), pending.client());
             let meant = kill.filter.means(id, pending.route(), client);
             kill.told(meant && pending.leave_by(at, EndReason::Killed))
         }
@@ -298,7 +346,7 @@ fn change(session: &mut Session, changes: &SessionChanges, table: &Table, at: In
 /// Has a connection follow the mapping it came to, which need not be there any more. It has no
 /// session that could finish, so it ends at once where that would have had time.
 fn change_pending(
-    pending: &mut PendingProxyHeader,
+    pending: &mut impl Waiting,
     changes: &SessionChanges,
     table: &Table,
     at: Instant,

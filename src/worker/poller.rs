@@ -25,6 +25,8 @@ pub(super) enum Token {
     Session(Key, Side),
     /// A connection whose PROXY header is awaited.
     PendingHeader(Key),
+    /// A client that waits for a target.
+    Queued(Key),
 }
 
 const KIND_SHIFT: u32 = 61;
@@ -38,6 +40,7 @@ impl Token {
             Self::Session(key, Side::Client) => (2, key),
             Self::Session(key, Side::Target) => (3, key),
             Self::PendingHeader(key) => (4, key),
+            Self::Queued(key) => (5, key),
         };
         kind << KIND_SHIFT | key.to_bits()
     }
@@ -53,7 +56,8 @@ impl Token {
             1 => Self::Listener(key),
             2 => Self::Session(key, Side::Client),
             3 => Self::Session(key, Side::Target),
-            _ => Self::PendingHeader(key),
+            4 => Self::PendingHeader(key),
+            _ => Self::Queued(key),
         }
     }
 }
@@ -126,6 +130,7 @@ mod tests {
             Token::Session(key, Side::Client),
             Token::Session(key, Side::Target),
             Token::PendingHeader(key),
+            Token::Queued(key),
         ] {
             assert_eq!(Token::from_bits(token.to_bits()), token);
         }

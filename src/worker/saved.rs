@@ -1,7 +1,7 @@
 //! What a worker hands over to the next image of the program, and how it is taken up there.
 //!
 //! Each worker has a part of its own: what it has in all, then a record for each session, then one for
-//! each connection whose header is awaited. The worker of the same name takes it up, with the epoll
+//! each connection whose header is awaited, then one for each client that waits for a target. The worker of the same name takes it up, with the epoll
 //! instance that reports on all of it, so that nothing has to be asked of a socket. There may be fewer
 //! workers afterwards: the sessions of one that is gone are given to the others.
 
@@ -11,12 +11,16 @@ use super::{
     OrderNumber, WorkerContext,
     pending_headers::Entry as HeaderEntry,
     poller::Poller,
+    queued_clients::Entry as QueuedEntry,
     session_table::Entry as SessionEntry,
     slots::{Key, Slots, densest},
 };
 use crate::{
     handover::{Descriptor, LoadError, Loader, Values},
-    session::{Loading, PendingProxyHeader, SavedPendingHeader, SavedSession, Session},
+    session::{
+        Loading, PendingProxyHeader, QueuedClient, SavedPendingHeader, SavedQueuedClient,
+        SavedSession, Session,
+    },
     table::{KnownMappings, SavedRoutes},
 };
 
@@ -33,6 +37,8 @@ pub(super) struct SavedWorker {
     pub(super) sessions: SavedSlots,
     /// Connections whose header is awaited.
     pub(super) headers: SavedSlots,
+    /// Clients that wait for a target.
+    pub(super) queued: SavedSlots,
 }
 
 /// Slots whose occupants are records.
@@ -73,12 +79,13 @@ pub struct Adopted {
     pub(super) poller: Option<Poller>,
     pub(super) sessions: Slots<SessionEntry>,
     pub(super) headers: Slots<HeaderEntry>,
+    pub(super) queued: Slots<QueuedEntry>,
 }
 
 impl Adopted {
-    /// How many sessions there are, those among them whose header is awaited.
+    /// How many sessions there are, those among them that have not begun.
     pub fn sessions(&self) -> usize {
-        self.sessions.len() + self.headers.len()
+        self.sessions.len() + self.headers.len() + self.queued.len()
     }
 }
 
@@ -99,6 +106,7 @@ pub fn load(
         poller,
         sessions,
         headers,
+        queued,
     } = values.record().map_err(unreadable)?;
     let poller = poller.map(|epoll| loader.descriptor(epoll)).transpose()?;
     // One that knows descriptors by other numbers is of no use.
@@ -135,11 +143,21 @@ pub fn load(
             seen: OrderNumber::default(),
         })
     })?;
+    let queued = load_slots(queued, keeps_keys, values, |entry| {
+        let SavedEntry::<SavedQueuedClient> { is: queued, .. } = entry;
+        let queued = QueuedClient::load(queued, &mut from)?;
+        context.stats.session_opened();
+        Ok(QueuedEntry {
+            queued,
+            seen: OrderNumber::default(),
+        })
+    })?;
     Ok(Adopted {
         label: part.strip_prefix(PART).unwrap_or(part).to_owned(),
         poller,
         sessions,
         headers,
+        queued,
     })
 }
 

@@ -139,14 +139,14 @@ impl SessionTable {
     }
 
     /// Gives a client its session, unless something keeps it out. It has had order `seen` and those
-    /// before.
+    /// before. One for whom no target has room is given back with what is counted of it.
     pub(super) fn begin(
         &mut self,
         connection: Connection,
         seen: OrderNumber,
         orders: &OrderLog,
         now: Instant,
-    ) {
+    ) -> Option<(Connection, Option<Box<Extras>>)> {
         let context = Arc::clone(&self.context);
         let client = connection.accepted.client;
         let counted = match admit(
@@ -157,19 +157,36 @@ impl SessionTable {
             now,
         ) {
             Ok(counted) => counted,
-            Err(reason) => return context.refuse(&connection, reason, now),
-        };
-        let extras = counted.map(|(admission, dialling)| Extras::counted(admission, dialling));
-        let stats = &connection.route.mapping.stats;
-        let choice = match Choice::make(&connection.route, client.ip(), now) {
-            Ok(choice) => choice,
             Err(reason) => {
-                stats.give_back();
-                stats.refuse(reason);
-                return context.refuse(&connection, reason, now);
+                context.refuse(&connection, reason, now);
+                return None;
             }
         };
-        stats.open_reserved();
+        let extras = counted.map(|(admission, dialling)| Extras::counted(admission, dialling));
+        match Choice::make(&connection.route, client.ip(), now) {
+            Ok(choice) => self.dial((connection, extras), choice, (now, now), seen, orders),
+            Err(EndReason::TargetFull) => return Some((connection, extras)),
+            Err(reason) => {
+                let stats = &connection.route.mapping.stats;
+                stats.give_back();
+                stats.refuse(reason);
+                context.refuse(&connection, reason, now);
+            }
+        }
+        None
+    }
+
+    /// Begins the session of a client that has been let in, and waited for its turn since a time.
+    pub(super) fn dial(
+        &mut self,
+        (connection, extras): (Connection, Option<Box<Extras>>),
+        choice: Option<Choice>,
+        (since, now): (Instant, Instant),
+        seen: OrderNumber,
+        orders: &OrderLog,
+    ) {
+        let context = Arc::clone(&self.context);
+        connection.route.mapping.stats.open_reserved();
         match Session::dial(
             connection,
             now,
@@ -177,7 +194,8 @@ impl SessionTable {
             choice,
             extras,
         ) {
-            Ok(session) => {
+            Ok(mut session) => {
+                session.waited_since(since);
                 context.stats.session_opened();
                 self.insert(session, seen, orders, now);
             }

@@ -9,7 +9,7 @@ use slab::Slab;
 /// Where something is stored: an index and the generation of its occupant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(from = "(u32, u32)", into = "(u32, u32)")]
-pub(super) struct Key {
+pub struct Key {
     index: u32,
     generation: u32,
 }

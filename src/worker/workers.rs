@@ -141,7 +141,10 @@ impl Workers {
             }
         };
         for Adopted {
-            sessions, headers, ..
+            sessions,
+            headers,
+            queued,
+            ..
         } in without
         {
             for entry in sessions.into_occupants() {
@@ -152,6 +155,10 @@ impl Workers {
             for entry in headers.into_occupants() {
                 let pending = Box::new(entry.pending);
                 give(Pace::Interactive, Command::AwaitHeader(pending));
+            }
+            for entry in queued.into_occupants() {
+                let queued = Box::new(entry.queued);
+                give(Pace::Interactive, Command::AwaitTarget(queued));
             }
         }
     }

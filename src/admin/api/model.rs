@@ -185,6 +185,12 @@ documents! {
         state: String,
         /// Its public addresses with the targets behind them, ranges of ports as ranges.
         routes: Vec<Route>,
+        /// Its targets, where it has a choice; 256 at most.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        targets: Vec<Target>,
+        /// Clients that wait until a target has room.
+        #[serde(default)]
+        queued: u64,
         /// Sessions open.
         sessions: u64,
         /// Sessions there may be, if that is limited.
@@ -205,6 +211,26 @@ documents! {
         connect_mean_ms: Option<f64>,
         /// The network towards the target as sampled on live sessions.
         path: Option<Path>,
+    }
+
+    /// One of several targets of a mapping.
+    Target {
+        /// Its address.
+        target: String,
+        /// `up` or `down` as its checks find it, `unknown` without any: it is taken to be up.
+        state: String,
+        /// Whether it is for when no other is up.
+        backup: bool,
+        /// Its share of the sessions, compared to that of the others.
+        weight: u64,
+        /// Sessions open, those included that are being connected.
+        sessions: u64,
+        /// Sessions there may be, if that is limited.
+        sessions_limit: Option<u64>,
+        /// Sessions that were led to it.
+        opened: u64,
+        /// Connections to it that failed.
+        connect_failures: u64,
     }
 
     /// Public addresses and the targets behind them.
@@ -272,7 +298,7 @@ documents! {
         attempts: u64,
         /// The local address towards the target, as the target's own log has it.
         local: Option<String>,
-        /// `awaiting_header` of a trusted front, `connecting`, `open`, `half_closed`, `leaving` or
+        /// `awaiting_header` of a trusted front, `queued` for a target, `connecting`, `open`, `half_closed`, `leaving` or
         /// `ending`.
         stage: String,
         /// Bytes delivered to the target.

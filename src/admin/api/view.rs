@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    sync::Arc,
     time::SystemTime,
 };
 
@@ -19,7 +20,7 @@ use crate::{
     },
     session::{SessionView, UpgradeMarks},
     table::{ListenAddr, Mapping, MappingName, MappingOverride, MappingOverrides},
-    target::TargetSpec,
+    target::{Member, TargetGroup, TargetSpec},
     telemetry::{self, ConnectFailure, Usage},
     units::{duration_ms, millis},
 };
@@ -128,16 +129,46 @@ pub fn mappings(sources: &Sources) -> Vec<model::Mapping> {
         let pairs = pairs.entry(&route.mapping.name).or_default();
         pairs.push((route.listen, route.target.spec()));
     }
+    let mut groups: HashMap<&MappingName, Vec<&TargetGroup>> = HashMap::new();
+    for (mapping, group) in table.groups() {
+        groups.entry(&mapping.name).or_default().push(group);
+    }
     let each = table.mappings().iter().map(|mapping| {
+        let groups = groups.remove(&mapping.name).unwrap_or_default();
         let mut pairs = pairs.remove(&mapping.name).unwrap_or_default();
         pairs.sort_unstable_by_key(|(listen, _)| *listen);
         let state = overrides
             .get(&mapping.name)
             .copied()
             .map_or("accepting", MappingOverride::word);
-        self::mapping(mapping, &pairs, state)
+        model::Mapping {
+            targets: targets(&groups),
+            queued: groups.iter().map(|group| group.queue().len() as u64).sum(),
+            ..self::mapping(mapping, &pairs, state)
+        }
     });
     each.collect()
+}
+
+/// Targets of a mapping that are told of.
+const TARGETS: usize = 256;
+
+fn targets(groups: &[&TargetGroup]) -> Vec<model::Target> {
+    let members = groups.iter().flat_map(|group| {
+        let members = group.members();
+        (0..members.len()).map(move |index| Arc::clone(&members[index]))
+    });
+    let one = |member: Arc<Member>| model::Target {
+        target: member.address.to_string(),
+        state: member.state().word().to_owned(),
+        backup: member.settings.backup,
+        weight: member.settings.weight.into(),
+        sessions: member.sessions().into(),
+        sessions_limit: member.settings.max_sessions.map(u64::from),
+        opened: member.chosen(),
+        connect_failures: member.failures(),
+    };
+    members.take(TARGETS).map(one).collect()
 }
 
 fn mapping(mapping: &Mapping, pairs: &[(ListenAddr, TargetSpec)], state: &str) -> model::Mapping {
@@ -156,6 +187,8 @@ fn mapping(mapping: &Mapping, pairs: &[(ListenAddr, TargetSpec)], state: &str) -
                 target: range.target,
             })
             .collect(),
+        targets: Vec::new(),
+        queued: 0,
         sessions: stats.open().into(),
         sessions_limit: mapping.policy.max_sessions.map(u64::from),
         opened: stats.opened(),

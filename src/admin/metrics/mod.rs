@@ -10,7 +10,11 @@ mod process;
 mod protobuf;
 mod switchboard;
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    sync::Arc,
+};
 
 pub use page::Format;
 use page::{Family, Page};
@@ -18,7 +22,8 @@ use page::{Family, Page};
 use super::Sources;
 use crate::{
     end_reason::EndReason,
-    table::Mapping,
+    table::{Mapping, Table},
+    target::MemberState,
     telemetry::{
         ConnectFailure, PathSummary, Usage,
         metric::{self, Metric},
@@ -28,6 +33,9 @@ use crate::{
 /// About how many bytes a mapping takes on the page: enough that a large page is not copied again
 /// and again while it grows.
 const BYTES_A_MAPPING: usize = 2048;
+
+/// Targets of a mapping that have series of their own.
+const TARGETS: usize = 256;
 
 /// The page.
 pub(super) fn text(sources: &Sources, format: Format) -> Vec<u8> {
@@ -133,9 +141,68 @@ fn mappings(page: &mut Page, sources: &Sources) {
             family.sample(&[name], part(path));
         }
     }
+    targets(page, &table);
     let mut family = page.family(&metric::MAPPING_HELD);
     for (name, hold) in sources.shared.overrides.load().iter() {
         family.sample(&[name.as_str(), hold.word()], 1_u64);
+    }
+}
+
+/// What is counted for one of several targets, by whichever ports of its mapping.
+#[derive(Debug, Default, Clone, Copy)]
+struct OfTarget {
+    sessions: u64,
+    opened: u64,
+    failures: u64,
+    down: bool,
+}
+
+fn targets(page: &mut Page, table: &Table) {
+    let mut all: BTreeMap<(&str, SocketAddr), OfTarget> = BTreeMap::new();
+    let mut queued: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut counts: HashMap<&str, usize> = HashMap::new();
+    for (mapping, group) in table.groups() {
+        let name = mapping.name.as_str();
+        if mapping.policy.queue.is_some() {
+            *queued.entry(name).or_default() += group.queue().len() as u64;
+        }
+        for member in group.members().iter() {
+            let count = counts.entry(name).or_default();
+            *count += 1;
+            if *count > TARGETS {
+                break;
+            }
+            let of = all.entry((name, member.address)).or_default();
+            of.sessions += u64::from(member.sessions());
+            of.opened += member.chosen();
+            of.failures += member.failures();
+            of.down |= member.state() == MemberState::Down;
+        }
+    }
+    if !all.is_empty() {
+        let all: Vec<_> = all
+            .into_iter()
+            .map(|((name, target), of)| (name, target.to_string(), of))
+            .collect();
+        type Part = fn(&OfTarget) -> u64;
+        let parts: [(&'static Metric, Part); 4] = [
+            (&metric::TARGET_SESSIONS, |of| of.sessions),
+            (&metric::TARGET_OPENED, |of| of.opened),
+            (&metric::TARGET_FAILURES, |of| of.failures),
+            (&metric::TARGET_UP, |of| u64::from(!of.down)),
+        ];
+        for (metric, part) in parts {
+            let mut family = page.family(metric);
+            for (name, target, of) in &all {
+                family.sample(&[name, target], part(of));
+            }
+        }
+    }
+    if !queued.is_empty() {
+        let mut family = page.family(&metric::QUEUED);
+        for (name, count) in queued {
+            family.sample(&[name], count);
+        }
     }
 }
 

@@ -105,6 +105,9 @@ impl Content {
                         (self.problems())
                         (self.charts())
                         (self.mappings())
+                        @if let Some(targets) = self.targets() {
+                            (targets)
+                        }
                         (self.sessions())
                         (self.events())
                     }
@@ -201,6 +204,38 @@ impl Content {
             ]
         });
         table("Mappings", self.mappings.len(), heads, rows)
+    }
+
+    /// The targets of mappings that have several.
+    fn targets(&self) -> Option<Markup> {
+        let heads = [
+            "Mapping",
+            "Target",
+            "State",
+            "#Weight",
+            "#Sessions",
+            "#Opened",
+            "#Failed",
+        ];
+        let each = self.mappings.iter().flat_map(|mapping| {
+            let targets = mapping.targets.iter();
+            targets.map(move |target| (mapping, target))
+        });
+        let rows = each.clone().take(ROWS).map(|(mapping, target)| {
+            let backup = if target.backup { " (backup)" } else { "" };
+            [
+                mapping.mapping.clone(),
+                format!("{}{backup}", target.target),
+                target.state.clone(),
+                target.weight.to_string(),
+                target.sessions.to_string(),
+                target.opened.to_string(),
+                target.connect_failures.to_string(),
+            ]
+        });
+        let rows: Vec<_> = rows.collect();
+        let count = each.count();
+        (count > 0).then(|| table("Targets", count, heads, rows.into_iter()))
     }
 
     fn sessions(&self) -> Markup {

@@ -68,7 +68,7 @@ fn every_setting_of_the_process_can_be_set() {
 fn every_setting_of_a_mapping_can_be_set() {
     let policy = policy(
         "",
-        "balance = \"source\"\nretries = 3\nconnect_timeout = \"1s\"\nidle_timeout = \"1h 30m\"\nhalf_close_timeout = \"off\"\n\
+        "balance = \"source\"\nretries = 3\nqueue = { max = 7, timeout = \"6s\" }\nconnect_timeout = \"1s\"\nidle_timeout = \"1h 30m\"\nhalf_close_timeout = \"off\"\n\
              max_duration = \"2days\"\n\
              keepalive = \"off\"\nuser_timeout = 0\nbacklog = 5\nallow = [\"10.0.0.0/8\"]\n\
              deny = [\"10.1.0.0/16\"]\nmax_sessions = 3\n\
@@ -84,6 +84,10 @@ fn every_setting_of_a_mapping_can_be_set() {
     let expected = Policy {
         balance: Balance::Source,
         retries: AutoOr::Value(3),
+        queue: Some(QueueSettings {
+            max: 7,
+            timeout: seconds(6),
+        }),
         connect_timeout: seconds(1),
         idle_timeout: Some(seconds(5400)),
         half_close_timeout: None,
