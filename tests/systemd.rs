@@ -11,14 +11,18 @@ use std::{
     fs,
     io::{Read, Write},
     net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     thread,
     time::Duration,
 };
 
 use harness::{
-    Peer, Stream, Target, both_ways,
+    Peer, Stream, Target, TempDir, both_ways,
     metrics::Metrics,
+    process,
+    proxy::PROGRAM,
     require::{Need, require},
     wait_until,
 };
@@ -578,4 +582,95 @@ fn a_process_that_hangs_is_killed_and_started_again() {
     client.expect_reset();
     let journal = machine.journal();
     assert!(!journal.contains("timed out"), "{journal}");
+}
+
+/// A package of the program under test that says it is of that version.
+fn package(dir: &TempDir, version: &str) -> PathBuf {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/debian/package");
+    let made = process::succeed(
+        Command::new(script)
+            .args([PROGRAM.as_ref(), dir.path()])
+            .env("VERSION", version)
+            // Nobody waits for a small file here.
+            .envs([
+                ("DPKG_DEB_COMPRESSOR_TYPE", "gzip"),
+                ("DPKG_DEB_COMPRESSOR_LEVEL", "1"),
+            ]),
+    );
+    PathBuf::from(made.trim_end())
+}
+
+#[test]
+fn a_package_is_updated_under_a_live_session_and_leaves_nothing_behind() {
+    let tools = ["dpkg-deb", "strip", "objdump", "lintian"].map(Need::Tool);
+    if !available() || !require(&tools) {
+        return;
+    }
+    let dir = TempDir::new();
+    let packages = ["1.0", "1.1"].map(|version| package(&dir, version));
+    let lintian = ["--no-cfg", "--allow-root", "--fail-on", "error,warning"];
+    process::succeed(Command::new("lintian").args(lintian).arg(&packages[0]));
+    let machine = Machine::boot();
+    machine.add_address(&format!("{TARGET}/128"));
+    for (package, name) in packages.iter().zip(["1.0", "1.1"]) {
+        machine.put(package, &format!("/root/{name}.deb"));
+    }
+    machine.succeed("dpkg -i /root/1.0.deb");
+    machine.succeed("systemctl is-active tml-proxy && systemctl is-enabled tml-proxy");
+    let said = machine.succeed("tml-proxy check --json --config /etc/tml-proxy/tml-proxy.toml");
+    assert!(said.contains("\"mappings\": []"), "{said}");
+    for file in [
+        "man/man1/tml-proxy.1.gz",
+        "man/man5/tml-proxy.toml.5.gz",
+        "bash-completion/completions/tml-proxy",
+        "doc/tml-proxy/examples/tml-proxy.toml",
+    ] {
+        machine.succeed(&format!("test -s /usr/share/{file}"));
+    }
+    let file = "/etc/tml-proxy/tml-proxy.toml";
+    let mapping =
+        format!("[[mapping]]\\nname = \"a\"\\nlisten = {PORT}\\ntarget = \"[{TARGET}]:22\"");
+    machine.succeed(&format!(
+        "printf '{mapping}\\n' >>{file}; systemctl reload tml-proxy"
+    ));
+    let target = SocketAddr::new(TARGET.parse().expect("an address"), 22);
+    let target = machine.inside(|| Target::bind_to(target));
+    let mut client = machine.inside(|| Peer::connect_to(([127, 0, 0, 1], PORT).into()));
+    let mut server = target.accept();
+    client.exchange(&mut server, b"before");
+    let pid = machine.main_pid();
+
+    let said = machine
+        .succeed("dpkg -i /root/1.1.deb 2>&1; grep -c mapping /etc/tml-proxy/tml-proxy.toml");
+    assert!(said.contains("went on"), "{said}");
+    client.exchange(&mut server, b"after an update");
+    assert_eq!((machine.main_pid(), pid.is_some()), (pid, true));
+    let upgrades = || machine.journal().matches("upgraded upgrade=").count();
+    assert_eq!(upgrades(), 1);
+
+    // What the other version cannot use keeps the one that runs, and the package is installed.
+    machine.succeed(&format!("cp {file} /root/good; echo colour = 1 >>{file}"));
+    let said = machine.succeed("dpkg -i /root/1.0.deb 2>&1");
+    assert!(
+        said.contains("colour") && said.contains("goes on with every session"),
+        "{said}"
+    );
+    client.exchange(&mut server, b"after one that failed");
+    assert_eq!((machine.main_pid(), upgrades()), (pid, 1));
+    machine.succeed(&format!("cp /root/good {file}; tml-proxy upgrade"));
+    client.exchange(&mut server, b"and mended");
+    drop((client, server));
+
+    machine.succeed("dpkg -r tml-proxy");
+    assert_eq!(machine.main_pid(), None);
+    wait_until("clients to be refused", || !machine.listens_on(PORT));
+    machine.succeed(&format!(
+        "test -e {file}; dpkg -i /root/1.1.deb; systemctl is-active tml-proxy"
+    ));
+    machine.succeed("dpkg -P tml-proxy");
+    let left = machine.succeed(
+        "find / -xdev -name '*tml-proxy*' ! -path '/proc/*' ! -path '/checkout*' ! -path '/var/log/*'; \
+         getent passwd tml-proxy || true",
+    );
+    assert_eq!(left, "");
 }

@@ -129,6 +129,18 @@ impl Machine {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    /// Copies a file into it.
+    #[track_caller]
+    pub fn put(&self, file: &Path, to: &str) {
+        let init = self.init.to_string();
+        let file = fs::File::open(file).expect("a file that can be read");
+        let status = Command::new("nsenter")
+            .args(["-t", &init, "-m", "-r", "-w", "sh", "-c", "cat >\"$0\"", to])
+            .stdin(file)
+            .status();
+        assert!(status.expect("asked for").success(), "no space for {to}");
+    }
+
     /// What the unit and systemd logged about it.
     pub fn journal(&self) -> String {
         let output = self.sh("journalctl --no-pager -o cat -u tml-proxy");
