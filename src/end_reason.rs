@@ -133,6 +133,8 @@ reasons! {
     ProxyHeaderInvalid = refusal "CC" "proxy_header_invalid";
     /// Such a front sent no whole header within `proxy_header_timeout`.
     ProxyHeaderTimeout = refusal "cC" "proxy_header_timeout";
+    /// The target was found down, and `on_down` closes its sessions then.
+    TargetDown = end "KD" "target_down";
     /// The mapping was removed, and its policy closes sessions then.
     MappingRemoved = end "KD" "mapping_removed";
     /// The mapping leads to another target now, and its policy closes sessions then.

@@ -8,14 +8,14 @@ use std::{
 
 /// What each folder or file of `src` may import from others. Tests inside of `src` may import more.
 const MAY_IMPORT: &str = "
-    cli:       admin config handover host_port import lifecycle listen manual os_error provider session table text
-               units
-    lifecycle: admin client_mask config end_reason files handover limit listen orders os_error provider relay session
-               socket table target telemetry text units worker
-    admin:     client_mask config end_reason handover host_port limit listen orders os_error provider session setting
-               table target telemetry units worker
+    cli:       admin config handover host_port import lifecycle listen manual os_error provider resolve session
+               table text units
+    lifecycle: admin client_mask config end_reason files handover health limit listen orders os_error provider relay
+               resolve session socket table target telemetry text units worker
+    admin:     client_mask config end_reason handover host_port limit listen orders os_error provider resolve session
+               setting table target telemetry units worker
     import:    files os_error text units
-    config:    client_mask files handover limit provider setting table target text units
+    config:    client_mask files handover host_port limit provider resolve setting table target text units
     provider:  files handover host_port setting table telemetry text units
     worker:    end_reason handover limit listen os_error proxy_protocol relay session socket table telemetry text
     session:   client_mask end_reason handover limit listen os_error proxy_protocol relay setting socket table
@@ -23,10 +23,12 @@ const MAY_IMPORT: &str = "
     listen:    handover os_error proxy_protocol socket table
     orders:    table
     socket:    os_error table
-    table:     handover limit proxy_protocol relay setting target telemetry
-    target:    handover limit proxy_protocol setting
+    table:     handover health limit proxy_protocol relay resolve setting target telemetry
+    target:    handover limit proxy_protocol resolve setting
     telemetry: end_reason handover os_error text units
     limit:     client_mask end_reason handover setting
+    health:    os_error setting socket units
+    resolve:   files os_error setting units
     setting:   host_port units
     relay:     handover os_error
     files:     os_error units

@@ -7,7 +7,10 @@ use std::{
 
 use super::{
     Sources,
-    api::model::{Problem, Severity},
+    api::{
+        model::{Problem, Severity},
+        view::nowhere,
+    },
 };
 use crate::{
     config::AutoOr,
@@ -99,6 +102,7 @@ pub(super) fn problems(sources: &Sources) -> Vec<Problem> {
         found.warning(format!("{open} of {limit} file descriptors are open."));
     }
     switchboard(sources, &mut found);
+    names(sources, &mut found);
     for mapping in shared.table.load().mappings() {
         if let Some(max) = mapping.policy.max_sessions
             && mapping.stats.open() >= max
@@ -134,6 +138,44 @@ fn failed_task(task: Task, failures: &Failures, found: &mut Found) {
         found.warning(format!(
             "The task {name} of the control plane has failed {times} and runs again: {why}."
         ));
+    }
+}
+
+/// Names and mappings that a line is given; of the others only the number is told.
+const NAMES: usize = 10;
+
+fn names(sources: &Sources, found: &mut Found) {
+    let nowhere = nowhere(sources);
+    for (mapping, why) in nowhere.iter().take(NAMES) {
+        found.error(format!(
+            "Mapping {mapping} has no target, its clients are refused. {why}."
+        ));
+    }
+    if let Some(more @ 1..) = nowhere.len().checked_sub(NAMES) {
+        found.error(format!("Mappings without a target besides: {more}."));
+    }
+    let all = sources.names.all();
+    let failing = all
+        .iter()
+        .filter(|(_, known)| known.error.is_some() && !known.addresses.is_empty());
+    for (name, known) in failing.take(NAMES) {
+        let error = known.error.as_deref().unwrap_or_default();
+        found.warning(format!(
+            "The name {} cannot be looked up, what is known of it stays: {error}.",
+            name.name
+        ));
+    }
+    let left_out = all
+        .iter()
+        .filter(|(_, known)| (1..known.addresses.len()).contains(&known.left_out.len()));
+    for (name, known) in left_out.take(NAMES) {
+        if let Some((address, why)) = known.left_out.first() {
+            let count = known.left_out.len();
+            found.warning(format!(
+                "Addresses of {} that are no targets: {count}. {address}: {why}.",
+                name.name
+            ));
+        }
     }
 }
 

@@ -40,6 +40,7 @@ use crate::{
     config::Config,
     orders::Orders,
     provider::switchboard::SwitchboardStatus,
+    resolve::Names,
     telemetry::{Events, History, LogControl, Reloads, Task, TaskFailures, Upgrades},
     worker::{WorkerContext, Workers},
 };
@@ -59,6 +60,8 @@ pub(crate) struct Sources {
     pub history: History,
     pub log: LogControl,
     pub switchboard: Arc<SwitchboardStatus>,
+    /// What is known of the names that mappings lead to.
+    pub names: Arc<Names>,
     pub orders: Orders,
     /// Which tasks of the control plane have failed.
     pub failures: Arc<TaskFailures>,

@@ -7,7 +7,7 @@ mod print;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use super::{code, output};
+use super::{code, names, output};
 use crate::{
     config::{Overrides, Source, notes},
     table::Table,
@@ -19,6 +19,9 @@ pub struct CheckArgs {
     /// The configuration file.
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
+    /// Look names up as well: each must lead to a target.
+    #[arg(long)]
+    pub resolve: bool,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -27,8 +30,8 @@ pub struct CheckArgs {
 /// Runs the command: exit code 0, or 1 with every problem on standard error.
 pub fn run(args: &CheckArgs) -> ExitCode {
     let source = Source::File(args.config.clone());
-    let config = match source.load(&Overrides::default(), &Table::default()) {
-        Ok((config, _)) => config,
+    let (config, table) = match source.load(&Overrides::default(), &Table::default()) {
+        Ok(loaded) => loaded,
         Err(errors) => {
             output::complain(&errors);
             return ExitCode::from(code::REFUSED);
@@ -39,6 +42,18 @@ pub fn run(args: &CheckArgs) -> ExitCode {
     }
     for note in notes(&config) {
         output::complain(&format_args!("note: {note}"));
+    }
+    if args.resolve {
+        let looked_up = names::look_up(&config, &table);
+        for (name, outcome) in &looked_up {
+            match outcome {
+                Ok(addresses) => output::complain(&format_args!("note: {name}: {addresses}")),
+                Err(why) => output::complain(&format_args!("{why}")),
+            }
+        }
+        if looked_up.iter().any(|(_, outcome)| outcome.is_err()) {
+            return ExitCode::from(code::REFUSED);
+        }
     }
     let text = if args.json {
         print::json(&config)

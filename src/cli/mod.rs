@@ -17,6 +17,7 @@ mod log_level;
 mod lookup;
 mod mapping_state;
 mod mappings;
+mod names;
 mod output;
 mod reload;
 mod run;

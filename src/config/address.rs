@@ -8,6 +8,7 @@ use std::{
 use serde::{Deserialize, Deserializer, de::SeqAccess};
 
 use crate::{
+    host_port::HostPort,
     setting::{
         As, Found, Json, Kind, Refusal,
         address::{NOT_LINK_LOCAL, host_ip, is_broadcast, is_link_local, port},
@@ -22,9 +23,13 @@ pub(crate) const LISTEN: &str = "a port (22014), an address and a port (\"*:2201
                                  \"192.0.2.1:22014\", \"[2001:db8::1]:22014\") or a range of \
                                  ports (\"22000-22099\")";
 
+/// The longest name that can be asked for.
+const LONGEST_NAME: usize = 254;
+
 /// What a target looks like.
-pub(crate) const TARGET: &str = "an IP address and a port (\"192.0.2.1:22\", \
-                                 \"[2001:db8::1]:22\") or a range of ports (\"192.0.2.1:22-31\")";
+pub(crate) const TARGET: &str = "an IP address or a name and a port (\"192.0.2.1:22\", \
+                                 \"[2001:db8::1]:22\", \"db.example.org:22\") or a range of ports \
+                                 (\"192.0.2.1:22-31\")";
 
 /// Public addresses on one host, as one value asks for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,10 +39,17 @@ pub(crate) struct Listen {
 }
 
 /// Targets on one host, as one value asks for them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Target {
-    ip: IpAddr,
+    host: TargetHost,
     ports: Ports,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum TargetHost {
+    Ip(IpAddr),
+    /// In small letters.
+    Name(Arc<str>),
 }
 
 /// One port or a range of them; a range of one is still a range.
@@ -114,37 +126,58 @@ impl Listen {
 }
 
 impl Target {
-    /// Reads `IP:PORT` or `IP:FIRST-LAST`.
+    /// Reads `HOST:PORT` or `HOST:FIRST-LAST`.
     pub fn parse(text: &str) -> Result<Self, Refusal> {
         let (host, ports) = text.rsplit_once(':').ok_or(Refusal::new(TARGET))?;
-        let ip = host_ip(host, TARGET)?.to_canonical();
-        if is_link_local(ip) {
-            return Err(Refusal::new(NOT_LINK_LOCAL));
-        }
-        if ip.is_unspecified() || ip.is_multicast() || is_broadcast(ip) {
-            return Err(Refusal::new("an address that can be connected to"));
-        }
+        let host = match name(host) {
+            Some(name) => TargetHost::Name(name),
+            None => TargetHost::Ip(target_ip(host)?),
+        };
         let ports = Ports::parse(ports)?;
-        Ok(Self { ip, ports })
+        Ok(Self { host, ports })
     }
 
     /// Whether some port is that of both.
     pub fn meets(&self, other: &Self) -> bool {
-        self.ip == other.ip
+        self.host == other.host
             && self.ports.first() <= other.ports.last()
             && other.ports.first() <= self.ports.last()
     }
 
-    /// The host.
-    pub fn ip(&self) -> IpAddr {
-        self.ip
+    /// The host, unless it is a name.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self.host {
+            TargetHost::Ip(ip) => Some(ip),
+            TargetHost::Name(_) => None,
+        }
     }
 
-    fn at(&self, offset: usize) -> Option<SocketAddr> {
+    fn at(&self, offset: usize) -> Option<TargetAddr> {
         let offset = u16::try_from(offset).ok()?;
         let port = self.ports.first().checked_add(offset)?;
-        Some(SocketAddr::new(self.ip, port))
+        Some(match &self.host {
+            TargetHost::Ip(ip) => TargetAddr::Address(SocketAddr::new(*ip, port)),
+            TargetHost::Name(name) => TargetAddr::Name(Arc::clone(name), port),
+        })
     }
+}
+
+fn target_ip(host: &str) -> Result<IpAddr, Refusal> {
+    let ip = host_ip(host, TARGET)?.to_canonical();
+    if is_link_local(ip) {
+        return Err(Refusal::new(NOT_LINK_LOCAL));
+    }
+    if ip.is_unspecified() || ip.is_multicast() || is_broadcast(ip) {
+        return Err(Refusal::new("an address that can be connected to"));
+    }
+    Ok(ip)
+}
+
+/// A host that is a name, in small letters.
+fn name(host: &str) -> Option<Arc<str>> {
+    let read = HostPort::parse(host).ok()?;
+    let is_name = read.port().is_none() && read.ip().is_none() && host.len() <= LONGEST_NAME;
+    is_name.then(|| host.to_ascii_lowercase().into())
 }
 
 impl Kind for Listen {
@@ -213,7 +246,7 @@ impl Kind for Target {
     #[cfg(test)]
     fn schema() -> Json {
         crate::setting::schema::text(
-            "^[0-9.]+:[0-9]+(-[0-9]+)?$|^\\[[0-9a-fA-F:.]+\\]:[0-9]+(-[0-9]+)?$",
+            "^[-A-Za-z0-9_.]+:[0-9]+(-[0-9]+)?$|^\\[[0-9a-fA-F:.]+\\]:[0-9]+(-[0-9]+)?$",
         )
     }
 }
@@ -308,7 +341,8 @@ pub(crate) struct Unpaired {
 }
 
 /// Pairs every public address with its targets: a single port with the first port of each, a range
-/// port by port with the range of its size. Those with the same targets share them.
+/// port by port with the range of its size. Those with the same targets share them. An address alone that is
+/// `checked` is a group, too.
 ///
 /// # Errors
 ///
@@ -316,6 +350,7 @@ pub(crate) struct Unpaired {
 pub(crate) fn pair(
     listens: &[Listen],
     targets: &[TargetSettings<Target>],
+    checked: bool,
 ) -> Result<Vec<(ListenAddr, TargetSpec)>, Unpaired> {
     let mut pairs = Vec::with_capacity(listens.iter().map(Listen::count).sum());
     // What the first, the second port of a range leads to and so on.
@@ -326,7 +361,7 @@ pub(crate) fn pair(
         }
         for (offset, address) in listen.addresses().enumerate() {
             if specs.len() == offset {
-                specs.push(spec(targets, offset));
+                specs.push(spec(targets, offset, checked));
             }
             pairs.push((address, specs[offset].clone()));
         }
@@ -355,16 +390,21 @@ fn fits(listen: Ports, target: Ports) -> Result<(), String> {
 }
 
 /// The targets of a port so many ports above the first.
-fn spec(targets: &[TargetSettings<Target>], offset: usize) -> TargetSpec {
+fn spec(targets: &[TargetSettings<Target>], offset: usize, checked: bool) -> TargetSpec {
     let at = |target: &TargetSettings<Target>| {
         let address = target.address.at(offset);
-        Some(target.at(TargetAddr::Address(address?)))
+        Some(target.at(address?))
     };
     let targets: Vec<_> = targets.iter().filter_map(at).collect();
     match &targets[..] {
-        [only] if *only == TargetSettings::of(only.address.clone()) => match only.address {
-            TargetAddr::Address(address) => TargetSpec::Address(address),
-        },
+        [
+            only @ TargetSettings {
+                address: TargetAddr::Address(address),
+                ..
+            },
+        ] if !checked && *only == TargetSettings::of(only.address.clone()) => {
+            TargetSpec::Address(*address)
+        }
         _ => TargetSpec::Group(Arc::new(GroupSettings { targets })),
     }
 }
@@ -381,7 +421,7 @@ mod tests {
             .map(|text| Listen::parse(text).expect("a public address"))
             .collect();
         let target = TargetSettings::of(Target::parse(target).expect("a target"));
-        let pairs = pair(&listens, &[target]).map_err(|unpaired| unpaired.why)?;
+        let pairs = pair(&listens, &[target], false).map_err(|unpaired| unpaired.why)?;
         Ok(pairs
             .iter()
             .map(|(listen, target)| format!("{listen} {target}"))
@@ -483,7 +523,7 @@ mod tests {
             "[fe80::1]:22",
             "10.0.0.1:0",
             "10.0.0.1:65536",
-            "example.org:22",
+            "example.org",
         ] {
             assert!(Target::parse(text).is_err(), "{text:?}");
         }
@@ -548,6 +588,33 @@ mod tests {
     #[test]
     fn a_mapped_target_is_the_ipv4_address_it_maps() {
         let target = Target::parse("[::ffff:10.0.0.1]:22").expect("a target");
-        assert_eq!(target.ip(), IpAddr::from([10, 0, 0, 1]));
+        assert_eq!(target.ip(), Some(IpAddr::from([10, 0, 0, 1])));
+    }
+
+    #[test]
+    fn a_target_may_be_a_name() {
+        assert_eq!(
+            pairs(&["100-101"], "Db_1.example.org:5432"),
+            Ok(vec![
+                "*:100 db_1.example.org:5432".to_owned(),
+                "*:101 db_1.example.org:5433".to_owned(),
+            ])
+        );
+        for text in [
+            "db.example.org",
+            "db.example.org:",
+            "db.example.org:0",
+            "db..example:22",
+            "-db:22",
+            "db example:22",
+            "http://db:22",
+            "fd00::14:22",
+            "10.0.0.256:22",
+            "127.1:22",
+            "[db]:22",
+            ":22",
+        ] {
+            assert!(Target::parse(text).is_err(), "{text}");
+        }
     }
 }

@@ -60,7 +60,7 @@ fn mapping(
     match (Listen::parse(listen), Target::parse(target)) {
         (Ok(public), Ok(target)) => Ok(MappingSpec {
             name: MappingName::new(listen),
-            pairs: pair(&[public], &[TargetSettings::of(target)])
+            pairs: pair(&[public], &[TargetSettings::of(target)], false)
                 .map_err(|unpaired| vec![("target", Fault::Contradiction(unpaired.why))])?
                 .into(),
             policy: Arc::clone(policy),

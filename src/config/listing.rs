@@ -70,6 +70,7 @@ impl Config {
             ("admin", settings(&self.admin)),
             ("log", settings(&self.log)),
             ("targets", settings(&self.targets)),
+            ("resolver", settings(&self.resolver)),
             ("limits", with(settings(&self.limits), limits)),
             ("defaults", of_policy(&self.defaults)),
         ];

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
 
@@ -18,6 +18,7 @@ use super::{
     settings::Targets,
 };
 use crate::{
+    resolve::Family,
     setting::{As, Found, Given, Json, Kind, Refusal},
     table::{ListenHost, MappingName, MappingSpec, Origin, Policy},
     target::TargetSettings,
@@ -41,7 +42,7 @@ pub(super) struct Keys {
     /// Where clients connect: a port, an address and a port, a range of ports, or a list of these.
     #[serde(with = "As::<Given<Listens>>")]
     listen: Option<Vec<Listen>>,
-    /// Where their bytes go: an IP address and a port, or a range of ports; a table with that as its
+    /// Where their bytes go: an IP address or a name and a port, or a range of ports; a table with that as its
     /// `address` and what goes with it; or a list of these to choose from.
     #[serde(with = "As::<Given<address::Targets>>")]
     target: Option<Vec<TargetSettings<Target>>>,
@@ -112,16 +113,19 @@ impl<'a> Mappings<'a> {
             .target
             .filter(|targets| self.may_lead_to(targets, &block));
         if let Some(targets) = &targets {
-            let families = families(targets);
+            let mut families = families(targets);
+            let has_names = targets.iter().any(|target| target.address.ip().is_none());
             check_family(&policy, &families, &block);
-            if let Some(listens) = &public {
+            if let Some(listens) = &public
+                && may_be_transparent(&policy, has_names, &mut families, &block)
+            {
                 check_transparent(&policy, listens, &families, &block);
             }
         }
         let name = keys.name.inspect(|name| self.check_name(name, &block));
         let origin = block.origin("listen");
         let pairs = public.zip(targets).and_then(|(listens, targets)| {
-            let pairs = address::pair(&listens, &targets);
+            let pairs = address::pair(&listens, &targets, policy.check.is_some());
             pairs
                 .map_err(|unpaired| target_contradicts(unpaired.target, unpaired.why, &block))
                 .ok()
@@ -197,7 +201,7 @@ impl<'a> Mappings<'a> {
         }
         let mut fit = true;
         for (index, target) in targets.iter().enumerate() {
-            fit &= self.may_have(index, target.address, block);
+            fit &= self.may_have(index, &target.address, block);
             let mut before = targets[..index].iter();
             if let Some(first) = before.position(|other| other.address.meets(&target.address)) {
                 let why = format!("leads to the same place as item {}", first + 1);
@@ -214,15 +218,19 @@ impl<'a> Mappings<'a> {
         fit
     }
 
-    fn may_have(&self, index: usize, target: Target, block: &Block<'_>) -> bool {
+    /// Whether a target may be where it is. Where a name is, shows when it is looked up.
+    fn may_have(&self, index: usize, target: &Target, block: &Block<'_>) -> bool {
+        let Some(ip) = target.ip() else {
+            return true;
+        };
         let allow = &self.targets.allow;
-        let allowed = allow.is_empty() || allow.iter().any(|net| net.contains(&target.ip()));
+        let allowed = allow.is_empty() || allow.iter().any(|net| net.contains(&ip));
         if !allowed {
             let nets = format!("an address in {} (targets.allow)", some_of(allow));
             match is_list(block) {
                 false => block.refuse(&["target"], &nets),
                 true => {
-                    let why = format!("found {}, allowed: {nets}", target.ip());
+                    let why = format!("found {ip}, allowed: {nets}");
                     target_contradicts(index, why, block);
                 }
             }
@@ -247,7 +255,7 @@ fn target_contradicts(index: usize, why: String, block: &Block<'_>) {
 /// One target of each family there is.
 fn families(targets: &[TargetSettings<Target>]) -> Vec<IpAddr> {
     let mut met = HashSet::new();
-    let ips = targets.iter().map(|target| target.address.ip());
+    let ips = targets.iter().filter_map(|target| target.address.ip());
     ips.filter(|ip| met.insert(ip.is_ipv4())).collect()
 }
 
@@ -287,6 +295,30 @@ impl Kind for Name {
     fn schema() -> Json {
         crate::setting::schema::text("^[-A-Za-z0-9_.:/@]{1,64}$")
     }
+}
+
+/// Adds the family of names to those of addresses, unless that is not known.
+fn may_be_transparent(
+    policy: &Policy,
+    has_names: bool,
+    families: &mut Vec<IpAddr>,
+    block: &Block<'_>,
+) -> bool {
+    let of_names: IpAddr = match policy.family {
+        _ if !policy.transparent || !has_names => return true,
+        Family::Ipv4 => Ipv4Addr::UNSPECIFIED.into(),
+        Family::Ipv6 => Ipv6Addr::UNSPECIFIED.into(),
+        Family::Both | Family::PreferIpv4 | Family::PreferIpv6 => {
+            let why = "transparent needs clients of the target's family, and a name may have addresses \
+                       of both: set family to \"ipv4\" or \"ipv6\"";
+            block.contradicts(&[given("transparent", block)], why);
+            return false;
+        }
+    };
+    if families.iter().all(|ip| ip.is_ipv4() != of_names.is_ipv4()) {
+        families.push(of_names);
+    }
+    true
 }
 
 /// A client's address can only be that of a connection to a target of its family.

@@ -10,6 +10,7 @@ use crate::{
     handover::LoadError,
     limit::SavedLimits,
     provider::switchboard::Switchboard,
+    resolve::Asking,
     table::{MappingSpec, Origin, PrefixFileSaver, SavedPolicy, SavedPrefixFile},
 };
 
@@ -26,6 +27,8 @@ pub struct SavedConfig {
     log: Log,
     #[serde(default)]
     targets: Targets,
+    #[serde(default)]
+    resolver: Asking,
     limits: SavedLimits,
     defaults: SavedPolicy,
     /// Those that the policies name.
@@ -54,6 +57,7 @@ impl From<&Config> for SavedConfig {
             admin,
             log,
             targets,
+            resolver,
             limits,
             defaults,
             switchboard,
@@ -75,6 +79,7 @@ impl From<&Config> for SavedConfig {
             admin_origin: admin.origin.clone(),
             log: log.clone(),
             targets: targets.clone(),
+            resolver: resolver.clone(),
             limits: SavedLimits::from(limits),
             defaults,
             switchboard,
@@ -97,6 +102,7 @@ impl SavedConfig {
             admin_origin,
             log,
             targets,
+            resolver,
             limits,
             defaults,
             prefix_files,
@@ -121,6 +127,7 @@ impl SavedConfig {
             admin,
             log,
             targets,
+            resolver,
             limits: limits.into(),
             defaults: defaults.load(&files)?,
             switchboard: switchboard.transpose()?,
@@ -165,6 +172,9 @@ mod tests {
         mask_clients = { ipv4 = 24, ipv6 = 48 }
         [targets]
         allow = ["10.0.0.0/8"]
+        [resolver]
+        servers = ["10.0.0.53", "[fd00::53]:5353"]
+        timeout = "3s"
         [limits]
         max_sessions = 70
         max_dialling = 8
@@ -178,6 +188,10 @@ mod tests {
         keepalive = "off"
         allow = ["192.0.2.0/24"]
         bandwidth = { rate = "10MiB", burst = "20MiB" }
+        check = { send = "a\r\n", expect = "b", port = 9, fall = 7 }
+        resolve = "3m"
+        family = "ipv6"
+        on_down = "kill"
         [switchboard]
         url = "https://s.example.org/"
         token_file = "/etc/token"

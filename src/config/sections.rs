@@ -52,6 +52,7 @@ pub(super) fn read(
         admin: admin(section("admin")),
         log: settings(section("log")),
         targets: settings(section("targets")),
+        resolver: settings(section("resolver")),
         limits: limits(section("limits")),
         defaults: (defaults.as_ref())
             .map(|block| policy(block, prefixes))

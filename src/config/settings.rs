@@ -17,6 +17,7 @@ use crate::{
     client_mask::ShownBits,
     limit::Limits,
     provider::switchboard::Switchboard,
+    resolve::Asking,
     setting::{
         As, Auto, AutoOr, Count, FileMode, Found, Group, Json, Kind, List, Number, Off, OffIsZero,
         OwnName, PipeSize, Prefix, Refusal, SocketPath, Span, Word, Words,
@@ -35,6 +36,8 @@ pub struct Config {
     pub log: Log,
     /// Which targets are fit at all.
     pub targets: Targets,
+    /// How names are looked up.
+    pub resolver: Asking,
     /// Limits of the process.
     pub limits: Limits,
     /// The policy of a mapping that says nothing else.

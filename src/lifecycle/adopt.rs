@@ -224,6 +224,7 @@ impl Running {
             Ok(prepared) => running.admin.set(&config.admin, prepared, &sources).await,
             Err(error) => tracing::error!(error, "an admin listener is not served any more"),
         }
+        running.follow_targets(&config).await;
         running.observe();
         if let (Some(switchboard), Some(loaded)) = (&config.switchboard, loaded) {
             running.adopt_jobs(switchboard, loaded).await;

@@ -26,6 +26,7 @@ use crate::{
         self, Diff, ListenAddr, Mapping, MappingName, MappingOverride, MappingOverrides, Reserved,
         Route, RouteChange, Summary, Table,
     },
+    target::TargetGroup,
     units::millis,
     worker::{
         Command, LostListener, SessionChange, SessionChanges, SessionOrder, WorkerContext,
@@ -450,6 +451,20 @@ impl Control {
             let command = Command::Unlisten(Arc::clone(route), told.clone());
             self.workers.handles()[placed.worker].send(command);
         }
+    }
+
+    /// Has sessions of a group of targets do what comes with a change of it, if anything does.
+    pub fn tell_sessions_of(&self, group: &Arc<TargetGroup>, change: Option<SessionChange>) {
+        let Some(change) = change else { return };
+        let table = self.shared.table.load();
+        let leads_there = |route: &&Arc<Route>| {
+            let own = route.target.group();
+            own.is_some_and(|own| Arc::ptr_eq(own, group))
+        };
+        let routes = table.routes().filter(leads_there);
+        let changes =
+            routes.map(|route| (route.listen, (route.mapping.name.clone(), change.clone())));
+        self.tell_sessions(changes.collect());
     }
 
     fn tell_sessions(&self, changes: SessionChanges) {

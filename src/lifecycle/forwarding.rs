@@ -9,19 +9,28 @@ use std::{
     sync::Arc,
 };
 
-use super::control::Control;
+use ipnet::IpNet;
+
+use super::{
+    checking::Down,
+    control::Control,
+    leading::{Judges, Moved, lead},
+};
 use crate::{
     config::{Config, reserved},
+    end_reason::EndReason,
     listen::{ListenError, ListenStep},
     provider::{
         LocalAddresses,
         switchboard::{KnownJobs, Switchboard, exposer::NotOpened},
     },
+    resolve::Names,
     table::{
         Conflict, ListenAddr, MappingName, MappingSpec, Origin, RemovalPolicy, Reserved, Summary,
         Surroundings, Table,
     },
     text::lines,
+    worker::SessionChange,
 };
 
 /// The table's two halves and what puts them into force.
@@ -32,6 +41,10 @@ pub(super) struct Forwarding {
     reserved: Vec<Reserved>,
     jobs: Vec<MappingSpec>,
     known_jobs: Arc<KnownJobs>,
+    /// What names lead to.
+    pub names: Arc<Names>,
+    /// Where targets may be.
+    allow: Vec<IpNet>,
 }
 
 /// A change that could not be made, because of no job.
@@ -44,13 +57,15 @@ struct Failed {
 
 impl Forwarding {
     /// Nothing forwarded yet.
-    pub fn new(control: Control) -> Self {
+    pub fn new(control: Control, names: Arc<Names>) -> Self {
         Self {
             control,
             file: Vec::new(),
             reserved: Vec::new(),
             jobs: Vec::new(),
             known_jobs: Arc::default(),
+            names,
+            allow: Vec::new(),
         }
     }
 
@@ -60,6 +75,7 @@ impl Forwarding {
         config: &Config,
         jobs: Vec<MappingSpec>,
         known_jobs: Arc<KnownJobs>,
+        names: Arc<Names>,
     ) -> Self {
         Self {
             control,
@@ -67,6 +83,8 @@ impl Forwarding {
             reserved: reserved(config),
             jobs,
             known_jobs,
+            names,
+            allow: config.targets.allow.clone(),
         }
     }
 
@@ -79,6 +97,8 @@ impl Forwarding {
             reserved: _,
             jobs: _,
             known_jobs: _,
+            names: _,
+            allow: _,
         } = self;
         file.iter().map(|spec| &spec.origin)
     }
@@ -99,10 +119,21 @@ impl Forwarding {
             }
         }
         let unwanted = self.with_sessions(unwanted);
+        let judges = Judges {
+            allow: &config.targets.allow,
+            reserved: &reserved,
+        };
         let applied = self
-            .try_apply(&config.mappings, jobs, &reserved, &HashSet::new())
+            .try_apply(&config.mappings, jobs, judges, &HashSet::new())
             .await;
-        let (summary, jobs, lost) = applied.map_err(|failed| failed.why)?;
+        let (summary, jobs, lost) = match applied {
+            Ok(applied) => applied,
+            Err(failed) => {
+                // Groups that stay may have been led by what is not in force.
+                self.lead();
+                return Err(failed.why);
+            }
+        };
         for lost in lost {
             let (mapping, why) = (lost.mapping, lost.why);
             tracing::warn!(%mapping, why, "mapping of a job gave way");
@@ -110,6 +141,7 @@ impl Forwarding {
         tell_of_ends(unwanted);
         self.file.clone_from(&config.mappings);
         self.reserved = reserved;
+        self.allow.clone_from(&config.targets.allow);
         self.jobs = jobs;
         if !self.control.looping().is_empty() {
             self.follow_addresses();
@@ -146,15 +178,20 @@ impl Forwarding {
     ) -> Vec<NotOpened> {
         self.known_jobs = known_jobs;
         let (jobs, mut too_many) = at_most(most, jobs, &self.jobs);
-        let (file, reserved) = (
+        let (file, reserved, allow) = (
             std::mem::take(&mut self.file),
             std::mem::take(&mut self.reserved),
+            std::mem::take(&mut self.allow),
         );
+        let judges = Judges {
+            allow: &allow,
+            reserved: &reserved,
+        };
         // What became of the file's mappings since they were accepted is no fault of a job.
         self.control.follow_addresses(&reserved);
         let looping = self.control.looping().clone();
-        let applied = self.try_apply(&file, jobs, &reserved, &looping).await;
-        (self.file, self.reserved) = (file, reserved);
+        let applied = self.try_apply(&file, jobs, judges, &looping).await;
+        (self.file, self.reserved, self.allow) = (file, reserved, allow);
         match applied {
             Ok((_, jobs, lost)) => {
                 self.jobs = jobs;
@@ -181,7 +218,41 @@ impl Forwarding {
     /// Closes the listeners of mappings that lead back here since the addresses of this machine have
     /// changed, and opens those again that no longer do.
     pub fn follow_addresses(&mut self) {
+        self.lead();
         self.control.follow_addresses(&self.reserved);
+    }
+
+    /// Has mappings lead where their names lead now; sessions at addresses that are gone do what
+    /// `on_retarget` says.
+    pub fn lead(&mut self) {
+        let judges = Judges {
+            allow: &self.allow,
+            reserved: &self.reserved,
+        };
+        let moved = lead(&self.control.table(), &self.names, judges);
+        self.leave(moved);
+    }
+
+    fn leave(&self, moved: Vec<Moved>) {
+        for Moved {
+            mapping,
+            group,
+            gone,
+        } in moved
+        {
+            let policy = mapping.policy.on_retarget;
+            let change = SessionChange::by_policy_at(policy, EndReason::MappingRetargeted, gone);
+            self.control.tell_sessions_of(&group, change);
+        }
+    }
+
+    /// Ends the sessions of a target that was found down.
+    pub fn leave_down(&self, down: Down) {
+        let Down { group, target } = down;
+        let targets = [target].into();
+        let change =
+            SessionChange::by_policy_at(RemovalPolicy::Kill, EndReason::TargetDown, targets);
+        self.control.tell_sessions_of(&group, change);
     }
 
     /// Applies both halves, with as few mappings of jobs left out as it takes.
@@ -189,7 +260,7 @@ impl Forwarding {
         &mut self,
         file: &[MappingSpec],
         mut jobs: Vec<MappingSpec>,
-        reserved: &[Reserved],
+        judges: Judges<'_>,
         looping: &HashSet<ListenAddr>,
     ) -> Result<(Summary, Vec<MappingSpec>, Vec<NotOpened>), Failed> {
         let own = LocalAddresses::default();
@@ -198,20 +269,27 @@ impl Forwarding {
             let specs: Vec<_> = file.iter().chain(&jobs).cloned().collect();
             let departed = self.control.departed();
             let around = Surroundings {
-                reserved,
+                reserved: judges.reserved,
                 departed: &departed,
                 is_local: &|ip| own.contains(ip),
                 looping,
             };
             let before = jobs.len();
             let why = match Table::build(&specs, &self.control.table(), &around) {
-                Ok(table) => match self.apply(table).await {
-                    Ok(summary) => return Ok((summary, jobs, lost)),
-                    Err(errors) => {
-                        leave_out(&mut jobs, &mut lost, |spec| unopened(spec, &errors));
-                        list(&errors)
+                Ok(table) => {
+                    // Before anybody can come to what has no address yet.
+                    let moved = lead(&table, &self.names, judges);
+                    match self.apply(table).await {
+                        Ok(summary) => {
+                            self.leave(moved);
+                            return Ok((summary, jobs, lost));
+                        }
+                        Err(errors) => {
+                            leave_out(&mut jobs, &mut lost, |spec| unopened(spec, &errors));
+                            list(&errors)
+                        }
                     }
-                },
+                }
                 Err(conflicts) => {
                     leave_out(&mut jobs, &mut lost, |spec| contradicted(spec, &conflicts));
                     list(&conflicts)

@@ -7,10 +7,11 @@ use nix::sys::resource::{Resource, setrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 use serde::{Deserialize, Serialize};
 
-use super::RunError;
+use super::{RunError, leading, lookups};
 use crate::{
     admin::{self, LOOKUP_CONNECTIONS},
     config::{AutoOr, Config},
+    health::MOST_AT_ONCE,
     os_error::in_words,
     provider::switchboard::follow::FollowSettings,
     relay::SMALL_PIPE,
@@ -30,6 +31,9 @@ const QUESTIONS: u64 = 16;
 
 /// Of the descriptors, watches of a switchboard may take one in this many.
 const WATCH_SHARE: u64 = 32;
+
+/// Of the descriptors, checks of targets may take one in this many.
+const CHECKS_SHARE: u64 = 16;
 
 /// Of the descriptors, ports of jobs may take one in this many.
 const JOBS_SHARE: u64 = 8;
@@ -233,7 +237,19 @@ fn kept_back(config: &Config, descriptors: u64, workers: usize) -> u64 {
             kept += 1 + LOOKUP_CONNECTIONS as u64;
         }
     }
-    kept
+    if !leading::names(config).is_empty() {
+        kept += 2 * lookups::AT_ONCE as u64;
+    }
+    kept + checks(config, descriptors) as u64
+}
+
+/// How many targets may be checked at a time.
+pub(super) fn checks(config: &Config, descriptors: u64) -> usize {
+    let checked = config.mappings.iter();
+    let checked = checked.filter(|spec| spec.policy.check.is_some());
+    let targets = checked.flat_map(|spec| spec.pairs.iter().map(|(_, target)| target.most()));
+    let share = usize::try_from(descriptors / CHECKS_SHARE).unwrap_or(usize::MAX);
+    targets.sum::<usize>().min(MOST_AT_ONCE).min(share)
 }
 
 /// How many connections for watches a switchboard may take.

@@ -9,6 +9,7 @@ use std::{sync::Arc, time::Instant};
 
 use tokio::{sync::oneshot, task::JoinHandle};
 
+use super::lookups::{self, LookedUp};
 use crate::{
     config::{Config, ConfigErrors, Content, Overrides, Source},
     files::{self, FileError},
@@ -18,6 +19,7 @@ use crate::{
         exposer::Exposer,
         state::{StateDir, StateError},
     },
+    resolve::Names,
     table::{Summary, Table},
 };
 
@@ -32,14 +34,17 @@ pub(super) struct Reader {
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub outcome: Result<(Config, Table), ConfigErrors>,
+    /// The names it leads to, as far as they were looked up.
+    pub lookups: Vec<LookedUp>,
     /// To read it again.
     pub reader: Reader,
 }
 
 impl Reader {
     /// Reads the configuration and makes the table it asks for, sharing with `previous` what did
-    /// not change.
-    pub async fn load(self, previous: Arc<Table>) -> Loaded {
+    /// not change. Names that are not known yet are looked up, but not waited for longer than a lookup may
+    /// take.
+    pub async fn load(self, previous: Arc<Table>, names: Arc<Names>) -> Loaded {
         let (source, overrides) = (self.source.clone(), self.overrides.clone());
         let of_file = source.clone();
         let content = files::off_thread(move || of_file.content()).await;
@@ -48,6 +53,7 @@ impl Reader {
             let outcome = self.source.understand(content, &self.overrides, &previous);
             Loaded {
                 outcome,
+                lookups: Vec::new(),
                 reader: self,
             }
         };
@@ -55,10 +61,15 @@ impl Reader {
             Ok(answer) => answer.wait().await,
             Err(unanswered) => Err(unanswered),
         };
-        loaded.unwrap_or_else(|unanswered| Loaded {
+        let mut loaded = loaded.unwrap_or_else(|unanswered| Loaded {
             outcome: Err(source.unreadable(FileError::from(unanswered))),
+            lookups: Vec::new(),
             reader: Self { source, overrides },
-        })
+        });
+        if let Ok((config, _)) = &loaded.outcome {
+            loaded.lookups = lookups::before(config, &names).await;
+        }
+        loaded
     }
 }
 
@@ -69,6 +80,7 @@ pub(super) type Reply = oneshot::Sender<Result<Summary, OrderError>>;
 #[derive(Debug)]
 pub(super) struct Read {
     pub outcome: Result<(Config, Table), ConfigErrors>,
+    pub lookups: Vec<LookedUp>,
     /// The state of the ports, if that is needed now and was not before.
     pub exposer: Option<Result<Exposer, String>>,
     pub since: Instant,
@@ -122,14 +134,19 @@ impl Loading {
     }
 
     /// Begins the reload that is wanted. `status` is given if nobody exposes jobs yet.
-    pub fn begin(&mut self, previous: Arc<Table>, status: Option<Arc<SwitchboardStatus>>) {
+    pub fn begin(
+        &mut self,
+        previous: Arc<Table>,
+        names: Arc<Names>,
+        status: Option<Arc<SwitchboardStatus>>,
+    ) {
         let Some(reader) = self.reader.take() else {
             return;
         };
         self.since = Instant::now();
         self.replies = self.next.take().unwrap_or_default();
         self.reading = Some(tokio::spawn(async move {
-            let loaded = reader.load(previous).await;
+            let loaded = reader.load(previous, names).await;
             let config = loaded.outcome.as_ref().map(|(config, _)| config);
             let exposer = match (config.map(|config| config.switchboard.as_ref()), status) {
                 (Ok(Some(switchboard)), Some(status)) => Some(open(switchboard, status).await),
@@ -153,6 +170,7 @@ impl Loading {
         self.reader = Some(loaded.reader);
         Read {
             outcome: loaded.outcome,
+            lookups: loaded.lookups,
             exposer,
             since: self.since,
             replies: std::mem::take(&mut self.replies),

@@ -7,13 +7,16 @@
 mod admin_listeners;
 mod adopt;
 mod candidate;
+mod checking;
 mod control;
 mod echo;
 mod forwarding;
 mod invocation;
 mod jobs;
+mod leading;
 mod limits;
 mod loading;
+mod lookups;
 mod lost;
 mod rehearse;
 mod run;
@@ -32,7 +35,9 @@ mod upgrade;
 mod watchdog;
 
 pub(crate) use invocation::{How, Invocation};
+pub(crate) use leading::{Judges, lead, names};
 pub(crate) use limits::{Budget, pipe_memory, worker_count};
+pub(crate) use lookups::all_of;
 pub use rehearse::build_saved;
 pub(crate) use rehearse::rehearse;
 pub(crate) use run::{RunError, run};

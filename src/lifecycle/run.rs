@@ -14,7 +14,7 @@ use super::{
     loading::Reader,
     running::Running,
     signals::{self, Signals, outlive_file_size_limit},
-    start::Base,
+    start::{Base, First},
 };
 use crate::{
     client_mask::show_clients,
@@ -114,8 +114,9 @@ async fn load_and_run(
         source: source.clone(),
         overrides: overrides.clone(),
     };
+    let names = Arc::default();
     let loaded = tokio::select! {
-        loaded = reader.load(Arc::default()) => loaded,
+        loaded = reader.load(Arc::default(), Arc::clone(&names)) => loaded,
         () = signals.stop.recv() => return Ok(()),
     };
     let (config, table) = loaded.outcome?;
@@ -133,7 +134,12 @@ async fn load_and_run(
     let base = base(beginning, started, invocation)?;
     warn_of_outdated(&config);
     let routes = table.routes().len();
-    let loaded = (config, loaded.reader);
+    let loaded = First {
+        config,
+        reader: loaded.reader,
+        names,
+        lookups: loaded.lookups,
+    };
     let (running, signals) = Running::start(base, signals, loaded, routes).await?;
     running.serve(signals).await
 }

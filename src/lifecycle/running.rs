@@ -14,11 +14,13 @@ use tokio::{
 
 use super::{
     admin_listeners::AdminListeners,
+    checking::{Checks, Down},
     control::Pending,
     forwarding::{Forwarding, list},
     jobs::Jobs,
     limits::{Budget, Open, job_listeners},
     loading::{self, Loading, Read},
+    lookups::{self, LookedUp, Lookups},
     run::{RunError, syslog_settings, warn_of_outdated},
     signals::Signals,
     systemd,
@@ -48,6 +50,11 @@ pub(super) struct Running {
     pub(super) loading: Loading,
     pub(super) upgrading: Upgrading,
     pub(super) forwarding: Forwarding,
+    pub(super) lookups: Lookups,
+    pub(super) looked_up: mpsc::Receiver<LookedUp>,
+    pub(super) checks: Checks,
+    /// Targets found down whose sessions are to end.
+    pub(super) down: mpsc::UnboundedReceiver<Down>,
     pub(super) jobs: Jobs,
     pub(super) admin: AdminListeners,
     pub(super) ticker: Option<JoinHandle<String>>,
@@ -91,6 +98,8 @@ impl Running {
                 }
                 Some(order) = self.orders.recv() => self.carry_out(order),
                 Some(proposal) = self.proposed.recv() => self.expose(proposal).await,
+                Some(found) = self.looked_up.recv() => self.lead(found).await,
+                Some(down) = self.down.recv() => self.forwarding.leave_down(down),
                 Some(lost) = self.lost.recv() => {
                     self.forwarding.control.lose(lost);
                     self.count_listeners();
@@ -98,6 +107,7 @@ impl Running {
                 () = self.addresses.next() => {
                     self.forwarding.follow_addresses();
                     self.count_listeners();
+                    self.check_targets().await;
                 }
                 () = until(self.forwarding.control.reopens_at().map(Instant::from_std)) => {
                     self.forwarding.control.reopen_due();
@@ -126,6 +136,8 @@ impl Running {
     async fn look_after_tasks(&mut self) {
         let mut ended = self.admin.take_ended().await;
         ended.extend(self.jobs.take_ended().await);
+        ended.extend(self.lookups.take_ended().await);
+        ended.extend(self.checks.take_ended().await);
         if let Some(ticker) = self.ticker.take_if(|ticker| ticker.is_finished()) {
             ended.push(Ended {
                 task: Task::Ticker,
@@ -171,10 +183,34 @@ impl Running {
                 };
                 self.jobs.start_again(task, exposer, &self.sources)?;
             }
+            Task::Resolving => self.lookups.start(),
+            Task::Checking => self.checks.start(),
             // Those look after themselves.
             Task::Ticker | Task::Withdrawing | Task::Echo | Task::Log => {}
         }
         Ok(())
+    }
+
+    /// Puts into force where names lead that were looked up.
+    async fn lead(&mut self, found: LookedUp) {
+        let more = std::iter::from_fn(|| self.looked_up.try_recv().ok());
+        if lookups::note(&self.forwarding.names, std::iter::once(found).chain(more)) {
+            self.forwarding.lead();
+            self.check_targets().await;
+        }
+    }
+
+    /// Has the names of a configuration followed and its targets checked.
+    pub(super) async fn follow_targets(&mut self, config: &Config) {
+        self.lookups.set(config).await;
+        let table = self.forwarding.control.table();
+        self.checks.set(&table, config).await;
+    }
+
+    async fn check_targets(&mut self) {
+        let table = self.forwarding.control.table();
+        let config = self.sources.config.load_full();
+        self.checks.set(&table, &config).await;
     }
 
     fn count_listeners(&self) {
@@ -246,16 +282,20 @@ impl Running {
         systemd::reloading();
         let status = Arc::clone(&self.sources.switchboard);
         let status = self.jobs.needs_exposer().then_some(status);
-        self.loading.begin(self.forwarding.control.table(), status);
+        let names = Arc::clone(&self.forwarding.names);
+        self.loading
+            .begin(self.forwarding.control.table(), names, status);
     }
 
     async fn reload(&mut self, read: Read) {
         let Read {
             outcome,
+            lookups,
             exposer,
             since,
             replies,
         } = read;
+        lookups::note(&self.forwarding.names, lookups);
         let outcome = match outcome {
             Ok((config, _)) => self.put_into_force(config, exposer).await,
             Err(errors) => Err(errors.to_string()),
@@ -305,6 +345,7 @@ impl Running {
                 return Err(why);
             }
         };
+        self.follow_targets(&config).await;
         self.jobs.set(wanted, prepared, &self.sources).await;
         self.admin
             .set(&config.admin, prepared_admin, &self.sources)

@@ -28,6 +28,7 @@ use crate::{
     limit::{Gate, SavedGate},
     provider::switchboard::{SavedStatus, SwitchboardStatus},
     relay::PipeBudget,
+    resolve::{Names, SavedNames},
     session::{SessionLine, UpgradeMarks},
     table::{KnownMappings, MappingOverrides, MappingSpec, Origin, SavedCounters, SavedTable},
     telemetry::{
@@ -57,6 +58,8 @@ pub(super) struct SavedControl {
     jobs: Option<SavedJobs>,
     #[serde(default)]
     status: SavedStatus,
+    #[serde(default)]
+    names: SavedNames,
 }
 
 /// What is counted as long as workers go on.
@@ -109,6 +112,7 @@ impl SavedControl {
             admin: admin.save(saver),
             jobs: jobs.save(state_dir, saver),
             status: sources.switchboard.save(),
+            names: sources.names.save(),
         }
     }
 
@@ -173,6 +177,7 @@ impl SavedControl {
             admin,
             jobs,
             status,
+            names,
         } = self;
         let SavedCounted {
             gate,
@@ -203,6 +208,7 @@ impl SavedControl {
             admin: admin.load(loader)?,
             jobs: jobs.map(|jobs| jobs.load(loader)).transpose()?,
             status: Arc::new(SwitchboardStatus::load(status)),
+            names: Arc::new(Names::load(names)),
             config,
             budget,
             of_jobs,
@@ -230,6 +236,7 @@ pub(super) struct LoadedControl {
     /// Nothing without a switchboard in the configuration.
     pub jobs: Option<LoadedJobs>,
     pub status: Arc<SwitchboardStatus>,
+    names: Arc<Names>,
     listeners: LoadedListeners,
     of_jobs: Vec<MappingSpec>,
     overrides: MappingOverrides,
@@ -303,6 +310,13 @@ impl LoadedControl {
         let control = Control::adopt(shared, workers, listeners);
         let jobs = std::mem::take(&mut self.of_jobs);
         let known_jobs = self.jobs.as_ref().map(|jobs| Arc::clone(&jobs.known_jobs));
-        Forwarding::adopt(control, &self.config, jobs, known_jobs.unwrap_or_default())
+        let names = Arc::clone(&self.names);
+        Forwarding::adopt(
+            control,
+            &self.config,
+            jobs,
+            known_jobs.unwrap_or_default(),
+            names,
+        )
     }
 }

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 
 use super::{
     admin_listeners::AdminListeners,
+    checking::Checks,
     control::Control,
     echo,
     forwarding::Forwarding,
@@ -23,6 +24,7 @@ use super::{
     jobs::Jobs,
     limits::{Budget, worker_count},
     loading::{self, Loading, Reader},
+    lookups::{self, LookedUp, Lookups},
     run::{RunError, start_failed},
     running::Running,
     setup::warn_of_kernel,
@@ -42,6 +44,7 @@ use crate::{
         switchboard::{PortRanges, SwitchboardStatus, exposer::Proposal},
     },
     relay::PipeBudget,
+    resolve::Names,
     session::{SessionLine, UpgradeMarks},
     table::{ListenAddr, ListenHost, Table},
     telemetry::{
@@ -62,6 +65,14 @@ pub(super) struct Base {
     pub failures: Arc<TaskFailures>,
     pub started: (Instant, SystemTime),
     pub invocation: Invocation,
+}
+
+/// The configuration that a start begins with.
+pub(super) struct First {
+    pub config: Config,
+    pub reader: Reader,
+    pub names: Arc<Names>,
+    pub lookups: Vec<LookedUp>,
 }
 
 /// The threads of the data path.
@@ -123,9 +134,15 @@ impl Running {
     pub async fn start(
         base: Base,
         signals: Signals,
-        (config, reader): (Config, Reader),
+        first: First,
         routes: usize,
     ) -> Result<(Self, Signals), RunError> {
+        let First {
+            config,
+            reader,
+            names,
+            lookups: found,
+        } = first;
         warn_of_kernel();
         let budget = Budget::at_start(&config, routes)?;
         let (lose, lost) = mpsc::unbounded_channel();
@@ -144,7 +161,8 @@ impl Running {
         let addresses = AddressChanges::listen();
         let mut control = Control::new(Arc::clone(&data.shared), data.workers.clone());
         control.inherit(store, kept);
-        let mut forwarding = Forwarding::new(control);
+        lookups::note(&names, found);
+        let mut forwarding = Forwarding::new(control, names);
         forwarding.load(&config).await.map_err(RunError::Start)?;
         let status = Arc::new(SwitchboardStatus::default());
         let failures = Arc::clone(&base.failures);
@@ -181,6 +199,7 @@ impl Running {
             .jobs
             .set(config.switchboard.as_ref(), prepared, &sources)
             .await;
+        running.follow_targets(&config).await;
         running.observe();
         running.say_that_it_listens(&config);
         Ok((running, signals))
@@ -190,6 +209,9 @@ impl Running {
     pub fn of(base: Base, plane: Plane, config: &Config, reader: Reader) -> Self {
         let (order, orders) = Orders::channel(ORDERS);
         let Plane { data, .. } = plane;
+        let names = Arc::clone(&plane.forwarding.names);
+        let (lookups, looked_up) = Lookups::new(plane.tasks.clone(), names);
+        let (checks, down) = Checks::new(plane.tasks.clone());
         let sources = Arc::new(Sources {
             shared: data.shared,
             workers: data.workers,
@@ -201,6 +223,7 @@ impl Running {
             history: plane.history,
             log: base.log,
             switchboard: plane.status,
+            names: Arc::clone(&plane.forwarding.names),
             orders: order,
             failures: base.failures,
             stopping: AtomicBool::new(false),
@@ -210,6 +233,10 @@ impl Running {
             loading: Loading::new(reader),
             upgrading: Upgrading::new(base.invocation),
             forwarding: plane.forwarding,
+            lookups,
+            looked_up,
+            checks,
+            down,
             jobs: plane.jobs,
             admin: plane.admin,
             ticker: None,

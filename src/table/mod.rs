@@ -21,7 +21,7 @@ mod sources;
 
 use std::{
     collections::{HashMap, HashSet},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     ops::Range,
     sync::Arc,
 };
@@ -45,6 +45,13 @@ pub(crate) use saved::{
 pub(crate) use sources::{Entry, Prefixes, SourceLists, SourceRules};
 
 use crate::target::{GroupSettings, Target, TargetGroup, TargetSpec};
+
+/// The hosts that take connections to any address of this machine.
+const EVERY: [ListenHost; 3] = [
+    ListenHost::Any,
+    ListenHost::V4(Ipv4Addr::UNSPECIFIED),
+    ListenHost::V6(Ipv6Addr::UNSPECIFIED),
+];
 
 /// One public address and the target behind it.
 #[derive(Debug)]
@@ -180,23 +187,39 @@ impl Table {
         reserved: &'t [Reserved],
         is_local: &'t dyn Fn(IpAddr) -> bool,
     ) -> impl Iterator<Item = &'t Arc<Route>> {
-        const EVERY: [ListenHost; 3] = [
-            ListenHost::Any,
-            ListenHost::V4(Ipv4Addr::UNSPECIFIED),
-            ListenHost::V6(Ipv6Addr::UNSPECIFIED),
-        ];
-        let is_ours = |addr: &ListenAddr| {
-            self.routes.contains_key(addr) || reserved.iter().any(|ours| ours.addr == *addr)
-        };
         self.routes().filter(move |route| {
             let targets = route.target.addresses();
             let mut targets = targets.iter();
-            targets.any(|target| {
-                let listeners = EVERY.map(|host| ListenAddr::new(host, target.port()));
-                let mut ours = listeners.iter().filter(|addr| is_ours(addr));
-                ours.any(|addr| addr.receives(target, is_local))
-            })
+            targets.any(|target| self.receives(target, &EVERY, reserved, is_local))
         })
+    }
+
+    /// Whether connections to an address would arrive at a listener of ours: a mapping's or one that is
+    /// `reserved`.
+    pub fn is_own(
+        &self,
+        target: &SocketAddr,
+        reserved: &[Reserved],
+        is_local: &dyn Fn(IpAddr) -> bool,
+    ) -> bool {
+        let alone = [ListenAddr::from(*target).host()];
+        self.receives(target, &EVERY, reserved, is_local)
+            || self.receives(target, &alone, reserved, is_local)
+    }
+
+    fn receives(
+        &self,
+        target: &SocketAddr,
+        hosts: &[ListenHost],
+        reserved: &[Reserved],
+        is_local: &dyn Fn(IpAddr) -> bool,
+    ) -> bool {
+        let is_ours = |addr: &ListenAddr| {
+            self.routes.contains_key(addr) || reserved.iter().any(|ours| ours.addr == *addr)
+        };
+        let listeners = hosts.iter();
+        let mut listeners = listeners.map(|host| ListenAddr::new(*host, target.port()));
+        listeners.any(|addr| is_ours(&addr) && addr.receives(target, is_local))
     }
 
     /// Every group of targets, with the mapping it belongs to.

@@ -8,9 +8,11 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::SourceRules;
 use crate::{
+    health::{Check, OnDown},
     limit::{OnRefuse, Rate, RateOf, SessionLimits},
     proxy_protocol::Version,
     relay::RelayMode,
+    resolve::{Family, Refresh},
     setting::{
         As, Auto, AutoOr, Bytes, Count, Found, Json, Kind, List, LocalAddress, Number, Off,
         OffIsZero, Prefix, Refusal, Seconds, Span, Word, Words,
@@ -83,6 +85,18 @@ pub struct Policy {
     /// How a client is told that it gets no session.
     #[serde(with = "As::<Word<OnRefuse>>")]
     pub on_refuse: OnRefuse,
+    /// How often a target that is a name is looked up while the proxy runs.
+    #[serde(with = "As::<Off<Refresh>>")]
+    pub resolve: Option<Refresh>,
+    /// Which of a name's addresses are targets.
+    #[serde(with = "As::<Word<Family>>")]
+    pub family: Family,
+    /// How it is found out whether targets are up.
+    #[serde(with = "As::<Off<Check>>")]
+    pub check: Option<Check>,
+    /// What happens to live sessions of a target that is found down.
+    #[serde(with = "As::<Word<OnDown>>")]
+    pub on_down: OnDown,
     /// What happens to live sessions when the mapping, or the port they came through, goes.
     #[serde(with = "As::<RemovalPolicy>")]
     pub on_remove: RemovalPolicy,
@@ -128,6 +142,10 @@ impl Default for Policy {
             bandwidth: None,
             bandwidth_per_source: None,
             on_refuse: OnRefuse::Reset,
+            resolve: None,
+            family: Family::Both,
+            check: None,
+            on_down: OnDown::Keep,
             on_remove: RemovalPolicy::Keep,
             on_retarget: RemovalPolicy::Keep,
             relay: RelayMode::Auto,

@@ -578,8 +578,10 @@ mod tests {
     use super::*;
     use crate::{
         end_reason::EndReason,
+        health::{Check, OnDown},
         limit::{OnRefuse, Rate},
         proxy_protocol::Version,
+        resolve::{Family, Refresh},
         setting::AutoOr,
         table::{
             Congestion, JobRule, Keepalive, ListenHost, MappingSpec, Prefixes, RelayMode,
@@ -639,6 +641,13 @@ mod tests {
             bandwidth: rate(1 << 10, 3 << 10),
             bandwidth_per_source: rate(5 << 20, 7 << 20),
             on_refuse: OnRefuse::Close,
+            resolve: Some(Refresh::Ttl),
+            family: Family::PreferIpv4,
+            check: Some(Check {
+                rise: 17,
+                ..Check::default()
+            }),
+            on_down: OnDown::Kill,
             on_remove: RemovalPolicy::Drain(seconds(16)),
             on_retarget: RemovalPolicy::Kill,
             relay: RelayMode::Splice,

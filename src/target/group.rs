@@ -4,8 +4,9 @@
 //! a moment ago comes after all others. Backups are for when no other member is up and in order.
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
 };
 
 use arc_swap::ArcSwap;
@@ -18,10 +19,14 @@ use crate::limit::Tick;
 
 type Members = Vec<Arc<Member>>;
 
+/// The addresses that names have, as far as sessions may be led there.
+pub(super) type Named = BTreeMap<Arc<str>, Vec<IpAddr>>;
+
 #[derive(Debug)]
 pub struct TargetGroup {
     settings: Arc<GroupSettings>,
     members: ArcSwap<Members>,
+    named: Mutex<Named>,
     turns: Mutex<Turns>,
     queue: Arc<Queue>,
 }
@@ -83,33 +88,78 @@ enum Rank {
 impl TargetGroup {
     /// A group nobody has used yet.
     pub fn new(settings: Arc<GroupSettings>) -> Self {
-        Self::knowing(settings, &[], Arc::default())
+        Self::knowing(settings, &[], Named::new(), Arc::default())
     }
 
     /// The same group under other settings: what is known of its addresses stays known.
     pub fn with_settings(&self, settings: Arc<GroupSettings>) -> Self {
-        Self::knowing(settings, &self.members.load(), Arc::clone(&self.queue))
+        let queue = Arc::clone(&self.queue);
+        Self::knowing(settings, &self.members.load(), self.named(), queue)
     }
 
     /// A group with what is known of its members, which have that queue.
     pub(super) fn knowing(
         settings: Arc<GroupSettings>,
         known: &[Arc<Member>],
+        mut named: Named,
         queue: Arc<Queue>,
     ) -> Self {
+        named.retain(|name, _| settings.names().any(|own| own == name));
         let group = Self {
             settings,
             members: ArcSwap::default(),
+            named: Mutex::default(),
             turns: Mutex::default(),
             queue,
         };
-        let targets = group.settings.targets.iter().enumerate();
-        let addresses = targets.map(|(number, target)| match target.address {
-            TargetAddr::Address(address) => (number, address),
-        });
-        let members = group.made_of(addresses, known);
+        let members = group.made_of(group.all(&named).into_iter(), known);
         group.members.store(Arc::new(members));
+        *group.lock_named() = named;
         group
+    }
+
+    fn lock_named(&self) -> MutexGuard<'_, Named> {
+        self.named.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The addresses that its names have.
+    pub(super) fn named(&self) -> Named {
+        self.lock_named().clone()
+    }
+
+    /// Every address, each with the number of its target.
+    fn all(&self, named: &Named) -> Vec<(usize, SocketAddr)> {
+        let mut all = Vec::new();
+        for (number, target) in self.settings.targets.iter().enumerate() {
+            match &target.address {
+                TargetAddr::Address(address) => all.push((number, *address)),
+                TargetAddr::Name(name, port) => {
+                    let ips = named.get(name).into_iter().flatten();
+                    all.extend(ips.map(|ip| (number, SocketAddr::new(*ip, *port))));
+                }
+            }
+        }
+        all
+    }
+
+    /// Has a name of its targets lead to these addresses, and no others. What is known of those that
+    /// stay stays known. Returns whether that is a change, and the addresses that are none of the group's
+    /// any more.
+    pub fn set_addresses(&self, name: &str, ips: &[IpAddr]) -> Option<Vec<SocketAddr>> {
+        let mut named = self.lock_named();
+        let known = self.settings.names().find(|own| ***own == *name)?;
+        let before = named.get(name).map(Vec::as_slice);
+        if before.unwrap_or_default() == ips {
+            return None;
+        }
+        named.insert(Arc::clone(known), ips.to_vec());
+        let before = self.members.load_full();
+        let members = self.made_of(self.all(&named).into_iter(), &before);
+        let stays = |address: SocketAddr| members.iter().any(|member| member.address == address);
+        let gone = before.iter().map(|member| member.address);
+        let gone = gone.filter(|address| !stays(*address)).collect();
+        self.members.store(Arc::new(members));
+        Some(gone)
     }
 
     /// A member for each address, the first of those that occur twice; what is known of them is kept.
@@ -355,6 +405,39 @@ mod tests {
         assert_eq!(known(2), (address(1), 1, MemberState::Unknown));
         drop(place);
         assert_eq!(members[2].sessions(), 0);
+    }
+
+    #[test]
+    fn a_name_leads_to_the_addresses_it_has_now() {
+        let name: Arc<str> = "db.test".into();
+        let named = TargetSettings {
+            max_sessions: Some(1),
+            ..TargetSettings::of(TargetAddr::Name(Arc::clone(&name), 22))
+        };
+        let plain = TargetSettings::of(TargetAddr::Address(address(2)));
+        let targets = vec![named.clone(), plain];
+        let group = TargetGroup::new(Arc::new(GroupSettings { targets }));
+        let ip = |number: u8| address(number).ip();
+        assert_eq!(group.addresses(), [address(2)]);
+        let gone = group.set_addresses(&name, &[ip(1), ip(2), ip(3)]);
+        assert_eq!(gone, Some(vec![]));
+        assert_eq!(group.addresses(), [1, 2, 3].map(address));
+        let place = choose(&group, &[]).expect("there is room");
+        assert_eq!(place.member().address, address(1));
+        assert_eq!(group.set_addresses(&name, &[ip(1), ip(2), ip(3)]), None);
+        assert_eq!(group.set_addresses("other.test", &[ip(9)]), None);
+        // Which of them is gone, and what is known of the others.
+        assert_eq!(group.set_addresses(&name, &[ip(1)]), Some(vec![address(3)]));
+        assert_eq!(group.addresses(), [1, 2].map(address));
+        assert_eq!(group.members()[0].sessions(), 1);
+        // Other settings leave what the name has.
+        let after = group.with_settings(Arc::new(GroupSettings {
+            targets: vec![named],
+        }));
+        assert_eq!(after.addresses(), [address(1)]);
+        assert_eq!(after.set_addresses(&name, &[]), Some(vec![address(1)]));
+        assert_eq!(chosen(&after, &[]), Err(NoMember::Down));
+        drop(place);
     }
 
     #[test]

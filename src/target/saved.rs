@@ -2,8 +2,8 @@
 //! they are loaded.
 
 use std::{
-    collections::HashMap,
-    net::SocketAddr,
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, SocketAddr},
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
@@ -40,6 +40,9 @@ struct SavedGroup {
     settings: GroupSettings,
     #[serde(default, skip_serializing_if = "is_default")]
     members: Vec<SavedMember>,
+    /// The addresses that names have.
+    #[serde(default, skip_serializing_if = "is_default")]
+    named: BTreeMap<String, Vec<IpAddr>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -116,11 +119,20 @@ impl SavedGroup {
                 .iter()
                 .map(|member| SavedMember::of(member))
                 .collect(),
+            named: group
+                .named()
+                .into_iter()
+                .map(|(name, ips)| (name.to_string(), ips))
+                .collect(),
         }
     }
 
     fn load(self) -> Arc<TargetGroup> {
-        let Self { settings, members } = self;
+        let Self {
+            settings,
+            members,
+            named,
+        } = self;
         let queue = Arc::default();
         let members = members.into_iter().map(|member| {
             let of = settings.targets.get(member.target);
@@ -128,7 +140,14 @@ impl SavedGroup {
             Arc::new(member.load(settings, Arc::clone(&queue)))
         });
         let members: Vec<_> = members.collect();
-        Arc::new(TargetGroup::knowing(Arc::new(settings), &members, queue))
+        let named = named.into_iter();
+        let named = named.map(|(name, ips)| (name.into(), ips)).collect();
+        Arc::new(TargetGroup::knowing(
+            Arc::new(settings),
+            &members,
+            named,
+            queue,
+        ))
     }
 }
 
@@ -193,10 +212,11 @@ mod tests {
             max_sessions: Some(3),
             send_proxy: (number == 1).then_some(Some(Version::V2)),
         });
-        let settings = GroupSettings {
-            targets: targets.into(),
-        };
+        let mut targets = targets.to_vec();
+        targets.push(TargetSettings::of(TargetAddr::Name("db.test".into(), 5432)));
+        let settings = GroupSettings { targets };
         let group = Arc::new(TargetGroup::new(Arc::new(settings)));
+        group.set_addresses("db.test", &[[10, 0, 0, 9].into()]);
         let now = Tick(9_000_000_000);
         let members = group.members();
         assert_eq!(
@@ -215,6 +235,7 @@ mod tests {
         let target = loaded.target(numbers[0]).expect("it was saved");
         let again = target.group().expect("a group");
         assert_eq!(again.settings(), group.settings());
+        assert_eq!(again.addresses(), group.addresses());
         let member = again.members()[0].clone();
         assert_eq!((member.state(), member.since()), (MemberState::Down, now));
         let member = again.members()[1].clone();

@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
 use crate::{
     proxy_protocol::Version,
+    resolve::MOST_ADDRESSES,
     setting::{As, Count, Given, Number, Off, Word},
 };
 
@@ -55,6 +56,8 @@ const fn one() -> u32 {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum TargetAddr {
     Address(SocketAddr),
+    /// The port of every address that a name has.
+    Name(Arc<str>, u16),
 }
 
 impl<A> TargetSettings<A> {
@@ -90,14 +93,26 @@ impl TargetSpec {
         }
     }
 
+    /// How many addresses there may be.
+    pub fn most(&self) -> usize {
+        match self {
+            Self::Address(_) => 1,
+            Self::Group(group) => {
+                let of_names = group.names().count();
+                group.targets.len() + of_names * (MOST_ADDRESSES - 1)
+            }
+        }
+    }
+
     /// Every address that was written as one.
     pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
         let (one, several) = match self {
             Self::Address(address) => (Some(*address), &[][..]),
             Self::Group(group) => (None, &*group.targets),
         };
-        let several = several.iter().map(|target| match target.address {
-            TargetAddr::Address(address) => address,
+        let several = several.iter().filter_map(|target| match target.address {
+            TargetAddr::Address(address) => Some(address),
+            TargetAddr::Name(..) => None,
         });
         one.into_iter().chain(several)
     }
@@ -176,12 +191,25 @@ impl TargetAddr {
     pub fn port(&self) -> u16 {
         match self {
             Self::Address(address) => address.port(),
+            Self::Name(_, port) => *port,
+        }
+    }
+
+    /// The name, if it is one.
+    pub fn name(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Address(_) => None,
+            Self::Name(name, _) => Some(name),
         }
     }
 
     fn follows(&self, before: &Self) -> bool {
         match (before, self) {
             (Self::Address(before), Self::Address(own)) => follows(before, own),
+            (Self::Name(before, port), Self::Name(own, next)) => {
+                before == own && port.checked_add(1) == Some(*next)
+            }
+            _ => false,
         }
     }
 }
@@ -201,6 +229,14 @@ impl fmt::Display for TargetSpec {
     }
 }
 
+impl GroupSettings {
+    /// The names among its targets; one may occur more than once.
+    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        let names = self.targets.iter();
+        names.filter_map(|target| target.address.name())
+    }
+}
+
 impl fmt::Display for GroupSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, target) in self.targets.iter().enumerate() {
@@ -215,6 +251,7 @@ impl fmt::Display for TargetAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(address) => address.fmt(f),
+            Self::Name(name, port) => write!(f, "{name}:{port}"),
         }
     }
 }
@@ -228,8 +265,13 @@ impl Serialize for TargetAddr {
 impl<'de> Deserialize<'de> for TargetAddr {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = String::deserialize(from)?;
-        let address = text.parse().map(Self::Address);
-        address.map_err(|_| D::Error::custom(format!("{text:?} is no target")))
+        let address = text.parse().map(Self::Address).ok();
+        let name = || {
+            let (name, port) = text.rsplit_once(':')?;
+            Some(Self::Name(name.into(), port.parse().ok()?))
+        };
+        let target = address.or_else(name);
+        target.ok_or_else(|| D::Error::custom(format!("{text:?} is no target")))
     }
 }
 

@@ -36,6 +36,10 @@ pub enum Task {
     Exposing,
     /// Removes what was published, at a stop or a reload.
     Withdrawing,
+    /// Looks names up.
+    Resolving,
+    /// Checks targets.
+    Checking,
     /// Counts for charts, samples the ways to targets.
     Ticker,
     /// The echo service of the built-in example.
@@ -46,13 +50,15 @@ pub enum Task {
 
 impl Task {
     /// Every task there is, in the order of their numbers.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Admin,
         Self::AdminSocket,
         Self::Lookup,
         Self::Following,
         Self::Exposing,
         Self::Withdrawing,
+        Self::Resolving,
+        Self::Checking,
         Self::Ticker,
         Self::Echo,
         Self::Log,
@@ -67,6 +73,8 @@ impl Task {
             Self::Following => "following",
             Self::Exposing => "exposing",
             Self::Withdrawing => "withdrawing",
+            Self::Resolving => "resolving",
+            Self::Checking => "checking",
             Self::Ticker => "ticker",
             Self::Echo => "echo",
             Self::Log => "log",

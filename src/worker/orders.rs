@@ -57,6 +57,12 @@ pub enum SessionChange {
     Adopt(Arc<Route>),
     /// An operator gives them this time to finish, or all there is.
     Drain(Option<Duration>),
+    /// Those that were led to one of these of several targets end within this time, for this reason.
+    LeaveTargets {
+        targets: Arc<[SocketAddr]>,
+        within: Duration,
+        reason: EndReason,
+    },
     /// They end within this time, for this reason.
     Leave {
         within: Duration,
@@ -84,6 +90,22 @@ impl SessionChange {
             reason,
             successor,
         })
+    }
+
+    /// What becomes of sessions that were led to targets which their route does not have any more.
+    pub fn by_policy_at(
+        policy: RemovalPolicy,
+        reason: EndReason,
+        targets: Arc<[SocketAddr]>,
+    ) -> Option<Self> {
+        match Self::by_policy(policy, reason, None)? {
+            Self::Leave { within, reason, .. } => Some(Self::LeaveTargets {
+                targets,
+                within,
+                reason,
+            }),
+            other => Some(other),
+        }
     }
 }
 
@@ -313,6 +335,17 @@ fn change(session: &mut Session, changes: &SessionChanges, table: &Table, at: In
     match change {
         SessionChange::Drain(within) => {
             session.drain_by(within.map(|within| at + within));
+            Effect::Leaves
+        }
+        SessionChange::LeaveTargets {
+            targets,
+            within,
+            reason,
+        } => {
+            if !(session.target()).is_some_and(|target| targets.contains(&target)) {
+                return Effect::None;
+            }
+            session.leave_by(at + *within, *reason);
             Effect::Leaves
         }
         _ if is_current => Effect::None,

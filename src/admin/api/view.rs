@@ -18,6 +18,7 @@ use crate::{
         expose::{Reason, Refused},
         read::Rights,
     },
+    resolve::Name,
     session::{SessionView, UpgradeMarks},
     table::{ListenAddr, Mapping, MappingName, MappingOverride, MappingOverrides},
     target::{Member, TargetGroup, TargetSpec},
@@ -115,10 +116,33 @@ pub fn ready(sources: &Sources) -> model::Ready {
     if let Some(more @ 1..) = closed.len().checked_sub(CLOSED_NAMED) {
         reasons.push(format!("closed listeners besides: {more}"));
     }
+    let nowhere = nowhere(sources);
+    let named = nowhere.iter().take(CLOSED_NAMED);
+    reasons.extend(named.map(|(mapping, why)| format!("mapping {mapping} has no target: {why}")));
+    if let Some(more @ 1..) = nowhere.len().checked_sub(CLOSED_NAMED) {
+        reasons.push(format!("mappings without a target besides: {more}"));
+    }
     model::Ready {
         ready: reasons.is_empty(),
         reasons,
     }
+}
+
+/// The mappings whose names lead to no address, and why.
+pub fn nowhere(sources: &Sources) -> Vec<(MappingName, String)> {
+    let table = sources.shared.table.load();
+    let groups = table
+        .groups()
+        .filter(|(_, group)| group.members().is_empty());
+    let nowhere = groups.flat_map(|(mapping, group)| {
+        let family = mapping.policy.family;
+        let names = group.settings().names().cloned();
+        let why = names.filter_map(move |name| sources.names.why_nowhere(&Name { name, family }));
+        why.map(|why| (mapping.name.clone(), why))
+    });
+    let mut nowhere: Vec<_> = nowhere.collect();
+    nowhere.sort();
+    nowhere
 }
 
 pub fn mappings(sources: &Sources) -> Vec<model::Mapping> {

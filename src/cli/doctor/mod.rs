@@ -14,7 +14,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use super::{
     client::{Client, DEFAULT_SOCKET},
-    code, output,
+    code, names, output,
 };
 use crate::{
     config::{AutoOr, Config, Overrides, Source},
@@ -80,6 +80,7 @@ fn examine(args: &DoctorArgs, config: &Config, table: &Table) -> Vec<Finding> {
     if let Some(switchboard) = &config.switchboard {
         findings.extend(switchboard::examine(switchboard));
     }
+    findings.extend(names::look_up(config, table).into_iter().map(of_name));
     if !args.no_targets {
         findings.extend(targets::examine(
             table,
@@ -94,6 +95,20 @@ fn examine(args: &DoctorArgs, config: &Config, table: &Table) -> Vec<Finding> {
          a MaxStartups that fits",
     ));
     findings
+}
+
+/// What there is to say of a name.
+fn of_name((name, outcome): names::LookedUp) -> Finding {
+    let check = format!("name {name}");
+    match outcome {
+        Ok(addresses) => Finding::good(&check, addresses),
+        Err(why) => Finding::poor(
+            &check,
+            why,
+            "its mappings refuse their clients until it leads to a target: is the name right, and does \
+             the DNS server answer (resolver.servers, /etc/resolv.conf)?",
+        ),
+    }
 }
 
 /// Bytes to push at most: what shows a way that loses large packets is far less.

@@ -1,6 +1,10 @@
 //! What is taken, and what it comes to.
 
 use super::*;
+use crate::{
+    health::{Check, OnDown},
+    resolve::{Family, Refresh},
+};
 
 #[test]
 fn a_version_alone_is_a_configuration_of_defaults() {
@@ -77,6 +81,7 @@ fn every_setting_of_a_mapping_can_be_set() {
              accept_proxy = [\"10.2.0.0/16\"]\nproxy_header_timeout = \"2s\"\n\
              send_proxy = \"v2\"\nbandwidth = \"10MiB\"\n\
              bandwidth_per_source = { rate = \"1024KiB\", burst = \"1GiB\" }\non_remove = \"kill\"\n\
+             resolve = \"30s\"\nfamily = \"prefer-ipv6\"\ncheck = { every = \"1s\" }\non_down = \"kill\"\n\
              on_retarget = { drain = \"5s\" }\nrelay = \"copy\"\nbind = \"10.0.0.9\"\n\
              congestion = { client = \"bbr\", target = \"off\" }\n\
              freebind = true\neach_port = true\n",
@@ -109,6 +114,13 @@ fn every_setting_of_a_mapping_can_be_set() {
         bandwidth: Some(rate(10 << 20, 10 << 20)),
         bandwidth_per_source: Some(rate(1 << 20, 1 << 30)),
         on_refuse: OnRefuse::Close,
+        resolve: Some(Refresh::Every(seconds(30))),
+        family: Family::PreferIpv6,
+        check: Some(Check {
+            every: seconds(1),
+            ..Check::default()
+        }),
+        on_down: OnDown::Kill,
         on_remove: RemovalPolicy::Kill,
         on_retarget: RemovalPolicy::Drain(seconds(5)),
         relay: RelayMode::Copy,

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::{Admin, Config, ConfigErrors, Fault, Log, Problem, Process, Targets, parse};
 use crate::{
     limit::Limits,
+    resolve::Asking,
     table::{Policy, Table},
 };
 
@@ -33,6 +34,7 @@ fn the_reference_as_it_stands_changes_nothing() {
     assert_eq!(config.admin.listen, Admin::default().listen);
     assert_eq!(config.log, Log::default());
     assert_eq!(config.targets, Targets::default());
+    assert_eq!(config.resolver, Asking::default());
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.defaults, Policy::default());
     assert!(config.mappings.is_empty());

@@ -12,6 +12,7 @@ use crate::{
     limit::{Limits, SessionLimits},
     manual::TOPICS,
     provider::switchboard::Switchboard,
+    resolve::Asking,
     setting::{Json, schema::table},
     table::{Policy, SourceLists},
 };
@@ -75,6 +76,7 @@ fn generated() -> Json {
             "admin": table::<Admin>(),
             "log": table::<Log>(),
             "targets": table::<Targets>(),
+            "resolver": table::<Asking>(),
             "limits": merged([keys::<Limits>(), keys::<SessionLimits>()], &[]),
             "defaults": merged(policy(), &[]),
             "switchboard": merged(of_jobs, &required),
