@@ -68,10 +68,12 @@ on_remove = { drain = "90s" }
 #[test]
 fn a_valid_file_is_printed_with_ranges_as_ranges_and_off_spelled_out() {
     let file = File::new("good", GOOD.as_bytes());
-    let output = check(&file.0, &[]);
+    let output = check(&file.0, &["--all"]);
     assert_eq!(output.status.code(), Some(0));
     assert!(output.stderr.is_empty());
     let expected = "\
+FILE is valid
+
 process.workers                              auto
 process.bulk_nice                            2
 process.shutdown_timeout                     off
@@ -94,6 +96,8 @@ log.syslog_name                              tml-proxy
 log.mask_clients                             off
 log.refusals_per_second                      20
 targets.allow                                []
+resolver.servers                             []
+resolver.timeout                             5s
 limits.max_sessions                          auto
 limits.max_sessions_per_source               off
 limits.new_sessions_per_second               off
@@ -126,6 +130,10 @@ defaults.max_dialling                        off
 defaults.bandwidth                           off
 defaults.bandwidth_per_source                off
 defaults.on_refuse                           reset
+defaults.resolve                             off
+defaults.family                              both
+defaults.check                               off
+defaults.on_down                             keep
 defaults.on_remove                           keep
 defaults.on_retarget                         keep
 defaults.relay                               auto
@@ -140,7 +148,21 @@ board-14  *:22014                [fd00::14]:22
 farm      *:22100-22199          [fd00::10]:22000-22099  idle_timeout = off, on_remove = { drain = 1m 30s }
 farm      127.0.0.1:23000-23099  [fd00::10]:22000-22099
 ";
-    assert_eq!(text(output.stdout), expected);
+    let printed = text(output.stdout).replace(&file.0.display().to_string(), "FILE");
+    assert_eq!(printed, expected);
+}
+
+#[test]
+fn a_valid_file_is_said_to_be_valid_with_what_is_not_as_when_left_out() {
+    let file = File::new("short", GOOD.as_bytes());
+    let output = check(&file.0, &[]);
+    assert_eq!(output.status.code(), Some(0));
+    let printed = text(output.stdout).replace(&file.0.display().to_string(), "FILE");
+    let settings = "FILE is valid\n\n\
+                    process.shutdown_timeout  off\n\
+                    defaults.idle_timeout     1h\n\n\
+                    NAME ";
+    assert!(printed.starts_with(settings), "{printed}");
 }
 
 #[test]
@@ -215,7 +237,7 @@ target = "[fd00::1]:22"
 "#,
     );
     let expected = "\
-FILE:4:1: process.worker: unknown key (did you mean \"workers\"?), allowed: workers, bulk_nice, shutdown_timeout, splice, pipe_size, pipes
+FILE:4:1: process.worker: unknown key, did you mean \"workers\"?
 FILE:5:13: process.pipe_size: found 262144, allowed: a power of two from \"4KiB\" to \"1MiB\", such as \"256KiB\"
 FILE:11:16: defaults.idle_timeout: found 90, allowed: \"off\" or a duration with its unit, such as \"90s\" or \"90m\"
 FILE:15:10: mapping \"board-14\": listen: found 70000, allowed: a port from 1 to 65535

@@ -334,7 +334,7 @@ fn without_a_file_mappings_are_given_as_arguments() {
 #[test]
 fn a_mapping_given_as_an_argument_that_is_none_is_explained() {
     let output = run(&["run", "--map", "nonsense"]);
-    says(&output, NOT_VALID, &["nonsense", "LISTEN"]);
+    says(&output, USAGE, &["nonsense", "LISTEN"]);
 }
 
 #[test]

@@ -22,7 +22,10 @@ pub struct CheckArgs {
     /// Look names up as well: each must lead to a target.
     #[arg(long)]
     pub resolve: bool,
-    /// Print JSON.
+    /// Print every setting, not only those that are not as they are when left out.
+    #[arg(long)]
+    pub all: bool,
+    /// Print JSON, which has every setting.
     #[arg(long)]
     pub json: bool,
 }
@@ -58,7 +61,8 @@ pub fn run(args: &CheckArgs) -> ExitCode {
     let text = if args.json {
         print::json(&config)
     } else {
-        print::text(&config)
+        let file = args.config.display();
+        format!("{file} is valid\n\n{}", print::text(&config, args.all))
     };
     output::print(&text)
 }

@@ -66,7 +66,7 @@ fn admin(text: &str) -> Result<AdminAddr, String> {
     }
 }
 
-/// Runs the command. Exit codes: 0 after a stop by signal, 1 when the configuration is not valid,
+/// Runs the command. Exit codes: 0 after a stop by signal, 1 when the configuration is not valid, 2 when `--map` is not,
 /// 3 when the proxy could not start, 4 when it failed later.
 pub fn run(args: RunArgs) -> ExitCode {
     let source = match (args.config, args.map) {
@@ -97,7 +97,11 @@ pub fn run(args: RunArgs) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output::complain(&format_args!("tml-proxy: {error}"));
-            ExitCode::from(code_of(&error))
+            // The mappings of the command line are the command line.
+            ExitCode::from(match (&error, &source) {
+                (RunError::Config(_), Source::Arguments(_)) => code::USAGE,
+                _ => code_of(&error),
+            })
         }
     }
 }

@@ -67,7 +67,7 @@ pub enum Fault {
         needed: String,
     },
     /// There is no such key here.
-    #[error("unknown key{}, allowed: {}", DidYouMean(*near), allowed.join(", "))]
+    #[error("unknown key, {}", KnownKeys { near: *near, allowed })]
     UnknownKey {
         /// The key that was probably meant.
         near: Option<&'static str>,
@@ -271,13 +271,17 @@ impl fmt::Display for Others {
     }
 }
 
-struct DidYouMean(Option<&'static str>);
+/// The key that was probably meant, or else all there are.
+struct KnownKeys<'a> {
+    near: Option<&'static str>,
+    allowed: &'a [&'static str],
+}
 
-impl fmt::Display for DidYouMean {
+impl fmt::Display for KnownKeys<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(near) => write!(f, " (did you mean \"{near}\"?)"),
-            None => Ok(()),
+        match self.near {
+            Some(near) => write!(f, "did you mean \"{near}\"?"),
+            None => write!(f, "allowed: {}", self.allowed.join(", ")),
         }
     }
 }

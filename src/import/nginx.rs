@@ -156,8 +156,8 @@ fn parse(text: &str, path: &Path) -> Result<Vec<Directive>, Remark> {
                 let mut closed = quote.is_none();
                 while let Some(next) = rest.peek().copied() {
                     match (quote, next) {
-                        (None, next) if next.is_whitespace() || matches!(next, ';' | '}') => break,
-                        // A brace belongs to a word only behind a dollar sign.
+                        // A closing brace ends no word; an opening one does, but behind a dollar sign.
+                        (None, next) if next.is_whitespace() || next == ';' => break,
                         (None, '{') if !word.ends_with('$') => break,
                         (Some(quote), next) if next == quote => {
                             rest.next();

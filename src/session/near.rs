@@ -2,7 +2,7 @@
 //!
 //! The kernel gives a socket a buffer for twice of what was read in a round trip. A sender that is near
 //! and faster than what comes behind has its bytes wait there, the wait makes round trips longer, and
-//! the buffer grows to `net.ipv4.tcp_rmem`: 6 MiB, or 32 since Linux 6.17. That is memory the whole machine
+//! the buffer grows to `net.ipv4.tcp_rmem`: 6 MiB, or 32 with a newer kernel. That is memory the whole machine
 //! shares; when it runs short the kernel drops what arrives. No link of a near peer needs as much: with
 //! [`BUFFER`] and a round trip of [`NEAR`] a connection moves a gigabyte a second.
 

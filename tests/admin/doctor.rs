@@ -76,6 +76,26 @@ fn targets_are_not_all_right_while_some_do_not_answer() {
 }
 
 #[test]
+fn a_machine_from_which_no_target_can_be_reached_is_not_called_healthy() {
+    let dir = crate::harness::TempDir::new();
+    let silent = || format!("127.0.0.1:{}", ports::free());
+    let file = dir.write(
+        "none.toml",
+        config([
+            mapping("one", ports::free(), silent(), ""),
+            mapping("two", ports::free(), silent(), ""),
+        ]),
+    );
+    let (code, findings) = doctor(&file, &[]);
+    assert_eq!(code, Some(1), "{findings:?}");
+    let sum = exact(&findings, "targets");
+    assert_eq!(
+        (&sum["grade"], &sum["found"]),
+        (&"bad".into(), &"0 of 2 answer".into())
+    );
+}
+
+#[test]
 fn more_bytes_than_there_is_memory_are_refused() {
     let mut command = Command::new(PROGRAM);
     command.args([

@@ -7,16 +7,21 @@ use crate::{
     config::{Config, Document, line, of_policy, route_ranges, shown},
 };
 
-/// For people: every setting of the process, then one line per mapping or range with what it does
-/// not have from the defaults.
-pub(super) fn text(config: &Config) -> String {
+/// For people: every setting of the process that is not as it is when left out, or `all` of them, then
+/// one line per mapping or range with what it does not have from the defaults.
+pub(super) fn text(config: &Config, all: bool) -> String {
+    let built_in: HashMap<_, _> = Config::default().sections().into_iter().collect();
+    let defaults = of_policy(&config.defaults);
     let mut settings = Vec::new();
     for (section, values) in config.sections() {
+        // What jobs' mappings do not say themselves is in [defaults].
+        let usual = built_in.get(section).unwrap_or(&defaults);
         for (name, value) in &values {
-            settings.push([format!("{section}.{name}"), shown(value)]);
+            if all || usual.get(name) != Some(value) {
+                settings.push([format!("{section}.{name}"), shown(value)]);
+            }
         }
     }
-    let defaults = of_policy(&config.defaults);
     let mut mappings = vec![["NAME", "LISTEN", "TARGET", "NOT AS IN DEFAULTS"].map(str::to_owned)];
     let mut known = HashMap::new();
     for spec in &config.mappings {
@@ -31,7 +36,10 @@ pub(super) fn text(config: &Config) -> String {
             mappings.push([spec.name.to_string(), range.listen, range.target, own]);
         }
     }
-    format!("{}\n{}", columns(&settings), columns(&mappings))
+    match settings.is_empty() {
+        true => columns(&mappings),
+        false => format!("{}\n{}", columns(&settings), columns(&mappings)),
+    }
 }
 
 /// For programs: every setting of the process and of each mapping, whether given or not.

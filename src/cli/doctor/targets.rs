@@ -56,6 +56,12 @@ pub(super) fn examine(table: &Table, push: Option<usize>) -> Vec<Finding> {
     let answer = format!("{} of {count} answer", count - bad);
     findings.push(match bad {
         0 => Finding::good("targets", answer),
+        // Not each for itself switched off, but this machine or its way to all of them.
+        _ if bad == count => Finding::bad(
+            "targets",
+            answer,
+            "is the VPN up, and is there a route to them? `ip route get ADDRESS`",
+        ),
         _ => Finding::poor("targets", answer, ""),
     });
     findings

@@ -117,7 +117,7 @@ fn what_is_wrong_is_told_with_its_file_and_line() {
         "main.toml:2:50: include (item 4): d: found a directory, allowed: a regular file",
         "a.toml:1:1: log: is already at main.toml:3:1: a section stands in one file",
         "a.toml:3:11: defaults.backlog: found 0, allowed: a number from 1 to 65535",
-        "a.toml:5:1: process.worker: unknown key (did you mean \"workers\"?)",
+        "a.toml:5:1: process.worker: unknown key, did you mean \"workers\"?",
         "a.toml:7:8: mapping \"one\": name: already used at main.toml:5:8",
         "b1.toml:1:11: include: files that are included include no others",
         "b3.toml:1:6: not UTF-8 text (byte 0xff)",

@@ -16,9 +16,10 @@ fn every_problem_is_reported_in_the_order_of_the_file() {
         lines[1],
         "f:6:10: mapping \"a\": listen: found 70000, allowed: a port from 1 to 65535"
     );
-    assert!(lines[2].starts_with(
-            "f:8:1: mapping \"a\": listen6: unknown key (did you mean \"listen\"?), allowed: name, listen, target,"
-        ));
+    assert_eq!(
+        lines[2],
+        "f:8:1: mapping \"a\": listen6: unknown key, did you mean \"listen\"?"
+    );
     assert_eq!(
         lines[3],
         "f:10:9: log.level: found \"loud\", allowed: \"error\", \"warn\", \"info\", \"debug\" or \"trace\""
@@ -203,7 +204,7 @@ fn a_wrong_value_is_shown_with_what_is_allowed() {
         ),
         (
             "keepalive = { idl = \"1s\" }",
-            "keepalive.idl: unknown key (did you mean \"idle\"?), allowed: idle, interval, count",
+            "keepalive.idl: unknown key, did you mean \"idle\"?",
         ),
         ("backlog = 0", "found 0, allowed: a number from 1 to 65535"),
         ("backlog = 4096.0", "found 4096.0, allowed: a number"),
@@ -395,8 +396,7 @@ fn what_is_wrong_with_one_of_several_targets_is_said_where_it_stands() {
         ),
         (
             "[{ adress = \"10.0.0.1:22\" }]",
-            "f:7:13: mapping \"a\": target (item 1).adress: unknown key (did you mean \
-             \"address\"?), allowed: address, weight, backup, max_sessions, send_proxy",
+            "f:7:13: mapping \"a\": target (item 1).adress: unknown key, did you mean \"address\"?",
         ),
         (
             "[{ address = \"10.0.0.1:22\", backup = true }]",
