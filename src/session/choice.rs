@@ -185,7 +185,7 @@ impl Choice {
         }
     }
 
-    /// When [`Self::due`] has something to say.
+    /// When the pause before the next attempt, or the time of the one under way, is over.
     pub(super) fn deadline(&self) -> Instant {
         self.again.unwrap_or(self.until)
     }
