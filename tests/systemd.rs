@@ -591,6 +591,10 @@ fn package(dir: &TempDir, version: &str) -> PathBuf {
         Command::new(script)
             .args([PROGRAM.as_ref(), dir.path()])
             .env("VERSION", version)
+            .envs([
+                ("DEBFULLNAME", "A Maintainer"),
+                ("DEBEMAIL", "maintainer@treadmill.ci"),
+            ])
             // Nobody waits for a small file here.
             .envs([
                 ("DPKG_DEB_COMPRESSOR_TYPE", "gzip"),
