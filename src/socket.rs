@@ -191,12 +191,6 @@ pub fn say_nothing_on_close(socket: &OwnedFd) {
     }
 }
 
-/// Sets how many bytes may wait to be read, and has the kernel keep to it (socket(7) `SO_RCVBUF`, which
-/// counts twice what it is told).
-pub fn set_receive_buffer(socket: impl AsFd, bytes: usize) -> Result<()> {
-    of_kernel(SockRef::from(&socket).set_recv_buffer_size(bytes / 2))
-}
-
 /// Makes closing the socket send a reset instead of an end of stream (socket(7) `SO_LINGER`).
 pub fn reset_on_close(socket: &OwnedFd) {
     static SAID: Once = Once::new();

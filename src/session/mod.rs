@@ -15,7 +15,6 @@ mod ending;
 mod error;
 mod extras;
 mod filter;
-mod near;
 mod path;
 mod proxy_header;
 mod queued;
@@ -531,7 +530,6 @@ impl Session {
         {
             extras.retry = None;
         }
-        let judged = self.bulk >= near::JUDGED_AT;
         self.bulk = match self.relay.is_bulk() {
             true => {
                 let moved = u32::try_from(moved.0 + moved.1).unwrap_or(u32::MAX);
@@ -539,10 +537,6 @@ impl Session {
             }
             false => 0,
         };
-        if !judged && self.bulk >= near::JUDGED_AT {
-            near::bound_receive_buffer(self.client.as_fd());
-            near::bound_receive_buffer(self.target.as_fd());
-        }
         match progress {
             Progress::Waiting => SessionStep::Wait,
             Progress::Again => SessionStep::Again,

@@ -72,12 +72,6 @@ impl<'a> TcpInfo<'a> {
         Duration::from_millis(self.u32_at(56).into())
     }
 
-    /// The shortest round trip so far, where the kernel says so (`tcpi_min_rtt`).
-    pub(super) fn shortest_round_trip(self) -> Option<Duration> {
-        let us = self.u32_at(148);
-        (us > 0).then(|| Duration::from_micros(us.into()))
-    }
-
     /// Bytes that the peer has acknowledged in all, where the kernel counts them (`tcpi_bytes_acked`). A
     /// socket that was connected from here counts its first packet in.
     pub(super) fn acknowledged(self, connected_here: bool) -> Option<u64> {
