@@ -217,8 +217,9 @@ fn nobody_among_two_thousand_sessions_of_all_kinds_notices_twenty_upgrades() {
                 server.send(b"echo");
             }
             let upgraded = stage.upgrade();
+            // Those in bulk may be on their way between two workers, where they are carried uncounted.
             assert!(
-                upgraded["sessions"].as_u64() >= Some(ALL - DIALLING),
+                upgraded["sessions"].as_u64() >= Some(ALL - DIALLING - BULK),
                 "{upgraded}"
             );
             for (client, _) in &mut keystrokes {
