@@ -109,11 +109,11 @@ pub(super) async fn run(
     };
     let started = (process.started.at, process.started.time);
     let base = base(beginning, started, invocation)?;
-    let data = DataPath::spawn(&control.config, shared, lost)?;
+    let (data, not_begun) = DataPath::spawn(&control.config, shared, lost)?;
     // The point of no return: nothing that could fail is left.
     *log_queue = Some(queue);
     *way_back = None;
-    data.workers.adopt(workers);
+    data.workers.adopt(not_begun, workers);
     // Each has taken its sessions when this is over. Nothing else keeps the processor from them.
     data.workers.queues_served().await;
     let goes_on = Instant::now();

@@ -51,7 +51,7 @@ use crate::{
         Events, History, LogControl, LogQueue, ProcessStats, Reloads, Sampler, TaskFailures,
         Upgrades,
     },
-    worker::{self, LostListener, WorkerContext, WorkerHandle, Workers},
+    worker::{self, LostListener, NotBegun, WorkerContext, WorkerHandle, Workers},
 };
 
 /// Orders that may wait for control.
@@ -85,30 +85,32 @@ pub(super) struct DataPath {
 }
 
 impl DataPath {
-    /// Starts them.
+    /// Starts them; they begin when what comes with them is dropped.
     pub fn spawn(
         config: &Config,
         shared: WorkerContext,
         lost: mpsc::UnboundedReceiver<LostListener>,
-    ) -> Result<Self, RunError> {
+    ) -> Result<(Self, NotBegun), RunError> {
         let shared = Arc::new(shared);
         let (report, ended) = mpsc::unbounded_channel();
-        let handles = worker::spawn(worker_count(config), &shared, move |result| {
+        let spawned = worker::spawn(worker_count(config), &shared, move |result| {
             // Nobody listens any more when the process ends at once.
             let _ = report.send(result);
-        })
-        .map_err(|error| start_failed("cannot start the workers", &error))?;
+        });
+        let (handles, not_begun) =
+            spawned.map_err(|error| start_failed("cannot start the workers", &error))?;
         if let Err(errno) = worker::set_bulk_nice(&handles, config.process.bulk_nice) {
             let error = in_words(&errno.into());
             tracing::warn!(error, "process.bulk_nice has no effect");
         }
-        Ok(Self {
+        let data = Self {
             shared,
             lost,
             workers: Workers::new(handles.clone()),
             handles,
             ended,
-        })
+        };
+        Ok((data, not_begun))
     }
 }
 
@@ -157,7 +159,8 @@ impl Running {
         let (tasks, task_over) = Tasks::new();
         let admin = AdminListeners::new(tasks.clone());
         let prepared_admin = admin.prepare(&config.admin).map_err(RunError::Start)?;
-        let data = DataPath::spawn(&config, shared, lost)?;
+        let (data, not_begun) = DataPath::spawn(&config, shared, lost)?;
+        drop(not_begun);
         let addresses = AddressChanges::listen();
         let mut control = Control::new(Arc::clone(&data.shared), data.workers.clone());
         control.inherit(store, kept);

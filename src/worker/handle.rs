@@ -147,6 +147,11 @@ pub(super) fn prepare(
     Ok((handles, queues))
 }
 
+/// Workers that have not begun; they begin when this is dropped. What they were sent before then is
+/// what each does first, before any of them can give another one a session.
+#[derive(Debug, Default)]
+pub struct NotBegun(Vec<mpsc::Sender<Infallible>>);
+
 /// Starts `count` pairs of workers, the front ones first. `on_end` is called on each one's thread as
 /// the last thing it does, with the error or the panic that ended it.
 ///
@@ -157,9 +162,10 @@ pub fn spawn(
     count: usize,
     context: &Arc<WorkerContext>,
     on_end: impl Fn(Result<(), String>) + Clone + Send + 'static,
-) -> std::io::Result<Vec<WorkerHandle>> {
+) -> std::io::Result<(Vec<WorkerHandle>, NotBegun)> {
     let (handles, queues) = prepare(count)?;
-    let (begun, all_begun) = mpsc::channel::<Infallible>();
+    let mut not_begun = NotBegun::default();
+    let (known, all_known) = mpsc::channel::<Infallible>();
     for (number, queue) in queues.into_iter().enumerate() {
         let event_loop = EventLoop::new(
             number,
@@ -169,13 +175,17 @@ pub fn spawn(
             Arc::clone(context),
         )?;
         let on_end = on_end.clone();
-        let (thread, begun) = (Arc::clone(&handles[number].thread), begun.clone());
+        let (thread, known) = (Arc::clone(&handles[number].thread), known.clone());
+        let (begin, begins) = mpsc::channel();
+        not_begun.0.push(begin);
         let all = handles.clone();
         thread::Builder::new()
             .name(format!("worker-{}", handles[number].label()))
             .spawn(move || {
                 thread.get_or_init(gettid);
-                drop(begun);
+                drop(known);
+                // Nothing is sent: it ends when the worker may begin.
+                while begins.recv().is_ok() {}
                 // The loop is gone afterwards, so nobody sees what a panic left half done.
                 let result = match catch_unwind(AssertUnwindSafe(|| event_loop.run())) {
                     Ok(result) => result.map_err(|error| in_words(&error)),
@@ -188,8 +198,8 @@ pub fn spawn(
                 on_end(result);
             })?;
     }
-    drop(begun);
-    // Nothing is sent: it ends when the last thread has begun.
-    while all_begun.recv().is_ok() {}
-    Ok(handles)
+    drop(known);
+    // Nothing is sent: it ends when the last thread has said which it is.
+    while all_known.recv().is_ok() {}
+    Ok((handles, not_begun))
 }

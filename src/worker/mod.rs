@@ -42,7 +42,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
 pub use freeze::Frozen;
-pub use handle::{WorkerHandle, WorkerRole, set_bulk_nice, spawn};
+pub use handle::{NotBegun, WorkerHandle, WorkerRole, set_bulk_nice, spawn};
 pub use orders::{Kill, OrderNumber, SessionChange, SessionChanges, SessionOrder};
 pub use saved::{Adopted, PART, load};
 pub use workers::Workers;

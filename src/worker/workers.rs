@@ -16,8 +16,8 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{
-    Adopted, Command, Describe, Freeze, Frozen, Kill, OrderNumber, PathSample, SessionOrder,
-    WorkerHandle, WorkerRole,
+    Adopted, Command, Describe, Freeze, Frozen, Kill, NotBegun, OrderNumber, PathSample,
+    SessionOrder, WorkerHandle, WorkerRole,
 };
 use crate::{
     handover::Sink,
@@ -110,8 +110,9 @@ impl Workers {
         Ok(sessions)
     }
 
-    /// Gives the workers, which are new, all that was handed over.
-    pub fn adopt(&self, adopted: impl IntoIterator<Item = Adopted>) {
+    /// Gives the workers all that was handed over, and has them begin. What one had begun with before
+    /// it got its own would be lost.
+    pub fn adopt(&self, not_begun: NotBegun, adopted: impl IntoIterator<Item = Adopted>) {
         let named: HashMap<String, &WorkerHandle> = (self.workers.iter())
             .map(|worker| (worker.label(), worker))
             .collect();
@@ -123,6 +124,7 @@ impl Workers {
             }
         }
         self.spread(without);
+        drop(not_begun);
     }
 
     /// Gives what workers had that are no more to all in turn.

@@ -217,10 +217,16 @@ fn nobody_among_two_thousand_sessions_of_all_kinds_notices_twenty_upgrades() {
                 server.send(b"echo");
             }
             let upgraded = stage.upgrade();
-            // Those in bulk may be on their way between two workers, where they are carried uncounted.
             assert!(
-                upgraded["sessions"].as_u64() >= Some(ALL - DIALLING - BULK),
+                upgraded["sessions"].as_u64() >= Some(ALL - DIALLING),
                 "{upgraded}"
+            );
+            let metrics = proxy.metrics();
+            let open = ["m", "throttled", "fronts"]
+                .map(|name| metrics.sum("tml_proxy_sessions_open", &[("mapping", name)]));
+            assert_eq!(
+                open,
+                [ALL - DIALLING - THROTTLED - HEADERS, THROTTLED, HEADERS]
             );
             for (client, _) in &mut keystrokes {
                 client.expect(b"echo");

@@ -16,7 +16,7 @@ use crate::{
     listen::accept,
     relay::{RelayMode, SMALL_PIPE},
     table::{KnownMappings, MappingSpec, Origin, SavedTable, Surroundings},
-    worker::{Adopted, load},
+    worker::{Adopted, NotBegun, load},
 };
 
 /// What was handed over, with descriptors of its own.
@@ -124,7 +124,7 @@ impl Image {
         );
         assert_eq!(next_image.context.stats.sessions_open(), open);
         assert_eq!(counted(&known.table), counts);
-        next_image.workers.adopt(adopted);
+        next_image.workers.adopt(NotBegun::default(), adopted);
         next_image.turn();
         next_image
     }
@@ -529,9 +529,10 @@ fn workers_that_were_frozen_go_on_as_if_nothing_had_happened() {
         let table = scene.image.context.table.load_full();
         let context = context(table, pipes());
         let ended = |result: Result<(), String>| assert_eq!(result, Ok(()));
-        (handle::spawn(2, &context, ended).expect("threads"), context)
+        let (handles, not_begun) = handle::spawn(2, &context, ended).expect("threads");
+        drop(not_begun);
+        (Workers::new(handles), context)
     };
-    let workers = Workers::new(workers);
     let addr = scene.public.local_addr().expect("it listens");
     let listener = scene.public.try_clone().expect("a descriptor");
     listener.set_nonblocking(true).expect("an open socket");
@@ -581,6 +582,35 @@ fn workers_that_were_frozen_go_on_as_if_nothing_had_happened() {
         assert!(rounds > 3, "{rounds}");
     });
     workers.order(&SessionOrder::Drain);
+}
+
+/// One that began while another was still to get its own gave it a session, which was lost then.
+#[test]
+fn no_worker_gives_a_session_away_before_all_have_got_what_was_handed_over() {
+    let context = context(Arc::default(), pipes());
+    let spawn = || {
+        let ended = |result: Result<(), String>| assert_eq!(result, Ok(()));
+        let (handles, not_begun) = handle::spawn(2, &context, ended).expect("threads");
+        handles.iter().for_each(|worker| worker.send(Command::Beat));
+        (Workers::new(handles), not_begun)
+    };
+    let beats = |workers: &Workers| workers.handles().iter().map(WorkerHandle::beats).min();
+    let wait = |workers: &Workers| {
+        while beats(workers) < Some(1) {
+            thread::yield_now();
+        }
+    };
+    let (waiting, not_begun) = spawn();
+    let (others, begun) = spawn();
+    drop(begun);
+    wait(&others);
+    let first = waiting.handles().iter().map(WorkerHandle::beats).max();
+    assert_eq!(first, Some(0));
+    waiting.adopt(not_begun, []);
+    wait(&waiting);
+    for workers in [waiting, others] {
+        workers.order(&SessionOrder::Drain);
+    }
 }
 
 #[test]
