@@ -11,6 +11,7 @@ pub(crate) mod cli;
 pub(crate) mod client_mask;
 pub mod config;
 pub mod end_reason;
+pub(crate) mod file_pattern;
 pub(crate) mod files;
 pub mod handover;
 pub(crate) mod health;

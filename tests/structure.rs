@@ -14,8 +14,8 @@ const MAY_IMPORT: &str = "
                resolve session socket table target telemetry text units worker
     admin:     client_mask config end_reason handover host_port limit listen orders os_error provider resolve session
                setting table target telemetry units worker
-    import:    files os_error text units
-    config:    client_mask files handover host_port limit provider resolve setting table target text units
+    import:    file_pattern files os_error text units
+    config:    client_mask file_pattern files handover host_port limit provider resolve setting table target text units
     provider:  files handover host_port setting table telemetry text units
     worker:    end_reason handover limit listen os_error proxy_protocol relay session socket table telemetry text
     session:   client_mask end_reason handover limit listen os_error proxy_protocol relay setting socket table
@@ -32,6 +32,7 @@ const MAY_IMPORT: &str = "
     setting:   host_port units
     relay:     handover os_error
     files:     os_error units
+    file_pattern: os_error
     handover:  os_error
 ";
 

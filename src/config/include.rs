@@ -5,23 +5,19 @@
 //! the number of bytes that one file may take.
 
 use std::{
-    ffi::OsStr,
-    fs, io,
-    os::unix::ffi::OsStrExt,
+    fs,
     path::{Path, PathBuf},
 };
 
 use super::file::LONGEST;
 use crate::{
+    file_pattern::{self, PatternError, WILD},
     files::{self, FileError},
     setting::{Found, Json, Kind, Refusal},
 };
 
 /// Files that a configuration may include.
 const MOST: usize = 1000;
-
-/// Names that a directory with included files may have, whatever they are.
-const MOST_NAMES: usize = 100_000;
 
 /// A path whose last part may stand for several.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,8 +48,6 @@ impl Kind for Pattern {
     }
 }
 
-const WILD: [char; 2] = ['*', '?'];
-
 /// A file that is included.
 #[derive(Debug)]
 pub(super) struct IncludedFile {
@@ -70,8 +64,8 @@ pub(super) enum Failure {
     TooMany,
     #[error("the files included up to here have more than {LONGEST} bytes together")]
     TooLong,
-    #[error("{} has more than {MOST_NAMES} names in it", .0.display())]
-    TooManyNames(PathBuf),
+    #[error(transparent)]
+    Unknown(#[from] PatternError),
 }
 
 /// Every file that `patterns` stand for, each once, in their order and those of one pattern sorted by
@@ -86,10 +80,10 @@ pub(super) fn read(
     let (mut found, mut failures) = (Vec::new(), Vec::new());
     let mut left = LONGEST;
     for (pattern, Pattern(text)) in patterns.iter().enumerate() {
-        let paths = match paths(&base.join(text)) {
+        let paths = match file_pattern::paths(&base.join(text)) {
             Ok(paths) => paths,
-            Err(failure) => {
-                failures.push((pattern, failure));
+            Err(error) => {
+                failures.push((pattern, error.into()));
                 continue;
             }
         };
@@ -122,102 +116,4 @@ pub(super) fn read(
 /// What two names of one file have in common.
 fn identity(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
-}
-
-/// The paths that a pattern stands for, sorted.
-fn paths(pattern: &Path) -> Result<Vec<PathBuf>, Failure> {
-    let name = pattern.file_name().unwrap_or_default();
-    if !name.to_string_lossy().contains(WILD) {
-        return Ok(vec![pattern.to_owned()]);
-    }
-    let directory = pattern.parent().unwrap_or(Path::new(""));
-    let unreadable = |error: io::Error| Failure::Unreadable {
-        path: directory.to_owned(),
-        error: error.into(),
-    };
-    // read_dir has no word for the directory of a path without one.
-    let opened = match directory.as_os_str().is_empty() {
-        true => Path::new("."),
-        false => directory,
-    };
-    let mut paths = Vec::new();
-    for (count, entry) in fs::read_dir(opened).map_err(unreadable)?.enumerate() {
-        if count == MOST_NAMES {
-            return Err(Failure::TooManyNames(directory.to_owned()));
-        }
-        let found = entry.map_err(unreadable)?.file_name();
-        if stands_for(name, &found) {
-            paths.push(directory.join(found));
-        }
-    }
-    paths.sort();
-    Ok(paths)
-}
-
-/// Whether a pattern stands for a name. A name that begins with a dot is hidden, unless the pattern
-/// does.
-fn stands_for(pattern: &OsStr, name: &OsStr) -> bool {
-    let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
-    let is_hidden = name.starts_with(b".") && !pattern.starts_with(b".");
-    !is_hidden && matches(pattern, name)
-}
-
-fn matches(pattern: &[u8], name: &[u8]) -> bool {
-    let (mut at, mut of_name) = (0, 0);
-    // Where the last * is, and up to where it reaches.
-    let mut star = None;
-    while of_name < name.len() {
-        match pattern.get(at) {
-            Some(b'*') => {
-                star = Some((at, of_name));
-                at += 1;
-            }
-            Some(&byte) if byte == b'?' || byte == name[of_name] => {
-                at += 1;
-                of_name += 1;
-            }
-            _ => {
-                let Some((of_star, reaches)) = star else {
-                    return false;
-                };
-                star = Some((of_star, reaches + 1));
-                at = of_star + 1;
-                of_name = reaches + 1;
-            }
-        }
-    }
-    pattern[at..].iter().all(|byte| *byte == b'*')
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pattern_stands_for_names() {
-        for (pattern, name, expected) in [
-            ("*.toml", "a.toml", true),
-            ("*.toml", ".toml", false),
-            ("*.toml", "a.toml~", false),
-            ("*.toml", ".a.toml", false),
-            (".*.toml", ".a.toml", true),
-            ("*", "a", true),
-            ("??-*.toml", "10-ssh.toml", true),
-            ("??-*.toml", "1-ssh.toml", false),
-            ("*a*b*", "xxaxxabx", true),
-            ("*a*b*", "bxa", false),
-            ("[a].toml", "[a].toml", true),
-            ("a", "a", true),
-            ("a", "ab", false),
-        ] {
-            let stands = stands_for(OsStr::new(pattern), OsStr::new(name));
-            assert_eq!(stands, expected, "{pattern} {name}");
-        }
-    }
-
-    #[test]
-    fn a_pattern_that_backtracks_takes_no_longer_than_its_square() {
-        let pattern = "*a".repeat(100) + "b";
-        assert!(!matches(pattern.as_bytes(), "a".repeat(255).as_bytes()));
-    }
 }

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::model::{Settings, Value};
+
 /// Every address there is.
 pub fn everybody() -> [IpNet; 2] {
     [Ipv4Net::default().into(), Ipv6Net::default().into()]
@@ -50,5 +52,15 @@ pub fn written(net: &IpNet) -> String {
     match net.prefix_len() == net.max_prefix_len() {
         true => net.addr().to_string(),
         false => net.to_string(),
+    }
+}
+
+/// Writes both lists, as far as there is anything in them.
+pub fn set(settings: &mut Settings, (allow, deny): (Vec<IpNet>, Vec<IpNet>)) {
+    for (key, list) in [("allow", allow), ("deny", deny)] {
+        if !list.is_empty() {
+            let list = list.iter().map(written).collect();
+            settings.set(key, Value::List(list), Vec::new());
+        }
     }
 }

@@ -8,13 +8,17 @@
 
 mod access;
 mod address;
+mod forward;
 mod haproxy;
 mod listen;
 mod model;
 mod nginx;
-mod plain;
+mod realm;
 mod remark;
+mod rinetd;
+mod socat;
 mod write;
+mod xinetd;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -79,10 +83,10 @@ impl From {
         match self {
             Self::Haproxy => haproxy::read(paths, around),
             Self::Nginx => nginx::read(paths, around),
-            Self::Rinetd => plain::rinetd(paths, around),
-            Self::Xinetd => plain::xinetd(paths, around),
-            Self::Realm => plain::realm(paths, around),
-            Self::Socat => plain::socat(paths, around),
+            Self::Rinetd => rinetd::read(paths, around),
+            Self::Xinetd => xinetd::read(paths, around),
+            Self::Realm => realm::read(paths, around),
+            Self::Socat => socat::read(paths, around),
         }
     }
 }

@@ -470,13 +470,8 @@ impl Join<'_> {
         if let Some(version) = servers[0].options.send_proxy.filter(|_| self.same_header()) {
             settings.set("send_proxy", Value::text(version), Vec::new());
         }
-        let (allow, deny) = rules::allow_and_deny(&self.requests.access);
-        for (key, list) in [("allow", allow), ("deny", deny)] {
-            if !list.is_empty() {
-                let list = list.iter().map(access::written);
-                settings.set(key, Value::List(list.collect()), Vec::new());
-            }
-        }
+        let lists = rules::allow_and_deny(&self.requests.access);
+        access::set(&mut settings, lists);
         let bound = options
             .maxconn
             .map(|number| (number, self.front.head.clone()));
