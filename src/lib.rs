@@ -39,12 +39,10 @@ pub(crate) mod worker;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 pub use lifecycle::build_saved;
 pub use session::{AckProbe, PeerState, acknowledged};
 
 /// Does what the command line asks for.
 pub fn main() -> ExitCode {
-    cli::Cli::parse().run()
+    cli::main()
 }

@@ -64,6 +64,15 @@ pub fn lines(items: impl ExactSizeIterator<Item = impl Display>) -> String {
     lines.join("\n")
 }
 
+/// What `items` say, in one line: the first [`TOLD`], and how many more there are of `count`.
+pub fn enumerated(items: impl Iterator<Item = impl Display>, count: usize) -> String {
+    let told: Vec<String> = items.take(TOLD).map(|item| item.to_string()).collect();
+    match count.saturating_sub(told.len()) {
+        0 => told.join(", "),
+        more => format!("{} and {more} more", told.join(", ")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,5 +124,7 @@ mod tests {
         let many = lines(0..1000);
         assert_eq!(many.lines().count(), TOLD + 1);
         assert!(many.ends_with("and 980 more"), "{many}");
+        assert_eq!(enumerated(0..2, 2), "0, 1");
+        assert!(enumerated(0..1000, 1000).ends_with(", 19 and 980 more"));
     }
 }

@@ -452,3 +452,18 @@ fn a_proxy_that_nobody_uses_and_nobody_can_look_at_never_wakes_up() {
     });
     assert_eq!(proxy.stop().code(), Some(0));
 }
+
+#[test]
+fn the_start_says_where_it_listens() {
+    let target = Target::bind();
+    let (one, other) = (ports::free(), ports::free());
+    let text = config([
+        mapping("m", one, target.addr(), ""),
+        mapping("n", other, target.addr(), ""),
+    ]);
+    let proxy = Proxy::start(&text);
+    let line = proxy.wait_for_line(0, "listening");
+    for port in [one, other] {
+        assert!(line.text("listen").contains(&port.to_string()), "{line}");
+    }
+}

@@ -23,7 +23,7 @@ const MAY_IMPORT: &str = "
     listen:    handover os_error proxy_protocol socket table
     orders:    table
     socket:    os_error table
-    table:     handover health limit proxy_protocol relay resolve setting target telemetry
+    table:     handover health limit proxy_protocol relay resolve setting target telemetry text
     target:    handover limit proxy_protocol resolve setting
     telemetry: end_reason handover os_error text units
     limit:     client_mask end_reason handover setting

@@ -77,7 +77,7 @@ pub const OPERATIONS: &[Operation] = operations! {
     GET "/readyz" Read None, read::readyz, "Whether it takes new sessions"
     GET "/metrics" Read Some(Path), read::metrics, "Every series, for Prometheus"
     GET "/api/v1/status" Read Some(Path), read::status, "How the proxy does as a whole"
-    GET "/api/v1/mappings" Read Some(Path), read::mappings, "Every mapping in force"
+    GET "/api/v1/mappings" Read Some(Query), read::mappings, "Every mapping in force"
     GET "/api/v1/sessions" Read Some(Query), read::sessions, "Live sessions"
     GET "/api/v1/config" Read Some(Path), read::config, "The configuration in force"
     GET "/api/v1/endpoints" Read Some(Query), read::endpoints,

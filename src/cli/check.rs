@@ -35,10 +35,7 @@ pub fn run(args: &CheckArgs) -> ExitCode {
     let source = Source::File(args.config.clone());
     let (config, table) = match source.load(&Overrides::default(), &Table::default()) {
         Ok(loaded) => loaded,
-        Err(errors) => {
-            output::complain(&errors);
-            return ExitCode::from(code::REFUSED);
-        }
+        Err(errors) => return output::refuse(&errors, args.json, code::REFUSED),
     };
     for outdated in &config.outdated {
         output::complain(&format_args!("warning: {outdated}"));
@@ -47,15 +44,15 @@ pub fn run(args: &CheckArgs) -> ExitCode {
         output::complain(&format_args!("note: {note}"));
     }
     if args.resolve {
-        let looked_up = names::look_up(&config, &table);
-        for (name, outcome) in &looked_up {
+        let mut nowhere = Vec::new();
+        for (name, outcome) in names::look_up(&config, &table) {
             match outcome {
                 Ok(addresses) => output::complain(&format_args!("note: {name}: {addresses}")),
-                Err(why) => output::complain(&format_args!("{why}")),
+                Err(why) => nowhere.push(why),
             }
         }
-        if looked_up.iter().any(|(_, outcome)| outcome.is_err()) {
-            return ExitCode::from(code::REFUSED);
+        if !nowhere.is_empty() {
+            return output::refuse(&nowhere.join("\n"), args.json, code::REFUSED);
         }
     }
     let text = if args.json {

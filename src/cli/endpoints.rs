@@ -28,7 +28,7 @@ pub struct EndpointsArgs {
 pub fn run(args: &EndpointsArgs) -> ExitCode {
     let endpoints = match args.lookup.endpoints(args.job.as_slice()) {
         Ok(endpoints) => endpoints,
-        Err(error) => return output::give_up(&error),
+        Err(error) => return output::give_up(&error, args.json),
     };
     let job = args.job.as_ref();
     let absence = job.and_then(|job| absence(&endpoints, job));

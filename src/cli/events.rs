@@ -33,17 +33,15 @@ pub fn run(args: &EventsArgs) -> ExitCode {
         let query = EventQuery { after, wait };
         let events: Events = match args.client.find("/api/v1/events", &query) {
             Ok(events) => events,
-            Err(error) => return output::give_up(&error),
+            Err(error) => return output::give_up(&error, args.json),
         };
         // Without one the next answer is still to begin with the first there is.
         after = events.events.last().map_or(after, |event| event.number);
         wait = WAIT;
         let printed = output::print(&match (args.json, args.follow) {
             (true, false) => output::json(&events),
-            (true, true) => lines(&events, |event| {
-                serde_json::to_string(event).expect("text and numbers are always JSON")
-            }),
-            (false, _) => lines(&events, |event| line(event, &screen)),
+            (true, true) => lines(&events, output::json_line),
+            (false, _) => lines(&events, |event| line(event, &screen) + "\n"),
         });
         if !args.follow || printed != ExitCode::SUCCESS {
             return printed;
@@ -51,12 +49,8 @@ pub fn run(args: &EventsArgs) -> ExitCode {
     }
 }
 
-fn lines(events: &Events, line: impl Fn(&Event) -> String) -> String {
-    let lines = events
-        .events
-        .iter()
-        .map(|event| format!("{}\n", line(event)));
-    lines.collect()
+fn lines(events: &Events, line: impl FnMut(&Event) -> String) -> String {
+    events.events.iter().map(line).collect()
 }
 
 fn line(event: &Event, screen: &Screen) -> String {

@@ -28,7 +28,7 @@ mod status;
 mod top;
 mod upgrade;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -79,9 +79,28 @@ enum Command {
     Help(help::HelpArgs),
 }
 
+/// Does what the command line asks for, and says with which code to leave.
+pub fn main() -> ExitCode {
+    match Cli::try_parse() {
+        Ok(cli) => cli.run(),
+        Err(error) if error.use_stderr() && wants_json(std::env::args_os()) => {
+            let text = error.to_string();
+            let why = text.trim().trim_start_matches("error: ");
+            output::refuse(&why, true, code::USAGE)
+        }
+        Err(error) => error.exit(),
+    }
+}
+
+/// Whether a command line that makes no sense asks for JSON.
+fn wants_json(args: impl Iterator<Item = OsString>) -> bool {
+    let mut own = args.take_while(|arg| arg != "--");
+    own.any(|arg| arg == "--json")
+}
+
 impl Cli {
     /// Does what was asked for, and says with which code to leave.
-    pub fn run(self) -> ExitCode {
+    fn run(self) -> ExitCode {
         match self.command {
             Command::Run(args) => run::run(args),
             Command::Check(args) => check::run(&args),

@@ -21,17 +21,32 @@ pub struct ReloadArgs {
 
 pub fn run(args: &ReloadArgs) -> ExitCode {
     let reloaded = args.client.send(&Method::POST, "/api/v1/reload", &());
-    output::answer(reloaded, args.json, |reloaded: &Reloaded| {
-        let Reloaded {
-            added,
-            removed,
-            retargeted,
-            repolicied,
-            unchanged,
-        } = reloaded;
-        format!(
-            "{added} added, {removed} removed, {retargeted} retargeted, {repolicied} repolicied, \
-             {unchanged} unchanged\n"
-        )
-    })
+    output::answer(reloaded, args.json, words)
+}
+
+fn words(reloaded: &Reloaded) -> String {
+    let Reloaded {
+        added,
+        removed,
+        retargeted,
+        repolicied,
+        unchanged,
+        mappings_added,
+        mappings_removed,
+        mappings_changed,
+    } = reloaded;
+    let mut text = format!(
+        "{added} added, {removed} removed, {retargeted} retargeted, {repolicied} repolicied, \
+         {unchanged} unchanged\n"
+    );
+    for (what, mappings) in [
+        ("added", mappings_added),
+        ("removed", mappings_removed),
+        ("changed", mappings_changed),
+    ] {
+        if let Some(mappings) = mappings.some() {
+            text.push_str(&format!("{what}: {mappings}\n"));
+        }
+    }
+    text
 }

@@ -156,7 +156,7 @@ fn find(args: &SshArgs) -> Result<SshEndpoint, ExitCode> {
                 | ClientError::NoServer { .. }
                 | ClientError::Busy(_)),
             ) if args.wait.is_some() && said.is_some() => error.to_string(),
-            Err(error) => return Err(output::give_up(&error)),
+            Err(error) => return Err(output::give_up(&error, false)),
         };
         if let Some(Patience(Some(most))) = args.wait
             && began.elapsed() + ASK_EVERY > most

@@ -31,7 +31,7 @@ pub struct SshConfigArgs {
 pub fn run(args: &SshConfigArgs) -> ExitCode {
     let endpoints = match args.lookup.endpoints(&args.jobs) {
         Ok(endpoints) => endpoints,
-        Err(error) => return output::give_up(&error),
+        Err(error) => return output::give_up(&error, false),
     };
     let rule = |endpoint: &&Endpoint| endpoint.rule.as_deref() == Some(&*args.rule);
     let mut blocks = String::new();

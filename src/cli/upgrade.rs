@@ -55,7 +55,7 @@ pub fn run(args: &UpgradeArgs) -> ExitCode {
         match unchanged(args) {
             Ok(None) => {}
             Ok(Some(unchanged)) => return output::answer(Ok(unchanged), args.json, nothing_to_do),
-            Err(error) => return output::give_up(&error),
+            Err(error) => return output::give_up(&error, args.json),
         }
     }
     let upgraded = begin(args).and_then(|begun| outcome(&args.client, &begun));

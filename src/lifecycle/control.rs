@@ -23,10 +23,11 @@ use crate::{
     listen::{ListenError, Listeners, Opened, check_congestion, check_transparent},
     provider::LocalAddresses,
     table::{
-        self, Diff, ListenAddr, Mapping, MappingName, MappingOverride, MappingOverrides, Reserved,
-        Route, RouteChange, Summary, Table,
+        self, Diff, DrainEnd, DrainEnds, ListenAddr, Mapping, MappingName, MappingOverride,
+        MappingOverrides, Reserved, Route, RouteChange, Table,
     },
     target::TargetGroup,
+    text::enumerated,
     units::millis,
     worker::{
         Command, LostListener, SessionChange, SessionChanges, SessionOrder, WorkerContext,
@@ -163,7 +164,7 @@ impl Control {
         &mut self,
         table: Table,
         returns: &dyn Fn(&MappingName) -> bool,
-    ) -> Result<Summary, Vec<ListenError>> {
+    ) -> Result<Diff, Vec<ListenError>> {
         let diff = table::diff(&self.table(), &table);
         let mut overrides = MappingOverrides::clone(&self.shared.overrides.load());
         overrides.retain(|name, _| {
@@ -183,6 +184,9 @@ impl Control {
         let opened = self.listeners.prepare(missing, &diff.removed)?;
         self.retire(&diff, &table);
         self.shared.table.store(Arc::new(table));
+        let mut drain_ends = DrainEnds::clone(&self.shared.drain_ends.load());
+        drain_ends.retain(|name, _| overrides.contains_key(name));
+        self.shared.drain_ends.store(Arc::new(drain_ends));
         self.shared.overrides.store(Arc::new(overrides));
         // The next change may want the ports again.
         self.unlisten(&diff.removed).done_soon().await;
@@ -196,7 +200,7 @@ impl Control {
         }
         // What this change did not concern does not make it fail.
         self.reopen(self.lost.all_closed().into_iter().map(|lost| lost.addr));
-        Ok(diff.summary())
+        Ok(diff)
     }
 
     /// Closes a listener that a worker had to give up, unless that has happened already.
@@ -365,6 +369,12 @@ impl Control {
 
     /// Has the live sessions of a mapping end within a time, or lifts what was said of that before.
     pub fn drain_sessions(&self, mapping: &MappingName, within: Option<Duration>) {
+        let mut drain_ends = DrainEnds::clone(&self.shared.drain_ends.load());
+        match within {
+            Some(within) => drain_ends.insert(mapping.clone(), DrainEnd::within(within)),
+            None => drain_ends.remove(mapping),
+        };
+        self.shared.drain_ends.store(Arc::new(drain_ends));
         let drain = SessionChange::Drain(within);
         let routes = self.routes_of(mapping);
         let changes = routes
@@ -479,6 +489,12 @@ impl Control {
     /// How many listeners are open.
     pub fn listeners(&self) -> usize {
         self.listeners.len()
+    }
+
+    /// Where they are, as far as a line has room for it.
+    pub fn listens_on(&self) -> String {
+        let ranges = ListenAddr::in_ranges(self.placed.keys().copied().collect());
+        enumerated(ranges.iter(), ranges.len())
     }
 
     /// Stops accepting and lets the workers end with their last session.

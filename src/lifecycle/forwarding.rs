@@ -26,8 +26,8 @@ use crate::{
     },
     resolve::Names,
     table::{
-        Conflict, ListenAddr, MappingName, MappingSpec, Origin, RemovalPolicy, Reserved, Summary,
-        Surroundings, Table,
+        Conflict, Diff, ListenAddr, MappingName, MappingSpec, Origin, RemovalPolicy, Reserved,
+        Summary, Surroundings, Table,
     },
     text::lines,
     worker::SessionChange,
@@ -123,10 +123,11 @@ impl Forwarding {
             allow: &config.targets.allow,
             reserved: &reserved,
         };
+        let before = self.control.table();
         let applied = self
             .try_apply(&config.mappings, jobs, judges, &HashSet::new())
             .await;
-        let (summary, jobs, lost) = match applied {
+        let (diff, jobs, lost) = match applied {
             Ok(applied) => applied,
             Err(failed) => {
                 // Groups that stay may have been led by what is not in force.
@@ -146,7 +147,7 @@ impl Forwarding {
         if !self.control.looping().is_empty() {
             self.follow_addresses();
         }
-        Ok(summary)
+        Ok(diff.summary(&before, &self.control.table()))
     }
 
     /// Those of the mappings whose sessions would not stay, with how many that are.
@@ -262,7 +263,7 @@ impl Forwarding {
         mut jobs: Vec<MappingSpec>,
         judges: Judges<'_>,
         looping: &HashSet<ListenAddr>,
-    ) -> Result<(Summary, Vec<MappingSpec>, Vec<NotOpened>), Failed> {
+    ) -> Result<(Diff, Vec<MappingSpec>, Vec<NotOpened>), Failed> {
         let own = LocalAddresses::default();
         let mut lost = Vec::new();
         loop {
@@ -280,9 +281,9 @@ impl Forwarding {
                     // Before anybody can come to what has no address yet.
                     let moved = lead(&table, &self.names, judges);
                     match self.apply(table).await {
-                        Ok(summary) => {
+                        Ok(diff) => {
                             self.leave(moved);
-                            return Ok((summary, jobs, lost));
+                            return Ok((diff, jobs, lost));
                         }
                         Err(errors) => {
                             leave_out(&mut jobs, &mut lost, |spec| unopened(spec, &errors));
@@ -301,7 +302,7 @@ impl Forwarding {
         }
     }
 
-    async fn apply(&mut self, table: Table) -> Result<Summary, Vec<ListenError>> {
+    async fn apply(&mut self, table: Table) -> Result<Diff, Vec<ListenError>> {
         let known_jobs = Arc::clone(&self.known_jobs);
         // A job that comes and goes is the same job: what an operator did to its mapping stays.
         let returns = |name: &MappingName| {

@@ -370,6 +370,9 @@ impl Running {
             retargeted = summary.retargeted,
             repolicied = summary.repolicied,
             unchanged = summary.unchanged,
+            mappings_added = summary.mappings_added.some().map(tracing::field::display),
+            mappings_removed = summary.mappings_removed.some().map(tracing::field::display),
+            mappings_changed = summary.mappings_changed.some().map(tracing::field::display),
             "reload done"
         );
         let new = Arc::new(config);

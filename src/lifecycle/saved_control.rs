@@ -30,7 +30,9 @@ use crate::{
     relay::PipeBudget,
     resolve::{Names, SavedNames},
     session::{SessionLine, UpgradeMarks},
-    table::{KnownMappings, MappingOverrides, MappingSpec, Origin, SavedCounters, SavedTable},
+    table::{
+        DrainEnds, KnownMappings, MappingOverrides, MappingSpec, Origin, SavedCounters, SavedTable,
+    },
     telemetry::{
         LoadedTelemetry, LogQueue, ProcessStats, Sampler, SavedProcessStats, SavedTelemetry,
         TelemetryParts,
@@ -50,6 +52,8 @@ pub(super) struct SavedControl {
     listeners: SavedListeners,
     #[serde(default)]
     overrides: MappingOverrides,
+    #[serde(default)]
+    drain_ends: DrainEnds,
     #[serde(default)]
     upgrade_marks: UpgradeMarks,
     #[serde(default)]
@@ -108,6 +112,7 @@ impl SavedControl {
             origins: forwarding.origins().cloned().collect(),
             listeners: forwarding.control.save(saver),
             overrides: MappingOverrides::clone(&shared.overrides.load()),
+            drain_ends: DrainEnds::clone(&shared.drain_ends.load()),
             upgrade_marks: shared.upgrade_marks.clone(),
             admin: admin.save(saver),
             jobs: jobs.save(state_dir, saver),
@@ -124,6 +129,7 @@ impl SavedControl {
             stats,
             pipes,
             overrides: _,
+            drain_ends: _,
             lost: _,
             closed: _,
             departed,
@@ -173,6 +179,7 @@ impl SavedControl {
             origins,
             listeners,
             overrides,
+            drain_ends,
             upgrade_marks,
             admin,
             jobs,
@@ -213,6 +220,7 @@ impl SavedControl {
             budget,
             of_jobs,
             overrides,
+            drain_ends,
             stats,
             next_session,
             upgrade_marks,
@@ -240,6 +248,7 @@ pub(super) struct LoadedControl {
     listeners: LoadedListeners,
     of_jobs: Vec<MappingSpec>,
     overrides: MappingOverrides,
+    drain_ends: DrainEnds,
     stats: SavedProcessStats,
     next_session: u64,
     upgrade_marks: UpgradeMarks,
@@ -268,6 +277,7 @@ impl LoadedControl {
             stats: ProcessStats::load(&self.stats, of_departed),
             pipes: Arc::clone(&self.pipes),
             overrides: ArcSwap::from_pointee(std::mem::take(&mut self.overrides)),
+            drain_ends: ArcSwap::from_pointee(std::mem::take(&mut self.drain_ends)),
             departed: ArcSwap::from_pointee(departed),
             log,
             refusals: refusals.after(self.telemetry.withheld),

@@ -260,6 +260,7 @@ impl Running {
     fn say_that_it_listens(&self, config: &Config) {
         tracing::info!(
             listeners = self.forwarding.control.listeners(),
+            listen = self.forwarding.control.listens_on(),
             workers = self.workers.len() / 2,
             descriptors = self.budget.descriptors,
             max_sessions = self.budget.sessions,
@@ -288,6 +289,7 @@ fn fresh(
         stats: ProcessStats::default(),
         pipes: Arc::new(pipes),
         overrides: ArcSwap::default(),
+        drain_ends: ArcSwap::default(),
         departed: ArcSwap::default(),
         log: Arc::clone(&base.queue),
         refusals: Sampler::new(per_second, base.started.0),

@@ -1,10 +1,11 @@
 //! The difference between two tables: what a reload has to act on, and nothing else.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Ends, ListenAddr, Route, Table};
+use super::{Ends, ListenAddr, MappingName, Route, Table};
+use crate::text::{TOLD, enumerated};
 
 /// A route that exists before and after, but not as it was.
 #[derive(Debug, Clone)]
@@ -42,20 +43,41 @@ impl Diff {
         self.added.is_empty() && self.removed.is_empty() && self.changed.is_empty()
     }
 
-    pub fn summary(&self) -> Summary {
+    /// What came of it, `self` being what changed from `old` to `new`.
+    pub fn summary(&self, old: &Table, new: &Table) -> Summary {
         let retargeted = self.changed.iter().filter(|c| c.retargeted()).count();
+        let routes = self.added.iter().chain(&self.removed);
+        let changed = self.changed.iter();
+        let touched: BTreeSet<&MappingName> = routes
+            .map(|route| &route.mapping.name)
+            .chain(changed.flat_map(|c| [&c.old.mapping.name, &c.new.mapping.name]))
+            .collect();
+        let among = |table: &Table| -> BTreeSet<MappingName> {
+            let names = table.mappings().iter().map(|mapping| &mapping.name);
+            names
+                .filter(|name| touched.contains(name))
+                .cloned()
+                .collect()
+        };
+        let (before, now) = match touched.is_empty() {
+            true => Default::default(),
+            false => (among(old), among(new)),
+        };
         Summary {
             added: self.added.len(),
             removed: self.removed.len(),
             retargeted,
             repolicied: self.changed.len() - retargeted,
             unchanged: self.unchanged,
+            mappings_added: SomeNames::of(now.difference(&before)),
+            mappings_removed: SomeNames::of(before.difference(&now)),
+            mappings_changed: SomeNames::of(now.intersection(&before)),
         }
     }
 }
 
-/// What a new table changed, counted in routes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// What a new table changed, counted in routes, and which mappings.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Reloaded"))]
 pub struct Summary {
     /// Routes that came.
@@ -68,6 +90,45 @@ pub struct Summary {
     pub repolicied: usize,
     /// Routes as they were.
     pub unchanged: usize,
+    /// Mappings that came.
+    #[serde(default)]
+    pub mappings_added: SomeNames,
+    /// Mappings that went.
+    #[serde(default)]
+    pub mappings_removed: SomeNames,
+    /// Mappings of which a route came, went or changed.
+    #[serde(default)]
+    pub mappings_changed: SomeNames,
+}
+
+/// Mappings of which the first 20 are named.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct SomeNames {
+    /// How many there are.
+    pub count: usize,
+    /// The first of their names.
+    pub names: Vec<String>,
+}
+
+impl SomeNames {
+    fn of<'a>(names: impl Iterator<Item = &'a MappingName> + Clone) -> Self {
+        Self {
+            count: names.clone().count(),
+            names: names.take(TOLD).map(ToString::to_string).collect(),
+        }
+    }
+
+    /// Them, if there are any.
+    pub fn some(&self) -> Option<&Self> {
+        (self.count > 0).then_some(self)
+    }
+}
+
+impl fmt::Display for SomeNames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&enumerated(self.names.iter(), self.count))
+    }
 }
 
 /// What changed from `old` to `new`.

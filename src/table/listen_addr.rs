@@ -113,6 +113,19 @@ impl ListenAddr {
         SocketAddr::new(ip, self.port)
     }
 
+    /// What to call these, ports that follow one another as a range: `22014`, `127.0.0.1:22100-22199`.
+    pub(crate) fn in_ranges(mut addrs: Vec<Self>) -> Vec<String> {
+        addrs.sort_unstable();
+        let follows =
+            |a: &Self, b: &Self| a.host == b.host && a.port.checked_add(1) == Some(b.port);
+        let range = |run: &[Self]| match run {
+            [] => String::new(),
+            [only] => only.to_string(),
+            [first, .., last] => format!("{first}-{}", last.port),
+        };
+        addrs.chunk_by(follows).map(range).collect()
+    }
+
     /// Whether some connection could be claimed by both listeners; the kernel would refuse the
     /// second with `EADDRINUSE`.
     pub fn overlaps(&self, other: &Self) -> bool {

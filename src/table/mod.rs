@@ -33,7 +33,7 @@ pub use diff::{Summary, diff};
 pub(crate) use ends::Ends;
 pub use listen_addr::{ListenAddr, ListenHost};
 pub use mapping::{JobRule, Mapping, MappingName, MappingSpec, Origin, Pairs};
-pub(crate) use mapping_override::{MappingOverride, MappingOverrides};
+pub(crate) use mapping_override::{DrainEnd, DrainEnds, MappingOverride, MappingOverrides};
 pub use policy::{Congestion, Keepalive, Policy, RemovalPolicy};
 pub(crate) use prefix_file::{PrefixFile, PrefixFileSaver, SavedPrefixFile};
 

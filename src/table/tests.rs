@@ -457,3 +457,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn neighbouring_ports_are_told_as_a_range() {
+    let addrs = [
+        "7007",
+        "127.0.0.1:22",
+        "22101",
+        "22100",
+        "22102",
+        "[::1]:22103",
+    ];
+    let addrs = addrs.map(|text| ListenAddr::parse(text).expect("an address"));
+    let told = ListenAddr::in_ranges(addrs.to_vec()).join(" ");
+    assert_eq!(told, "*:7007 *:22100-22102 127.0.0.1:22 [::1]:22103");
+}

@@ -61,7 +61,7 @@ use crate::{
         SessionLine, SessionRecord, SessionView, UpgradeMarks,
     },
     socket,
-    table::{ListenAddr, Mapping, MappingOverrides, Route, Table},
+    table::{DrainEnds, ListenAddr, Mapping, MappingOverrides, Route, Table},
     telemetry::{LogQueue, PathInfo, ProcessStats, Sampler, Tally},
 };
 
@@ -90,6 +90,8 @@ pub struct WorkerContext {
     pub pipes: Arc<PipeBudget>,
     /// The mappings an operator paused or drained. Only control acts on it.
     pub overrides: ArcSwap<MappingOverrides>,
+    /// When the sessions of drained mappings end, to be told.
+    pub drain_ends: ArcSwap<DrainEnds>,
     /// Where control hears of listeners that were lost.
     pub lost: mpsc::UnboundedSender<LostListener>,
     /// Listeners that were lost and are to be opened again, in the order of their addresses.

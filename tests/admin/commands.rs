@@ -13,7 +13,9 @@ use serde_json::Value;
 
 use crate::{
     desk::Desk,
-    harness::{TempDir, ports, process, process::Running, proxy::PROGRAM, wait_for},
+    harness::{
+        Line, Target, TempDir, mapping, ports, process, process::Running, proxy::PROGRAM, wait_for,
+    },
 };
 
 #[test]
@@ -101,6 +103,87 @@ fn exit_codes_tell_a_refusal_from_nobody_there() {
 }
 
 #[test]
+fn errors_are_json_too_where_json_is_asked_for() {
+    let error = |arguments: &[&str], code| {
+        let output = process::output(Command::new(PROGRAM).args(arguments).arg("--json"));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {stderr}");
+        assert_eq!(stderr, "", "{arguments:?}");
+        let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let why = json["error"]
+            .as_str()
+            .expect("an error in words")
+            .to_owned();
+        assert!(!why.is_empty(), "{arguments:?}");
+        why
+    };
+    for command in [
+        "status",
+        "mappings",
+        "endpoints",
+        "sessions",
+        "kill 1",
+        "pause m",
+        "drain m",
+        "drain m --wait",
+        "resume m",
+        "reload",
+        "upgrade",
+        "upgrade --if-changed",
+        "events",
+        "events --follow",
+        "top --once",
+        "log-level info",
+    ] {
+        let arguments: Vec<&str> = command.split(' ').chain(["--socket", "/nobody"]).collect();
+        assert!(error(&arguments, 5).starts_with("/nobody: "), "{command}");
+    }
+    for command in ["check", "doctor"] {
+        assert!(error(&[command, "--config", "/nobody"], 1).contains("/nobody"));
+    }
+    assert!(error(&["kill"], 2).contains("SESSION"));
+    assert!(error(&["status", "--what"], 2).contains("--what"));
+}
+
+#[test]
+fn a_reload_names_the_mappings_that_it_touched() {
+    let desk = Desk::new("", "");
+    let target = Target::bind();
+    let more = |name: &str| mapping(name, ports::free(), target.addr(), "");
+    let before = desk.config("") + &more("board-1") + &more("board-2");
+    desk.scene.proxy.reload(&before);
+    let after = desk.config("max_sessions = 7") + &more("board-2") + &more("board-3");
+    desk.scene.proxy.write_config(&after);
+    let from = desk.scene.proxy.log().len();
+    let said = desk.succeed(&["reload"]);
+    for line in [
+        "\nadded: board-3\n",
+        "\nremoved: board-1\n",
+        "\nchanged: board-2, m\n",
+    ] {
+        assert!(said.contains(line), "{said}");
+    }
+    let line = desk.scene.proxy.wait_for_line(from, "reload done");
+    assert_eq!(line.text("mappings_added"), "board-3");
+    assert_eq!(line.text("mappings_removed"), "board-1");
+    assert_eq!(line.text("mappings_changed"), "board-2, m");
+    assert!(!desk.succeed(&["reload"]).contains("changed:"));
+
+    let many: String = (0..50)
+        .map(|number| more(&format!("many-{number:02}")))
+        .collect();
+    desk.scene.proxy.write_config(&(after + &many));
+    let json = json(&desk, &["reload", "--json"]);
+    assert_eq!(json["mappings_added"]["count"], 50, "{json}");
+    assert_eq!(json["mappings_added"]["names"][19], "many-19", "{json}");
+    assert!(json["mappings_added"]["names"][20].is_null(), "{json}");
+    let many = |line: &Line| line.message() == "reload done" && line.number("added") == 50;
+    let line = desk.scene.proxy.log().wait(from, "that reload", many);
+    let named = line.text("mappings_added");
+    assert!(named.ends_with("many-19 and 30 more"), "{line}");
+}
+
+#[test]
 fn a_path_that_is_no_socket_is_called_so() {
     let dir = TempDir::new();
     let file = dir.write("file", "");
@@ -178,10 +261,14 @@ fn a_foreign_server_cannot_steer_the_terminal() {
             let words = [&["endpoints", "--job", JOB], more].concat();
             let output = ask_foreign(&words, status, &body);
             assert_eq!(output.status.code(), Some(code), "{output:?}");
-            assert!(output.stdout.is_empty(), "{output:?}");
-            let stderr = String::from_utf8_lossy(&output.stderr);
-            assert_eq!(stderr.lines().count(), 1, "{stderr}");
-            assert!(!stderr.trim_end().contains(char::is_control), "{stderr}");
+            let (said, silent) = match more {
+                [] => (&output.stderr, &output.stdout),
+                _ => (&output.stdout, &output.stderr),
+            };
+            assert!(silent.is_empty(), "{output:?}");
+            let said = String::from_utf8_lossy(said);
+            assert_eq!(said.lines().count(), 1, "{said}");
+            assert!(!said.trim_end().contains(char::is_control), "{said}");
         }
     }
 }

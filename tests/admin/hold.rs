@@ -1,10 +1,16 @@
 //! Pausing, draining and resuming a mapping.
 
-use std::{io::ErrorKind, net::SocketAddr};
+use std::{
+    io::{BufRead, BufReader, ErrorKind},
+    net::SocketAddr,
+    process::{ChildStdout, Stdio},
+};
+
+use serde_json::Value;
 
 use crate::{
     desk::Desk,
-    harness::{Peer, Target, mapping, ports, wait_until},
+    harness::{Peer, Target, mapping, ports, process::Running, wait_until},
 };
 
 fn try_connect(desk: &Desk) -> Result<Peer, ErrorKind> {
@@ -143,4 +149,75 @@ fn a_client_in_the_queue_of_a_removed_mapping_has_to_finish_in_time_too() {
     server.expect_reset();
     desk.scene.ended(addr, "drain_deadline");
     desk.scene.proxy.settles();
+}
+
+/// A drain that waits, and what it says.
+struct Drain {
+    running: Running,
+    said: BufReader<ChildStdout>,
+}
+
+impl Drain {
+    fn start(desk: &Desk, options: &[&str]) -> Self {
+        let arguments = [&["drain", "m", "--wait"], options].concat();
+        let mut running = Running::start(desk.prepare(&arguments).stdout(Stdio::piped()));
+        let said = running.child().stdout.take().expect("asked for");
+        Self {
+            running,
+            said: BufReader::new(said),
+        }
+    }
+
+    #[track_caller]
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.said.read_line(&mut line).expect("it is text");
+        line
+    }
+}
+
+#[test]
+fn a_drain_says_how_many_sessions_are_left_and_waits_for_them_if_it_is_to() {
+    let desk = Desk::new("", "");
+    let pairs = [desk.scene.pair(), desk.scene.pair()];
+    assert_eq!(
+        desk.succeed(&["drain", "m"]),
+        "m is drained, 2 sessions are left\n"
+    );
+    let mut drain = Drain::start(&desk, &[]);
+    assert_eq!(drain.line(), "m is drained, 2 sessions are left\n");
+    let [one, other] = pairs;
+    drop(one);
+    assert_eq!(drain.line(), "m is drained, 1 session is left\n");
+    drop(other);
+    assert_eq!(drain.line(), "m is drained, no session is left\n");
+    assert_eq!(drain.running.wait().code(), Some(0));
+}
+
+#[test]
+fn a_drain_that_is_waited_for_streams_json_with_its_countdown_and_says_who_ended_it() {
+    let desk = Desk::new("", "");
+    let _pair = desk.scene.pair();
+    let mut drain = Drain::start(&desk, &["--json", "--within", "1h"]);
+    let first: Value = serde_json::from_str(&drain.line()).expect("JSON");
+    assert_eq!(first["sessions"], 1, "{first}");
+    let left = first["sessions_end_in_ms"].as_u64().expect("a time");
+    assert!((1..=3_600_000).contains(&left), "{first}");
+    let mappings: Value = desk.get("/api/v1/mappings?mapping=m");
+    let counting = mappings["mappings"][0]["sessions_end_in_ms"].as_u64();
+    assert!(counting.is_some_and(|now| now <= left), "{mappings}");
+    assert!(
+        desk.succeed(&["drain", "m", "--within", "1h"])
+            .contains("1 session is left and ended in ")
+    );
+
+    desk.succeed(&["resume", "m"]);
+    let last: Value = serde_json::from_str(&drain.line()).expect("JSON");
+    assert_eq!(last["error"], "m is accepting, no longer drained");
+    assert_eq!(drain.running.wait().code(), Some(1));
+    let mappings: Value = desk.get("/api/v1/mappings?mapping=m");
+    assert!(
+        mappings["mappings"][0]["sessions_end_in_ms"].is_null(),
+        "{mappings}"
+    );
 }

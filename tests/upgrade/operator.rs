@@ -170,6 +170,8 @@ fn a_drained_mapping_stays_closed_and_its_sessions_have_the_time_they_had() {
     wait_until("the port to be closed", is_closed);
     stage.upgrade();
     assert!(is_closed());
+    let left = stage.json(&["mappings"])["mappings"][0]["sessions_end_in_ms"].as_u64();
+    assert!(left.is_some_and(|left| left <= 3000), "{left:?}");
     client.exchange(&mut server, b"not yet");
     client.expect_reset();
     stage.scene.ended(client.addr(), "drain_deadline");

@@ -12,7 +12,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use tracing::Level;
 
-use super::{error::ApiError, model, read};
+use super::{error::ApiError, model, read, view};
 use crate::{
     admin::{Sources, peer::Peer},
     client_mask::network_in_log,
@@ -134,10 +134,7 @@ async fn set_state(
         pid = by.pid,
         "mapping set by an operator"
     );
-    Ok(Json(model::MappingState {
-        mapping: mapping.to_string(),
-        state: state.to_owned(),
-    }))
+    Ok(Json(view::mapping_state(sources, &mapping)))
 }
 
 fn duration(text: &str) -> Result<Duration, ApiError> {

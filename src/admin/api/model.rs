@@ -177,12 +177,22 @@ documents! {
         mappings: Vec<Mapping>,
     }
 
+    /// Which mappings to list.
+    #[serde(deny_unknown_fields)]
+    MappingQuery {
+        /// Only the one of this name.
+        mapping: Option<String>,
+    }
+
     /// A mapping and what was counted for it.
     Mapping {
         /// Its name.
         mapping: String,
         /// `accepting`, or what an operator did to it: `paused` or `drained`.
         state: String,
+        /// If it is drained: in how long the sessions that are left then are ended, if they are.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sessions_end_in_ms: Option<u64>,
         /// Its public addresses with the targets behind them, ranges of ports as ranges.
         routes: Vec<Route>,
         /// Its targets, where it has a choice; 256 at most.
@@ -489,6 +499,12 @@ documents! {
         mapping: String,
         /// `accepting`, `paused` or `drained`.
         state: String,
+        /// Its sessions that are open.
+        #[serde(default)]
+        sessions: u64,
+        /// If it is drained: in how long those that are left then are ended, if they are.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sessions_end_in_ms: Option<u64>,
     }
 
     /// The level of the log.

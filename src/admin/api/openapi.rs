@@ -43,7 +43,10 @@ fn shape(path: &str, schemas: &mut SchemaGenerator) -> Shape {
             ready
         }
         "/api/v1/status" => json(of::<model::Status>(schemas)),
-        "/api/v1/mappings" => json(of::<model::Mappings>(schemas)),
+        "/api/v1/mappings" => {
+            parameters = query::<model::MappingQuery>(schemas);
+            json(of::<model::Mappings>(schemas))
+        }
         "/api/v1/sessions" => {
             parameters = query::<model::SessionQuery>(schemas);
             json(of::<model::Sessions>(schemas))

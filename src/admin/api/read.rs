@@ -54,9 +54,14 @@ pub async fn status(State(sources): State<Arc<Sources>>) -> Json<model::Status> 
     Json(view::status(&sources))
 }
 
-pub async fn mappings(State(sources): State<Arc<Sources>>) -> Json<model::Mappings> {
-    let mappings = view::mappings(&sources);
-    Json(model::Mappings { mappings })
+pub async fn mappings(
+    State(sources): State<Arc<Sources>>,
+    query: Result<Query<model::MappingQuery>, QueryRejection>,
+) -> Answer<model::Mappings> {
+    let Query(query) = query?;
+    let only = query.mapping.map(MappingName::new);
+    let mappings = view::mappings(&sources, only.as_ref());
+    Ok(Json(model::Mappings { mappings }))
 }
 
 pub async fn config(State(sources): State<Arc<Sources>>) -> Json<Document> {

@@ -145,11 +145,14 @@ pub fn nowhere(sources: &Sources) -> Vec<(MappingName, String)> {
     nowhere
 }
 
-pub fn mappings(sources: &Sources) -> Vec<model::Mapping> {
+/// All mappings, or the one that is asked for.
+pub fn mappings(sources: &Sources, only: Option<&MappingName>) -> Vec<model::Mapping> {
+    let is_meant = |mapping: &Mapping| only.is_none_or(|only| mapping.name == *only);
     let table = sources.shared.table.load();
     let overrides = sources.shared.overrides.load();
     let mut pairs: HashMap<&MappingName, Vec<(ListenAddr, TargetSpec)>> = HashMap::new();
-    for route in table.routes() {
+    let drain_ends = sources.shared.drain_ends.load();
+    for route in table.routes().filter(|route| is_meant(&route.mapping)) {
         let pairs = pairs.entry(&route.mapping.name).or_default();
         pairs.push((route.listen, route.target.spec()));
     }
@@ -157,7 +160,8 @@ pub fn mappings(sources: &Sources) -> Vec<model::Mapping> {
     for (mapping, group) in table.groups() {
         groups.entry(&mapping.name).or_default().push(group);
     }
-    let each = table.mappings().iter().map(|mapping| {
+    let meant = table.mappings().iter().filter(|mapping| is_meant(mapping));
+    let each = meant.map(|mapping| {
         let groups = groups.remove(&mapping.name).unwrap_or_default();
         let mut pairs = pairs.remove(&mapping.name).unwrap_or_default();
         pairs.sort_unstable_by_key(|(listen, _)| *listen);
@@ -167,11 +171,28 @@ pub fn mappings(sources: &Sources) -> Vec<model::Mapping> {
             .map_or("accepting", MappingOverride::word);
         model::Mapping {
             targets: targets(&groups),
+            sessions_end_in_ms: (drain_ends.get(&mapping.name)).map(|end| millis(end.left())),
             queued: groups.iter().map(|group| group.queue().len() as u64).sum(),
             ..self::mapping(mapping, &pairs, state)
         }
     });
     each.collect()
+}
+
+/// What a mapping is after an operator has set it.
+pub fn mapping_state(sources: &Sources, name: &MappingName) -> model::MappingState {
+    let table = sources.shared.table.load();
+    let mut mappings = table.mappings().iter();
+    let mapping = mappings.find(|mapping| mapping.name == *name);
+    let overrides = sources.shared.overrides.load();
+    let state = overrides.get(name).copied();
+    let drain_ends = sources.shared.drain_ends.load();
+    model::MappingState {
+        mapping: name.to_string(),
+        state: state.map_or("accepting", MappingOverride::word).to_owned(),
+        sessions: mapping.map_or(0, |mapping| mapping.stats.open().into()),
+        sessions_end_in_ms: drain_ends.get(name).map(|end| millis(end.left())),
+    }
 }
 
 /// Targets of a mapping that are told of.
@@ -204,6 +225,7 @@ fn mapping(mapping: &Mapping, pairs: &[(ListenAddr, TargetSpec)], state: &str) -
     model::Mapping {
         mapping: mapping.name.to_string(),
         state: state.to_owned(),
+        sessions_end_in_ms: None,
         routes: route_ranges(pairs)
             .into_iter()
             .map(|range| model::Route {

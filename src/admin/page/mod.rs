@@ -62,7 +62,7 @@ pub(super) async fn serve(State(sources): State<Arc<Sources>>) -> impl IntoRespo
         problems: problems(&sources),
         switchboard: view::switchboard(&sources),
         history: sources.history.read(),
-        mappings: view::mappings(&sources),
+        mappings: view::mappings(&sources, None),
         total: sessions.len(),
         sessions: busiest,
         kept: events.len(),

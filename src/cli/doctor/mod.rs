@@ -50,10 +50,7 @@ pub fn run(args: &DoctorArgs) -> ExitCode {
     let source = Source::File(args.config.clone());
     let (config, table) = match source.load(&Overrides::default(), &Table::default()) {
         Ok(loaded) => loaded,
-        Err(errors) => {
-            output::complain(&errors);
-            return ExitCode::from(code::REFUSED);
-        }
+        Err(errors) => return output::refuse(&errors, args.json, code::REFUSED),
     };
     let findings = examine(args, &config, &table);
     let printed = output::print(&match args.json {

@@ -18,7 +18,10 @@ use std::{
 use serde::Serialize;
 
 use super::{client::ClientError, code};
-use crate::{admin::api::model::Severity, os_error::in_words};
+use crate::{
+    admin::api::model::{Failure, Severity},
+    os_error::in_words,
+};
 
 pub fn print(text: &str) -> ExitCode {
     match io::stdout().write_all(text.as_bytes()) {
@@ -53,7 +56,7 @@ pub fn answer<T: Serialize>(
     match answer {
         Ok(answer) if json => print(&self::json(&answer)),
         Ok(answer) => print(&words(&answer)),
-        Err(error) => give_up(&error),
+        Err(error) => give_up(&error, json),
     }
 }
 
@@ -67,13 +70,35 @@ pub fn severity(screen: &Screen, severity: Severity) -> String {
     screen.paint(paint, severity.word())
 }
 
+/// A document in a line, for where there are several.
+pub fn json_line(document: &impl Serialize) -> String {
+    let text = serde_json::to_string(document);
+    text.expect("text, numbers and lists of them are always JSON") + "\n"
+}
+
+/// Says what went wrong; with `--json` as JSON, where the answer would have been.
+pub fn refuse(why: &dyn Display, json: bool, code: u8) -> ExitCode {
+    match json {
+        false => complain(why),
+        true => {
+            let error = why.to_string();
+            // That this may fail is no news beside it.
+            print(&json_line(&Failure { error }));
+        }
+    }
+    ExitCode::from(code)
+}
+
 /// Says why there is no answer, and with which code to leave.
-pub fn give_up(error: &ClientError) -> ExitCode {
-    complain(&format_args!("tml-proxy: {error}"));
-    ExitCode::from(match error {
+pub fn give_up(error: &ClientError, json: bool) -> ExitCode {
+    let code = match error {
         ClientError::Unreachable { .. } | ClientError::NoServer { .. } => code::UNREACHABLE,
         ClientError::Usage(_) => code::USAGE,
         ClientError::Busy(_) | ClientError::Refused(_) => code::REFUSED,
         ClientError::Strange(_) => code::FAILED,
-    })
+    };
+    match json {
+        true => refuse(error, json, code),
+        false => refuse(&format_args!("tml-proxy: {error}"), json, code),
+    }
 }

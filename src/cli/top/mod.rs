@@ -88,7 +88,7 @@ fn once(args: &TopArgs, every: Duration) -> ExitCode {
         thread::sleep(wait);
         match fetch(&args.client) {
             Ok(snapshot) => view.take(snapshot),
-            Err(error) => return output::give_up(&error),
+            Err(error) => return output::give_up(&error, args.json),
         }
     }
     if args.json {

@@ -32,6 +32,7 @@ fn context(table: Arc<Table>, pipes: PipeBudget) -> Arc<WorkerContext> {
         splice: AtomicBool::new(pipes.limit() > 0),
         pipes: Arc::new(pipes),
         overrides: ArcSwap::default(),
+        drain_ends: ArcSwap::default(),
         lost,
         closed: ArcSwap::default(),
         departed: ArcSwap::default(),
