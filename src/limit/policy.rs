@@ -12,8 +12,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Rate, SourceNet};
 use crate::setting::{
-    As, Auto, AutoOr, Bytes, Count, Found, Given, Json, Kind, List, Number, Off, PerSecond, Prefix,
-    Refusal, Span, Words,
+    As, Auto, AutoOr, Bytes, Count, Found, Given, Json, KeyTable, Kind, List, Number, Off,
+    PerSecond, Prefix, Refusal, Span, Words,
 };
 
 /// Limits that hold for the process as well as for one mapping.
@@ -131,29 +131,8 @@ impl Words for OnRefuse {
     ];
 }
 
-impl Kind for Ban {
-    type Value = Self;
-
-    const TABLES: bool = true;
-
-    fn read(_: Found<'_>) -> Result<Self, Refusal> {
-        Err(Refusal::new(
-            "a table such as { after = 20, within = \"1m\", lasts = \"10m\" }",
-        ))
-    }
-
-    fn table<'de, D: Deserializer<'de>>(table: D) -> Result<Self, D::Error> {
-        Self::deserialize(table)
-    }
-
-    fn write(value: &Self) -> Json {
-        serde_json::json!(value)
-    }
-
-    #[cfg(test)]
-    fn schema() -> Json {
-        crate::setting::schema::table::<Self>()
-    }
+impl KeyTable for Ban {
+    const EXAMPLE: &'static str = "{ after = 20, within = \"1m\", lasts = \"10m\" }";
 }
 
 /// What a rate is counted in.

@@ -15,7 +15,7 @@ use std::{fmt, marker::PhantomData};
 use serde::{
     Deserializer, Serialize, Serializer,
     de::{
-        DeserializeSeed, Error, MapAccess, SeqAccess, Unexpected, Visitor,
+        DeserializeOwned, DeserializeSeed, Error, MapAccess, SeqAccess, Unexpected, Visitor,
         value::MapAccessDeserializer,
     },
 };
@@ -175,6 +175,43 @@ pub(crate) trait Kind {
     /// Its JSON schema.
     #[cfg(test)]
     fn schema() -> Json;
+}
+
+/// What the schema of a table is made of, where there is one.
+#[cfg(test)]
+pub(crate) use schemars::JsonSchema as Described;
+#[cfg(not(test))]
+pub(crate) trait Described {}
+#[cfg(not(test))]
+impl<T> Described for T {}
+
+/// A struct that is written as a table, its fields the keys.
+pub(crate) trait KeyTable: DeserializeOwned + Serialize + Described {
+    /// Such a table, for whoever has written something else.
+    const EXAMPLE: &'static str;
+}
+
+impl<T: KeyTable> Kind for T {
+    type Value = Self;
+
+    const TABLES: bool = true;
+
+    fn read(_: Found<'_>) -> Result<Self, Refusal> {
+        Err(Refusal::new(format!("a table such as {}", T::EXAMPLE)))
+    }
+
+    fn table<'de, D: Deserializer<'de>>(table: D) -> Result<Self, D::Error> {
+        Self::deserialize(table)
+    }
+
+    fn write(value: &Self) -> Json {
+        serde_json::json!(value)
+    }
+
+    #[cfg(test)]
+    fn schema() -> Json {
+        schema::table::<Self>()
+    }
 }
 
 /// Words of a file, each with what it means.

@@ -14,8 +14,8 @@ use crate::{
     relay::RelayMode,
     resolve::{Family, Refresh},
     setting::{
-        As, Auto, AutoOr, Bytes, Count, Found, Json, Kind, List, LocalAddress, Number, Off,
-        OffIsZero, Prefix, Refusal, Seconds, Span, Word, Words,
+        As, Auto, AutoOr, Bytes, Count, Found, Json, KeyTable, Kind, List, LocalAddress, Number,
+        Off, OffIsZero, Prefix, Refusal, Seconds, Span, Word, Words,
     },
     target::{Balance, QueueSettings},
 };
@@ -190,29 +190,8 @@ impl Default for Keepalive {
     }
 }
 
-impl Kind for Keepalive {
-    type Value = Self;
-
-    const TABLES: bool = true;
-
-    fn read(_: Found<'_>) -> Result<Self, Refusal> {
-        Err(Refusal::new(
-            "a table such as { idle = \"60s\", interval = \"60s\", count = 120 }",
-        ))
-    }
-
-    fn table<'de, D: Deserializer<'de>>(table: D) -> Result<Self, D::Error> {
-        Self::deserialize(table)
-    }
-
-    fn write(value: &Self) -> Json {
-        serde_json::json!(value)
-    }
-
-    #[cfg(test)]
-    fn schema() -> Json {
-        crate::setting::schema::table::<Self>()
-    }
+impl KeyTable for Keepalive {
+    const EXAMPLE: &'static str = "{ idle = \"60s\", interval = \"60s\", count = 120 }";
 }
 
 /// Algorithms of congestion control; a side without one has that of the system.
@@ -254,29 +233,8 @@ impl Kind for Algorithm {
     }
 }
 
-impl Kind for Congestion {
-    type Value = Self;
-
-    const TABLES: bool = true;
-
-    fn read(_: Found<'_>) -> Result<Self, Refusal> {
-        Err(Refusal::new(
-            "a table such as { client = \"bbr\", target = \"cubic\" }",
-        ))
-    }
-
-    fn table<'de, D: Deserializer<'de>>(table: D) -> Result<Self, D::Error> {
-        Self::deserialize(table)
-    }
-
-    fn write(value: &Self) -> Json {
-        serde_json::json!(value)
-    }
-
-    #[cfg(test)]
-    fn schema() -> Json {
-        crate::setting::schema::table::<Self>()
-    }
+impl KeyTable for Congestion {
+    const EXAMPLE: &'static str = "{ client = \"bbr\", target = \"cubic\" }";
 }
 
 /// What becomes of live sessions when their route goes or leads elsewhere.

@@ -18,9 +18,9 @@ use std::{
     time::Duration,
 };
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
-use crate::setting::{As, Count, Found, Json, Kind, Refusal, Span};
+use crate::setting::{As, Count, KeyTable, Span};
 
 /// Whether clients wait when all targets are full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize)]
@@ -44,29 +44,8 @@ impl Default for QueueSettings {
     }
 }
 
-impl Kind for QueueSettings {
-    type Value = Self;
-
-    const TABLES: bool = true;
-
-    fn read(_: Found<'_>) -> Result<Self, Refusal> {
-        Err(Refusal::new(
-            "a table such as { max = 100, timeout = \"10s\" }",
-        ))
-    }
-
-    fn table<'de, D: Deserializer<'de>>(table: D) -> Result<Self, D::Error> {
-        Self::deserialize(table)
-    }
-
-    fn write(value: &Self) -> Json {
-        serde_json::json!(value)
-    }
-
-    #[cfg(test)]
-    fn schema() -> Json {
-        crate::setting::schema::table::<Self>()
-    }
+impl KeyTable for QueueSettings {
+    const EXAMPLE: &'static str = "{ max = 100, timeout = \"10s\" }";
 }
 
 #[derive(Debug, Default)]
