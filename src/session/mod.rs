@@ -24,6 +24,7 @@ mod saved;
 mod upgrade_marks;
 mod user_timeout;
 mod view;
+mod waiting;
 
 use std::{
     net::SocketAddr,
@@ -47,9 +48,10 @@ pub use proxy_header::{HeaderRead, PendingProxyHeader};
 pub use queued::QueuedClient;
 pub use record::{SessionId, SessionLine, SessionRecord};
 use retry::Retry;
-pub use saved::{Loading, SavedPendingHeader, SavedQueuedClient, SavedSession};
+pub use saved::{Loading, SavedSession};
 pub use upgrade_marks::UpgradeMarks;
 pub use view::{SessionView, Stage};
+pub use waiting::{Waiting, WaitingClient};
 
 use crate::{
     end_reason::EndReason,

@@ -4,29 +4,27 @@
 //! nothing is kept here meanwhile and not a byte behind it is touched. Like a session it is a plain
 //! value that is told when to act.
 
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
 use rustix::{
     io::{Errno, retry_on_intr},
     net::{RecvFlags, recv},
 };
 
-use super::{Connection, SessionId, SessionView, Stage};
+use super::{
+    Connection, Loading, SessionView, Stage, Waiting, WaitingClient, saved::SavedWaitingClient,
+};
 use crate::{
     end_reason::EndReason,
+    handover::{LoadError, Saver},
     listen::Accepted,
     proxy_protocol::{Header, LONGEST, Parsed, parse},
-    table::Route,
+    table::{Route, RouteSaver},
 };
 
 /// A connection whose header is awaited. It is counted in its mapping.
 #[derive(Debug)]
-pub struct PendingProxyHeader {
-    pub(super) connection: Connection,
-    pub(super) since: Instant,
-    /// When control wants it gone, and why.
-    pub(super) leave: Option<(Instant, EndReason)>,
-}
+pub struct PendingProxyHeader(pub(super) WaitingClient);
 
 /// How far the header is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,93 +67,12 @@ impl PendingProxyHeader {
             mapping.stats.refuse(reason);
             return Err((reason, connection));
         }
-        Ok(Self {
-            connection,
-            since: now,
-            leave: None,
-        })
-    }
-
-    pub fn accepted(&self) -> &Accepted {
-        &self.connection.accepted
-    }
-
-    pub fn id(&self) -> SessionId {
-        self.connection.id
-    }
-
-    pub fn route(&self) -> &Arc<Route> {
-        &self.connection.route
-    }
-
-    pub fn view(&self, now: Instant) -> SessionView {
-        let waiting = now.duration_since(self.since);
-        SessionView {
-            id: self.id(),
-            route: Arc::clone(self.route()),
-            client: self.accepted().client,
-            front: None,
-            target: self.route().target.address(),
-            attempts: 0,
-            local: None,
-            bytes_up: 0,
-            bytes_down: 0,
-            age: waiting,
-            connect: None,
-            quiet: waiting,
-            stage: Stage::AwaitingHeader,
-            splices: false,
-        }
-    }
-
-    pub fn deadline(&self) -> Instant {
-        self.ends().0
-    }
-
-    /// When it ends unless its header comes before, and why.
-    pub fn ends(&self) -> (Instant, EndReason) {
-        let timeout = self.since + self.route().mapping.policy.proxy_header_timeout;
-        let drained = self
-            .connection
-            .drained
-            .map(|at| (at, EndReason::DrainDeadline));
-        let waited = (timeout, EndReason::ProxyHeaderTimeout);
-        let ends = [self.leave, drained, Some(waited)].into_iter().flatten();
-        ends.min_by_key(|(at, _)| *at).unwrap_or(waited)
+        Ok(Self(WaitingClient::new(connection, now)))
     }
 
     /// Gives it all the time for its header once more.
     pub fn wait_anew(&mut self, now: Instant) {
-        self.since = now;
-    }
-
-    /// Whether it has to go whatever comes.
-    pub fn is_leaving(&self) -> bool {
-        self.leave.is_some()
-    }
-
-    /// Has it end at `at`, unless it is to go already; whether that is news.
-    pub fn leave_by(&mut self, at: Instant, reason: EndReason) -> bool {
-        let news = self.leave.is_none();
-        self.leave.get_or_insert((at, reason));
-        news
-    }
-
-    /// Has it and its session end at `until`, or go on, as an operator's latest word on its mapping
-    /// wants.
-    pub fn drain_by(&mut self, until: Option<Instant>) {
-        self.connection.drained = until;
-    }
-
-    /// Puts it under what its mapping is now.
-    pub fn adopt(&mut self, current: &Arc<Route>) {
-        let (old, new) = (&self.route().mapping.stats, &current.mapping.stats);
-        if !Arc::ptr_eq(old, new) {
-            // There is room for it: it was let in already.
-            new.try_reserve(None);
-            old.give_back();
-        }
-        self.connection.route = Arc::clone(current);
+        self.0.since = now;
     }
 
     /// Takes the header if it is there. `scratch` is working space of at least
@@ -171,7 +88,7 @@ impl PendingProxyHeader {
             Ok(Parsed::Partly) => return HeaderRead::Partly,
             Ok(Parsed::Whole { header, len }) => (header, len),
             Err(error) => {
-                tracing::debug!(session = %self.id(), %error, "no PROXY header");
+                tracing::debug!(session = %self.0.id(), %error, "no PROXY header");
                 return HeaderRead::Invalid;
             }
         };
@@ -184,22 +101,50 @@ impl PendingProxyHeader {
             }
         }
         if let Header::Proxied(ends) = header {
-            self.connection.accepted.speak_for(ends);
+            self.0.connection.accepted.speak_for(ends);
         }
         HeaderRead::Whole
     }
 
     fn receive(&self, into: &mut [u8], flags: RecvFlags) -> Result<usize, Errno> {
-        retry_on_intr(|| recv(&self.accepted().socket, &mut *into, flags)).map(|(taken, _)| taken)
+        retry_on_intr(|| recv(&self.0.accepted().socket, &mut *into, flags)).map(|(taken, _)| taken)
     }
 
-    /// Counts it out of its mapping again: it becomes a session, or ends for `reason`.
-    pub fn end(self, reason: Option<EndReason>) -> Connection {
-        let stats = &self.route().mapping.stats;
-        stats.give_back();
-        if let Some(reason) = reason {
-            stats.refuse(reason);
-        }
-        self.connection
+    /// Counts it out of its mapping again: it becomes a session.
+    pub fn complete(self) -> Connection {
+        self.0.end(None)
+    }
+}
+
+impl Waiting for PendingProxyHeader {
+    type Saved = SavedWaitingClient;
+
+    fn client(&self) -> &WaitingClient {
+        &self.0
+    }
+
+    fn client_mut(&mut self) -> &mut WaitingClient {
+        &mut self.0
+    }
+
+    fn ends(&self) -> (Instant, EndReason) {
+        let timeout = self.0.route().mapping.policy.proxy_header_timeout;
+        (self.0).ends((self.0.since + timeout, EndReason::ProxyHeaderTimeout))
+    }
+
+    fn view(&self, now: Instant) -> SessionView {
+        self.0.view(Stage::AwaitingHeader, now)
+    }
+
+    fn save<'a>(&'a self, saver: &mut Saver<'a>, routes: &mut RouteSaver<'_>) -> Self::Saved {
+        self.0.save(saver, routes)
+    }
+
+    fn load(saved: Self::Saved, from: &mut Loading<'_>) -> Result<Self, LoadError> {
+        WaitingClient::load(saved, from).map(Self)
+    }
+
+    fn end(self, reason: EndReason) -> Connection {
+        self.0.end(Some(reason))
     }
 }

@@ -5,7 +5,6 @@
 //! act.
 
 use std::{
-    sync::Arc,
     task::Waker,
     time::{Duration, Instant},
 };
@@ -15,20 +14,21 @@ use rustix::{
     net::{RecvFlags, recv},
 };
 
-use super::{Choice, Connection, Extras, SessionId, SessionView, Stage};
+use super::{
+    Choice, Connection, Extras, Loading, SessionView, Stage, Waiting, WaitingClient,
+    saved::SavedQueuedClient,
+};
 use crate::{
     end_reason::EndReason,
-    table::Route,
-    target::{Queue, Ticket},
+    handover::{LoadError, Saver},
+    table::RouteSaver,
+    target::Ticket,
 };
 
 #[derive(Debug)]
 pub struct QueuedClient {
-    pub(super) connection: Connection,
+    pub(super) client: WaitingClient,
     pub(super) extras: Option<Box<Extras>>,
-    pub(super) since: Instant,
-    /// When control wants it gone, and why.
-    pub(super) leave: Option<(Instant, EndReason)>,
     /// Its place in the queue of its route's targets.
     pub(super) ticket: Option<Ticket>,
 }
@@ -55,10 +55,8 @@ impl QueuedClient {
         };
         match joined {
             Ok(ticket) => Ok(Self {
-                connection,
+                client: WaitingClient::new(connection, now),
                 extras,
-                since: now,
-                leave: None,
                 ticket: Some(ticket),
             }),
             Err(reason) => {
@@ -70,89 +68,12 @@ impl QueuedClient {
         }
     }
 
-    pub fn connection(&self) -> &Connection {
-        &self.connection
-    }
-
-    pub fn id(&self) -> SessionId {
-        self.connection.id
-    }
-
-    pub fn route(&self) -> &Arc<Route> {
-        &self.connection.route
-    }
-
-    pub fn since(&self) -> Instant {
-        self.since
-    }
-
-    pub fn view(&self, now: Instant) -> SessionView {
-        let waiting = now.saturating_duration_since(self.since);
-        let accepted = &self.connection.accepted;
-        SessionView {
-            id: self.id(),
-            route: Arc::clone(self.route()),
-            client: accepted.client,
-            front: accepted.front.as_ref().map(|front| front.peer),
-            target: None,
-            attempts: 0,
-            local: None,
-            bytes_up: 0,
-            bytes_down: 0,
-            age: waiting,
-            connect: None,
-            quiet: waiting,
-            stage: Stage::Queued,
-            splices: false,
-        }
-    }
-
-    pub fn deadline(&self) -> Instant {
-        self.ends().0
-    }
-
-    /// When it ends unless there is room before, and why.
-    pub fn ends(&self) -> (Instant, EndReason) {
-        let queue = self.route().mapping.policy.queue;
-        // Without a queue, whoever is in it has waited for long enough.
-        let timeout = queue.map_or(Duration::ZERO, |queue| queue.timeout);
-        let drained = self.connection.drained;
-        let drained = drained.map(|at| (at, EndReason::DrainDeadline));
-        let waited = (self.since + timeout, EndReason::QueueTimeout);
-        let ends = [self.leave, drained, Some(waited)].into_iter().flatten();
-        ends.min_by_key(|(at, _)| *at).unwrap_or(waited)
-    }
-
-    /// Has it end at `at`, unless it is to go already; whether that is news.
-    pub fn leave_by(&mut self, at: Instant, reason: EndReason) -> bool {
-        let news = self.leave.is_none();
-        self.leave.get_or_insert((at, reason));
-        news
-    }
-
-    /// Has it and its session end at `until`, or go on, as an operator's latest word on its mapping
-    /// wants.
-    pub fn drain_by(&mut self, until: Option<Instant>) {
-        self.connection.drained = until;
-    }
-
-    /// Puts it under what its mapping is now. In another queue it goes to the place it had here.
-    pub fn adopt(&mut self, current: &Arc<Route>) {
-        let (old, new) = (&self.route().mapping.stats, &current.mapping.stats);
-        if !Arc::ptr_eq(old, new) {
-            // There is room for it: it was let in already.
-            new.try_reserve(None);
-            old.give_back();
-        }
-        self.connection.route = Arc::clone(current);
-    }
-
     /// Whether its client is gone: it has reset the connection, or closed it without a word.
     pub fn is_gone(&self, events: EventFlags) -> bool {
         if events.intersects(EventFlags::ERR | EventFlags::HUP) {
             return true;
         }
-        let socket = &self.connection.accepted.socket;
+        let socket = &self.client.accepted().socket;
         events.contains(EventFlags::RDHUP)
             && matches!(recv(socket, &mut [0; 1], RecvFlags::PEEK), Ok((0, _)))
     }
@@ -164,13 +85,8 @@ impl QueuedClient {
         waker: impl FnOnce() -> Waker,
         now: Instant,
     ) -> Option<Option<Choice>> {
-        let queue: Option<&Arc<Queue>> = self
-            .connection
-            .route
-            .target
-            .group()
-            .map(|group| group.queue());
-        if let Some(queue) = queue {
+        if let Some(group) = self.client.route().target.group() {
+            let queue = group.queue();
             let number = self.ticket.as_ref().map_or(0, Ticket::number);
             let ticket = self.ticket.take().filter(|ticket| ticket.is_of(queue));
             let ticket = ticket.unwrap_or_else(|| queue.join_again(number));
@@ -179,20 +95,47 @@ impl QueuedClient {
                 return None;
             }
         }
-        let client = self.connection.accepted.client.ip();
-        Choice::first_in_line(self.route(), client, now).ok()
+        let client = self.client.accepted().client.ip();
+        Choice::first_in_line(self.client.route(), client, now).ok()
     }
 
     /// Its parts, once it has a target; whoever comes next is woken.
     pub fn into_parts(self) -> (Connection, Option<Box<Extras>>) {
-        (self.connection, self.extras)
+        (self.client.connection, self.extras)
+    }
+}
+
+impl Waiting for QueuedClient {
+    type Saved = SavedQueuedClient;
+
+    fn client(&self) -> &WaitingClient {
+        &self.client
     }
 
-    /// Counts it out of its mapping again: it ends for `reason`.
-    pub fn end(self, reason: EndReason) -> Connection {
-        let stats = &self.connection.route.mapping.stats;
-        stats.give_back();
-        stats.refuse(reason);
-        self.connection
+    fn client_mut(&mut self) -> &mut WaitingClient {
+        &mut self.client
+    }
+
+    fn ends(&self) -> (Instant, EndReason) {
+        let queue = self.client.route().mapping.policy.queue;
+        // Without a queue, whoever is in it has waited for long enough.
+        let timeout = queue.map_or(Duration::ZERO, |queue| queue.timeout);
+        (self.client).ends((self.client.since + timeout, EndReason::QueueTimeout))
+    }
+
+    fn view(&self, now: Instant) -> SessionView {
+        self.client.view(Stage::Queued, now)
+    }
+
+    fn save<'a>(&'a self, saver: &mut Saver<'a>, routes: &mut RouteSaver<'_>) -> Self::Saved {
+        SavedQueuedClient::of(self, saver, routes)
+    }
+
+    fn load(saved: Self::Saved, from: &mut Loading<'_>) -> Result<Self, LoadError> {
+        saved.load(from)
+    }
+
+    fn end(self, reason: EndReason) -> Connection {
+        self.client.end(Some(reason))
     }
 }

@@ -1,5 +1,4 @@
-//! Sessions, and connections whose header is awaited, as they are handed over to the next image of the
-//! program.
+//! Sessions, and clients that have none yet, as they are handed over to the next image of the program.
 //!
 //! Nothing is asked of a socket when they are loaded: in a rehearsal there is none. What a session
 //! takes up among others is counted again: among the open sessions of its mapping, in the limits and in
@@ -10,7 +9,7 @@ use std::{net::SocketAddr, os::fd::AsFd, time::Instant};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Connection, Extras, PendingProxyHeader, Phase, QueuedClient, Session, SessionId,
+    Connection, Extras, Phase, QueuedClient, Session, SessionId, WaitingClient,
     choice::SavedChoice, retry::Retry, user_timeout::UserTimeout,
 };
 use crate::{
@@ -103,9 +102,9 @@ impl SavedLeave {
     }
 }
 
-/// A [`PendingProxyHeader`].
+/// A [`WaitingClient`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SavedPendingHeader {
+pub struct SavedWaitingClient {
     id: SessionId,
     route: RouteNumber,
     socket: Descriptor,
@@ -127,24 +126,10 @@ pub struct SavedPendingHeader {
 /// A [`QueuedClient`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SavedQueuedClient {
-    id: SessionId,
-    route: RouteNumber,
-    socket: Descriptor,
-    client: SocketAddr,
-    #[serde(default, skip_serializing_if = "is_default")]
-    front: Option<Front>,
-    #[serde(
-        default,
-        with = "monotonic::option",
-        skip_serializing_if = "is_default"
-    )]
-    drained: Option<Instant>,
+    #[serde(flatten)]
+    client: SavedWaitingClient,
     #[serde(default, skip_serializing_if = "is_default")]
     extras: Option<Box<SavedExtras>>,
-    #[serde(with = "monotonic")]
-    since: Instant,
-    #[serde(default, skip_serializing_if = "is_default")]
-    leave: Option<SavedLeave>,
     /// The number of its ticket.
     number: u64,
 }
@@ -311,13 +296,12 @@ impl SavedExtras {
     }
 }
 
-impl PendingProxyHeader {
-    /// Leaves its socket with `saver` and its route with `routes`.
-    pub fn save<'a>(
+impl WaitingClient {
+    pub(super) fn save<'a>(
         &'a self,
         saver: &mut Saver<'a>,
         routes: &mut RouteSaver<'_>,
-    ) -> SavedPendingHeader {
+    ) -> SavedWaitingClient {
         let Self {
             connection,
             since,
@@ -334,7 +318,7 @@ impl PendingProxyHeader {
             client,
             front,
         } = accepted;
-        SavedPendingHeader {
+        SavedWaitingClient {
             id: *id,
             route: routes.route(route),
             socket: saver.descriptor(socket.as_fd()),
@@ -346,13 +330,11 @@ impl PendingProxyHeader {
         }
     }
 
-    /// Takes up a connection that was handed over, and counts it.
-    ///
-    /// # Errors
-    ///
-    /// What cannot be.
-    pub fn load(saved: SavedPendingHeader, from: &mut Loading<'_>) -> Result<Self, LoadError> {
-        let SavedPendingHeader {
+    pub(super) fn load(
+        saved: SavedWaitingClient,
+        from: &mut Loading<'_>,
+    ) -> Result<Self, LoadError> {
+        let SavedWaitingClient {
             id,
             route,
             socket,
@@ -382,83 +364,38 @@ impl PendingProxyHeader {
     }
 }
 
-impl QueuedClient {
-    /// Leaves its socket with `saver` and its route with `routes`.
-    pub fn save<'a>(
-        &'a self,
+impl SavedQueuedClient {
+    pub(super) fn of<'a>(
+        queued: &'a QueuedClient,
         saver: &mut Saver<'a>,
         routes: &mut RouteSaver<'_>,
-    ) -> SavedQueuedClient {
-        let Self {
-            connection,
-            extras,
-            since,
-            leave,
-            ticket,
-        } = self;
-        let Connection {
-            id,
-            accepted,
-            route,
-            drained,
-        } = connection;
-        let Accepted {
-            socket,
+    ) -> Self {
+        let QueuedClient {
             client,
-            front,
-        } = accepted;
-        SavedQueuedClient {
-            id: *id,
-            route: routes.route(route),
-            socket: saver.descriptor(socket.as_fd()),
-            client: *client,
-            front: front.as_deref().copied(),
-            drained: *drained,
+            extras,
+            ticket,
+        } = queued;
+        Self {
+            client: client.save(saver, routes),
             extras: extras.as_ref().map(|extras| Box::new(extras.save())),
-            since: *since,
-            leave: leave.map(SavedLeave::of),
             number: ticket.as_ref().map_or(u64::MAX >> 1, Ticket::number),
         }
     }
 
-    /// Takes up a client that was handed over, counts it, and gives it the place in the queue that it
-    /// had.
-    ///
-    /// # Errors
-    ///
-    /// What cannot be.
-    pub fn load(saved: SavedQueuedClient, from: &mut Loading<'_>) -> Result<Self, LoadError> {
-        let SavedQueuedClient {
-            id,
-            route,
-            socket,
+    /// The client, with the place in the queue that it had.
+    pub(super) fn load(self, from: &mut Loading<'_>) -> Result<QueuedClient, LoadError> {
+        let Self {
             client,
-            front,
-            drained,
             extras,
-            since,
-            leave,
             number,
-        } = saved;
-        let route = from.routes.get(route)?;
-        let accepted = Accepted {
-            socket: from.loader.descriptor(socket)?,
-            client,
-            front: front.map(Box::new),
-        };
-        count_open(&route);
+        } = self;
+        let client = WaitingClient::load(client, from)?;
+        let route = client.route();
         let group = route.target.group();
-        Ok(Self {
+        Ok(QueuedClient {
             ticket: group.map(|group| group.queue().join_again(number)),
-            extras: extras.map(|extras| Box::new(extras.load(&route, from.gate))),
-            connection: Connection {
-                id,
-                accepted,
-                route,
-                drained,
-            },
-            since,
-            leave: leave.map(SavedLeave::load),
+            extras: extras.map(|extras| Box::new(extras.load(route, from.gate))),
+            client,
         })
     }
 }

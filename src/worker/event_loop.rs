@@ -34,7 +34,7 @@ use crate::{
     handover::{Records, Saver, Sink},
     listen::Accepted,
     os_error::in_words,
-    session::{Connection, PendingProxyHeader, SessionFilter},
+    session::{Connection, PendingProxyHeader, SessionFilter, Waiting},
     table::{RemovalPolicy, Route, RouteSaver},
     text::of_panic,
 };
@@ -188,10 +188,16 @@ impl EventLoop {
             let (mut saver, mut routes) = (Saver::default(), RouteSaver::new(&table));
             let (mut all, mut records) = (Records::default(), Records::default());
             let sessions = self.sessions.save(&mut records, &mut saver, &mut routes)?;
-            let headers = self.headers.save(&mut records, &mut saver, &mut routes)?;
-            let queued = self.queued.save(&mut records, &mut saver, &mut routes)?;
-            let is_sparse = self.sessions.is_sparse() || self.headers.is_sparse();
-            let keeps_keys = !is_sparse && !self.queued.is_sparse();
+            let headers = self
+                .headers
+                .clients
+                .save(&mut records, &mut saver, &mut routes)?;
+            let queued = self
+                .queued
+                .clients
+                .save(&mut records, &mut saver, &mut routes)?;
+            let is_sparse = self.sessions.is_sparse() || self.headers.clients.is_sparse();
+            let keeps_keys = !is_sparse && !self.queued.clients.is_sparse();
             all.push(&SavedWorker {
                 routes: routes.finish(),
                 poller: keeps_keys.then(|| saver.descriptor(self.poller.epoll())),
@@ -208,7 +214,7 @@ impl EventLoop {
 
     /// Whether its last session has ended and none can arrive.
     fn is_done(&self) -> bool {
-        let served = self.sessions.len() + self.headers.len() + self.queued.len();
+        let served = self.sessions.len() + self.headers.clients.len() + self.queued.clients.len();
         self.draining && served == 0 && !self.acceptor.is_closing() && self.orders.len() == 0
     }
 
@@ -219,8 +225,8 @@ impl EventLoop {
         }
         let next = [
             self.sessions.next_deadline(),
-            self.headers.next_deadline(),
-            self.queued.next_deadline(),
+            self.headers.clients.next_deadline(),
+            self.queued.clients.next_deadline(),
             self.acceptor.next_deadline(),
         ];
         let next = next.into_iter().flatten().min()?;
@@ -229,7 +235,7 @@ impl EventLoop {
 
     /// Sockets that epoll may report on.
     fn watched(&self) -> usize {
-        let waiting = self.headers.len() + self.queued.len();
+        let waiting = self.headers.clients.len() + self.queued.clients.len();
         2 * self.sessions.len() + waiting + self.acceptor.len() + 1
     }
 
@@ -361,7 +367,7 @@ impl EventLoop {
             return;
         };
         let seen = seen.max(self.sessions.carried_out());
-        let times = (queued.since(), self.now);
+        let times = (queued.client().since(), self.now);
         (self.sessions).dial(queued.into_parts(), choice, times, seen, &self.orders);
     }
 
@@ -409,12 +415,12 @@ impl EventLoop {
             Command::AwaitHeader(pending) => {
                 self.took = true;
                 let seen = self.sessions.carried_out();
-                self.headers.insert(*pending, seen, self.now);
+                self.headers.clients.insert(*pending, seen, self.now);
             }
             Command::AwaitTarget(queued) => {
                 self.took = true;
                 let seen = self.sessions.carried_out();
-                if let Some(key) = self.queued.insert(*queued, seen, self.now) {
+                if let Some(key) = self.queued.clients.insert(*queued, seen, self.now) {
                     self.take_turn(key);
                 }
             }
@@ -460,9 +466,13 @@ impl EventLoop {
             self.acceptor.watch_with(poller);
         }
         self.sessions.take_up(poller.as_ref(), sessions, self.now);
-        self.headers.take_up(poller.as_ref(), headers, self.now);
-        self.queued.take_up(poller.as_ref(), queued, self.now);
-        for key in self.queued.keys() {
+        self.headers
+            .clients
+            .take_up(poller.as_ref(), headers, self.now);
+        self.queued
+            .clients
+            .take_up(poller.as_ref(), queued, self.now);
+        for key in self.queued.clients.keys() {
             self.take_turn(key);
         }
     }
@@ -470,17 +480,17 @@ impl EventLoop {
     /// Carries out an order on everything that has not had it, and lets the others know; the last to
     /// do so wakes them, since none has to wait any more.
     fn carry_out(&mut self, number: OrderNumber, order: SessionOrder) {
-        let count = self.sessions.len() + self.headers.len() + self.queued.len();
+        let count = self.sessions.len() + self.headers.clients.len() + self.queued.clients.len();
         let mut pacing = Pacing::of(&order, count, self.now);
         self.sessions.carry_out(number, &order, &mut pacing);
-        self.headers.carry_out(number, &order, &mut pacing);
-        self.queued.carry_out(number, &order, &mut pacing);
+        self.headers.clients.carry_out(number, &order, &mut pacing);
+        self.queued.clients.carry_out(number, &order, &mut pacing);
         match &order {
             SessionOrder::Apply(_) => {
-                for key in self.headers.keys() {
+                for key in self.headers.clients.keys() {
                     self.read_header(key, EventFlags::empty());
                 }
-                for key in self.queued.keys() {
+                for key in self.queued.clients.keys() {
                     self.take_turn(key);
                 }
             }
@@ -505,15 +515,18 @@ impl EventLoop {
     /// Tells of live sessions in pieces: first those that have begun, then those whose header is
     /// awaited, then those that wait for a target.
     fn list_sessions(&mut self, from: usize, filter: &SessionFilter) -> SessionPage {
-        let headers = (self.headers.len() > 0).then_some(PENDING_HEADERS);
-        let queued = (self.queued.len() > 0).then_some(QUEUED);
+        let headers = (self.headers.clients.len() > 0).then_some(PENDING_HEADERS);
+        let queued = (self.queued.clients.len() > 0).then_some(QUEUED);
         let (page, behind) = match from {
             QUEUED.. => {
-                let page = self.queued.list(from - QUEUED, filter, self.now);
+                let page = self.queued.clients.list(from - QUEUED, filter, self.now);
                 (beyond(QUEUED, page), None)
             }
             PENDING_HEADERS.. => {
-                let page = self.headers.list(from - PENDING_HEADERS, filter, self.now);
+                let page = self
+                    .headers
+                    .clients
+                    .list(from - PENDING_HEADERS, filter, self.now);
                 (beyond(PENDING_HEADERS, page), queued)
             }
             _ => {

@@ -25,6 +25,7 @@ mod saved;
 mod session_table;
 mod slots;
 mod timers;
+mod waiting_clients;
 mod workers;
 
 use std::{

@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 use super::WorkerHandle;
 use crate::{
     end_reason::EndReason,
-    session::{PendingProxyHeader, QueuedClient, Session, SessionFilter, SessionId},
+    session::{Session, SessionFilter, WaitingClient},
     table::{ListenAddr, MappingName, RemovalPolicy, Route, Table},
 };
 
@@ -253,74 +253,28 @@ pub(super) fn order_session(
     }
 }
 
-/// A client that has no session yet.
-pub(super) trait Waiting {
-    fn id(&self) -> SessionId;
-    fn client(&self) -> SocketAddr;
-    fn route(&self) -> &Arc<Route>;
-    /// Has it end at a time, unless it is to go already; whether that is news.
-    fn leave_by(&mut self, at: Instant, reason: EndReason) -> bool;
-    fn drain_by(&mut self, until: Option<Instant>);
-    /// Puts it under what its mapping is now.
-    fn adopt(&mut self, current: &Arc<Route>);
-}
-
-/// Passes each call on to the method of that name.
-macro_rules! waiting {
-    ($kind:ident, $client:expr) => {
-        impl Waiting for $kind {
-            fn id(&self) -> SessionId {
-                $kind::id(self)
-            }
-
-            fn client(&self) -> SocketAddr {
-                let client: fn(&$kind) -> SocketAddr = $client;
-                client(self)
-            }
-
-            fn route(&self) -> &Arc<Route> {
-                $kind::route(self)
-            }
-
-            fn leave_by(&mut self, at: Instant, reason: EndReason) -> bool {
-                $kind::leave_by(self, at, reason)
-            }
-
-            fn drain_by(&mut self, until: Option<Instant>) {
-                $kind::drain_by(self, until);
-            }
-
-            fn adopt(&mut self, current: &Arc<Route>) {
-                $kind::adopt(self, current);
-            }
-        }
-    };
-}
-
-waiting!(PendingProxyHeader, |pending| pending.accepted().client);
-waiting!(QueuedClient, |queued| queued.connection().accepted.client);
-
 /// Carries out an order on one client that has no session yet.
-pub(super) fn order_pending(
-    pending: &mut impl Waiting,
+pub(super) fn order_waiting(
+    waiting: &mut WaitingClient,
     order: &SessionOrder,
     table: &Table,
     at: Instant,
 ) -> Effect {
     match order {
-        SessionOrder::Apply(changes) => change_pending(pending, changes, table, at),
+        SessionOrder::Apply(changes) => change_waiting(waiting, changes, table, at),
         SessionOrder::Kill(kill) => {
-            let (id, client) = (pending.id(), pending.client());
-            let meant = kill.filter.means(id, pending.route(), client);
-            kill.told(meant && pending.leave_by(at, EndReason::Killed))
+            let (id, client) = (waiting.id(), waiting.accepted().client);
+            let meant = kill.filter.means(id, waiting.route(), client);
+            kill.told(meant && waiting.leave_by(at, EndReason::Killed))
         }
         SessionOrder::Drain => Effect::None,
         SessionOrder::Cut(reason, _) => {
-            pending.leave_by(at, *reason);
+            waiting.leave_by(at, *reason);
             Effect::Leaves
         }
     }
 }
+
 /// Has a session do what comes with a change of its route.
 fn change(session: &mut Session, changes: &SessionChanges, table: &Table, at: Instant) -> Effect {
     let route = session.route();
@@ -376,34 +330,34 @@ fn change(session: &mut Session, changes: &SessionChanges, table: &Table, at: In
     }
 }
 
-/// Has a connection follow the mapping it came to, which need not be there any more. It has no
+/// Has a client follow the mapping it came to, which need not be there any more. It has no
 /// session that could finish, so it ends at once where that would have had time.
-fn change_pending(
-    pending: &mut impl Waiting,
+fn change_waiting(
+    waiting: &mut WaitingClient,
     changes: &SessionChanges,
     table: &Table,
     at: Instant,
 ) -> Effect {
-    let route = pending.route();
+    let route = waiting.route();
     let Some(current) = current_route(table, route) else {
-        pending.leave_by(at, EndReason::MappingRemoved);
+        waiting.leave_by(at, EndReason::MappingRemoved);
         return Effect::Leaves;
     };
     let change = changes.get(&route.listen);
     let change = change.filter(|(mapping, _)| *mapping == route.mapping.name);
     let leaves = match change {
         Some((_, SessionChange::Drain(within))) => {
-            pending.drain_by(within.map(|within| at + within));
+            waiting.drain_by(within.map(|within| at + within));
             true
         }
         Some((_, SessionChange::Leave { within, reason, .. }))
             if within.is_zero() && !Arc::ptr_eq(current, route) && is_elsewhere(current, route) =>
         {
-            pending.leave_by(at, *reason)
+            waiting.leave_by(at, *reason)
         }
         _ => false,
     };
-    pending.adopt(current);
+    waiting.adopt(current);
     match leaves {
         true => Effect::Leaves,
         false => Effect::Changed,

@@ -1,26 +1,23 @@
 //! What a worker hands over to the next image of the program, and how it is taken up there.
 //!
 //! Each worker has a part of its own: what it has in all, then a record for each session, then one for
-//! each connection whose header is awaited, then one for each client that waits for a target. The worker of the same name takes it up, with the epoll
-//! instance that reports on all of it, so that nothing has to be asked of a socket. There may be fewer
-//! workers afterwards: the sessions of one that is gone are given to the others.
+//! each connection whose header is awaited, then one for each client that waits for a target. The
+//! worker of the same name takes it up, with the epoll instance that reports on all of it, so that
+//! nothing has to be asked of a socket. There may be fewer workers afterwards: the sessions of one that
+//! is gone are given to the others.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
     OrderNumber, WorkerContext,
-    pending_headers::Entry as HeaderEntry,
     poller::Poller,
-    queued_clients::Entry as QueuedEntry,
     session_table::Entry as SessionEntry,
     slots::{Key, Slots, densest},
+    waiting_clients::WaitingEntry,
 };
 use crate::{
     handover::{Descriptor, LoadError, Loader, Values},
-    session::{
-        Loading, PendingProxyHeader, QueuedClient, SavedPendingHeader, SavedQueuedClient,
-        SavedSession, Session,
-    },
+    session::{Loading, PendingProxyHeader, QueuedClient, SavedSession, Session, Waiting},
     table::{KnownMappings, SavedRoutes},
 };
 
@@ -78,8 +75,8 @@ pub struct Adopted {
     pub(super) label: String,
     pub(super) poller: Option<Poller>,
     pub(super) sessions: Slots<SessionEntry>,
-    pub(super) headers: Slots<HeaderEntry>,
-    pub(super) queued: Slots<QueuedEntry>,
+    pub(super) headers: Slots<WaitingEntry<PendingProxyHeader>>,
+    pub(super) queued: Slots<WaitingEntry<QueuedClient>>,
 }
 
 impl Adopted {
@@ -134,24 +131,8 @@ pub fn load(
             seen: OrderNumber::default(),
         })
     })?;
-    let headers = load_slots(headers, keeps_keys, values, |entry| {
-        let SavedEntry::<SavedPendingHeader> { is: pending, .. } = entry;
-        let pending = PendingProxyHeader::load(pending, &mut from)?;
-        context.stats.session_opened();
-        Ok(HeaderEntry {
-            pending,
-            seen: OrderNumber::default(),
-        })
-    })?;
-    let queued = load_slots(queued, keeps_keys, values, |entry| {
-        let SavedEntry::<SavedQueuedClient> { is: queued, .. } = entry;
-        let queued = QueuedClient::load(queued, &mut from)?;
-        context.stats.session_opened();
-        Ok(QueuedEntry {
-            queued,
-            seen: OrderNumber::default(),
-        })
-    })?;
+    let headers = load_waiting(headers, keeps_keys, values, &mut from, context)?;
+    let queued = load_waiting(queued, keeps_keys, values, &mut from, context)?;
     Ok(Adopted {
         label: part.strip_prefix(PART).unwrap_or(part).to_owned(),
         poller,
@@ -159,6 +140,27 @@ pub fn load(
         headers,
         queued,
     })
+}
+
+/// Takes up clients that have no session yet, and counts them.
+fn load_waiting<W: Waiting>(
+    slots: SavedSlots,
+    keeps_keys: bool,
+    values: &mut Values,
+    from: &mut Loading<'_>,
+    context: &WorkerContext,
+) -> Result<Slots<WaitingEntry<W>>, LoadError> {
+    load_slots(
+        slots,
+        keeps_keys,
+        values,
+        |SavedEntry::<W::Saved> { is, .. }| {
+            let client = W::load(is, from)?;
+            context.stats.session_opened();
+            let seen = OrderNumber::default();
+            Ok(WaitingEntry { client, seen })
+        },
+    )
 }
 
 /// Reads the occupants of slots, which keep their keys or come close together.

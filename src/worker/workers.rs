@@ -155,11 +155,11 @@ impl Workers {
                 give(pace, Command::Take(session, OrderNumber::default()));
             }
             for entry in headers.into_occupants() {
-                let pending = Box::new(entry.pending);
+                let pending = Box::new(entry.client);
                 give(Pace::Interactive, Command::AwaitHeader(pending));
             }
             for entry in queued.into_occupants() {
-                let queued = Box::new(entry.queued);
+                let queued = Box::new(entry.client);
                 give(Pace::Interactive, Command::AwaitTarget(queued));
             }
         }
