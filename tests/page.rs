@@ -5,6 +5,7 @@ mod browser;
 mod harness;
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -12,6 +13,7 @@ use std::{
 use browser::Browser;
 use harness::{
     Peer, Proxy, Target, TempDir, config, mapping, ports, process,
+    proxy::PROGRAM,
     require::{Need, require},
     wait_until,
 };
@@ -179,10 +181,16 @@ fn the_page_is_not_called_live_while_the_proxy_hangs() {
         process::is_stopped(stage.proxy.id())
     });
     browser.comes_to(STATE, "stale");
-    browser.comes_to("document.title", "No answer – tml-proxy");
+    browser.comes_to(
+        "document.title.startsWith('No answer – tml-proxy on ')",
+        true,
+    );
     stage.proxy.signal(Signal::CONT);
     browser.comes_to(STATE, "live");
-    browser.comes_to("document.title", "All is well – tml-proxy");
+    browser.comes_to(
+        "document.title.startsWith('All is well – tml-proxy on ')",
+        true,
+    );
 }
 
 /// Whether the content is what it was when it was last asked to be remembered.
@@ -218,4 +226,133 @@ fn selected_text_stays_selected_and_the_page_says_that_it_waits() {
     browser.value("getSelection().removeAllRanges()");
     browser.comes_to(STATE, "live");
     assert_eq!(browser.value(REMEMBERED), false);
+}
+
+/// 300 mappings of which 43 lead to nobody, one is paused and one drained with a session left.
+struct Crowd {
+    proxy: Proxy,
+    _pairs: Vec<(Peer, Peer)>,
+    _target: Target,
+    _dir: TempDir,
+}
+
+impl Crowd {
+    fn new() -> Self {
+        let (target, dir) = (Target::bind(), TempDir::new());
+        let socket = dir.join("admin.sock");
+        let nobody = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+        let named: Vec<(String, u16)> = (0..300)
+            .map(|number| match number % 7 {
+                0 => (format!("dead-{number:03}"), ports::free()),
+                _ => (
+                    format!("board-{number:03}/in-the-second-laboratory"),
+                    ports::free(),
+                ),
+            })
+            .collect();
+        let mappings = named.iter().map(|(name, port)| {
+            let target = if name.starts_with("dead") {
+                nobody
+            } else {
+                target.addr()
+            };
+            mapping(name, *port, target, "")
+        });
+        let text = config(mappings);
+        let text = text.replacen(
+            "version = 1\n",
+            &format!("version = 1\n[admin]\nsocket = {socket:?}\n"),
+            1,
+        );
+        let proxy = Proxy::start(&text);
+        for (_, port) in named.iter().filter(|(name, _)| name.starts_with("dead")) {
+            Peer::connect(*port).expect_reset();
+        }
+        let mut pairs = Vec::new();
+        for (_, port) in &named[1..6] {
+            let (mut client, mut server) = (Peer::connect(*port), target.accept());
+            client.exchange(&mut server, &[b'x'; 4000]);
+            pairs.push((client, server));
+        }
+        for arguments in [
+            &["pause", &named[8].0][..],
+            &["drain", &named[1].0, "--within", "1h"],
+        ] {
+            let mut command = Command::new(PROGRAM);
+            process::succeed(command.args(arguments).arg("--socket").arg(&socket));
+        }
+        wait_until("the dead ones to be found", || {
+            proxy
+                .page("/")
+                .1
+                .contains("43 failing, 1 paused, 1 drained")
+        });
+        Self {
+            proxy,
+            _pairs: pairs,
+            _target: target,
+            _dir: dir,
+        }
+    }
+}
+
+#[test]
+fn of_300_mappings_the_dead_ones_are_seen_first_and_nothing_is_cut() {
+    if !require(&[Need::Tool("chromium"), Need::Tool("base64")]) {
+        return;
+    }
+    let crowd = Crowd::new();
+    let (_, page) = crowd.proxy.page("/");
+    let warned = "of 43 mappings: dead-000, dead-007, ";
+    assert!(
+        page.contains(warned) && page.contains(" and 23 more."),
+        "{page}"
+    );
+    assert!(page.len() < 100_000, "{} bytes", page.len());
+    let mut browser = Browser::open(&url(&crowd.proxy));
+    browser.comes_to(STATE, "live");
+    let first = "[...document.querySelectorAll('#mappings ~ .scroll tbody tr')].slice(0, 45)";
+    let marked = format!("{first}.filter((row) => row.className).length");
+    assert_eq!(browser.value(&marked), 45);
+    assert_eq!(
+        browser.value(&format!(
+            "{first}[43].innerText.includes('drained, 1 left for ')"
+        )),
+        true
+    );
+    for width in [390, 1024, 1440] {
+        for scheme in ["light", "dark"] {
+            browser.shows_as(width, scheme);
+            let wide = "document.documentElement.scrollWidth";
+            assert_eq!(
+                browser.value(&format!("{wide} <= innerWidth")),
+                true,
+                "{width}"
+            );
+            let name = format!("crowd-{width}-{scheme}");
+            browser.screenshot(
+                &Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("page-{name}.png")),
+            );
+        }
+        let cut = "[...document.querySelectorAll('.scroll')].some((table) => table.scrollWidth > table.clientWidth)";
+        if width == 1440 {
+            assert_eq!(browser.value(cut), false, "a table is cut");
+        }
+        let top = |of: &str| format!("document.querySelector('{of}').getBoundingClientRect().top");
+        let tables_first = format!("{} < {}", top("#mappings"), top(".charts"));
+        assert_eq!(browser.value(&tables_first), width == 390, "{width}");
+    }
+
+    browser.value("document.querySelector('input').value = 'dead-07'");
+    browser.value("document.querySelector('form').submit()");
+    let rows = "document.querySelectorAll('#mappings ~ .scroll tbody tr').length";
+    browser.comes_to(rows, 2);
+    // What is fetched from then on is what was searched for.
+    browser.comes_to(STATE, "live");
+    assert_eq!(browser.value(rows), 2);
+    assert_eq!(
+        browser.value("document.querySelector('input').value"),
+        "dead-07"
+    );
+    browser.screenshot(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("page-crowd-search.png"));
 }

@@ -13,7 +13,7 @@ const MAY_IMPORT: &str = "
     lifecycle: admin client_mask config end_reason files handover health limit listen orders os_error provider relay
                resolve session socket table target telemetry text units worker
     admin:     client_mask config end_reason handover host_port limit listen orders os_error provider resolve session
-               setting table target telemetry units worker
+               setting table target telemetry text units worker
     import:    file_pattern files os_error text units
     config:    client_mask file_pattern files handover host_port limit provider resolve setting table target text units
     provider:  files handover host_port setting table telemetry text units

@@ -2,6 +2,7 @@
 
 use std::{
     cmp::Reverse,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -15,13 +16,15 @@ use super::{
 use crate::{
     config::AutoOr,
     provider::switchboard::{Contact, expose::Reason, read::Rights, token_file::SOON},
+    table::{DrainEnds, Mapping, MappingName, MappingOverrides, Table},
     telemetry::{Failures, HISTORY_STEP, Task, Totals, Usage},
+    text::enumerated,
     units::{self, duration_ms, millis},
     worker::ClosedListener,
 };
 
 /// "Lately" in what follows.
-const LATELY: Duration = Duration::from_secs(60);
+pub(super) const LATELY: Duration = Duration::from_secs(60);
 
 /// A task that failed is worth a warning for so long.
 const RECENTLY: Duration = Duration::from_secs(60 * 60);
@@ -113,13 +116,12 @@ pub(super) fn problems(sources: &Sources) -> Vec<Problem> {
             ));
         }
     }
-    for (name, state) in shared.overrides.load().iter() {
-        found.note(format!(
-            "Mapping {name} is {} by an operator.",
-            state.word()
-        ));
-    }
-    lately(&sources.history.read(), &mut found);
+    held(
+        &shared.overrides.load(),
+        &shared.drain_ends.load(),
+        &mut found,
+    );
+    lately(&sources.history.read(), &shared.table.load(), &mut found);
     found.0.sort_by_key(|problem| Reverse(problem.severity));
     found.0
 }
@@ -283,15 +285,33 @@ fn switchboard(sources: &Sources, found: &mut Found) {
     }
 }
 
+fn held(overrides: &MappingOverrides, drain_ends: &DrainEnds, found: &mut Found) {
+    for (name, state) in overrides.iter().take(NAMES) {
+        let word = state.word();
+        found.note(match drain_ends.get(name) {
+            Some(end) => {
+                let left = duration_ms(millis(end.left()));
+                format!("Mapping {name} is {word} by an operator; its sessions end in {left}.")
+            }
+            None => format!("Mapping {name} is {word} by an operator."),
+        });
+    }
+    if let Some(more @ 1..) = overrides.len().checked_sub(NAMES) {
+        found.note(format!("Mappings paused or drained besides: {more}."));
+    }
+}
+
 /// What was counted in the last minute.
-fn lately(history: &[Totals], found: &mut Found) {
+fn lately(history: &[Totals], table: &Table, found: &mut Found) {
     let steps = LATELY.as_secs() / HISTORY_STEP.as_secs();
     let steps = usize::try_from(steps).expect("a minute has few steps");
     let Some(last) = history.last() else {
         return;
     };
-    let first = &history[history.len().saturating_sub(steps + 1)];
-    let counted = |total: fn(&Totals) -> u64| total(last).saturating_sub(total(first));
+    // Before that nothing was counted.
+    let first = history.len().checked_sub(steps + 1);
+    let first = first.map_or_else(Totals::default, |place| history[place]);
+    let counted = |total: fn(&Totals) -> u64| total(last).saturating_sub(total(&first));
     if counted(|totals| totals.accept_pauses) > 0 {
         found.error(
             "Listeners paused in the last minute because accepting failed: descriptors or memory \
@@ -301,8 +321,22 @@ fn lately(history: &[Totals], found: &mut Found) {
     let failures = counted(|totals| totals.connect_failures);
     if failures > 0 {
         let connections = units::count(failures, "connection");
+        let has_failed = |mapping: &&Arc<Mapping>| {
+            let failed = mapping.stats.lately().failed;
+            failed.is_some_and(|at| at.elapsed() <= LATELY)
+        };
+        let names = table.mappings().iter().filter(has_failed);
+        let names: Vec<&MappingName> = names.map(|mapping| &mapping.name).collect();
+        let of = match names.len() {
+            0 => String::new(),
+            count => format!(
+                ", of {}: {}",
+                units::count(count as u64, "mapping"),
+                enumerated(names.iter(), count)
+            ),
+        };
         found.warning(format!(
-            "{connections} to targets failed in the last minute; `mappings` says to which."
+            "{connections} to targets failed in the last minute{of}."
         ));
     }
     if counted(|totals| totals.pipes_denied) > 0 {

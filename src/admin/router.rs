@@ -72,7 +72,7 @@ macro_rules! operations {
 
 /// Every operation there is.
 pub const OPERATIONS: &[Operation] = operations! {
-    GET "/" Read Some(Path), page::serve, "The status page, for people"
+    GET "/" Read Some(Query), page::serve, "The status page, for people"
     GET "/livez" Read None, read::livez, "Whether the process answers"
     GET "/readyz" Read None, read::readyz, "Whether it takes new sessions"
     GET "/metrics" Read Some(Path), read::metrics, "Every series, for Prometheus"

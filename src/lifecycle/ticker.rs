@@ -56,8 +56,11 @@ fn every(period: Duration) -> Interval {
 async fn count(sources: &Sources) {
     let mut ticks = every(HISTORY_STEP);
     loop {
-        ticks.tick().await;
+        let now = ticks.tick().await.into_std();
         sources.history.push(totals(sources));
+        for mapping in sources.shared.table.load().mappings() {
+            mapping.stats.look(now);
+        }
     }
 }
 

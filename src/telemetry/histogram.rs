@@ -161,6 +161,11 @@ impl SavedHistogram {
 }
 
 impl Histogram {
+    /// The sum of all observations, which grows with each.
+    pub fn sum_micros(&self) -> u64 {
+        self.sum_micros.load(Relaxed)
+    }
+
     /// What has been observed so far.
     pub fn save(&self) -> SavedHistogram {
         let Self {

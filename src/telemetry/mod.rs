@@ -7,6 +7,7 @@
 mod events;
 mod histogram;
 mod history;
+mod lately;
 mod line;
 pub mod log;
 pub mod metric;
@@ -26,6 +27,7 @@ mod writer;
 pub use events::{Event, Events, SavedEvents};
 pub use histogram::{Buckets, Distribution, Histogram, SCHEMA, SavedHistogram};
 pub use history::{History, STEP as HISTORY_STEP, Totals};
+pub use lately::Lately;
 pub use line::{Line, LineFormat};
 pub use log::LogControl;
 pub use path::{PathInfo, PathStats, PathSummary};

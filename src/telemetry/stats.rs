@@ -1,8 +1,11 @@
 //! The counters of one mapping: plain atomics, written on the data path, read by a scrape.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+    time::Instant,
 };
 
 use arc_swap::ArcSwapOption;
@@ -11,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::end_reason::EndReason;
 
 use super::{
-    Histogram, PathStats, PathSummary, Retired, SavedHistogram, SavedTally,
+    Histogram, Lately, PathStats, PathSummary, Retired, SavedHistogram, SavedTally,
+    lately::{Counted, Looks},
     metric::{CONNECT_BUCKETS, LENGTH_BUCKETS},
 };
 
@@ -62,6 +66,7 @@ pub struct MappingStats {
     pub session_length: Histogram,
     /// The network towards the target.
     pub path: PathStats,
+    lately: Looks,
 }
 
 impl Default for MappingStats {
@@ -80,6 +85,7 @@ impl Default for MappingStats {
             connect_latency: Histogram::new(&CONNECT_BUCKETS),
             session_length: Histogram::new(&LENGTH_BUCKETS),
             path: PathStats::default(),
+            lately: Looks::default(),
         }
     }
 }
@@ -221,6 +227,26 @@ impl MappingStats {
         failures.map(|failures| failures.load(Relaxed)).sum()
     }
 
+    /// Looks at the counters, for what they say of late. To be done from time to time.
+    pub fn look(&self, now: Instant) {
+        self.lately.look(now, self.counted());
+    }
+
+    /// What the last look found.
+    pub fn lately(&self) -> Lately {
+        self.lately.read()
+    }
+
+    fn counted(&self) -> Counted {
+        Counted {
+            opened: self.opened(),
+            bytes_up: self.bytes_up(),
+            bytes_down: self.bytes_down(),
+            answered: self.connect_latency.sum_micros(),
+            failed: self.connect_failures_in_all(),
+        }
+    }
+
     /// Bytes delivered to the target.
     pub fn bytes_up(&self) -> u64 {
         self.passed_on().0.saturating_sub(self.undelivered().0)
@@ -292,6 +318,7 @@ impl MappingStats {
             connect_latency,
             session_length,
             path,
+            lately: _,
         } = self;
         let read = |counter: &AtomicU64| counter.load(Relaxed);
         let ended = EndReason::ALL.iter().zip(ended);
@@ -326,7 +353,7 @@ impl MappingStats {
         } = saved;
         let paths = PathStats::default();
         paths.store(path);
-        Self {
+        let mut stats = Self {
             open: AtomicU32::default(),
             opened: opened.into(),
             ended: EndReason::ALL.map(|reason| of_word(&ended, reason.word()).into()),
@@ -341,7 +368,10 @@ impl MappingStats {
             connect_latency: Histogram::load(&CONNECT_BUCKETS, &connect_latency),
             session_length: Histogram::load(&LENGTH_BUCKETS, &session_length),
             path: paths,
-        }
+            lately: Looks::default(),
+        };
+        stats.lately = Looks::after(stats.counted());
+        stats
     }
 }
 

@@ -1,7 +1,9 @@
 //! A browser that does as it is told, over the pipe it has for debuggers.
 
 use std::{
+    fs::File,
     io::{BufRead, BufReader, Write},
+    path::Path,
     process::{ChildStdin, Command, Stdio},
     sync::mpsc::{self, Receiver},
     thread,
@@ -87,6 +89,32 @@ impl Browser {
     pub fn comes_to(&mut self, expression: &str, value: impl Into<Value>) {
         let value = value.into();
         wait_until(expression, || self.value(expression) == value);
+    }
+
+    /// Has the page be so wide, in a colour scheme.
+    #[track_caller]
+    pub fn shows_as(&mut self, width: u32, scheme: &str) {
+        let size = json!({ "width": width, "height": 1800, "deviceScaleFactor": 1, "mobile": width < 500 });
+        self.order("Emulation.setDeviceMetricsOverride", size);
+        let feature = json!({ "name": "prefers-color-scheme", "value": scheme });
+        self.order(
+            "Emulation.setEmulatedMedia",
+            json!({ "features": [feature] }),
+        );
+    }
+
+    /// Keeps what is seen, for whoever wants to look.
+    #[track_caller]
+    pub fn screenshot(&mut self, path: &Path) {
+        let image = self.order("Page.captureScreenshot", json!({}));
+        let image = image["data"].as_str().expect("an image").to_owned();
+        let file = File::create(path).expect("a file of our own");
+        let mut decode = Command::new("base64");
+        let mut decode = Running::start(decode.arg("-d").stdin(Stdio::piped()).stdout(file));
+        let mut input = decode.child().stdin.take().expect("asked for");
+        input.write_all(image.as_bytes()).expect("it is read");
+        drop(input);
+        assert!(decode.wait().success());
     }
 
     #[track_caller]

@@ -193,6 +193,13 @@ documents! {
         /// If it is drained: in how long the sessions that are left then are ended, if they are.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         sessions_end_in_ms: Option<u64>,
+        /// Why its clients get no session, as far as is known: none of its targets is up, or the last
+        /// connection to one failed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failing: Option<String>,
+        /// What was counted lately.
+        #[serde(default)]
+        rates: Rates,
         /// Its public addresses with the targets behind them, ranges of ports as ranges.
         routes: Vec<Route>,
         /// Its targets, where it has a choice; 256 at most.
@@ -221,6 +228,16 @@ documents! {
         connect_mean_ms: Option<f64>,
         /// The network towards the target as sampled on live sessions.
         path: Option<Path>,
+    }
+
+    /// What a mapping counted per second, over the last five seconds.
+    Rates {
+        /// Sessions opened.
+        opened_per_second: f64,
+        /// Bytes delivered to the target.
+        bytes_up_per_second: f64,
+        /// Bytes delivered to clients.
+        bytes_down_per_second: f64,
     }
 
     /// One of several targets of a mapping.
@@ -650,7 +667,57 @@ impl Ports {
     }
 }
 
+/// How a mapping does, the worst first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Standing {
+    /// Its clients get no session.
+    Failing,
+    /// One of its targets is down.
+    Impaired,
+    /// An operator keeps it from taking new sessions.
+    Held,
+    /// It serves.
+    Serving,
+}
+
 impl Mapping {
+    pub(crate) fn standing(&self) -> Standing {
+        match (self.state.as_str(), &self.failing) {
+            ("accepting", Some(_)) => Standing::Failing,
+            ("accepting", None) if self.targets_down() > 0 => Standing::Impaired,
+            ("accepting", None) => Standing::Serving,
+            _ => Standing::Held,
+        }
+    }
+
+    /// How it does, with why or for how long.
+    pub(crate) fn state_in_words(&self) -> String {
+        let Self {
+            state,
+            failing,
+            sessions,
+            sessions_end_in_ms,
+            ..
+        } = self;
+        match (state.as_str(), failing, sessions_end_in_ms) {
+            ("drained", _, Some(time)) if *sessions > 0 => {
+                format!("drained, {sessions} left for {}", duration_ms(*time))
+            }
+            ("drained", _, _) => format!("drained, {sessions} left"),
+            ("accepting", Some(why), _) => format!("failing: {why}"),
+            ("accepting", None, _) if self.targets_down() > 0 => {
+                let (down, all) = (self.targets_down(), self.targets.len());
+                format!("accepting, {down} of {all} targets down")
+            }
+            _ => state.clone(),
+        }
+    }
+
+    fn targets_down(&self) -> usize {
+        let down = self.targets.iter().filter(|target| target.state == "down");
+        down.count()
+    }
+
     /// Its first public addresses, and how many others there are.
     pub(crate) fn listen(&self) -> String {
         self.first(|route| &route.listen)

@@ -8,7 +8,10 @@ use std::{
 
 use super::model::{self, Absence};
 use crate::{
-    admin::{Sources, health::problems},
+    admin::{
+        Sources,
+        health::{LATELY, problems},
+    },
     config::{LogLevel, route_ranges},
     end_reason::EndReason,
     handover::version,
@@ -21,7 +24,7 @@ use crate::{
     resolve::Name,
     session::{SessionView, UpgradeMarks},
     table::{ListenAddr, Mapping, MappingName, MappingOverride, MappingOverrides},
-    target::{Member, TargetGroup, TargetSpec},
+    target::{Member, MemberState, TargetGroup, TargetSpec},
     telemetry::{self, ConnectFailure, Usage},
     units::{duration_ms, millis},
 };
@@ -171,12 +174,34 @@ pub fn mappings(sources: &Sources, only: Option<&MappingName>) -> Vec<model::Map
             .map_or("accepting", MappingOverride::word);
         model::Mapping {
             targets: targets(&groups),
+            failing: failing(mapping, &groups),
             sessions_end_in_ms: (drain_ends.get(&mapping.name)).map(|end| millis(end.left())),
             queued: groups.iter().map(|group| group.queue().len() as u64).sum(),
             ..self::mapping(mapping, &pairs, state)
         }
     });
     each.collect()
+}
+
+/// Why a mapping's clients get no session, as far as is known.
+fn failing(mapping: &Mapping, groups: &[&TargetGroup]) -> Option<String> {
+    let is_down = |member: &Arc<Member>| member.state() == MemberState::Down;
+    for members in groups.iter().map(|group| group.members()) {
+        if members.is_empty() {
+            return Some("no target has an address".to_owned());
+        }
+        if members.iter().all(is_down) {
+            return Some("no target is up".to_owned());
+        }
+    }
+    let lately = mapping.stats.lately();
+    let failed = lately.failed.filter(|_| lately.is_failing)?;
+    let error = mapping.stats.connect_error();
+    let why = error.as_deref().unwrap_or("no connection");
+    Some(match failed.elapsed() {
+        ago if ago > LATELY => format!("{why}, {} ago", duration_ms(millis(ago))),
+        _ => why.to_owned(),
+    })
 }
 
 /// What a mapping is after an operator has set it.
@@ -222,10 +247,17 @@ fn mapping(mapping: &Mapping, pairs: &[(ListenAddr, TargetSpec)], state: &str) -
     let mut failures =
         (ConnectFailure::ALL.iter()).map(|cause| (cause.word(), stats.connect_failures(*cause)));
     let latency = stats.connect_latency.read();
+    let lately = stats.lately();
     model::Mapping {
         mapping: mapping.name.to_string(),
         state: state.to_owned(),
         sessions_end_in_ms: None,
+        failing: None,
+        rates: model::Rates {
+            opened_per_second: lately.opened,
+            bytes_up_per_second: lately.bytes_up,
+            bytes_down_per_second: lately.bytes_down,
+        },
         routes: route_ranges(pairs)
             .into_iter()
             .map(|range| model::Route {

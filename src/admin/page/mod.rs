@@ -1,24 +1,26 @@
 //! The status page: everything at a glance, for people with a browser.
 //!
-//! One document without any other file. It works without scripts; where they run, a few lines
-//! fetch it again every five seconds. Every text that could have come from outside is [`Shown`], and a
-//! policy in the header lets the browser run nothing but those few lines.
+//! One document without any other file. It works without scripts, the search included; where they
+//! run, a few lines fetch it again every five seconds. Every text that could have come from outside is
+//! [`Shown`], and a policy in the header lets the browser run nothing but those few lines.
 
 mod chart;
 
 use std::{cmp::Reverse, sync::Arc};
 
 use axum::{
-    extract::State,
+    extract::{Query, State, rejection::QueryRejection},
     http::header,
     response::{Html, IntoResponse},
 };
 use maud::{DOCTYPE, Markup, PreEscaped, Render, html};
+use rustix::system::uname;
+use serde::Deserialize;
 
 use super::{
     Sources,
     api::{
-        model::{Event, Mapping, Problem, Session, Severity, Sort, Switchboard},
+        model::{Event, Mapping, Problem, Session, Severity, Sort, Standing, Switchboard},
         read, view,
     },
     health::problems,
@@ -27,7 +29,7 @@ use crate::{
     handover::version,
     session::SessionFilter,
     telemetry::Totals,
-    units::{bytes, duration_ms},
+    units::{bytes, count, duration_ms, millis, rate},
 };
 
 const STYLE: &str = include_str!("style.css");
@@ -36,7 +38,7 @@ const SCRIPT: &str = include_str!("refresh.js");
 /// What the browser may do with the page: show it, and run the one script with this hash.
 const POLICY: &str = concat!(
     "default-src 'none'; style-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; ",
-    "form-action 'none'; frame-ancestors 'none'; script-src '",
+    "form-action 'self'; frame-ancestors 'none'; script-src '",
     include_str!("refresh.js.sha256"),
     "'"
 );
@@ -44,8 +46,20 @@ const POLICY: &str = concat!(
 /// Rows of each table; the command line has the rest.
 const ROWS: usize = 50;
 
+/// What of it is asked for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Asked {
+    /// Only rows with this text in them.
+    q: String,
+}
+
 /// Answers with the page.
-pub(super) async fn serve(State(sources): State<Arc<Sources>>) -> impl IntoResponse {
+pub(super) async fn serve(
+    State(sources): State<Arc<Sources>>,
+    asked: Result<Query<Asked>, QueryRejection>,
+) -> impl IntoResponse {
+    let Asked { q } = asked.map(|Query(asked)| asked).unwrap_or_default();
     let mut sessions = Vec::new();
     let all = SessionFilter::default();
     (sources.workers)
@@ -53,38 +67,59 @@ pub(super) async fn serve(State(sources): State<Arc<Sources>>) -> impl IntoRespo
         .await;
     read::sort(&mut sessions, Sort::Bytes);
     let upgrades = &sources.shared.upgrade_marks;
-    let busiest = sessions.iter().take(ROWS);
+    // Whoever searches does not look for the busiest.
+    let wanted = if q.is_empty() { ROWS } else { sessions.len() };
+    let busiest = sessions.iter().take(wanted);
     let busiest: Vec<Session> = busiest
         .map(|session| view::session(session, upgrades))
         .collect();
     let events = sources.events.after(0);
     let content = Content {
+        search: q,
+        host: uname().nodename().to_string_lossy().into_owned(),
+        uptime_ms: millis(sources.started.0.elapsed()),
+        sessions_limit: sources.shared.gate.max_sessions().into(),
         problems: problems(&sources),
         switchboard: view::switchboard(&sources),
         history: sources.history.read(),
         mappings: view::mappings(&sources, None),
         total: sessions.len(),
         sessions: busiest,
-        kept: events.len(),
-        events: (events.into_iter().rev().take(ROWS))
-            .map(view::event)
-            .collect(),
+        events: events.into_iter().rev().map(view::event).collect(),
     };
     let policy = [(header::CONTENT_SECURITY_POLICY, POLICY)];
     (policy, Html(content.page().into_string()))
 }
 
 /// What the page shows.
+#[derive(Debug, Default)]
 struct Content {
+    search: String,
+    host: String,
+    uptime_ms: u64,
+    sessions_limit: u64,
     problems: Vec<Problem>,
     switchboard: Option<Switchboard>,
     history: Vec<Totals>,
     mappings: Vec<Mapping>,
     total: usize,
+    /// The busiest of them, or all if there is a search.
     sessions: Vec<Session>,
-    /// All events there are, of which `events` are the latest.
-    kept: usize,
+    /// The latest first.
     events: Vec<Event>,
+}
+
+/// A row of a table.
+struct Row<const COLUMNS: usize> {
+    cells: [String; COLUMNS],
+    /// Whether something is wrong with it.
+    mark: Option<&'static str>,
+}
+
+impl<const COLUMNS: usize> Row<COLUMNS> {
+    fn plain(cells: [String; COLUMNS]) -> Self {
+        Self { cells, mark: None }
+    }
 }
 
 impl Content {
@@ -96,11 +131,22 @@ impl Content {
                     meta charset="utf-8";
                     meta name="viewport" content="width=device-width, initial-scale=1";
                     meta name="color-scheme" content="light dark";
-                    title { (self.headline()) " – tml-proxy" }
+                    title { (self.headline()) " – tml-proxy on " (Shown(&self.host)) }
                     style { (PreEscaped(STYLE)) }
                 }
                 body {
-                    header { h1 { "tml-proxy" } " " span { (version()) } }
+                    header {
+                        div { h1 { "tml-proxy" } " " span { (version()) " on " (Shown(&self.host)) } }
+                        form role="search" {
+                            input
+                                type="search"
+                                name="q"
+                                value=(Shown(&self.search))
+                                placeholder="Search names, addresses, states"
+                                aria-label="Search";
+                        }
+                        nav { a href="metrics" { "metrics" } " " a href="api/v1/config" { "configuration" } }
+                    }
                     main {
                         (self.problems())
                         (self.charts())
@@ -125,10 +171,37 @@ impl Content {
         }
     }
 
+    /// The whole in a line.
+    fn about(&self) -> String {
+        let mut about = format!(
+            "Up {}, {} of {} sessions, {}",
+            duration_ms(self.uptime_ms),
+            self.total,
+            self.sessions_limit,
+            count(self.mappings.len() as u64, "mapping")
+        );
+        let standing =
+            |is: fn(&Mapping) -> bool| self.mappings.iter().filter(|one| is(one)).count();
+        for (count, word) in [
+            (
+                standing(|one| one.standing() == Standing::Failing),
+                "failing",
+            ),
+            (standing(|one| one.state == "paused"), "paused"),
+            (standing(|one| one.state == "drained"), "drained"),
+        ] {
+            if count > 0 {
+                about.push_str(&format!(", {count} {word}"));
+            }
+        }
+        about
+    }
+
     fn problems(&self) -> Markup {
         html! {
             section aria-labelledby="now" {
                 h2 id="now" { (self.headline()) }
+                p class="about" { (self.about()) }
                 @if !self.problems.is_empty() {
                     ul class="problems" {
                         @for Problem { severity, text } in &self.problems {
@@ -156,7 +229,7 @@ impl Content {
         let few = |value: f64| format!("{value:.1}/s");
         let traffic = |value: f64| format!("{}/s", bytes(value as u64));
         html! {
-            section aria-labelledby="lately" {
+            section class="lately" aria-labelledby="lately" {
                 h2 id="lately" { "The last ten minutes" }
                 div class="charts" {
                     (chart::line("Sessions open", &open.collect::<Vec<_>>(), count))
@@ -174,42 +247,54 @@ impl Content {
         }
     }
 
+    /// What needs attention first, then the busiest.
     fn mappings(&self) -> Markup {
         let heads = [
-            "Mapping",
-            "State",
+            "~Mapping",
+            "~State",
             "Listen",
             "Target",
             "#Sessions",
-            "#Opened",
+            "#New/s",
             "#Refused",
             "#Failed",
+            "#Up/s",
+            "#Down/s",
             "#Up",
             "#Down",
         ];
-        let mut busiest: Vec<&Mapping> = self.mappings.iter().collect();
-        busiest.sort_by_key(|mapping| Reverse(mapping.sessions));
-        let rows = busiest.iter().take(ROWS).map(|mapping| {
-            [
+        let mut ordered: Vec<(Standing, &Mapping)> = (self.mappings.iter())
+            .map(|mapping| (mapping.standing(), mapping))
+            .collect();
+        ordered.sort_by_key(|(standing, mapping)| (*standing, Reverse(mapping.sessions)));
+        let rows = ordered.into_iter().map(|(standing, mapping)| Row {
+            cells: [
                 mapping.mapping.clone(),
-                mapping.state.clone(),
+                mapping.state_in_words(),
                 mapping.listen(),
                 mapping.target(),
                 mapping.sessions.to_string(),
-                mapping.opened.to_string(),
+                format!("{:.1}", mapping.rates.opened_per_second),
                 mapping.refused().to_string(),
                 mapping.failed().to_string(),
+                rate(mapping.rates.bytes_up_per_second),
+                rate(mapping.rates.bytes_down_per_second),
                 bytes(mapping.bytes_up),
                 bytes(mapping.bytes_down),
-            ]
+            ],
+            mark: match standing {
+                Standing::Failing => Some("bad"),
+                Standing::Impaired | Standing::Held => Some("warn"),
+                Standing::Serving => None,
+            },
         });
-        table("Mappings", self.mappings.len(), heads, rows)
+        self.table("Mappings", self.mappings.len(), heads, rows)
     }
 
-    /// The targets of mappings that have several.
+    /// The targets of mappings that have several, those first that are down.
     fn targets(&self) -> Option<Markup> {
         let heads = [
-            "Mapping",
+            "~Mapping",
             "Target",
             "State",
             "#Weight",
@@ -219,31 +304,35 @@ impl Content {
         ];
         let each = self.mappings.iter().flat_map(|mapping| {
             let targets = mapping.targets.iter();
-            targets.map(move |target| (mapping, target))
+            targets.map(move |target| (target.state == "down", mapping, target))
         });
-        let rows = each.clone().take(ROWS).map(|(mapping, target)| {
-            let backup = if target.backup { " (backup)" } else { "" };
-            [
+        let mut each: Vec<_> = each.collect();
+        each.sort_by_key(|(is_down, ..)| Reverse(*is_down));
+        let count = each.len();
+        let rows = each.into_iter().map(|(is_down, mapping, target)| Row {
+            cells: [
                 mapping.mapping.clone(),
-                format!("{}{backup}", target.target),
+                match target.backup {
+                    true => format!("{} (backup)", target.target),
+                    false => target.target.clone(),
+                },
                 target.state.clone(),
                 target.weight.to_string(),
                 target.sessions.to_string(),
                 target.opened.to_string(),
                 target.connect_failures.to_string(),
-            ]
+            ],
+            mark: is_down.then_some("bad"),
         });
-        let rows: Vec<_> = rows.collect();
-        let count = each.count();
-        (count > 0).then(|| table("Targets", count, heads, rows.into_iter()))
+        (count > 0).then(|| self.table("Targets", count, heads, rows))
     }
 
     fn sessions(&self) -> Markup {
         let heads = [
-            "#Session", "Mapping", "Client", "Target", "Stage", "#Age", "#Quiet", "#Up", "#Down",
+            "#Session", "~Mapping", "Client", "Target", "Stage", "#Age", "#Quiet", "#Up", "#Down",
         ];
         let rows = self.sessions.iter().map(|session| {
-            [
+            Row::plain([
                 session.session.to_string(),
                 session.mapping.clone(),
                 session.client.clone(),
@@ -253,9 +342,9 @@ impl Content {
                 duration_ms(session.quiet_ms),
                 bytes(session.bytes_up),
                 bytes(session.bytes_down),
-            ]
+            ])
         });
-        table("Live sessions", self.total, heads, rows)
+        self.table("Live sessions", self.total, heads, rows)
     }
 
     fn events(&self) -> Markup {
@@ -264,64 +353,99 @@ impl Content {
             let fields: Vec<_> = fields
                 .map(|(name, value)| format!("{name}={value}"))
                 .collect();
-            [
-                event.at.clone(),
-                event.level.clone(),
-                event.message.clone(),
-                fields.join(" "),
-            ]
+            Row {
+                cells: [
+                    event.at.clone(),
+                    event.level.clone(),
+                    event.message.clone(),
+                    fields.join(" "),
+                ],
+                mark: match event.level.as_str() {
+                    "error" => Some("bad"),
+                    "warn" => Some("warn"),
+                    _ => None,
+                },
+            }
         });
-        let heads = ["Time", "Level", "Event", "Particulars"];
-        table("Events", self.kept, heads, rows)
+        let heads = ["Time", "Level", "~Event", "~Particulars"];
+        self.table("Events", self.events.len(), heads, rows)
     }
-}
 
-/// A section with a table. A head that begins with `#` is that of a column of numbers.
-fn table<const COLUMNS: usize>(
-    title: &str,
-    total: usize,
-    heads: [&str; COLUMNS],
-    rows: impl ExactSizeIterator<Item = [String; COLUMNS]>,
-) -> Markup {
-    let id = title.to_lowercase().replace(' ', "-");
-    let shown = rows.len();
-    let class = |head: &str| head.starts_with('#').then_some("number");
-    html! {
-        // No landmark of its own: the table in it is one, of the same name.
-        section {
-            h2 id=(id) { (title) " " small { (total) } }
-            @if shown == 0 {
-                p { "None." }
-            } @else {
-                // Wide tables scroll by themselves; the keyboard has to reach them for that.
-                div class="scroll" tabindex="0" role="region" aria-labelledby=(id) {
-                    table {
-                        thead {
-                            tr {
-                                @for head in heads {
-                                    th scope="col" class=[class(head)] {
-                                        (head.trim_start_matches('#'))
+    /// A section with a table of the first rows, or of those searched for. A head that begins with `#`
+    /// is that of a column of numbers, with `~` that of text that may have several lines.
+    fn table<const COLUMNS: usize>(
+        &self,
+        title: &str,
+        total: usize,
+        heads: [&str; COLUMNS],
+        rows: impl Iterator<Item = Row<COLUMNS>>,
+    ) -> Markup {
+        let id = title.to_lowercase().replace(' ', "-");
+        let wanted = self.search.to_lowercase();
+        let is_found = |row: &Row<COLUMNS>| {
+            let mut cells = row.cells.iter();
+            cells.any(|cell| cell.to_lowercase().contains(&wanted))
+        };
+        let (found, rows): (usize, Vec<_>) = match wanted.is_empty() {
+            true => (total, rows.take(ROWS).collect()),
+            false => {
+                let mut rows: Vec<_> = rows.filter(is_found).collect();
+                let found = rows.len();
+                rows.truncate(ROWS);
+                (found, rows)
+            }
+        };
+        let class = |head: &str| match head.as_bytes().first() {
+            Some(b'#') => Some("number"),
+            Some(b'~') => Some("text"),
+            _ => None,
+        };
+        html! {
+            // No landmark of its own: the table in it is one, of the same name.
+            section {
+                h2 id=(id) {
+                    (title) " "
+                    small {
+                        @if !wanted.is_empty() { (found) " of " }
+                        (total)
+                    }
+                }
+                @if rows.is_empty() {
+                    p { "None." }
+                } @else {
+                    // Wide tables scroll by themselves; the keyboard has to reach them for that.
+                    div class="scroll" tabindex="0" role="region" aria-labelledby=(id) {
+                        table {
+                            thead {
+                                tr {
+                                    @for head in heads {
+                                        th scope="col" class=[class(head)] {
+                                            (head.trim_start_matches(['#', '~']))
+                                        }
                                     }
                                 }
                             }
-                        }
-                        tbody {
-                            @for row in rows {
-                                tr {
-                                    @for (place, (head, cell)) in heads.iter().zip(&row).enumerate() {
-                                        @if place == 0 {
-                                            th scope="row" class=[class(head)] { (Shown(cell)) }
-                                        } @else {
-                                            td class=[class(head)] { (Shown(cell)) }
+                            tbody {
+                                @for Row { cells, mark } in &rows {
+                                    tr class=[mark] {
+                                        @for (place, (head, cell)) in heads.iter().zip(cells).enumerate() {
+                                            @if place == 0 {
+                                                th scope="row" class=[class(head)] { (Shown(cell)) }
+                                            } @else {
+                                                td class=[class(head)] { (Shown(cell)) }
+                                            }
                                         }
                                     }
                                 }
                             }
                         }
                     }
-                }
-                @if shown < total {
-                    p { "And " (total - shown) " more: " code { "tml-proxy" } " lists them all." }
+                    @if rows.len() < found {
+                        p {
+                            "And " (found - rows.len()) " more: search for them, or "
+                            code { "tml-proxy" } " lists them all."
+                        }
+                    }
                 }
             }
         }
@@ -361,6 +485,8 @@ mod tests {
                 state: text.to_owned(),
                 ..Switchboard::default()
             }),
+            search: String::new(),
+            host: text.to_owned(),
             history: vec![Totals::default(); 3],
             mappings: vec![Mapping {
                 mapping: text.to_owned(),
@@ -373,12 +499,12 @@ mod tests {
                 client: text.to_owned(),
                 ..Session::default()
             }],
-            kept: 1,
             events: vec![Event {
                 message: text.to_owned(),
                 fields: [(text.to_owned(), text.to_owned())].into(),
                 ..Event::default()
             }],
+            ..Content::default()
         }
     }
 
@@ -396,7 +522,7 @@ mod tests {
     #[test]
     fn the_page_needs_no_other_file() {
         let page = content("m").page().into_string();
-        for reference in ["src=", "href=", "url(", "@import"] {
+        for reference in ["src=", "<link", "url(", "@import"] {
             assert!(!page.contains(reference), "{reference}");
         }
     }
@@ -416,19 +542,82 @@ mod tests {
             let label = format!("aria-labelledby=\"{id}\"");
             assert_eq!(page.matches(&label).count(), 1, "{id}: {page}");
         }
-        assert!(page.contains("<th scope=\"row\">board-14</th>"), "{page}");
+        assert!(
+            page.contains("<th scope=\"row\" class=\"text\">board-14</th>"),
+            "{page}"
+        );
     }
 
     #[test]
     fn events_that_are_left_out_are_counted() {
         let many = Content {
-            kept: 256,
-            events: vec![Event::default(); ROWS],
+            events: vec![Event::default(); 256],
             ..content("m")
         };
         let page = many.page().into_string();
         assert!(page.contains("Events <small>256</small>"), "{page}");
         assert!(page.contains("And 206 more"), "{page}");
+    }
+
+    /// 300 mappings of which 43 are dead, one is paused and one drained, and those have no sessions.
+    fn crowd() -> Content {
+        let mapping = |number: u64| {
+            let serving = Mapping {
+                mapping: format!("job/0000{number:04}-0000-4000-8000-000000000000/ssh"),
+                state: "accepting".to_owned(),
+                sessions: number,
+                ..Mapping::default()
+            };
+            match number % 7 {
+                6 => Mapping {
+                    mapping: format!("dead-{number:03}"),
+                    failing: Some("connection refused, 3s ago".to_owned()),
+                    sessions: 0,
+                    ..serving
+                },
+                _ => serving,
+            }
+        };
+        let mut mappings: Vec<_> = (0..301).map(mapping).collect();
+        (mappings[0].state, mappings[1].state) = ("paused".to_owned(), "drained".to_owned());
+        mappings[1].sessions_end_in_ms = Some(61_000);
+        Content {
+            mappings,
+            ..Content::default()
+        }
+    }
+
+    #[test]
+    fn what_needs_attention_comes_before_what_is_busy() {
+        let page = crowd().page().into_string();
+        let rows: Vec<&str> = page.split("<tr").collect();
+        let marked = |rows: &[&str], mark| rows.iter().filter(|row| row.starts_with(mark)).count();
+        assert_eq!(marked(&rows, " class=\"bad\""), 43);
+        let first: Vec<&str> = rows.iter().skip(2).take(45).copied().collect();
+        assert_eq!(marked(&first, " class=\"bad\""), 43, "{page}");
+        assert_eq!(marked(&first, " class=\"warn\""), 2, "{page}");
+        for text in [
+            "301 mappings, 43 failing, 1 paused, 1 drained",
+            "drained, 1 left for 1m 01s",
+        ] {
+            assert!(page.contains(text), "{text}: {page}");
+        }
+        assert!(page.contains("And 251 more"), "{page}");
+        assert!(page.len() < 40_000, "{}", page.len());
+    }
+
+    #[test]
+    fn a_search_finds_what_is_not_among_the_first_rows() {
+        let found = |text: &str| {
+            let search = text.to_owned();
+            let page = Content { search, ..crowd() }.page().into_string();
+            let (_, rows) = page.split_once("<tbody>").unwrap_or_default();
+            (page.contains("of 301<"), rows.matches("<tr").count())
+        };
+        assert_eq!(found("00000002-"), (true, 1));
+        assert_eq!(found("Dead-0"), (true, 14));
+        assert_eq!(found("paused"), (true, 1));
+        assert_eq!(found("<b>"), (true, 0));
     }
 
     #[test]

@@ -48,7 +48,7 @@ const refresh = async () => {
       document.body.className = "live";
     }
   } catch {
-    document.title = "No answer – tml-proxy";
+    document.title = document.title.replace(/^.*? – /, "No answer – ");
     document.body.className = "stale";
   } finally {
     clearTimeout(timer);
