@@ -67,6 +67,14 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
+/// Bytes as they may stand in a configuration, down to whole KiB: `64KiB`, `10MiB`.
+pub fn size(bytes: u64) -> String {
+    match bytes >> 10 {
+        kib if kib % 1024 == 0 => format!("{}MiB", kib >> 10),
+        kib => format!("{kib}KiB"),
+    }
+}
+
 /// A duration as [`humantime`] reads it.
 ///
 /// It panics where a sum ends just past the last second there is. Eleven digits do not get there, not

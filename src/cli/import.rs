@@ -63,7 +63,7 @@ struct Report<'a> {
 pub fn run(args: &ImportArgs) -> ExitCode {
     let around = Around {
         variable: &|name| env::var(name).ok(),
-        resolve: &|name| args.resolve.then(|| first_address(name)).flatten(),
+        resolve: args.resolve.then_some(&first_address),
     };
     let import = args.from.read(&args.files, &around);
     let text = import::toml(&import, &head(args));

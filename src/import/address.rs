@@ -1,8 +1,8 @@
 //! Hosts and ports as most programs write them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use super::{Around, Remark, listen::Host};
+use super::{Around, Remark, listen::Host, model::TargetHost};
 
 /// `HOST:PORT`, with an address of IPv6 in brackets.
 pub fn split(text: &str) -> Option<(&str, u16)> {
@@ -15,8 +15,25 @@ pub fn split(text: &str) -> Option<(&str, u16)> {
 pub fn ip(host: &str, around: &Around<'_>) -> Option<IpAddr> {
     let host = host.trim_matches(['[', ']']);
     let ip = host.parse::<IpAddr>().ok().map(|ip| ip.to_canonical());
-    let ip = ip.or_else(|| (host == "localhost").then_some(IpAddr::from([127, 0, 0, 1])));
-    ip.or_else(|| (around.resolve)(host))
+    ip.or_else(|| of_name(host, around))
+}
+
+/// The address of a name: that of `localhost` is known, others if they are to be looked up.
+pub fn of_name(name: &str, around: &Around<'_>) -> Option<IpAddr> {
+    match name {
+        "localhost" => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        name => around.resolve.and_then(|resolve| resolve(name)),
+    }
+}
+
+/// The host of a target, nothing if it is neither an address nor a name.
+pub fn target_host(host: &str, around: &Around<'_>) -> Option<TargetHost> {
+    if let Some(ip) = ip(host, around) {
+        return Some(TargetHost::Ip(ip));
+    }
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let is_name = (1..=253).contains(&host.len()) && host.chars().all(fits);
+    is_name.then(|| TargetHost::Name(host.to_owned()))
 }
 
 /// The address to listen on that a host is.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::{
     Around, Import, Place, Remark, address,
     listen::{Host, Listen},
-    model::{Left, Mapping, Noted, Settings, Target},
+    model::{Left, Mapping, Noted, Settings, Target, Value},
     text_of,
 };
 
@@ -21,9 +21,24 @@ pub struct Forward<'t> {
     /// Whether every IPv6 address is every IPv4 address as well.
     pub dual: bool,
     pub port: u16,
-    pub target: &'t str,
-    pub target_port: u16,
+    pub targets: Vec<Leads<'t>>,
+    /// Whether the program looks a name up for each client, or once for all.
+    pub looks_up: LooksUp,
     pub settings: Settings,
+}
+
+/// Where it leads, and the share of the clients that has.
+pub struct Leads<'t> {
+    pub host: &'t str,
+    pub port: u16,
+    pub weight: u64,
+}
+
+/// When a program looks names up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LooksUp {
+    AtItsStart,
+    ForEachClient,
 }
 
 impl Forward<'_> {
@@ -34,14 +49,46 @@ impl Forward<'_> {
             "" | "*" => Some(Host::ANY_V4),
             host => address::listen_host(host, around),
         };
-        let named = |host: &str| address::is_a_name(left_out(format!("{host} is a name")));
-        let found = host.ok_or_else(|| named(self.host));
-        let found = found.and_then(|host| {
-            let ip = address::ip(self.target, around).ok_or_else(|| named(self.target))?;
-            Ok((host, ip))
+        let named = || address::is_a_name(left_out(format!("{} is a name", self.host)));
+        let target = |leads: &Leads<'_>| {
+            let host = address::target_host(leads.host, around).ok_or_else(|| {
+                let why = format!("{} is neither an address nor a name", leads.host);
+                left_out(why).instead("write one of both")
+            })?;
+            let mut settings = Settings::default();
+            if leads.weight != 1 {
+                settings.set("weight", Value::Number(leads.weight), Vec::new());
+            }
+            Ok(Target {
+                host,
+                port: leads.port,
+                comments: Vec::new(),
+                settings,
+            })
+        };
+        let found = host.ok_or_else(named).and_then(|host| {
+            let targets = self.targets.iter().map(target);
+            Ok((host, targets.collect::<Result<Vec<Target>, Remark>>()?))
         });
         match found {
-            Ok((host, ip)) => {
+            Ok((host, targets)) => {
+                let mut settings = self.settings;
+                if targets.iter().any(|target| target.host.ip().is_none()) {
+                    if targets.len() == 1 {
+                        settings.set("balance", Value::text("first"), Vec::new());
+                    }
+                    match self.looks_up {
+                        LooksUp::ForEachClient => {
+                            settings.set("resolve", Value::text("ttl"), Vec::new());
+                        }
+                        LooksUp::AtItsStart => {
+                            let why = "its name is looked up at the start there, and at a reload as well here";
+                            let remark = Remark::different(self.place.clone(), &self.text, why);
+                            let instead = "use --resolve to have the address of now written";
+                            import.remarks.push(remark.instead(instead));
+                        }
+                    }
+                }
                 let host = match host {
                     Host::ANY_V6 if self.dual => Host::Any,
                     host => host,
@@ -59,13 +106,8 @@ impl Forward<'_> {
                         value: vec![listen],
                         comments: Vec::new(),
                     },
-                    targets: vec![Target {
-                        host: ip,
-                        port: self.target_port,
-                        comments: Vec::new(),
-                        settings: Settings::default(),
-                    }],
-                    settings: self.settings,
+                    targets,
+                    settings,
                 });
             }
             Err(remark) => {

@@ -17,6 +17,7 @@ mod realm;
 mod remark;
 mod rinetd;
 mod socat;
+mod syslog;
 mod write;
 mod xinetd;
 
@@ -40,12 +41,15 @@ const ADMIN: u16 = 9422;
 /// No file of another proxy is longer, in bytes.
 const LONGEST: u64 = 8 << 20;
 
+/// Finds the address of a name.
+pub type LookUp = dyn Fn(&str) -> Option<IpAddr>;
+
 /// What a reader asks of the machine it runs on.
 pub struct Around<'a> {
     /// A variable of the environment.
     pub variable: &'a dyn Fn(&str) -> Option<String>,
     /// The address of a name, if names are to be looked up.
-    pub resolve: &'a dyn Fn(&str) -> Option<IpAddr>,
+    pub resolve: Option<&'a LookUp>,
 }
 
 /// Whose configuration it is.

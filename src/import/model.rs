@@ -1,6 +1,6 @@
 //! What a configuration of another proxy comes to: the same for all of them.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{fmt, net::IpAddr};
 
 use serde::Serialize;
 
@@ -45,10 +45,18 @@ pub struct Mapping {
 /// One of the targets of a mapping: a host and the first port, and what counts for it alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    pub host: IpAddr,
+    pub host: TargetHost,
     pub port: u16,
     pub comments: Vec<String>,
     pub settings: Settings,
+}
+
+/// Where a target is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TargetHost {
+    Ip(IpAddr),
+    /// Every address that it has.
+    Name(String),
 }
 
 /// Something, and the comments beside it.
@@ -124,9 +132,23 @@ impl Value {
     }
 }
 
-impl Target {
-    /// Where the first port leads.
-    pub fn address(&self) -> SocketAddr {
-        SocketAddr::new(self.host, self.port)
+impl TargetHost {
+    /// The host, unless it is a name.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Ip(ip) => Some(*ip),
+            Self::Name(_) => None,
+        }
+    }
+}
+
+/// As it stands before a port.
+impl fmt::Display for TargetHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(IpAddr::V6(ip)) => write!(f, "[{ip}]"),
+            Self::Ip(ip) => ip.fmt(f),
+            Self::Name(name) => name.fmt(f),
+        }
     }
 }

@@ -8,7 +8,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::{
     Around, Import, Place, Remark, access,
-    forward::{Forward, leave, texts},
+    forward::{Forward, Leads, LooksUp, leave, texts},
     model::Settings,
     tidy,
 };
@@ -64,8 +64,12 @@ pub fn read(paths: &[PathBuf], around: &Around<'_>) -> Import {
                             host,
                             dual: false,
                             port,
-                            target,
-                            target_port,
+                            targets: vec![Leads {
+                                host: target,
+                                port: target_port,
+                                weight: 1,
+                            }],
+                            looks_up: LooksUp::AtItsStart,
                             settings: Settings::default(),
                         }
                         .add(around, &mut import),

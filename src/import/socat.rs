@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::{
     Around, Import, Kind, Place, Remark, access, address,
-    forward::{Forward, leave, texts},
+    forward::{Forward, Leads, LooksUp, leave, texts},
     model::{Settings, Value},
     tidy,
 };
@@ -181,8 +181,12 @@ fn command(
         host,
         dual,
         port,
-        target,
-        target_port,
+        targets: vec![Leads {
+            host: target,
+            port: target_port,
+            weight: 1,
+        }],
+        looks_up: LooksUp::ForEachClient,
         settings,
     }
     .add(around, import);

@@ -134,7 +134,7 @@ fn mapping(out: &mut String, mapping: &Mapping, shared: &Settings) {
 
 /// A target as it is written: a range where all public addresses are one of the same size.
 fn address(target: &Target, mapping: &Mapping) -> String {
-    let first = target.address();
+    let Target { host, port, .. } = target;
     let mut spans = mapping
         .listen
         .value
@@ -143,10 +143,10 @@ fn address(target: &Target, mapping: &Mapping) -> String {
     let span = spans.next().unwrap_or_default();
     match spans
         .all(|other| other == span)
-        .then(|| first.port().checked_add(span))
+        .then(|| port.checked_add(span))
     {
-        Some(Some(last)) if span > 0 => format!("{first}-{last}"),
-        _ => first.to_string(),
+        Some(Some(last)) if span > 0 => format!("{host}:{port}-{last}"),
+        _ => format!("{host}:{port}"),
     }
 }
 
@@ -179,6 +179,7 @@ fn value(value: &Value) -> String {
             let items: Vec<String> = items.iter().map(|item| text(item)).collect();
             list(&items)
         }
+        Value::Table(pairs) if pairs.is_empty() => "{}".to_owned(),
         Value::Table(pairs) => {
             let pairs = pairs.iter();
             let pairs: Vec<String> = pairs
@@ -214,6 +215,9 @@ fn text(words: &str) -> String {
     for c in words.chars() {
         match c {
             '"' | '\\' => out.extend(['\\', c]),
+            '\r' => out.push_str("\\r"),
+            '\n' => out.push_str("\\n"),
+            '\t' => out.push_str("\\t"),
             c if c.is_control() => put(&mut out, format_args!("\\u{:04X}", u32::from(c))),
             c => out.push(c),
         }

@@ -9,7 +9,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::{
     Around, Import, Place, Remark, access,
-    forward::{Forward, leave, texts},
+    forward::{Forward, Leads, LooksUp, leave, texts},
     model::{Settings, Value},
     tidy,
 };
@@ -183,8 +183,12 @@ impl Service<'_> {
             host: if bind.is_empty() && v6 { "::" } else { bind },
             dual: true,
             port,
-            target,
-            target_port,
+            targets: vec![Leads {
+                host: target,
+                port: target_port,
+                weight: 1,
+            }],
+            looks_up: LooksUp::AtItsStart,
             settings,
         }
         .add(around, import);

@@ -349,10 +349,7 @@ fn parse_size(text: &str) -> Option<u64> {
 }
 
 fn write_size(bytes: u64) -> Json {
-    match bytes >> 10 {
-        kib if kib % 1024 == 0 => format!("{}MiB", kib >> 10).into(),
-        kib => format!("{kib}KiB").into(),
-    }
+    units::size(bytes).into()
 }
 
 #[cfg(test)]

@@ -4,7 +4,10 @@ use std::{
     io::{ErrorKind, Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     process::{Command, Stdio},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     thread,
 };
 
@@ -27,6 +30,10 @@ const LATE: &str = "late\n";
 /// The target says nothing and keeps its connection.
 const HOLD: &str = "hold\n";
 
+/// Where two targets are that are checked at one port.
+const FIRST: Ipv4Addr = Ipv4Addr::LOCALHOST;
+const SECOND: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
 /// Targets on adjacent ports, each of which says where it is and what it saw.
 struct Targets {
     first: u16,
@@ -38,7 +45,7 @@ impl Targets {
         let first = ports::range(count);
         let held = Arc::<Mutex<Vec<TcpStream>>>::default();
         for port in first..first + count {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("a free port");
+            let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).expect("a free port");
             let held = Arc::clone(&held);
             // It ends with the test.
             thread::spawn(move || {
@@ -76,6 +83,44 @@ fn serve(mut stream: TcpStream, number: u16, held: &Mutex<Vec<TcpStream>>) {
     let _ = write!(stream, "target {number} saw {from}: {seen:?}");
     let _ = stream.shutdown(Shutdown::Write);
     let _ = stream.read_to_end(&mut Vec::new());
+}
+
+/// What tells a check over HTTP which of two targets is up: the second, and never the first.
+struct Health {
+    port: u16,
+    asked: Arc<[AtomicUsize; 2]>,
+}
+
+impl Health {
+    fn start() -> Self {
+        let asked = Arc::<[AtomicUsize; 2]>::default();
+        let port = ports::free();
+        let answers = ["503 Service Unavailable", "200 OK"];
+        for (number, status) in answers.into_iter().enumerate() {
+            let host = if number == 0 { FIRST } else { SECOND };
+            let listener = TcpListener::bind((host, port)).expect("a free port");
+            let asked = Arc::clone(&asked);
+            thread::spawn(move || {
+                while let Ok((mut stream, _)) = listener.accept() {
+                    let _ = stream.set_read_timeout(Some(DEADLINE));
+                    let _ = stream.read(&mut [0; 1024]);
+                    let _ = write!(stream, "HTTP/1.0 {status}\r\n\r\n");
+                    asked[number].fetch_add(1, Relaxed);
+                }
+            });
+        }
+        Self { port, asked }
+    }
+
+    /// Waits until each target was asked again, and so what was answered before counts.
+    fn wait(&self) {
+        let count = || self.asked.each_ref().map(|asked| asked.load(Relaxed));
+        let before = count();
+        wait_until("checks", || {
+            let now = count();
+            (0..2).all(|number| now[number] >= before[number] + 2)
+        });
+    }
 }
 
 /// What one client does, and what it has to see.
@@ -157,8 +202,32 @@ fn play_all(scripts: &[Script], targets: &Targets, proxy: &str) {
     targets.held.lock().expect("nobody panics with it").clear();
 }
 
+/// A client that comes while the only target has as many as it may is served once there is room.
+fn play_queued(port: u16, targets: &Targets, proxy: &str) {
+    let held = || targets.held.lock().expect("nobody panics with it");
+    let connect = |says: &str| {
+        let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let mut stream = TcpStream::connect(to).expect("a listener");
+        stream.set_read_timeout(Some(DEADLINE)).expect("an option");
+        stream.write_all(says.as_bytes()).expect("a connection");
+        stream
+    };
+    let first = connect(HOLD);
+    wait_until("the target to have it", || !held().is_empty());
+    let mut second = connect(HELLO);
+    drop(first);
+    held().clear();
+    let mut seen = String::new();
+    second.read_to_string(&mut seen).expect("an answer");
+    assert_eq!(
+        seen,
+        format!("target 0 saw 127.0.0.1: {HELLO:?}"),
+        "{proxy}"
+    );
+}
+
 /// The source, and what clients do with it.
-fn scene(first: u16, targets: u16, closed: u16) -> (String, Vec<Script>) {
+fn scene(first: u16, targets: u16, closed: u16, health: u16) -> (String, Vec<Script>) {
     let port = |offset: u16| first + offset;
     let p: Vec<u16> = (0..20).map(port).collect();
     let offset = i32::from(targets) - i32::from(p[0]);
@@ -182,7 +251,11 @@ fn scene(first: u16, targets: u16, closed: u16) -> (String, Vec<Script>) {
          listen own\n    bind 127.0.0.1:{}\n    source 127.0.0.9\n    server s 127.0.0.1:{targets}\n\
          frontend limited\n    bind 127.0.0.1:{}\n    tcp-request connection track-sc0 src table seen\n    \
          tcp-request connection reject if {{ sc_conn_cur(0) gt 2 }}\n    default_backend many\n\
-         listen dead\n    bind 127.0.0.1:{}\n    server s 127.0.0.1:{closed}\n",
+         listen dead\n    bind 127.0.0.1:{}\n    server s 127.0.0.1:{closed}\n\
+         listen checked\n    bind 127.0.0.1:{}\n    option httpchk GET /up\n    http-check expect status 200\n    \
+         default-server check inter 100ms fall 1 port {health}\n    server s {FIRST}:{targets}\n    \
+         server t {SECOND}:{}\n\
+         listen queued\n    bind 127.0.0.1:{}\n    timeout queue 30s\n    server s 127.0.0.1:{targets} maxconn 1\n",
         p[0],
         p[2],
         p[3],
@@ -198,6 +271,9 @@ fn scene(first: u16, targets: u16, closed: u16) -> (String, Vec<Script>) {
         p[13],
         p[14],
         p[15],
+        p[16],
+        targets + 1,
+        p[17],
     );
     let [one, two, three] = [1, 2, 3].map(|last| IpAddr::from([127, 0, 0, last]));
     let v6 = IpAddr::V6(Ipv6Addr::LOCALHOST);
@@ -280,6 +356,8 @@ fn scene(first: u16, targets: u16, closed: u16) -> (String, Vec<Script>) {
         script("and no third", one, p[14], HELLO, "ended"),
         script("two of another", two, p[14], HELLO, &hello(0)),
         script("nobody listens", one, p[15], HELLO, "ended"),
+        script("who is up", one, p[16], HELLO, &hello(1)),
+        script("and nobody else", one, p[16], HELLO, &hello(1)),
     ];
     (source, scripts)
 }
@@ -291,7 +369,8 @@ fn clients_see_the_same_from_haproxy_and_from_what_its_file_becomes() {
     }
     let targets = Targets::start(3);
     let first = ports::range(20);
-    let (source, scripts) = scene(first, targets.first, ports::free());
+    let health = Health::start();
+    let (source, scripts) = scene(first, targets.first, ports::free(), health.port);
     let dir = TempDir::new();
     let file = dir.write("haproxy.cfg", source);
     let output = import(dir.path(), &["haproxy.cfg"]);
@@ -308,9 +387,13 @@ fn clients_see_the_same_from_haproxy_and_from_what_its_file_becomes() {
         wait_until("HAProxy to listen", || {
             !process::listening_inodes(haproxy.id(), first).is_empty()
         });
+        health.wait();
         play_all(&scripts, &targets, "HAProxy");
+        play_queued(first + 17, &targets, "HAProxy");
     }
     let proxy = Proxy::start(&written(&output));
+    health.wait();
     play_all(&scripts, &targets, "tml-proxy");
+    play_queued(first + 17, &targets, "tml-proxy");
     proxy.settles();
 }

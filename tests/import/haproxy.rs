@@ -92,14 +92,50 @@ fn haproxy_takes_each_case() {
 fn what_cannot_be_kept_leaves_its_port_to_haproxy_with_file_line_and_reason() {
     for (lines, named, why) in [
         (
-            "option httpchk\n server t 192.0.2.2:22 check",
-            "option httpchk",
-            "more than a connection",
+            "option mysql-check\n server t 192.0.2.2:22 check",
+            "option mysql-check",
+            "the protocol of MySQL",
         ),
         (
-            "server t 192.0.2.2:22 check port 99",
+            "option httpchk\n server t 192.0.2.2:22 check",
+            "server s",
+            "whatever a check says",
+        ),
+        (
+            "option httpchk\n http-check expect string up\n default-server check\n server t 192.0.2.2:22",
+            "http-check expect string up",
+            "only the status",
+        ),
+        (
+            "option httpchk\n http-check disable-on-404\n server t 192.0.2.2:22 check",
+            "disable-on-404",
+            "leaves it those it has",
+        ),
+        (
+            "option httpchk GET / HTTP/1.0\\r\\nX-Key:\\ 1\n server t 192.0.2.2:22 check",
+            "option httpchk GET /",
+            "a header of its own",
+        ),
+        (
+            "option tcp-check\n tcp-check expect string a\n tcp-check send b\n tcp-check expect string c\n \
+             server t 192.0.2.2:22 check",
+            "expect string c",
+            "more than one answer",
+        ),
+        (
+            "option tcp-check\n tcp-check expect ! string a\n server t 192.0.2.2:22 check",
+            "expect ! string a",
+            "has to be in the answer",
+        ),
+        (
+            "server t 192.0.2.2:22 check addr 192.0.2.9",
             "server t",
-            "another place",
+            "addr 192.0.2.9",
+        ),
+        (
+            "server t 192.0.2.2:22 check port 99\n server u 192.0.2.3:22 check port 98",
+            "server u",
+            "another port than others",
         ),
         (
             "balance url_param x\n server t 192.0.2.2:22",
@@ -131,9 +167,9 @@ fn what_cannot_be_kept_leaves_its_port_to_haproxy_with_file_line_and_reason() {
             "is a name",
         ),
         (
-            "server-template t 3 x.invalid:22",
+            "server-template t 3 _ssh._tcp.x.invalid:22",
             "server-template",
-            "what a name resolves to",
+            "SRV records",
         ),
         ("mode http", "mode http", "only TCP"),
         (
@@ -216,7 +252,6 @@ fn what_cannot_be_kept_leaves_its_port_to_haproxy_with_file_line_and_reason() {
 #[test]
 fn a_server_that_cannot_be_a_target_is_named_with_the_reason() {
     for (server, why) in [
-        ("board.invalid:22", "is a name"),
         ("192.0.2.1:22 ssl verify none", "TLS"),
         ("192.0.2.1:22 socks4 192.0.2.2:1080", "SOCKS"),
         ("192.0.2.1:22 source 192.0.2.3 interface eth0", "eth0"),
@@ -473,13 +508,21 @@ fn a_name_is_written_as_the_address_it_has_now_if_that_is_wanted() {
         text.contains("listen = \"127.0.0.1:7000\"\ntarget = \"127.0.0.1:22\""),
         "{text}"
     );
-    assert!(said(&output).contains("ip6-localhost-is-nowhere.invalid is a name"));
+    assert!(
+        text.contains("target = \"ip6-localhost-is-nowhere.invalid:22\""),
+        "{text}"
+    );
+    let errors = said(&output);
+    assert!(
+        errors.contains("ip6-localhost-is-nowhere.invalid is not known now"),
+        "{errors}"
+    );
 }
 
 #[test]
 fn programs_get_the_same_as_json_and_a_file_is_not_written_over() {
     let dir = TempDir::new();
-    let text = "listen m\n bind 203.0.113.1:7000\n server s 192.0.2.1:22 check\nlisten web\n mode http\n bind :80\n server s 192.0.2.1:80\n";
+    let text = "listen m\n bind 203.0.113.1:7000\n log /dev/log local0\n server s 192.0.2.1:22\nlisten web\n mode http\n bind :80\n server s 192.0.2.1:80\n";
     dir.write("haproxy.cfg", text);
     for (arguments, code) in [
         (&["haproxy.cfg", "--json"][..], 1),
@@ -493,19 +536,19 @@ fn programs_get_the_same_as_json_and_a_file_is_not_written_over() {
         let left = &json["left"][0];
         assert_eq!(
             (left["line"].as_u64(), left["listen"][0].as_str()),
-            (Some(4), Some(":80"))
+            (Some(5), Some(":80"))
         );
         let remarks = json["remarks"].as_array().expect("a list");
-        let of_check = remarks
+        let of_log = remarks
             .iter()
             .find(|remark| remark["kind"] == "dropped")
-            .expect("the check");
+            .expect("the log");
         assert_eq!(
-            (&of_check["line"], &of_check["file"]),
+            (&of_log["line"], &of_log["file"]),
             (&3.into(), &"haproxy.cfg".into())
         );
         for part in ["what", "why", "instead"] {
-            assert!(of_check[part].is_string());
+            assert!(of_log[part].is_string());
         }
     }
     let target = ["haproxy.cfg", "--partial", "--output", "new.toml"];
@@ -526,4 +569,33 @@ fn a_file_that_cannot_be_read_is_named() {
         "{}",
         said(&output)
     );
+}
+
+/// What came with 2.7: a limit that the connections of a source share, and one of each.
+#[test]
+fn a_limit_of_bandwidth_is_kept_where_a_source_has_it_and_said_where_each_connection_does() {
+    let dir = TempDir::new();
+    dir.write(
+        "haproxy.cfg",
+        "backend counts\n stick-table type ip size 100 store bytes_out_rate(10s)\n\
+         listen shared\n bind 203.0.113.1:7000\n filter bwlim-out mine limit 10m key src table counts\n \
+         tcp-response content set-bandwidth-limit mine\n server s 192.0.2.1:22\n\
+         listen each\n bind 203.0.113.1:7001\n filter bwlim-in one default-limit 2m default-period 2s\n \
+         tcp-request content set-bandwidth-limit one\n server s 192.0.2.1:22\n\
+         listen unused\n bind 203.0.113.1:7002\n filter bwlim-in one default-limit 1m default-period 1s\n \
+         server s 192.0.2.1:22\n",
+    );
+    let output = import(dir.path(), &["haproxy.cfg"]);
+    let (text, errors) = (written(&output), said(&output));
+    let limit = "bandwidth_per_source = { rate = \"10MiB\", per = \"10s\" }";
+    assert_eq!(text.matches("bandwidth").count(), 1, "{text}{errors}");
+    assert!(text.contains(limit), "{text}{errors}");
+    for said in [
+        "haproxy.cfg:5: different: filter bwlim-out mine",
+        "haproxy.cfg:10: dropped: filter bwlim-in one",
+        "bandwidth_per_source = \"1MiB\" is the same",
+        "haproxy.cfg:15: dropped: filter bwlim-in one default-limit 1m default-period 1s: no rule",
+    ] {
+        assert!(errors.contains(said), "{said}: {errors}");
+    }
 }

@@ -145,7 +145,10 @@ fn what_nginx_does_and_we_do_not_is_left_to_it() {
         ),
         ("listen 7001; proxy_pass two;", "random has no counterpart"),
         ("listen 7001; proxy_pass $name;", "computed"),
-        ("listen 7001; proxy_pass board.invalid:22;", "is a name"),
+        (
+            "listen 7001; proxy_pass 'board invalid:22';",
+            "neither an address nor a name",
+        ),
         ("listen 7001; return 'hello';", "nothing on to anybody"),
         ("listen 7001; proxy_pass 192.0.2.1:22; proxy_ssl on;", "TLS"),
         (
@@ -199,10 +202,20 @@ fn programs_of_a_line_a_port_become_what_they_were() {
             "realm",
             "realm.toml",
             "[network]\nuse_udp = true\n\n[[endpoints]]\nlisten = \"[::]:7001\"\nremote = \"198.51.100.1:22\"\n\
-             [[endpoints]]\nlisten = \"0.0.0.0:7002\"\nremote = \"[2001:db8::1]:22\"\nthrough = \"2001:db8::9\"\n",
+             [[endpoints]]\nlisten = \"0.0.0.0:7002\"\nremote = \"[2001:db8::1]:22\"\nthrough = \"2001:db8::9\"\n\
+             [[endpoints]]\nlisten = \"[::]:7003\"\nremote = \"board.example:22\"\nnetwork = { send_proxy = true, \
+             ipv6_only = true, tcp_timeout = 9, tcp_keepalive = 15 }\n\
+             [[endpoints]]\nlisten = \"0.0.0.0:7004\"\nremote = \"192.0.2.1:22\"\nextra_remotes = [\"192.0.2.2:22\"]\n\
+             balance = \"iphash: 2, 1\"\nnetwork = { accept_proxy = true }\n\
+             [[endpoints]]\nlisten = \"0.0.0.0:7005\"\nremote = \"192.0.2.1:22\"\nextra_remotes = [\"192.0.2.2:22\"]\n",
             &[
                 "port-7001 *:7001 198.51.100.1:22 connect_timeout=\"5s\"",
                 "port-7002 0.0.0.0:7002 [2001:db8::1]:22 connect_timeout=\"5s\" bind=\"2001:db8::9\"",
+                "port-7003 [::]:7003 board.example:22 balance=\"first\" connect_timeout=\"9s\" \
+                 keepalive={\"idle\":\"15s\",\"interval\":\"15s\",\"count\":3} send_proxy=\"v2\" resolve=\"ttl\"",
+                "port-7004 0.0.0.0:7004 192.0.2.1:22, 192.0.2.2:22 balance=\"source\" \
+                 connect_timeout=\"5s\" accept_proxy=[\"0.0.0.0/0\",\"::/0\"]",
+                "port-7005 0.0.0.0:7005 192.0.2.1:22 connect_timeout=\"5s\"",
             ],
         ),
         (
@@ -217,6 +230,68 @@ fn programs_of_a_line_a_port_become_what_they_were() {
         let (found, errors) = mappings(from, file, text, &[]);
         assert_eq!(found, expected, "{from}: {errors}");
     }
+}
+
+#[test]
+fn names_are_targets_and_looked_up_as_often_as_there() {
+    for (from, file, text, expected) in [
+        (
+            "nginx",
+            "nginx.conf",
+            "stream {\n resolver 192.0.2.53 [2001:db8::53]:5353 valid=30s;\n upstream a { zone a 64k; server \
+             a.example:22 resolve; server b.example:23 max_fails=3; }\n\
+             server { listen 7001; proxy_pass a; proxy_next_upstream_tries 2; }\n\
+             server { listen 7002; proxy_pass c.example:22; proxy_next_upstream off; }\n}\n",
+            &[
+                "a 0.0.0.0:7001 a.example:22, b.example:23 retries=1 connect_timeout=\"1m\" idle_timeout=\"10m\" \
+                 resolve=\"30s\"",
+                "port-7002 0.0.0.0:7002 c.example:22 retries=\"off\" connect_timeout=\"1m\" idle_timeout=\"10m\"",
+            ][..],
+        ),
+        (
+            "rinetd",
+            "rinetd.conf",
+            "0.0.0.0 7001 a.example 22\n",
+            &["port-7001 0.0.0.0:7001 a.example:22 balance=\"first\""],
+        ),
+        (
+            "xinetd",
+            "x",
+            "service x\n{\n port = 7001\n redirect = a.example 22\n}\n",
+            &["x 0.0.0.0:7001 a.example:22 balance=\"first\""],
+        ),
+        (
+            "socat",
+            "x.service",
+            "ExecStart=socat TCP-LISTEN:7001,fork TCP:a.example:22\n",
+            &[
+                "x 0.0.0.0:7001 a.example:22 balance=\"first\" half_close_timeout=\"500ms\" resolve=\"ttl\"",
+            ],
+        ),
+    ] {
+        let (found, errors) = mappings(from, file, text, &[]);
+        assert_eq!(found, expected, "{from}: {errors}");
+    }
+}
+
+#[test]
+fn where_nginx_logs_to_a_daemon_so_do_we_and_a_limit_of_each_connection_is_said() {
+    let dir = TempDir::new();
+    dir.write(
+        "nginx.conf",
+        "error_log syslog:server=unix:/dev/log;\nstream {\n access_log syslog:server=192.0.2.5,facility=local3 main;\n\
+         server {\n  listen 7001;\n  proxy_download_rate 1m;\n  proxy_pass 192.0.2.1:22;\n }\n}\n",
+    );
+    let output = import(dir.path(), &["nginx.conf", "--from", "nginx"]);
+    let (text, errors) = (written(&output), said(&output));
+    let log = "[log]\nsyslog = \"udp://192.0.2.5:514\"\nsyslog_facility = \"local3\"\n";
+    assert!(text.contains(log), "{text}{errors}");
+    let limit = "nginx.conf:6: dropped: proxy_download_rate 1m: it is of each connection";
+    assert!(errors.contains(limit), "{errors}");
+    assert!(
+        errors.contains("bandwidth_per_source = \"1MiB\""),
+        "{errors}"
+    );
 }
 
 #[test]
@@ -237,14 +312,14 @@ fn what_such_a_program_does_and_we_do_not_is_left_to_it() {
         (
             "xinetd",
             "x",
-            "service x\n{\n port = 7001\n redirect = board.invalid 22\n}\n",
-            "is a name",
+            "service x\n{\n port = 7001\n redirect = board/invalid 22\n}\n",
+            "neither an address nor a name",
         ),
         (
             "realm",
             "realm.toml",
-            "[[endpoints]]\nlisten = \"0.0.0.0:1\"\nremote = \"192.0.2.1:1\"\nextra_remotes = [\"192.0.2.2:1\"]\n",
-            "extra_remotes",
+            "[[endpoints]]\nlisten = \"0.0.0.0:1\"\nremote = \"192.0.2.1:1\"\nremote_transport = \"tls;sni=a\"\n",
+            "remote_transport",
         ),
         ("realm", "realm.toml", "endpoints = [\n", "not valid"),
         (

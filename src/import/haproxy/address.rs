@@ -1,6 +1,6 @@
 //! Addresses of `bind` and `server` lines.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
 /// A host as it is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +26,15 @@ pub enum Port {
 pub struct Address {
     pub host: Host,
     pub port: Port,
+    /// The family that its prefix says.
+    pub family: Option<Family>,
+}
+
+/// A family of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    V4,
+    V6,
 }
 
 /// Why an address is none that can be forwarded to or from.
@@ -57,18 +66,21 @@ pub fn parse(text: &str) -> Result<Address, Unfit> {
             "rhttp" | "rev" => return Err(Unfit::Other("it is reverse HTTP")),
             _ => return Err(invalid("an address has no such prefix")),
         }
-        let only = match prefix {
-            "ipv4" | "tcp4" => Some(false),
-            "ipv6" | "tcp6" => Some(true),
+        let family = match prefix {
+            "ipv4" | "tcp4" => Some(Family::V4),
+            "ipv6" | "tcp6" => Some(Family::V6),
             _ => None,
         };
-        let address = plain(rest)?;
-        return match (&address.host, only) {
-            (Host::Unspecified, Some(true)) => {
+        let address = Address {
+            family,
+            ..plain(rest)?
+        };
+        return match (&address.host, family) {
+            (Host::Unspecified, Some(Family::V6)) => {
                 let host = Host::Ip(Ipv6Addr::UNSPECIFIED.into());
                 Ok(Address { host, ..address })
             }
-            (Host::Ip(ip), Some(v6)) if ip.is_ipv6() != v6 => Err(invalid(
+            (Host::Ip(ip), Some(family)) if ip.is_ipv6() != (family == Family::V6) => Err(invalid(
                 "the address is of another family than its prefix says",
             )),
             _ => Ok(address),
@@ -106,6 +118,7 @@ fn plain(text: &str) -> Result<Address, Unfit> {
     Ok(Address {
         host,
         port: self::port(port)?,
+        family: None,
     })
 }
 
@@ -132,11 +145,6 @@ fn port(text: &str) -> Result<Port, Unfit> {
             },
         },
     }
-}
-
-/// What `localhost` is, without asking anybody.
-pub fn localhost(name: &str) -> Option<IpAddr> {
-    (name == "localhost").then_some(IpAddr::V4(Ipv4Addr::LOCALHOST))
 }
 
 #[cfg(test)]
@@ -167,7 +175,8 @@ mod tests {
                 one(22),
             ),
         ] {
-            assert_eq!(parse(text), Ok(Address { host, port }), "{text}");
+            let found = parse(text).map(|address| (address.host, address.port));
+            assert_eq!(found, Ok((host, port)), "{text}");
         }
     }
 

@@ -5,7 +5,7 @@ use super::{
     sections::Line,
     words::{self, Variables},
 };
-use crate::import::{Around, Remark, listen};
+use crate::import::{Around, Remark, address::of_name, listen};
 
 /// A public address with what its line says.
 #[derive(Debug, Clone)]
@@ -162,7 +162,7 @@ fn listen(
         Host::Ip(ip) if ip.is_ipv6() && ip.is_unspecified() && !v6only => listen::Host::Any,
         Host::Ip(ip) => listen::Host::of(*ip),
         Host::Name(name) => {
-            let ip = address::localhost(name).or_else(|| (around.resolve)(name));
+            let ip = of_name(name, around);
             listen::Host::of(ip.ok_or_else(|| Lacks::Name(name.clone()))?)
         }
     };

@@ -1,15 +1,18 @@
 //! A front end with the back end it leads to becomes mappings.
 
-use std::{net::IpAddr, time::Duration};
+use std::time::Duration;
 
 use super::{
     address::Port,
+    bandwidth,
     bind::Options,
+    checks::{self, Checking},
     limits::{self, Set},
+    names,
     proxy::{Proxy, Timeout},
     requests::{self, Requests},
     rules::{self, Test},
-    sections::{Line, SectionKind},
+    sections::{Line, Section, SectionKind},
     server::{Server, Source},
     servers::{self, Serving},
 };
@@ -17,10 +20,13 @@ use crate::{
     import::{
         Kind, Remark, access,
         listen::{Listen, merged},
-        model::{Mapping, Noted, Settings, Target, Value},
+        model::{Mapping, Noted, Settings, Target, TargetHost, Value},
     },
     units,
 };
+
+/// Longer than the kernel tries by itself, which is what happens without a timeout.
+const FOR_EVER: Duration = Duration::from_secs(600);
 
 /// What a front end comes to.
 #[derive(Debug, Default)]
@@ -29,6 +35,8 @@ pub struct Forwarded {
     pub remarks: Vec<Remark>,
     pub limits: Vec<Set>,
     pub exempt: Vec<String>,
+    /// Who is asked for names.
+    pub resolvers: Option<String>,
 }
 
 /// The names of the back ends that a front end may lead to.
@@ -38,7 +46,11 @@ pub fn backends(front: &Proxy) -> impl Iterator<Item = &str> {
 }
 
 /// The mappings of `front`, or what keeps it with HAProxy.
-pub fn front(front: &Proxy, proxies: &[Proxy]) -> Result<Forwarded, Vec<Remark>> {
+pub fn front(
+    front: &Proxy,
+    proxies: &[Proxy],
+    resolvers: &[&Section],
+) -> Result<Forwarded, Vec<Remark>> {
     let head = &front.head;
     let nothing = |why: &str, instead: &str| {
         Err(vec![
@@ -100,6 +112,13 @@ pub fn front(front: &Proxy, proxies: &[Proxy]) -> Result<Forwarded, Vec<Remark>>
             return Err(blockers);
         }
     };
+    let checking = match checks::read(back, &serving.servers, &mut remarks) {
+        Ok(checking) => checking,
+        Err(remark) => {
+            blockers.push(remark);
+            Checking::default()
+        }
+    };
     if !blockers.is_empty() {
         return Err(blockers);
     }
@@ -107,10 +126,11 @@ pub fn front(front: &Proxy, proxies: &[Proxy]) -> Result<Forwarded, Vec<Remark>>
         front,
         back,
         serving,
+        checking,
         requests,
         remarks,
     }
-    .mappings(proxies)
+    .mappings(proxies, resolvers)
 }
 
 /// Where a front end leads, whoever the client is.
@@ -177,11 +197,12 @@ struct Join<'p> {
     front: &'p Proxy,
     back: &'p Proxy,
     serving: Serving<'p>,
+    checking: Checking,
     requests: Requests,
     remarks: Vec<Remark>,
 }
 
-impl Join<'_> {
+impl<'p> Join<'p> {
     fn left_out(line: &Line, why: impl Into<String>, instead: &str) -> Remark {
         Remark::left_out(line.place.clone(), &line.text, why).instead(instead)
     }
@@ -191,12 +212,16 @@ impl Join<'_> {
         self.remarks.push(remark.instead(instead));
     }
 
-    fn mappings(mut self, proxies: &[Proxy]) -> Result<Forwarded, Vec<Remark>> {
-        let hosts: Option<Vec<IpAddr>> = self
+    fn mappings(
+        mut self,
+        proxies: &[Proxy],
+        resolvers: &[&Section],
+    ) -> Result<Forwarded, Vec<Remark>> {
+        let hosts: Option<Vec<TargetHost>> = self
             .serving
             .servers
             .iter()
-            .map(|server| server.host)
+            .map(|server| server.host.clone())
             .collect();
         let Some(hosts) = hosts else {
             return Err(Vec::new());
@@ -217,7 +242,10 @@ impl Join<'_> {
             )]);
         }
         if let Some(Source::Address(ip)) = source
-            && hosts.iter().any(|host| ip.is_ipv4() != host.is_ipv4())
+            && hosts
+                .iter()
+                .filter_map(TargetHost::ip)
+                .any(|host| ip.is_ipv4() != host.is_ipv4())
         {
             let why = "the source is of another family than the server";
             let instead = "mend it: HAProxy reaches nobody with it";
@@ -249,6 +277,7 @@ impl Join<'_> {
             comments.extend(self.back.comments.iter().cloned());
         }
         comments.extend(self.requests.comments.iter().cloned());
+        comments.append(&mut self.checking.comments);
         let mut limits = Vec::new();
         let mut exempt = Vec::new();
         for limit in std::mem::take(&mut self.requests.limits) {
@@ -260,11 +289,32 @@ impl Join<'_> {
                 Err(remark) => return Err(vec![remark]),
             }
         }
+        let mut shared = self.checking.settings.clone();
+        let servers = self.serving.servers.clone();
+        let asked = names::set(&mut shared, &servers, resolvers, &mut self.remarks);
+        if let Some(Source::Address(ip)) = source
+            && hosts.iter().any(|host| host.ip().is_none())
+        {
+            let family = if ip.is_ipv4() { "ipv4" } else { "ipv6" };
+            shared.set("family", Value::text(family), Vec::new());
+        }
+        let both = self.proxies();
+        bandwidth::set(&mut shared, &both, proxies, &mut self.remarks);
+        if self.requests.drops(&mut self.remarks) {
+            shared.set("on_refuse", Value::text("drop"), Vec::new());
+        }
         let mut mappings = Vec::new();
         for (index, group) in groups.into_iter().enumerate() {
-            let settings = self
+            let mut settings = self
                 .settings(&group.options)
                 .map_err(|remark| vec![remark])?;
+            for (key, setting) in shared.iter() {
+                settings.set(key, setting.value.clone(), setting.comments.clone());
+            }
+            if source == Some(Source::Client) {
+                names::of_clients(&mut settings, &servers, &group.listens)
+                    .map_err(|remark| vec![remark])?;
+            }
             mappings.push(Mapping {
                 place: self.front.head.place.clone(),
                 name: self.front.name.clone(),
@@ -286,7 +336,16 @@ impl Join<'_> {
             remarks: self.remarks,
             limits,
             exempt,
+            resolvers: asked,
         })
+    }
+
+    /// The front end, and the back end if it is another.
+    fn proxies(&self) -> Vec<&'p Proxy> {
+        match self.back.head.place == self.front.head.place {
+            true => vec![self.front],
+            false => vec![self.front, self.back],
+        }
     }
 
     fn source(&self, server: &Server) -> Option<Source> {
@@ -295,7 +354,7 @@ impl Join<'_> {
     }
 
     /// The targets of a mapping; comments stand beside the first that has them.
-    fn targets(&self, hosts: &[IpAddr], ports: &[u16], is_first: bool) -> Vec<Target> {
+    fn targets(&self, hosts: &[TargetHost], ports: &[u16], is_first: bool) -> Vec<Target> {
         let servers = self.serving.servers.iter();
         let same_header = self.same_header();
         let targets = servers.zip(hosts.iter().zip(ports));
@@ -310,19 +369,19 @@ impl Join<'_> {
                     if own.backup {
                         settings.set("backup", Value::Flag(true), Vec::new());
                     }
-                    if let Some(number) = own.maxconn {
-                        settings.set("max_sessions", Value::Number(number), Vec::new());
-                    }
                     if let (Some(version), false) = (own.send_proxy, same_header) {
                         settings.set("send_proxy", Value::text(version), Vec::new());
                     }
+                }
+                if let Some(number) = own.maxconn {
+                    settings.set("max_sessions", Value::Number(number), Vec::new());
                 }
                 let comments = match is_first {
                     true => server.line.comments.clone(),
                     false => Vec::new(),
                 };
                 Target {
-                    host: *host,
+                    host: host.clone(),
                     port: *port,
                     comments,
                     settings,
@@ -436,10 +495,6 @@ impl Join<'_> {
             }
         }
         let servers = self.serving.servers.clone();
-        let single = match servers[..] {
-            [server] => Some(server),
-            _ => None,
-        };
         let given = options.user_timeout.as_deref();
         let given = given.and_then(|text| super::values::time(text).ok()?.0);
         let of_servers = servers
@@ -475,23 +530,20 @@ impl Join<'_> {
         let bound = options
             .maxconn
             .map(|number| (number, self.front.head.clone()));
-        let of_server =
-            single.and_then(|server| Some((server.options.maxconn?, server.line.clone())));
-        let most = [self.front.maxconn.clone(), bound, of_server];
+        let most = [self.front.maxconn.clone(), bound];
         if let Some((number, line)) = most.into_iter().flatten().min_by_key(|(number, _)| *number) {
-            // Those of the server stand above the target already.
-            let comments =
-                match line.place == servers[0].line.place || line.place == self.front.head.place {
-                    true => Vec::new(),
-                    false => line.comments.clone(),
-                };
+            let comments = match line.place == self.front.head.place {
+                true => Vec::new(),
+                false => line.comments.clone(),
+            };
             settings.set("max_sessions", Value::Number(number), comments);
             let why = format!(
-                "client number {} waits in HAProxy, and is reset here",
+                "client number {} waits to be accepted in HAProxy, and is refused here",
                 number + 1
             );
-            self.differs(&line, why, "set on_refuse = \"close\" for an end of stream");
+            self.differs(&line, why, "see on_refuse");
         }
+        self.queue(&mut settings);
         let comments = self
             .back
             .source
@@ -513,27 +565,63 @@ impl Join<'_> {
         }
         if let Some(balance) = self.serving.balance {
             settings.set("balance", Value::text(balance), Vec::new());
-            for server in servers
-                .iter()
-                .filter(|server| server.options.maxconn.is_some())
-            {
-                let why = "clients past maxconn wait in HAProxy, and are refused here";
-                self.differs(&server.line.clone(), why, "");
-            }
-        }
-        if let (Some(line), Some(_)) = (self.back.protocol_check.clone(), single) {
-            let why = "the only server is not checked";
-            self.remarks
-                .push(Remark::dropped(line.place, &line.text, why));
-        }
-        if let Some(server) = single.filter(|server| server.options.check) {
-            let line = server.line.clone();
-            let why =
-                "the only server is not checked: a client of one that is down is told at once";
-            let remark = Remark::dropped(line.place, &line.text, why);
-            self.remarks.push(remark);
         }
         Ok(settings)
+    }
+
+    /// Clients wait where all servers have as many as they may.
+    fn queue(&mut self, settings: &mut Settings) {
+        /// HAProxy's queue has no end, and [limits] says how many sessions there may be in any case.
+        const MOST: u64 = 1_000_000;
+        let servers = self.serving.servers.clone();
+        let most = |server: &&Server| server.options.maxconn;
+        let Some(served) = servers.iter().map(most).sum::<Option<u64>>() else {
+            return;
+        };
+        let timeout = self.back.timeout("queue").or(self.back.timeout("connect"));
+        let Some(timeout) = timeout.cloned() else {
+            let line = servers[0].line.clone();
+            let why = "without a time clients wait for ever in HAProxy, and are refused here";
+            return self.differs(&line, why, "see queue");
+        };
+        let span = timeout.span.unwrap_or(FOR_EVER);
+        let front = self.front.maxconn.as_ref();
+        let waiting = front.map_or(MOST, |(most, _)| most.saturating_sub(served));
+        let by_source = self.serving.balance == Some("source");
+        let of_queue: Option<u64> = servers.iter().map(|server| server.options.maxqueue).sum();
+        for server in &servers {
+            let Some(maxqueue) = server.options.maxqueue else {
+                continue;
+            };
+            let what = format!("maxqueue {maxqueue}");
+            let why = match by_source {
+                true => "those of all servers are one queue",
+                false => {
+                    "HAProxy counts only clients that can have this server alone, and here nobody is bound to one"
+                }
+            };
+            let remark = Remark::different(server.line.place.clone(), &what, why);
+            self.remarks.push(remark.instead("see queue"));
+        }
+        if by_source {
+            let line = servers[0].line.clone();
+            let why =
+                "a client waits for its own server in HAProxy, and gets another that has room here";
+            self.differs(&line, why, "");
+        }
+        let waiting = match of_queue.filter(|_| by_source) {
+            Some(most) => most.min(waiting),
+            None => waiting,
+        };
+        if waiting > 0 {
+            let span = Value::Text(units::duration(span));
+            let queue = vec![("max", Value::Number(waiting)), ("timeout", span)];
+            let comments = match timeout.line.word(1) {
+                "queue" => timeout.line.comments.clone(),
+                _ => Vec::new(),
+            };
+            settings.set("queue", Value::Table(queue), comments);
+        }
     }
 
     fn timeouts(&mut self, settings: &mut Settings) {
@@ -555,8 +643,6 @@ impl Join<'_> {
                 settings.set(key, Value::Text(units::duration(span)), comments);
             };
         let connect = back.timeout("connect");
-        /// Longer than the kernel tries by itself, which is what happens without a timeout.
-        const FOR_EVER: Duration = Duration::from_secs(600);
         set(
             settings,
             "connect_timeout",

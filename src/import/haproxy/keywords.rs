@@ -14,10 +14,6 @@ const LOG: Said = (
 const STATS: Said = ("there is a socket and a page of its own", "see [admin]");
 const TLS: Said = ("bytes are passed on as they are, TLS too", "");
 const HTTP: Said = ("it is for HTTP", "");
-const CHECKS: Said = (
-    "a target is not asked how it is",
-    "a client of a target that is down is told at once",
-);
 const SCRIPTS: Said = ("nothing is run from within", "");
 
 /// Of `global`.
@@ -130,9 +126,12 @@ pub fn of_proxy(word: &str) -> Option<Option<Said>> {
         | "max-keep-alive-queue"
         | "hash-balance-factor"
         | "dynamic-cookie-key" => HTTP,
-        "http-check" | "tcp-check" | "external-check" => CHECKS,
-        "fullconn"
-        | "bind-process"
+        "external-check" => SCRIPTS,
+        "fullconn" => (
+            "it counts only with minconn, and max_sessions is maxconn here",
+            "",
+        ),
+        "bind-process"
         | "grace"
         | "load-server-state-from-file"
         | "server-state-file-name"
@@ -203,7 +202,6 @@ pub fn of_section(kind: super::sections::SectionKind) -> Option<Said> {
             "what is known of sources is not shared between machines",
             "",
         )),
-        Kind::Resolvers => Some(("names are not looked up while it runs", "write addresses")),
         Kind::Mailers => Some(("nothing is mailed", "alert with config/prometheus")),
         Kind::Program => Some(("no other program is started", "give it a unit of its own")),
         Kind::Ring | Kind::LogProfile | Kind::Traces => Some(LOG),

@@ -1,17 +1,21 @@
 //! HAProxy, `mode tcp`: as 2.6 reads its files, and what 3.x reads differently said.
 
 mod address;
+mod bandwidth;
 mod bind;
+mod checks;
 mod conditions;
 mod forward;
 mod keywords;
 mod limits;
+mod names;
 mod proxy;
 mod requests;
 mod rules;
 mod sections;
 mod server;
 mod servers;
+mod syslog;
 mod values;
 mod words;
 
@@ -45,7 +49,7 @@ pub fn read(paths: &[PathBuf], around: &Around<'_>) -> Import {
                 let remark = Remark::dropped(head.place.clone(), &head.text, why);
                 import.remarks.push(remark.instead(instead));
             }
-            None if section.kind == SectionKind::Global => global(section, &mut import),
+            None if section.kind == SectionKind::Global => global(section, around, &mut import),
             None if section.kind == SectionKind::LogForward => {
                 let head = &section.head;
                 let remark =
@@ -66,7 +70,11 @@ pub fn read(paths: &[PathBuf], around: &Around<'_>) -> Import {
             None => {}
         }
     }
-    forward(&proxies, &mut import);
+    let resolvers = found.sections.iter();
+    let resolvers: Vec<&Section> = resolvers
+        .filter(|section| section.kind == SectionKind::Resolvers)
+        .collect();
+    forward(&proxies, &resolvers, around, &mut import);
     import.comments.extend(found.tail);
     if let (Some(first), false) = (paths.first(), import.mappings.is_empty()) {
         said_once(Place::whole(first), &mut import);
@@ -149,8 +157,14 @@ fn proxies(
     proxies
 }
 
+/// Whether a syslog daemon can be told this name of the program.
+fn is_program(name: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    (1..=32).contains(&name.len()) && name.chars().all(fits)
+}
+
 /// Settings of the process.
-fn global(section: &Section, import: &mut Import) {
+fn global(section: &Section, around: &Around<'_>, import: &mut Import) {
     let above = section.head.comments.iter().chain(&section.tail);
     import.comments.extend(above.cloned());
     for line in &section.lines {
@@ -186,6 +200,11 @@ fn global(section: &Section, import: &mut Import) {
                 }
                 _ => continue,
             },
+            "log" => {
+                syslog::set(line, around, import);
+                continue;
+            }
+            "log-tag" if is_program(value) => ("log", "syslog_name", Value::text(value)),
             "nosplice" => ("process", "splice", Value::Flag(false)),
             "tune.pipesize" => match value.parse::<u64>() {
                 Ok(size) if size.is_power_of_two() && (4096..=1 << 20).contains(&size) => (
@@ -224,10 +243,10 @@ fn global(section: &Section, import: &mut Import) {
 }
 
 /// Mappings of all front ends, and what stays with HAProxy.
-fn forward(proxies: &[Proxy], import: &mut Import) {
+fn forward(proxies: &[Proxy], resolvers: &[&Section], around: &Around<'_>, import: &mut Import) {
     let mut forwarded: Vec<(&Proxy, Forwarded)> = Vec::new();
     for front in proxies.iter().filter(|proxy| proxy.has_clients()) {
-        match forward::front(front, proxies) {
+        match forward::front(front, proxies, resolvers) {
             Ok(found) => forwarded.push((front, found)),
             Err(blockers) => leave(front, blockers, import),
         }
@@ -252,7 +271,15 @@ fn forward(proxies: &[Proxy], import: &mut Import) {
             ));
         }
     }
-    for (_, found) in forwarded {
+    let used: Vec<String> = forwarded
+        .iter()
+        .flat_map(|(_, found)| found.resolvers.clone())
+        .collect();
+    names::section(resolvers, &used, import);
+    for (front, found) in forwarded {
+        for line in &front.logs {
+            syslog::set(line, around, import);
+        }
         import.remarks.extend(found.remarks);
         import.mappings.extend(found.mappings);
     }
@@ -323,11 +350,11 @@ fn clashes(forwarded: &[(&Proxy, Forwarded)]) -> Vec<(usize, Remark)> {
                 .map(|listen| listen.last - listen.first);
             let span = spans.max().unwrap_or_default();
             targets.into_iter().find_map(|target| {
+                let ip = target.host.ip()?;
                 let mut ports = target.port..=target.port.saturating_add(span);
                 ports.find_map(|port| {
                     let listeners = taken.get(&port).into_iter().flatten();
-                    let mut listeners =
-                        listeners.filter(|(listen, _)| listen.receives(target.host, port));
+                    let mut listeners = listeners.filter(|(listen, _)| listen.receives(ip, port));
                     listeners.next().copied()
                 })
             })

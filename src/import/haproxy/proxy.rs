@@ -42,7 +42,9 @@ pub struct Proxy {
     pub acls: Acls,
     /// `tcp-request` rules in their order.
     pub requests: Vec<Line>,
-    /// How many of them are inherited.
+    /// `tcp-response` rules, which can only limit bandwidth.
+    responses: Vec<Line>,
+    /// How many requests are inherited.
     pub inherited_requests: usize,
     pub source: Option<(Source, Line)>,
     pub balance: Option<Line>,
@@ -52,6 +54,12 @@ pub struct Proxy {
     pub stick: Option<Line>,
     /// A check that asks for more than a connection.
     pub protocol_check: Option<Line>,
+    /// What its rules say, those of other protocols among them.
+    check_rules: Vec<Line>,
+    /// `log` lines of its own.
+    pub logs: Vec<Line>,
+    /// `filter` lines that limit bandwidth.
+    pub bandwidths: Vec<Line>,
     /// Whether all backups serve at once.
     pub all_backups: bool,
     /// What became of directives that are settings of a mapping.
@@ -87,6 +95,7 @@ impl Proxy {
             uses: Vec::new(),
             acls: Acls::default(),
             requests: Vec::new(),
+            responses: Vec::new(),
             inherited_requests: 0,
             source: None,
             balance: None,
@@ -94,6 +103,9 @@ impl Proxy {
             stick_table: None,
             stick: None,
             protocol_check: None,
+            check_rules: Vec::new(),
+            logs: Vec::new(),
+            bandwidths: Vec::new(),
             all_backups: false,
             settings: Settings::default(),
             said: Vec::new(),
@@ -105,11 +117,16 @@ impl Proxy {
             proxy.directive(line, &mut defaults, variables, around);
         }
         proxy.inherited_requests = proxy.requests.len();
+        let inherited_checks = proxy.check_rules.len();
         proxy
             .comments
             .truncate(section.head.comments.len() + section.tail.len());
         for line in &section.lines {
             proxy.directive(line, &mut defaults, variables, around);
+        }
+        // Its own rules take the place of those of its defaults.
+        if proxy.check_rules.len() > inherited_checks {
+            proxy.check_rules.drain(..inherited_checks);
         }
         proxy
     }
@@ -121,6 +138,22 @@ impl Proxy {
     pub fn timeout(&self, name: &str) -> Option<&Timeout> {
         let given = self.timeouts.iter().find(|(known, _)| known == name);
         given.map(|(_, timeout)| timeout)
+    }
+
+    /// `tcp-request` and `tcp-response` rules, each kind in its order.
+    pub fn rules(&self) -> impl Iterator<Item = &Line> {
+        self.requests.iter().chain(&self.responses)
+    }
+
+    /// The rules of the check, in their order.
+    pub fn check_rules(&self) -> impl Iterator<Item = &Line> {
+        let option = self.protocol_check.as_ref().map_or("", |line| line.word(1));
+        let keyword = match option {
+            "httpchk" => "http-check",
+            option => option,
+        };
+        let rules = self.check_rules.iter();
+        rules.filter(move |line| line.word(0) == keyword)
     }
 
     fn left_out(&mut self, line: &Line, why: &str, instead: &str) {
@@ -150,7 +183,7 @@ impl Proxy {
         match (line.word(0), line.word(1)) {
             ("no" | "default", word) => match word {
                 "option" => self.no_option(line),
-                "log" => {}
+                "log" => self.logs.clear(),
                 _ => self.invalid(line, format!("{:?} cannot stand before this", line.word(0))),
             },
             ("mode", mode) => match mode {
@@ -176,11 +209,9 @@ impl Proxy {
             }
             ("default-server", _) => defaults.read(&line.words[1..], variables),
             ("server-template", _) => {
-                self.left_out(
-                    line,
-                    "it makes servers of what a name resolves to",
-                    "write a mapping for each",
-                );
+                written = true;
+                let server = server::template(line, defaults, variables, around, &mut self.said);
+                self.servers.push(server);
             }
             ("dispatch", _) => {
                 written = true;
@@ -225,6 +256,9 @@ impl Proxy {
             }
             ("acl", _) => self.acls.read(line),
             ("tcp-request", _) => self.requests.push(line.clone()),
+            ("tcp-response", _) if line.word(2) == "set-bandwidth-limit" => {
+                self.responses.push(line.clone());
+            }
             ("tcp-response", _) => self.dropped(line, ("nothing looks at what is sent", "")),
             ("source", _) => {
                 let (source, _) = server::Options::source_of(&line.words[1..], variables);
@@ -278,16 +312,19 @@ impl Proxy {
             ("clitcpka-cnt" | "srvtcpka-cnt", count) => {
                 written = self.keepalive(line, "count", count);
             }
+            ("log", "global") => {}
+            ("log", _) => self.logs.push(line.clone()),
             ("option", _) => written = self.option(line),
+            ("http-check" | "tcp-check", _) => {
+                written = true;
+                self.check_rules.push(line.clone());
+            }
             ("filter", what) => {
-                let (why, instead) = match what.starts_with("bwlim") {
-                    true => (
-                        "it limits each stream",
-                        "set bandwidth or bandwidth_per_source",
-                    ),
-                    false => ("nothing looks at what is sent", ""),
-                };
-                self.dropped(line, (why, instead));
+                written = true;
+                match what.starts_with("bwlim") {
+                    true => self.bandwidths.push(line.clone()),
+                    false => self.dropped(line, ("nothing looks at what is sent", "")),
+                }
             }
             (word, _) => match keywords::of_proxy(word) {
                 Some(Some(said)) => self.dropped(line, said),
@@ -408,7 +445,8 @@ impl Proxy {
             "allbackups" => self.all_backups = true,
             "httpchk" | "tcp-check" | "mysql-check" | "pgsql-check" | "redis-check" | "smtpchk"
             | "ldap-check" | "ssl-hello-chk" | "external-check" | "spop-check" => {
-                self.protocol_check = Some(line.clone())
+                self.protocol_check = Some(line.clone());
+                return true;
             }
             word => match keywords::of_option(word) {
                 Some(Some(said)) => self.dropped(line, said),

@@ -19,6 +19,8 @@ pub struct Requests {
     /// Whose PROXY header is believed.
     pub accept_proxy: Vec<IpNet>,
     pub limits: Vec<Limit>,
+    /// Rules that turn clients away: where they stand, and whether they do so silently.
+    refusals: Vec<(Line, bool)>,
     pub comments: Vec<String>,
     pub remarks: Vec<Remark>,
     pub blockers: Vec<Remark>,
@@ -78,12 +80,8 @@ impl Requests {
             let left_out = |why: &str| Remark::left_out(line.place.clone(), &line.text, why);
             match action.first().map_or("", String::as_str) {
                 word @ ("accept" | "reject" | "silent-drop") => {
-                    if word == "silent-drop" {
-                        let why = "who is refused hears nothing in HAProxy, and a reset here";
-                        self.remark(
-                            Remark::different(line.place.clone(), &line.text, why)
-                                .instead("see on_refuse"),
-                        );
+                    if word != "accept" {
+                        self.refusals.push((line.clone(), word == "silent-drop"));
                     }
                     let accept = word == "accept";
                     for row in rows {
@@ -151,6 +149,8 @@ impl Requests {
                     self.blockers
                         .push(left_out("nothing here speaks that").instead("leave it to HAProxy"));
                 }
+                // The filter it names says what becomes of it.
+                "set-bandwidth-limit" => {}
                 "set-dst" | "set-dst-port" | "do-resolve" | "attach-srv" | "switch-mode"
                 | "use-service" => {
                     self.blockers.push(
@@ -178,6 +178,26 @@ impl Requests {
 
     fn remark(&mut self, remark: Remark) {
         self.remarks.push(remark);
+    }
+
+    /// Whether clients that get no session are told nothing, and what is said about it.
+    pub fn drops(&self, remarks: &mut Vec<Remark>) -> bool {
+        let drops = !self.refusals.is_empty() && self.refusals.iter().all(|(_, silent)| *silent);
+        for (line, _) in self.refusals.iter().filter(|(_, silent)| *silent) {
+            let (why, instead) = match drops {
+                true => (
+                    "everybody who gets no session is told nothing here, who is past a limit or finds no target too",
+                    "set on_refuse = \"reset\" to tell all of them",
+                ),
+                false => (
+                    "others are refused openly, and a mapping refuses all alike: with a reset",
+                    "set on_refuse = \"drop\" to tell none of them",
+                ),
+            };
+            let remark = Remark::different(line.place.clone(), &line.text, why);
+            remarks.push(remark.instead(instead));
+        }
+        drops
     }
 }
 

@@ -1,22 +1,27 @@
-//! `server` and `default-server` lines.
+//! `server`, `server-template` and `default-server` lines.
 
 use std::{net::IpAddr, time::Duration};
 
 use super::{
-    address::{self, Host, Port, Unfit},
+    address::{self, Family, Host, Port, Unfit},
+    checks::CheckOptions,
     sections::Line,
     values,
     words::{self, Variables},
 };
-use crate::import::{Around, Remark};
+use crate::import::{Around, Remark, address::of_name, model::TargetHost};
 
 /// A server.
 #[derive(Debug, Clone)]
 pub struct Server {
     pub line: Line,
     /// Where it is, unless that is nowhere that could be written; what then is in the way has been said.
-    pub host: Option<IpAddr>,
+    pub host: Option<TargetHost>,
     pub port: Port,
+    /// The family that its address says.
+    pub family: Option<Family>,
+    /// How many servers a template makes of it.
+    pub copies: Option<u64>,
     pub options: Options,
 }
 
@@ -30,13 +35,16 @@ pub struct Options {
     pub send_proxy: Option<&'static str>,
     pub source: Option<Source>,
     pub user_timeout: Option<Duration>,
-    pub check: bool,
-    /// Whether it is checked at another address or port, or says itself how it is.
-    pub check_elsewhere: bool,
+    pub maxqueue: Option<u64>,
+    /// Who is asked for its name while HAProxy runs.
+    pub resolvers: Option<String>,
+    /// The family to be preferred of what a name has.
+    pub prefer: Option<Family>,
+    pub checks: CheckOptions,
     /// What keeps it from being a target here: why, and what to do instead.
     blockers: Vec<(String, &'static str)>,
-    /// What is not what it seems: the words, and why.
-    changed: Vec<(String, &'static str)>,
+    /// What is not what it seems: the words, why, and what to do instead.
+    changed: Vec<(String, &'static str, &'static str)>,
 }
 
 /// Where connections to servers come from.
@@ -51,16 +59,9 @@ const FLAGS: &[&str] = &[
     "enabled",
     "tfo",
     "non-stick",
-    "check-send-proxy",
-    "check-via-socks4",
-    "check-ssl",
-    "no-check-ssl",
     "no-tfo",
-    "no-agent-check",
-    "agent-check",
     "no-ssl",
     "no-verifyhost",
-    "no-check-send-proxy",
     "strict-maxconn",
     "stick",
     "tls-tickets",
@@ -69,7 +70,32 @@ const FLAGS: &[&str] = &[
     "no-ssl-reuse",
 ];
 
-/// The same with an argument.
+/// Words of checks, which have their own reader.
+const CHECKS: &[&str] = &[
+    "check",
+    "no-check",
+    "inter",
+    "fastinter",
+    "downinter",
+    "rise",
+    "fall",
+    "port",
+    "addr",
+    "track",
+    "agent-check",
+    "no-agent-check",
+    "check-via-socks4",
+    "check-ssl",
+    "no-check-ssl",
+    "check-send-proxy",
+    "no-check-send-proxy",
+    "on-marked-down",
+    "on-marked-up",
+    "slowstart",
+    "observe",
+];
+
+/// Words with an argument that change nothing here, or are known above.
 const WITH_VALUE: &[&str] = &[
     "inter",
     "fastinter",
@@ -181,8 +207,6 @@ impl Options {
                 "no-backup" => self.backup = false,
                 "disabled" => self.disabled = true,
                 "enabled" => self.disabled = false,
-                "check" => self.check = true,
-                "no-check" => self.check = false,
                 "send-proxy" => self.send_proxy = Some("v1"),
                 "send-proxy-v2" | "send-proxy-v2-ssl" | "send-proxy-v2-ssl-cn" => {
                     self.send_proxy = Some("v2");
@@ -196,8 +220,9 @@ impl Options {
                         (number, "") => Some(number),
                         (_, _) => {
                             let what = format!("maxconn {next}");
-                            self.changed
-                                .push((what, "HAProxy passes over the unit and takes it for 1"));
+                            let why = "HAProxy passes over the unit and takes it for 1";
+                            let instead = "set max_sessions to what was meant";
+                            self.changed.push((what, why, instead));
                             Some(1)
                         }
                     };
@@ -237,9 +262,28 @@ impl Options {
                     at += taken;
                 }
                 word if word.starts_with("set-proxy-v2-tlv-fmt(") => at += 1,
-                "port" | "addr" | "agent-check" | "track" | "check-via-socks4" | "check-ssl" => {
-                    self.check_elsewhere = true;
+                "maxqueue" => self.maxqueue = next.parse().ok().filter(|most| *most > 0),
+                "minconn" => {
+                    let what = format!("minconn {next}");
+                    let why = "max_sessions is maxconn, however few clients there are";
+                    self.changed.push((what, why, ""));
                 }
+                "resolvers" => self.resolvers = Some(next.to_owned()),
+                "resolve-prefer" => {
+                    self.prefer = Some(match next {
+                        "ipv4" => Family::V4,
+                        _ => Family::V6,
+                    });
+                }
+                "init-addr" => {
+                    let address = next.split(',').find(|way| way.parse::<IpAddr>().is_ok());
+                    if let Some(address) = address {
+                        let what = format!("init-addr {address}");
+                        let why = "a name that is not known leads nowhere until it is";
+                        self.changed.push((what, why, ""));
+                    }
+                }
+                word if CHECKS.contains(&word) => self.checks.read(word, next),
                 word if FLAGS.contains(&word) => {}
                 word if WITH_VALUE.contains(&word) => {}
                 _ => {
@@ -269,6 +313,8 @@ pub fn read(
         line: line.clone(),
         host: None,
         port: Port::Missing,
+        family: None,
+        copies: None,
         options,
     };
     if server.options.disabled {
@@ -277,27 +323,31 @@ pub fn read(
     for (why, instead) in std::mem::take(&mut server.options.blockers) {
         said.push(left_out(&why).instead(instead));
     }
-    for (what, why) in std::mem::take(&mut server.options.changed) {
+    for (what, why, instead) in std::mem::take(&mut server.options.changed) {
         let remark = Remark::different(line.place.clone(), &what, why);
-        said.push(remark.instead("set max_sessions to what was meant"));
+        said.push(remark.instead(instead));
     }
     let address = words::expand_address(line.word(2), variables).map_err(Unfit::Invalid);
     match address.and_then(|address| address::parse(&address)) {
         Ok(address) => {
             server.port = address.port;
+            server.family = address.family;
             match address.host {
-                Host::Ip(ip) if !ip.is_unspecified() => server.host = Some(ip.to_canonical()),
+                Host::Ip(ip) if !ip.is_unspecified() => {
+                    server.host = Some(TargetHost::Ip(ip.to_canonical()));
+                }
                 Host::Ip(_) | Host::Unspecified => said.push(
                     left_out("it is the address that the client came to, whichever that was")
                         .instead("write the address"),
                 ),
                 Host::Name(name) => {
-                    server.host = address::localhost(&name).or_else(|| (around.resolve)(&name));
-                    if server.host.is_none() {
-                        let why = format!("{name} is a name, and targets are addresses");
-                        let instead = "write its address, or run this with --resolve to have the one of now written";
-                        said.push(left_out(&why).instead(instead));
+                    let ip = of_name(&name, around);
+                    if around.resolve.is_some() && ip.is_none() {
+                        let why = format!("{name} is not known now: the name itself is written");
+                        said.push(Remark::different(line.place.clone(), &line.text, why));
                     }
+                    let host = ip.map_or(TargetHost::Name(name), TargetHost::Ip);
+                    server.host = Some(host);
                 }
             }
             if let Port::Range(first, last) = server.port
@@ -315,6 +365,39 @@ pub fn read(
             said.push(remark.instead("mend it; `haproxy -c` says the same"));
         }
         Err(Unfit::Other(why)) => said.push(left_out(why).instead("leave it to HAProxy")),
+    }
+    server
+}
+
+/// Reads `server-template PREFIX NUMBER NAME …`: one server, whose name has the addresses of all.
+pub fn template(
+    line: &Line,
+    defaults: &Options,
+    variables: &Variables<'_>,
+    around: &Around<'_>,
+    said: &mut Vec<Remark>,
+) -> Server {
+    let mut as_server = line.clone();
+    as_server.words.remove(1.min(line.words.len() - 1));
+    let mut server = read(&as_server, defaults, variables, around, said);
+    server.line = line.clone();
+    let number = line
+        .word(2)
+        .rsplit('-')
+        .next()
+        .and_then(|last| last.parse().ok());
+    server.copies = number.filter(|number| *number > 1);
+    let left_out = |why: &str| Remark::left_out(line.place.clone(), &line.text, why);
+    match &server.host {
+        Some(TargetHost::Name(name)) if name.starts_with('_') => {
+            let why = "it asks for SRV records, which say names and ports";
+            said.push(left_out(why).instead("write each name and its port as a target"));
+        }
+        Some(TargetHost::Ip(_)) if server.copies.is_some() => {
+            let why = "it makes several servers at one address";
+            said.push(left_out(why).instead("write one server"));
+        }
+        _ => {}
     }
     server
 }

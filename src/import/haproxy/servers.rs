@@ -35,8 +35,9 @@ pub fn serving<'p>(
         let remark = Remark::dropped(head.place.clone(), &head.text, why);
         return Err(remark.instead("leave the port closed"));
     }
-    let balance = match servers.len() {
-        1 => None,
+    // What a template makes of a name are several.
+    let balance = match &servers[..] {
+        [one] if one.copies.is_none() => None,
         _ => Some(shared(&servers, back, remarks)?),
     };
     Ok(Serving { servers, balance })
@@ -53,20 +54,6 @@ fn shared(
         Remark::left_out(line.place.clone(), &line.text, why).instead(LEAVE)
     };
     let different = |line: &Line, why: &str| Remark::different(line.place.clone(), &line.text, why);
-    let is_checked = servers.iter().any(|server| server.options.check);
-    if let (Some(line), true) = (&back.protocol_check, is_checked) {
-        let why = "a check by more than a connection says which server takes clients";
-        return Err(left_out(line, why));
-    }
-    if let Some(server) = servers.iter().find(|server| server.options.check_elsewhere) {
-        let why = "a check at another place says whether it takes clients";
-        return Err(left_out(&server.line, why));
-    }
-    if is_checked {
-        let why = "servers are not asked how they are: one that could not be connected to is passed over for \
-                   10 seconds";
-        remarks.push(different(&back.head, why));
-    }
     let backups = servers
         .iter()
         .filter(|server| server.options.backup)

@@ -6,8 +6,9 @@
 mod directive;
 mod include;
 mod server;
-mod time;
+mod syslog;
 mod upstream;
+mod values;
 
 use std::path::{Path, PathBuf};
 
@@ -83,6 +84,7 @@ fn main(directives: &[Directive], around: &Around<'_>, import: &mut Import) {
         return;
     }
     for directive in directives {
+        syslog::set(directive, import);
         match (directive.name(), &directive.block) {
             ("stream", Some(block)) => stream(block, around, import),
             ("http" | "mail", Some(block)) => {
@@ -117,6 +119,12 @@ fn listens(block: &[Directive]) -> Vec<String> {
 }
 
 fn stream(block: &[Directive], around: &Around<'_>, import: &mut Import) {
+    let inside = block
+        .iter()
+        .flat_map(|directive| directive.block.iter().flatten());
+    for directive in block.iter().chain(inside) {
+        syslog::set(directive, import);
+    }
     let shared: Vec<&Directive> = block
         .iter()
         .filter(|directive| directive.block.is_none())
@@ -133,7 +141,15 @@ fn stream(block: &[Directive], around: &Around<'_>, import: &mut Import) {
                     around,
                 };
                 match server.mapping(&mut import.remarks) {
-                    Ok(mapping) => import.mappings.extend(mapping),
+                    Ok(mapping) => {
+                        let asks = mapping
+                            .iter()
+                            .any(|mapping| mapping.settings.get("resolve").is_some());
+                        if asks && let Some(resolver) = server.given("resolver") {
+                            upstream::resolver(resolver, import);
+                        }
+                        import.mappings.extend(mapping);
+                    }
                     Err(blockers) => {
                         import.remarks.extend(blockers);
                         import.left.push(Left {

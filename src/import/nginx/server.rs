@@ -6,7 +6,11 @@ use std::{net::IpAddr, time::Duration};
 
 use ipnet::IpNet;
 
-use super::{directive::Directive, time::time};
+use super::{
+    directive::Directive,
+    syslog,
+    values::{size, time},
+};
 use crate::{
     import::{
         Around, Kind, Remark, access, address,
@@ -36,7 +40,7 @@ impl<'a> Server<'a> {
     }
 
     /// The last directive of a name, here or around.
-    fn given(&self, name: &str) -> Option<&'a Directive> {
+    pub fn given(&self, name: &str) -> Option<&'a Directive> {
         let here = self
             .inside
             .iter()
@@ -99,7 +103,7 @@ impl<'a> Server<'a> {
             blockers.push(self.directive.left_out(why).instead("leave it to nginx"));
             return Err(blockers);
         };
-        let targets = self.targets(pass, &mut listen.value, &mut settings);
+        let targets = self.targets(pass, &mut listen.value, &mut settings, remarks);
         let targets = match targets {
             Ok(targets) => targets,
             Err(remark) => {
@@ -281,21 +285,45 @@ impl<'a> Server<'a> {
                 | "proxy_socket_keepalive"
                 | "server_name"
                 | "limit_conn_zone"
-                | "proxy_next_upstream"
-                | "proxy_next_upstream_tries"
-                | "proxy_next_upstream_timeout"
                 | "variables_hash_bucket_size"
                 | "variables_hash_max_size"
                 | "map_hash_bucket_size"
                 | "map_hash_max_size" => {}
+                "proxy_next_upstream" | "proxy_next_upstream_tries" => {
+                    let times = match (directive.name(), directive.word(1).parse::<u64>()) {
+                        (_, Ok(0)) => None,
+                        (_, Ok(times)) => Some(times - 1),
+                        ("proxy_next_upstream", _) if directive.word(1) == "off" => Some(0),
+                        _ => None,
+                    };
+                    match times {
+                        None => {}
+                        Some(0) => {
+                            settings.set("retries", Value::text("off"), directive.comments.clone())
+                        }
+                        Some(times) => {
+                            settings.set(
+                                "retries",
+                                Value::Number(times.min(100)),
+                                directive.comments.clone(),
+                            );
+                        }
+                    }
+                }
+                "proxy_next_upstream_timeout" => {
+                    remarks.push(dropped("connect_timeout is of all attempts together"));
+                }
+                "access_log" | "error_log" if syslog::is_to_one(directive) => {}
                 "access_log" | "log_format" | "error_log" => {
                     remarks.push(
                         dropped("every session is logged on standard output").instead("see [log]"),
                     );
                 }
-                "resolver" | "resolver_timeout" => {
+                // Who says `resolve` asks there.
+                "resolver" => {}
+                "resolver_timeout" => {
                     remarks.push(
-                        dropped("names are not looked up while it runs").instead("write addresses"),
+                        dropped("a lookup has a time of its own").instead("see resolver.timeout"),
                     );
                 }
                 "limit_conn" => {
@@ -329,8 +357,16 @@ impl<'a> Server<'a> {
                     blockers.push(directive.left_out(why).instead("leave it to nginx"));
                 }
                 "proxy_download_rate" | "proxy_upload_rate" => {
-                    let why = "it limits each connection";
-                    remarks.push(dropped(why).instead("set bandwidth or bandwidth_per_source"));
+                    let amount = size(directive.word(1));
+                    if let Some(amount) = amount.filter(|amount| *amount > 0) {
+                        let amount = units::size(amount.clamp(1 << 10, 1 << 40));
+                        let why = "it is of each connection, and there is no such limit here";
+                        let instead = format!(
+                            "bandwidth_per_source = \"{amount}\" is the same for a source with one connection, \
+                             and of both directions"
+                        );
+                        remarks.push(dropped(why).instead(instead));
+                    }
                 }
                 "ssl_preread" => {
                     remarks.push(dropped("nothing looks at what is sent"));

@@ -1,12 +1,15 @@
 //! Where a server leads: the address in `proxy_pass`, or the servers of an `upstream`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use super::{directive::Directive, server::Server};
-use crate::import::{
-    Remark, address,
-    listen::Listen,
-    model::{Settings, Target, Value},
+use super::{directive::Directive, server::Server, values::time};
+use crate::{
+    import::{
+        Import, Kind, Remark, address,
+        listen::Listen,
+        model::{Settings, Target, TargetHost, Value},
+    },
+    units,
 };
 
 impl Server<'_> {
@@ -16,6 +19,7 @@ impl Server<'_> {
         pass: &Directive,
         listens: &mut Vec<Listen>,
         settings: &mut Settings,
+        remarks: &mut Vec<Remark>,
     ) -> Result<Vec<Target>, Remark> {
         let upstream = self
             .block
@@ -53,7 +57,29 @@ impl Server<'_> {
                             ("max_conns", number) => {
                                 number_of(number, "max_sessions", &mut target.settings)
                             }
-                            ("max_fails" | "fail_timeout" | "slow_start", _) => {}
+                            ("max_fails", "1") => {}
+                            ("fail_timeout", text)
+                                if time(text).is_some_and(|span| span.as_secs() == 10) => {}
+                            ("max_fails" | "fail_timeout", _) => {
+                                let why = "a target that could not be connected to comes last for 10 seconds";
+                                remarks.push(directive.remark(Kind::Different, why));
+                            }
+                            ("slow_start", _) => {
+                                let why = "a target has its whole share of the sessions at once";
+                                remarks.push(directive.remark(Kind::Different, why));
+                            }
+                            ("resolve", _) => {
+                                let every = self.given("resolver").and_then(|resolver| {
+                                    let mut words = resolver.words.iter();
+                                    let valid = words.find_map(|word| word.strip_prefix("valid="));
+                                    valid.and_then(time)
+                                });
+                                let every = every.map(|every| {
+                                    units::duration(every.max(std::time::Duration::from_secs(1)))
+                                });
+                                let every = every.unwrap_or_else(|| "ttl".to_owned());
+                                settings.set("resolve", Value::Text(every), Vec::new());
+                            }
                             (word, _) => {
                                 return Err(directive.left_out(format!("{word} is not known here")));
                             }
@@ -87,7 +113,11 @@ impl Server<'_> {
     }
 
     /// The host and the port that a server is at; no port is the one that the client came to.
-    fn address(&self, directive: &Directive, text: &str) -> Result<(IpAddr, Option<u16>), Remark> {
+    fn address(
+        &self,
+        directive: &Directive,
+        text: &str,
+    ) -> Result<(TargetHost, Option<u16>), Remark> {
         let kept = text.strip_suffix(":$server_port");
         if text.contains('$') && kept.is_none() {
             let why = "the target is computed";
@@ -102,19 +132,16 @@ impl Server<'_> {
             (None, Some((host, port))) => (host, Some(port)),
             (None, None) => return Err(directive.left_out("it has no port")),
         };
-        match address::ip(host, self.around) {
-            Some(ip) => Ok((ip, port)),
-            None => {
-                let why = format!("{host} is a name, and targets are addresses");
-                Err(address::is_a_name(directive.left_out(why)))
-            }
-        }
+        let host = address::target_host(host, self.around).ok_or_else(|| {
+            directive.left_out(format!("{host} is neither an address nor a name"))
+        })?;
+        Ok((host, port))
     }
 
     fn target(
         &self,
         pass: &Directive,
-        host: IpAddr,
+        host: TargetHost,
         port: Option<u16>,
         listens: &mut Vec<Listen>,
         comments: Vec<String>,
@@ -146,5 +173,30 @@ impl Server<'_> {
 fn number_of(text: &str, key: &'static str, settings: &mut Settings) {
     if let Ok(number @ 1..) = text.parse::<u64>() {
         settings.set(key, Value::Number(number), Vec::new());
+    }
+}
+
+/// `[resolver]`: the servers that names are asked of.
+pub fn resolver(directive: &Directive, import: &mut Import) {
+    let mut servers = Vec::new();
+    for word in directive.words[1..]
+        .iter()
+        .filter(|word| !word.contains('='))
+    {
+        let (host, port) = address::split(word).unwrap_or((word, 53));
+        match (host.trim_matches(['[', ']']).parse::<IpAddr>(), port) {
+            (Ok(ip), 53) => servers.push(ip.to_string()),
+            (Ok(ip), port) => servers.push(SocketAddr::new(ip, port).to_string()),
+            (Err(_), _) => {
+                let remark = directive.remark(Kind::Dropped, format!("{word} is no address"));
+                import.remarks.push(remark.instead("see resolver.servers"));
+            }
+        }
+    }
+    if !servers.is_empty() {
+        let comments = directive.comments.clone();
+        import
+            .section("resolver")
+            .set("servers", Value::List(servers), comments);
     }
 }

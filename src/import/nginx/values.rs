@@ -1,4 +1,4 @@
-//! Times as nginx reads them.
+//! Times and sizes as nginx reads them.
 
 use std::time::Duration;
 
@@ -33,6 +33,22 @@ pub fn time(text: &str) -> Option<Duration> {
     Some(sum)
 }
 
+/// A number of bytes, nothing if it is none or is computed.
+pub fn size(text: &str) -> Option<u64> {
+    let shift = match text.bytes().last()? {
+        b'k' | b'K' => 10,
+        b'm' | b'M' => 20,
+        b'g' | b'G' => 30,
+        _ => 0,
+    };
+    let digits = if shift == 0 {
+        text
+    } else {
+        &text[..text.len() - 1]
+    };
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,5 +66,15 @@ mod tests {
         }
         assert_eq!(time("500ms"), Some(Duration::from_millis(500)));
         assert_eq!(time("5x"), None);
+    }
+
+    #[test]
+    fn a_size_is_in_powers_of_1024() {
+        for (text, bytes) in [("0", 0), ("100", 100), ("10k", 10 << 10), ("3M", 3 << 20)] {
+            assert_eq!(size(text), Some(bytes), "{text}");
+        }
+        for text in ["", "k", "1x", "$rate"] {
+            assert_eq!(size(text), None, "{text}");
+        }
     }
 }

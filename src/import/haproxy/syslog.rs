@@ -1,0 +1,86 @@
+//! `log` lines: to a daemon, or somewhere that has no counterpart.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::{
+    address::{self, Host, Port},
+    sections::Line,
+};
+use crate::import::{
+    Around, Import, Remark,
+    address::of_name,
+    syslog::{self, Daemon, Log},
+};
+
+/// The port of syslog.
+const PORT: u16 = 514;
+
+/// Takes a `log` line over.
+pub fn set(line: &Line, around: &Around<'_>, import: &mut Import) {
+    let dropped = |why: &str| Remark::dropped(line.place.clone(), &line.text, why);
+    let to = line.word(1);
+    let to = to.strip_prefix("unix@").unwrap_or(to);
+    let daemon = match to {
+        "global" => return,
+        to if to.starts_with("stdout") || to.starts_with("stderr") || to.starts_with("fd@") => {
+            return;
+        }
+        to if to.starts_with('/') => Some(Daemon::Socket(to.to_owned())),
+        to => {
+            let to = to
+                .strip_prefix("udp")
+                .and_then(|to| to.split_once('@'))
+                .map_or(to, |(_, to)| to);
+            udp(to, around).map(Daemon::Udp)
+        }
+    };
+    let Some(daemon) = daemon else {
+        let remark = dropped("lines go to the socket or the UDP address of a daemon");
+        return import.remarks.push(remark.instead("see log.syslog"));
+    };
+    let mut rest = line.words[2..].iter().map(String::as_str).peekable();
+    while let Some(word) =
+        rest.next_if(|word| matches!(*word, "len" | "format" | "sample" | "profile"))
+    {
+        let value = rest.next();
+        if word == "sample" {
+            let what = format!("sample {}", value.unwrap_or_default());
+            let remark =
+                Remark::different(line.place.clone(), &what, "every line goes to the daemon");
+            import.remarks.push(remark);
+        }
+    }
+    let facility = rest.next().unwrap_or_default();
+    if let Some(level) = rest
+        .next()
+        .filter(|level| !matches!(*level, "info" | "debug"))
+    {
+        let why = "every line goes to the daemon";
+        let remark = Remark::different(line.place.clone(), &line.text, why);
+        let instead =
+            format!("set log.sessions = false, or have it pass over what is less than {level}");
+        import.remarks.push(remark.instead(instead));
+    }
+    let log = Log {
+        place: &line.place,
+        text: &line.text,
+        to: daemon,
+        facility,
+        comments: &line.comments,
+    };
+    syslog::set(&log, import);
+}
+
+fn udp(to: &str, around: &Around<'_>) -> Option<SocketAddr> {
+    let address = address::parse(to).ok()?;
+    let ip: IpAddr = match address.host {
+        Host::Ip(ip) => ip,
+        Host::Name(name) => of_name(&name, around)?,
+        Host::Unspecified => return None,
+    };
+    match address.port {
+        Port::Missing => Some(SocketAddr::new(ip, PORT)),
+        Port::Range(port, _) => Some(SocketAddr::new(ip, port)),
+        Port::Offset(_) => None,
+    }
+}
