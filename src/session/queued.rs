@@ -29,6 +29,8 @@ use crate::{
 pub struct QueuedClient {
     pub(super) client: WaitingClient,
     pub(super) extras: Option<Box<Extras>>,
+    /// When the time that it may wait began: a pause of its mapping does not count.
+    pub(super) waits_from: Instant,
     /// Its place in the queue of its route's targets.
     pub(super) ticket: Option<Ticket>,
 }
@@ -57,6 +59,7 @@ impl QueuedClient {
             Ok(ticket) => Ok(Self {
                 client: WaitingClient::new(connection, now),
                 extras,
+                waits_from: now,
                 ticket: Some(ticket),
             }),
             Err(reason) => {
@@ -66,6 +69,11 @@ impl QueuedClient {
                 Err((reason, connection))
             }
         }
+    }
+
+    /// Gives it all its time once more.
+    pub fn wait_anew(&mut self, now: Instant) {
+        self.waits_from = now;
     }
 
     /// Whether its client is gone: it has reset the connection, or closed it without a word.
@@ -120,7 +128,7 @@ impl Waiting for QueuedClient {
         let queue = self.client.route().mapping.policy.queue;
         // Without a queue, whoever is in it has waited for long enough.
         let timeout = queue.map_or(Duration::ZERO, |queue| queue.timeout);
-        (self.client).ends((self.client.since + timeout, EndReason::QueueTimeout))
+        (self.client).ends((self.waits_from + timeout, EndReason::QueueTimeout))
     }
 
     fn view(&self, now: Instant) -> SessionView {

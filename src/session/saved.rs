@@ -130,6 +130,13 @@ pub struct SavedQueuedClient {
     client: SavedWaitingClient,
     #[serde(default, skip_serializing_if = "is_default")]
     extras: Option<Box<SavedExtras>>,
+    /// If that is not when it came.
+    #[serde(
+        default,
+        with = "monotonic::option",
+        skip_serializing_if = "is_default"
+    )]
+    waits_from: Option<Instant>,
     /// The number of its ticket.
     number: u64,
 }
@@ -373,11 +380,14 @@ impl SavedQueuedClient {
         let QueuedClient {
             client,
             extras,
+            waits_from,
             ticket,
         } = queued;
+        let began = client.since();
         Self {
             client: client.save(saver, routes),
             extras: extras.as_ref().map(|extras| Box::new(extras.save())),
+            waits_from: (*waits_from != began).then_some(*waits_from),
             number: ticket.as_ref().map_or(u64::MAX >> 1, Ticket::number),
         }
     }
@@ -387,6 +397,7 @@ impl SavedQueuedClient {
         let Self {
             client,
             extras,
+            waits_from,
             number,
         } = self;
         let client = WaitingClient::load(client, from)?;
@@ -395,6 +406,7 @@ impl SavedQueuedClient {
         Ok(QueuedClient {
             ticket: group.map(|group| group.queue().join_again(number)),
             extras: extras.map(|extras| Box::new(extras.load(route, from.gate))),
+            waits_from: waits_from.unwrap_or(client.since()),
             client,
         })
     }

@@ -62,7 +62,7 @@ use crate::{
         SessionLine, SessionRecord, SessionView, UpgradeMarks,
     },
     socket,
-    table::{DrainEnds, ListenAddr, Mapping, MappingOverrides, Route, Table},
+    table::{DrainEnds, ListenAddr, Mapping, MappingOverride, MappingOverrides, Route, Table},
     telemetry::{LogQueue, PathInfo, ProcessStats, Sampler, Tally},
 };
 
@@ -89,7 +89,7 @@ pub struct WorkerContext {
     pub table: ArcSwap<Table>,
     pub stats: ProcessStats,
     pub pipes: Arc<PipeBudget>,
-    /// The mappings an operator paused or drained. Only control acts on it.
+    /// The mappings an operator paused or drained. Control acts on it; workers only let wait.
     pub overrides: ArcSwap<MappingOverrides>,
     /// When the sessions of drained mappings end, to be told.
     pub drain_ends: ArcSwap<DrainEnds>,
@@ -125,6 +125,11 @@ impl WorkerContext {
             tally.add(&mapping.stats);
         }
         tally
+    }
+
+    /// Whether an operator lets the clients of a route wait.
+    fn is_paused(&self, route: &Route) -> bool {
+        self.overrides.load().get(&route.mapping.name) == Some(&MappingOverride::Paused)
     }
 
     fn next_id(&self) -> SessionId {

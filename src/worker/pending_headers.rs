@@ -16,7 +16,6 @@ use crate::{
     end_reason::EndReason,
     proxy_protocol::LONGEST,
     session::{Connection, HeaderRead, PendingProxyHeader, Waiting},
-    table::MappingOverride,
 };
 
 /// No more will come.
@@ -97,7 +96,7 @@ impl PendingHeaders {
             return None;
         };
         client.adopt(current);
-        if is_paused(&self.context, pending) {
+        if self.context.is_paused(client.route()) {
             return None;
         }
         let client = pending.client();
@@ -124,7 +123,7 @@ impl PendingHeaders {
     pub(super) fn fire_timers(&mut self, clock: Clock) {
         while let Some((key, reason)) = self.clients.pop_due(clock) {
             let pending = self.clients.get_mut(key);
-            let paused = pending.filter(|pending| is_paused(&self.context, pending));
+            let paused = pending.filter(|pending| self.context.is_paused(pending.client().route()));
             match paused {
                 // It may have said everything; nobody listens.
                 Some(pending) if reason == EndReason::ProxyHeaderTimeout => {
@@ -135,10 +134,4 @@ impl PendingHeaders {
             }
         }
     }
-}
-
-/// Whether an operator lets the clients of its mapping wait.
-fn is_paused(context: &WorkerContext, pending: &PendingProxyHeader) -> bool {
-    let name = &pending.client().route().mapping.name;
-    context.overrides.load().get(name) == Some(&MappingOverride::Paused)
 }

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     end_reason::EndReason,
-    session::{Choice, Connection, Extras, QueuedClient},
+    session::{Choice, Connection, Extras, QueuedClient, Waiting},
 };
 
 pub(super) struct QueuedClients {
@@ -79,12 +79,17 @@ impl QueuedClients {
 
     /// Gives a client back that is led to a target now, if it is its turn and there is room.
     pub(super) fn serve(&mut self, key: Key, now: Instant) -> Option<Served> {
+        let queued = self.clients.get_mut(key)?;
+        if self.context.is_paused(queued.client().route()) {
+            // Whoever resumes the mapping has all its clients looked at.
+            return None;
+        }
         let worker = &self.worker;
         let waker = || {
             let worker = worker.clone();
             Waker::from(Arc::new(Turn { worker, key }))
         };
-        let choice = self.clients.get_mut(key)?.choose(waker, now)?;
+        let choice = queued.choose(waker, now)?;
         let (queued, seen) = self.clients.remove(key)?;
         Some(Served {
             queued,
@@ -104,7 +109,16 @@ impl QueuedClients {
     /// Ends those that have waited for long enough.
     pub(super) fn fire_timers(&mut self, clock: Clock) {
         while let Some((key, reason)) = self.clients.pop_due(clock) {
-            self.clients.end(key, reason, clock.now);
+            let queued = self.clients.get_mut(key);
+            let paused =
+                queued.filter(|queued| self.context.is_paused(queued.client().route()));
+            match paused {
+                Some(queued) if reason == EndReason::QueueTimeout => {
+                    queued.wait_anew(clock.now);
+                    self.clients.arm(key);
+                }
+                _ => self.clients.end(key, reason, clock.now),
+            }
         }
     }
 }

@@ -1,10 +1,12 @@
 //! Clients that wait until a target has room.
 
-use std::{io::Read, time::Duration};
+use std::{io::Read, process::Command, time::Duration};
 
 use rustix::process::Signal;
 
-use crate::harness::{Peer, Proxy, Target, config, ports, wait_until};
+use crate::harness::{
+    Peer, Proxy, Target, TempDir, config, ports, process, proxy::PROGRAM, wait_until,
+};
 
 /// A proxy of two workers whose mapping leads to one target with so much room, and its two ports, one
 /// on each worker.
@@ -130,6 +132,50 @@ fn clients_that_go_leave_the_queue() {
             server.expect_end();
         }
         drop((waiting.remove(0), server));
+    }
+    narrow.proxy.settles();
+}
+
+#[test]
+fn nobody_who_waits_is_served_or_told_to_go_while_the_mapping_is_paused() {
+    let dir = TempDir::new();
+    let socket = dir.join("admin.sock");
+    let target = Target::bind();
+    let (ports, addr) = ([ports::free(), ports::free()], target.addr());
+    let text = |timeout: &str| {
+        config([format!(
+            "[admin]\nsocket = {socket:?}\n[process]\nworkers = 2\n\
+             [[mapping]]\nname = \"m\"\nlisten = {ports:?}\n\
+             queue = {{ max = 9, timeout = \"{timeout}\" }}\n\
+             target = {{ address = \"{addr}\", max_sessions = 1 }}\n"
+        )])
+    };
+    let operate = |what: &str| {
+        let mut command = Command::new(PROGRAM);
+        process::succeed(command.arg(what).arg("m").arg("--socket").arg(&socket));
+    };
+    let narrow = Narrow {
+        proxy: Proxy::start(&text("10m")),
+        target,
+        ports,
+    };
+    let held = narrow.pair();
+    let mut waiting = narrow.queue_up(b"ab");
+    operate("pause");
+    // Their time is over at once, and there is room.
+    narrow.proxy.reload(&text("1ms"));
+    drop(held);
+    assert!(!narrow.target.is_called(Duration::from_millis(200)));
+    narrow.wait_queued(2);
+    narrow.proxy.signal(Signal::USR2);
+    narrow.proxy.wait_for_line(0, "upgraded");
+    narrow.wait_queued(2);
+    narrow.proxy.reload(&text("10m"));
+    assert!(!narrow.target.is_called(Duration::from_millis(100)));
+    operate("resume");
+    for name in *b"ab" {
+        let mut server = narrow.serves(name);
+        server.exchange(&mut waiting.remove(0), b"welcome");
     }
     narrow.proxy.settles();
 }
