@@ -2,6 +2,9 @@
 
 mod harness;
 
+#[path = "health/postgresql.rs"]
+mod postgresql;
+
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener},
@@ -11,7 +14,7 @@ use std::{
         atomic::{AtomicU16, Ordering::Relaxed},
     },
     thread,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use harness::{
@@ -239,6 +242,104 @@ fn an_answer_that_never_ends_or_drips_makes_a_target_down_and_holds_up_no_other_
         assert_eq!(line.text("error"), error);
     }
     said(&proxy, 0, "target is up", good);
+}
+
+#[test]
+fn a_target_that_insists_on_a_header_is_not_found_down() {
+    const HEADER: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+    // It says something to those who begin with a header, and hangs up on others.
+    let listener = TcpListener::bind(loopback(1, 0)).expect("a free port");
+    let addr = listener.local_addr().expect("it has one");
+    thread::spawn(move || {
+        for mut client in listener.incoming().map_while(Result::ok) {
+            let mut first = [0; 16];
+            if client.read_exact(&mut first).is_ok() && first.starts_with(HEADER) {
+                // 0x20: the sender speaks for itself, 0x21: for a client.
+                let _ = write!(client, "220 mail, command {:#04x}\r\n", first[12]);
+            }
+        }
+    });
+    let port = ports::free();
+    let check = |more: &str| {
+        let check = format!("check = {{ {OFTEN}, expect = \"220 mail, command 0x20\"{more} }}");
+        leading_to(port, &[addr], &format!("send_proxy = \"v2\"\n{check}"))
+    };
+    let proxy = Proxy::start(&check(""));
+    said(&proxy, 0, "target is up", addr);
+    let mut client = Peer::connect(port);
+    client.expect(b"220 mail, command 0x21\r\n");
+    proxy.reload(&check(", send_proxy = \"off\""));
+    said(&proxy, 0, "target is down", addr);
+}
+
+#[test]
+fn why_and_since_when_a_target_is_down_is_said_and_survives_an_upgrade() {
+    let (stays, goes) = (Target::bind(), Target::bind());
+    let (port, addr) = (ports::free(), goes.addr());
+    let dir = TempDir::new();
+    let socket = dir.join("admin.sock");
+    let check = format!("check = {{ {OFTEN} }}");
+    let text = leading_to(port, &[stays.addr(), addr], &check);
+    let section = format!("[admin]\nsocket = {socket:?}\n");
+    let proxy = Proxy::start(&text.replacen('\n', &format!("\n{section}"), 1));
+    said(&proxy, 0, "target is up", addr);
+    let labels = [("mapping", "m")];
+    assert_eq!(
+        proxy.metrics().sum("tml_proxy_mapping_targets_up", &labels),
+        2
+    );
+    let before = SystemTime::now();
+    drop(goes);
+    said(&proxy, 0, "target is down", addr);
+    let name = addr.to_string();
+    let failures = |proxy: &Proxy| {
+        let labels = [("mapping", "m"), ("target", &*name)];
+        let metrics = proxy.metrics();
+        metrics.sum("tml_proxy_target_check_failures_total", &labels)
+    };
+    let seen = failures(&proxy);
+    assert!(seen >= 1);
+    assert_eq!(
+        proxy.metrics().sum("tml_proxy_mapping_targets_up", &labels),
+        1
+    );
+    let found = SystemTime::now();
+    for _ in 0..2 {
+        let (_, page) = proxy.page("/api/v1/mappings");
+        let page: serde_json::Value = serde_json::from_str(&page).expect("JSON");
+        let target = &page["mappings"][0]["targets"][1];
+        assert_eq!(target["state"], "down", "{target}");
+        assert_eq!(target["check_failure"]["error"], "Connection refused");
+        let at = |text: &serde_json::Value| {
+            let text = text.as_str().expect("a time");
+            humantime::parse_rfc3339(text).expect("a time")
+        };
+        let since = at(&target["state_since"]);
+        let millisecond = Duration::from_millis(1);
+        assert!((before - millisecond..=found).contains(&since), "{target}");
+        assert!(at(&target["check_failure"]["at"]) >= since, "{target}");
+        assert!(target["check_failures"].as_u64() >= Some(seen), "{target}");
+        let (_, status) = proxy.page("/api/v1/status");
+        let problem = format!(
+            "Targets of mapping m that are down: 1 of 2, of which {addr}: Connection refused."
+        );
+        assert!(status.contains(&problem), "{status}");
+        let mut mappings = Command::new(PROGRAM);
+        let mappings = process::output(mappings.arg("mappings").arg("--socket").arg(&socket));
+        let mappings = String::from_utf8_lossy(&mappings.stdout).into_owned();
+        let line = format!("m: {addr} is down since ");
+        assert!(mappings.contains(&line), "{mappings}");
+        let mut upgrade = Command::new(PROGRAM);
+        process::succeed(upgrade.arg("upgrade").arg("--socket").arg(&socket));
+    }
+    let last = stays.addr();
+    drop(stays);
+    said(&proxy, 0, "target is down", last);
+    let (_, status) = proxy.page("/api/v1/status");
+    assert!(
+        status.contains("Mapping m has no target that is up"),
+        "{status}"
+    );
 }
 
 #[test]

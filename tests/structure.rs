@@ -27,7 +27,7 @@ const MAY_IMPORT: &str = "
     target:    handover limit proxy_protocol resolve setting
     telemetry: end_reason handover os_error text units
     limit:     client_mask end_reason handover setting
-    health:    os_error setting socket units
+    health:    os_error proxy_protocol setting socket units
     resolve:   files os_error setting units
     setting:   host_port units
     relay:     handover os_error

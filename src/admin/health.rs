@@ -2,6 +2,7 @@
 
 use std::{
     cmp::Reverse,
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -17,6 +18,7 @@ use crate::{
     config::AutoOr,
     provider::switchboard::{Contact, expose::Reason, read::Rights, token_file::SOON},
     table::{DrainEnds, Mapping, MappingName, MappingOverrides, Table},
+    target::{Member, MemberState},
     telemetry::{Failures, HISTORY_STEP, Task, Totals, Usage},
     text::enumerated,
     units::{self, duration_ms, millis},
@@ -106,6 +108,7 @@ pub(super) fn problems(sources: &Sources) -> Vec<Problem> {
     }
     switchboard(sources, &mut found);
     names(sources, &mut found);
+    targets(&shared.table.load(), &mut found);
     for mapping in shared.table.load().mappings() {
         if let Some(max) = mapping.policy.max_sessions
             && mapping.stats.open() >= max
@@ -179,6 +182,62 @@ fn names(sources: &Sources, found: &mut Found) {
             ));
         }
     }
+}
+
+/// Targets that checks have found down.
+fn targets(table: &Table, found: &mut Found) {
+    let mut of: BTreeMap<&MappingName, Down> = BTreeMap::new();
+    for (mapping, group) in table.groups() {
+        let members = group.members();
+        let is_down = |member: &&Arc<Member>| member.state() == MemberState::Down;
+        let down = members.iter().filter(is_down).count();
+        let Some(first) = members.iter().find(is_down) else {
+            continue;
+        };
+        let of = of.entry(&mapping.name).or_insert_with(|| Down {
+            first: Arc::clone(first),
+            count: 0,
+            members: 0,
+            is_all: false,
+        });
+        of.count += down;
+        of.members += members.len();
+        of.is_all |= down == members.len();
+    }
+    for (mapping, down) in of.iter().take(NAMES) {
+        let Down {
+            first,
+            count,
+            members,
+            is_all,
+        } = down;
+        let why = first.check_failure();
+        let why = why.map_or_else(String::new, |failure| format!(": {}", failure.error));
+        let which = format!("{count} of {members}, of which {}{why}", first.address);
+        match is_all {
+            true => found.error(format!(
+                "Mapping {mapping} has no target that is up, its clients are refused. Down: {which}."
+            )),
+            // It may be meant to be so, where one of several is the primary.
+            false => found.note(format!("Targets of mapping {mapping} that are down: {which}.")),
+        }
+    }
+    if let Some(more @ 1..) = of.len().checked_sub(NAMES) {
+        found.warning(format!(
+            "Mappings with targets that are down besides: {more}."
+        ));
+    }
+}
+
+/// What checks have found of a mapping.
+struct Down {
+    /// The first that is.
+    first: Arc<Member>,
+    count: usize,
+    /// How many there are.
+    members: usize,
+    /// Whether one of its ports has no other.
+    is_all: bool,
 }
 
 fn closed_listeners(closed: &[ClosedListener], found: &mut Found) {

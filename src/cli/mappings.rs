@@ -6,7 +6,7 @@ use super::{
     client::Client,
     output::{self, Align, Column, Screen, bytes, table},
 };
-use crate::admin::api::model::{Mapping, Mappings};
+use crate::admin::api::model::{Mapping, Mappings, Target};
 
 /// List the mappings of the running proxy.
 #[derive(Debug, Clone, clap::Args)]
@@ -40,7 +40,39 @@ const COLUMNS: [Column; 10] = [
 
 fn text(mappings: &Mappings, screen: &Screen) -> String {
     let rows: Vec<_> = mappings.mappings.iter().map(row).collect();
-    table(&COLUMNS, &rows, screen)
+    table(&COLUMNS, &rows, screen) + &down(mappings)
+}
+
+/// A line for each target that is down.
+fn down(mappings: &Mappings) -> String {
+    /// As many as anybody wants to read.
+    const LINES: usize = 20;
+    let of = |mapping: &'_ Mapping| {
+        let down = mapping
+            .targets
+            .iter()
+            .filter(|target| target.state == "down");
+        let line = |target: &Target| {
+            let since = target.state_since.as_deref();
+            let since = since.map_or_else(String::new, |at| format!(" since {at}"));
+            let why = target.check_failure.as_ref();
+            let why = why.map_or_else(String::new, |failure| format!(": {}", failure.error));
+            format!(
+                "{}: {} is down{since}{why}\n",
+                mapping.mapping, target.target
+            )
+        };
+        down.map(line).collect::<Vec<_>>()
+    };
+    let mut lines: Vec<_> = mappings.mappings.iter().flat_map(of).collect();
+    if let Some(more @ 1..) = lines.len().checked_sub(LINES) {
+        lines.truncate(LINES);
+        lines.push(format!("targets that are down besides: {more}\n"));
+    }
+    match lines.is_empty() {
+        true => String::new(),
+        false => format!("\n{}", lines.concat()),
+    }
 }
 
 fn row(mapping: &Mapping) -> [String; 10] {

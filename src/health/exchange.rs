@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 
 use super::{
-    Check, Failure, Outcome,
+    Failure, Outcome, Probe,
     settings::{By, StatusRange},
 };
+use crate::proxy_protocol::write_own;
 
 /// Bytes of an answer that are looked at.
 pub(super) const LONGEST: usize = 16 << 10;
@@ -28,8 +29,8 @@ enum Right {
 
 impl Exchange {
     /// Nothing if a connection is all that is wanted.
-    pub fn of(check: &Check, target: SocketAddr) -> Option<Self> {
-        let (send, right) = match &check.by {
+    pub fn of(probe: &Probe, target: SocketAddr) -> Option<Self> {
+        let (said, right) = match &probe.check.by {
             By::Connect => return None,
             By::Http {
                 method,
@@ -48,8 +49,10 @@ impl Exchange {
                 (send.clone().unwrap_or_default(), Right::Has(expect.clone()))
             }
         };
+        let mut send = probe.header.map(write_own).unwrap_or_default().to_vec();
+        send.extend(said.into_bytes());
         Some(Self {
-            send: send.into_bytes(),
+            send,
             answer: Vec::new(),
             right,
         })

@@ -9,7 +9,7 @@ mod exchange;
 mod prober;
 mod settings;
 
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{fmt, time::Duration};
 
 use rustix::io::Errno;
 
@@ -65,9 +65,4 @@ impl fmt::Display for Failure {
             ),
         }
     }
-}
-
-/// What is sent to `target` for a check, and what is made of the answer.
-fn talk(check: &Check, target: SocketAddr) -> Option<exchange::Exchange> {
-    exchange::Exchange::of(check, target)
 }

@@ -22,8 +22,8 @@ use rustix::{
 };
 use slab::Slab;
 
-use super::{Check, Failure, Outcome, exchange::Exchange, talk};
-use crate::socket;
+use super::{Check, Failure, Outcome, exchange::Exchange};
+use crate::{proxy_protocol::Version, socket};
 
 /// How often it is looked at what is due and what has happened.
 pub(crate) const TICK: Duration = Duration::from_millis(20);
@@ -42,6 +42,8 @@ pub(crate) struct Probe {
     pub from: Option<IpAddr>,
     /// Whether that may be one that this machine does not have.
     pub freebind: bool,
+    /// The PROXY header before whatever is said, which speaks for nobody.
+    pub header: Option<Version>,
     pub check: Check,
 }
 
@@ -231,7 +233,7 @@ impl Prober {
 fn begin(probe: &Probe, place: usize, serial: u64, now: Instant) -> Result<Flight, Failure> {
     let address = probe.address();
     let socket = socket::open(&address).map_err(Failure::NotTried)?;
-    let stage = Stage::Connecting(talk(&probe.check, address));
+    let stage = Stage::Connecting(Exchange::of(probe, address));
     if matches!(stage, Stage::Connecting(None)) {
         // Without an acknowledgement of its own the connection is none to the target yet.
         let _ = sockopt::set_tcp_quickack(&socket, false);

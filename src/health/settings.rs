@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error, de::SeqAccess};
 
-use crate::setting::{As, Found, Given, Json, Kind, Number, Refusal, Span, items};
+use crate::{
+    proxy_protocol::Version,
+    setting::{As, Found, Given, Json, Kind, Number, Off, Refusal, Span, Word, Words, items},
+};
 
 /// How a target is checked, and what is made of it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -19,8 +22,24 @@ pub struct Check {
     pub fall: u32,
     /// The port to try, if it is another than that of the target.
     pub port: Option<u16>,
+    /// What was said of PROXY headers for tries alone.
+    pub send_proxy: Option<Option<Version>>,
     /// What is to succeed.
     pub(crate) by: By,
+}
+
+impl Check {
+    /// The PROXY header of a try at a target whose sessions have this one: the same, unless something
+    /// else was said or another port is asked. If a connection is all that is wanted, its target's
+    /// program sees none.
+    pub fn header(&self, of_sessions: Option<Version>) -> Option<Version> {
+        match (&self.by, self.send_proxy, self.port) {
+            (By::Connect, ..) => None,
+            (_, Some(own), _) => own,
+            (_, None, Some(_)) => None,
+            (_, None, None) => of_sessions,
+        }
+    }
 }
 
 /// What happens to live sessions of a target that is found down.
@@ -33,7 +52,7 @@ pub enum OnDown {
     Kill,
 }
 
-impl crate::setting::Words for OnDown {
+impl Words for OnDown {
     const WORDS: &'static [(&'static str, Self)] = &[("keep", Self::Keep), ("kill", Self::Kill)];
 }
 
@@ -93,6 +112,13 @@ struct Keys {
         skip_serializing_if = "Option::is_none"
     )]
     port: Option<u16>,
+    /// Whether a PROXY header that speaks for nobody comes first; if left out, as sessions of the target
+    /// have one, unless there is a port.
+    #[serde(
+        with = "As::<Given<Off<Word<Version>>>>",
+        skip_serializing_if = "Option::is_none"
+    )]
+    send_proxy: Option<Option<Version>>,
     /// The path that is asked for over HTTP.
     #[serde(
         with = "As::<Given<HttpPath>>",
@@ -130,6 +156,7 @@ impl Default for Keys {
             rise: 2,
             fall: 3,
             port: None,
+            send_proxy: None,
             http: None,
             method: None,
             host: None,
@@ -155,6 +182,13 @@ impl Keys {
                     return Err(format!("{key} is for checks with http = \"/PATH\""));
                 }
                 match (send, expect) {
+                    (None, None) if self.send_proxy.is_some() => {
+                        return Err(
+                            "send_proxy is for checks with http or expect: the target's program sees \
+                             nothing of others"
+                                .to_owned(),
+                        );
+                    }
                     (None, None) => By::Connect,
                     (send, Some(expect)) => By::Exchange { send, expect },
                     (Some(_), None) => {
@@ -178,6 +212,7 @@ impl Keys {
             rise: self.rise,
             fall: self.fall,
             port: self.port,
+            send_proxy: self.send_proxy,
             by,
         })
     }
@@ -189,6 +224,7 @@ impl Keys {
             rise: check.rise,
             fall: check.fall,
             port: check.port,
+            send_proxy: check.send_proxy,
             ..Self::default()
         };
         match check.by.clone() {
@@ -407,6 +443,14 @@ mod tests {
                 r#"{"every":"2s","timeout":"2s","rise":2,"fall":3,"send":"PING\r\n","expect":"+PONG"}"#,
             ),
             (
+                "http = \"/\"\nsend_proxy = \"v2\"",
+                r#"{"every":"2s","timeout":"2s","rise":2,"fall":3,"send_proxy":"v2","http":"/","method":"GET","status":"200-399"}"#,
+            ),
+            (
+                "send_proxy = \"off\"",
+                "send_proxy is for checks with http or expect: the target's program sees nothing of others",
+            ),
+            (
                 "send = \"PING\"",
                 "send needs expect, which says what answer is right",
             ),
@@ -420,6 +464,22 @@ mod tests {
                 Err(why) => why.trim().to_owned(),
             };
             assert_eq!(found, printed, "{written}");
+        }
+    }
+
+    #[test]
+    fn a_header_comes_first_where_sessions_have_one_unless_it_is_said_or_another_port() {
+        let v2 = Some(Version::V2);
+        for (written, of_sessions, expected) in [
+            ("http = \"/\"", v2, v2),
+            ("http = \"/\"", None, None),
+            ("http = \"/\"\nport = 8008", v2, None),
+            ("expect = \"x\"\nport = 8008\nsend_proxy = \"v2\"", None, v2),
+            ("expect = \"x\"\nsend_proxy = \"off\"", v2, None),
+            ("", v2, None),
+        ] {
+            let check = read(written).expect("a check");
+            assert_eq!(check.header(of_sessions), expected, "{written}");
         }
     }
 

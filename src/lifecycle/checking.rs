@@ -79,10 +79,12 @@ impl Checks {
                     member.forget_state(now);
                     continue;
                 };
+                let of_sessions = member.settings.send_proxy.unwrap_or(policy.send_proxy);
                 let probe = Arc::new(Probe {
                     target: member.address,
                     from: policy.bind,
                     freebind: policy.freebind,
+                    header: check.header(of_sessions),
                     check: check.clone(),
                 });
                 probes.entry(probe).or_default().push(Told {
@@ -180,7 +182,8 @@ impl Told {
         } = self;
         let check = &probe.check;
         let now = Instant::now().into();
-        let state = member.report(outcome.is_ok(), (check.rise, check.fall), now);
+        let failure = outcome.as_ref().err().map(ToString::to_string);
+        let state = member.report(failure, (check.rise, check.fall), now);
         let (name, target) = (&mapping.name, probe.target);
         match (state, outcome) {
             (Some(MemberState::Down), Err(error)) => {

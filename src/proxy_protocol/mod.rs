@@ -129,6 +129,14 @@ pub fn write(version: Version, of: Endpoints, values: &[Value<'_>]) -> Vec<u8> {
     }
 }
 
+/// The header of a connection that nobody else's is passed on with, as of a health check.
+pub const fn write_own(version: Version) -> &'static [u8] {
+    match version {
+        Version::V1 => v1::OWN,
+        Version::V2 => v2::OWN,
+    }
+}
+
 impl Endpoints {
     /// The same with IPv4 as IPv4 where both ends have it, else both as IPv6.
     fn of_one_family(self) -> Self {

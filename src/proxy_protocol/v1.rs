@@ -10,6 +10,9 @@ use super::{Endpoints, Header, Malformed, Parsed};
 
 pub(super) const SIGNATURE: &[u8] = b"PROXY ";
 
+/// What a sender says that speaks for itself.
+pub(super) const OWN: &[u8] = b"PROXY UNKNOWN\r\n";
+
 /// The longest line there can be, its end included.
 const LONGEST_LINE: usize = 107;
 

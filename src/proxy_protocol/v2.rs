@@ -6,6 +6,10 @@ use super::{Endpoints, Header, LONGEST, Malformed, Parsed, Value, crc32c::crc32c
 
 pub(super) const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
+/// What a sender says that speaks for itself: signature, version and command (`LOCAL`), no family, nothing
+/// behind.
+pub(super) const OWN: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+
 /// Signature, version and command, family and protocol, length of the rest.
 const FIXED: usize = 16;
 

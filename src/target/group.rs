@@ -355,7 +355,7 @@ mod tests {
     fn backups_are_for_when_no_other_is_in_order() {
         let group = TargetGroup::new(settings(&[backup(1), holding(2, 1), plain(3)]));
         let down = |number: usize| {
-            group.members()[number].report(false, (1, 1), NOW);
+            group.members()[number].report(Some("no".to_owned()), (1, 1), NOW);
         };
         let place = choose(&group, &[]).expect("there is room");
         assert_eq!(place.member().address, address(2));
@@ -389,7 +389,7 @@ mod tests {
     fn other_settings_leave_what_is_known() {
         let group = TargetGroup::new(settings(&[plain(1), plain(2)]));
         let place = choose(&group, &[]).expect("there is room");
-        group.members()[1].report(false, (1, 1), NOW);
+        group.members()[1].report(Some("no".to_owned()), (1, 1), NOW);
         let heavier = TargetSettings {
             weight: 9,
             ..plain(1)

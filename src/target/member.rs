@@ -7,9 +7,10 @@ use std::{
         Arc,
         atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwapOption;
 use fnv::FnvHasher;
 use serde::{Deserialize, Serialize};
 
@@ -46,10 +47,22 @@ pub(super) struct Known {
     /// clock, which the next image of the program knows as well. 0 for never.
     pub failed: AtomicU64,
     pub state: AtomicU8,
-    /// Since when the state is what it is.
+    /// Since when the state is what it is, on the same clock; 0 if it never was another.
     pub since: AtomicU64,
     /// Results of checks in a row that speak for another state.
     pub streak: AtomicU32,
+    /// Checks that failed.
+    pub check_failures: AtomicU64,
+    /// The last of them.
+    pub check_failure: ArcSwapOption<CheckFailure>,
+}
+
+/// A check that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckFailure {
+    #[serde(with = "monotonic")]
+    pub at: Instant,
+    pub error: String,
 }
 
 /// Whether sessions may be led to a member.
@@ -98,9 +111,13 @@ impl Member {
         MemberState::ALL[usize::from(self.known.state.load(Relaxed)) % MemberState::ALL.len()]
     }
 
-    /// Since when its state is what it is.
-    pub fn since(&self) -> Tick {
-        Tick(self.known.since.load(Relaxed))
+    /// Since when its state is what it is, if it has ever been another.
+    pub fn since(&self) -> Option<Instant> {
+        let nanos = i64::try_from(self.known.since.load(Relaxed));
+        nanos
+            .ok()
+            .filter(|nanos| *nanos > 0)
+            .map(monotonic::from_nanos)
     }
 
     /// Sessions open, those included that are being connected.
@@ -118,13 +135,35 @@ impl Member {
         self.known.failures.load(Relaxed)
     }
 
-    /// Takes note of what a check found. `rise` good results in a row make it up, `fall` bad ones down;
+    /// Checks of it that failed.
+    pub fn check_failures(&self) -> u64 {
+        self.known.check_failures.load(Relaxed)
+    }
+
+    /// The last check of it that failed.
+    pub fn check_failure(&self) -> Option<Arc<CheckFailure>> {
+        self.known.check_failure.load_full()
+    }
+
+    /// Takes note of what a check found, why it failed if it did. `rise` good results in a row make it up, `fall` bad ones down;
     /// one whose state is unknown becomes what the first says. Returns its state if that is another now.
     ///
     /// For one caller at a time.
-    pub fn report(&self, good: bool, (rise, fall): (u32, u32), now: Tick) -> Option<MemberState> {
+    pub fn report(
+        &self,
+        failure: Option<String>,
+        (rise, fall): (u32, u32),
+        now: Tick,
+    ) -> Option<MemberState> {
+        let is_good = failure.is_none();
+        if let Some(error) = failure {
+            let at = now.instant();
+            let failure = Arc::new(CheckFailure { at, error });
+            self.known.check_failure.store(Some(failure));
+            self.known.check_failures.fetch_add(1, Relaxed);
+        }
         let state = self.state();
-        let (found, needed) = match (good, state) {
+        let (found, needed) = match (is_good, state) {
             (true, MemberState::Up) | (false, MemberState::Down) => {
                 self.known.streak.store(0, Relaxed);
                 return None;
@@ -155,7 +194,7 @@ impl Member {
 
     fn set_state(&self, state: MemberState, now: Tick) {
         self.known.streak.store(0, Relaxed);
-        self.known.since.store(now.0, Relaxed);
+        self.known.since.store(on_clock(now).max(1), Relaxed);
         self.known.state.store(state as u8, Relaxed);
     }
 
@@ -230,7 +269,10 @@ mod tests {
     #[test]
     fn it_takes_as_many_results_in_a_row_as_were_asked_for() {
         let member = plain();
-        let report = |good| member.report(good, (2, 3), Tick(1));
+        let report = |good: bool| {
+            let failure = (!good).then(|| "no".to_owned());
+            member.report(failure, (2, 3), Tick(1))
+        };
         assert_eq!(report(true), Some(MemberState::Up), "the first counts");
         let down = [false, false, true, false, false, false, false].map(report);
         let expected = [None, None, None, None, None, Some(MemberState::Down), None];

@@ -16,7 +16,7 @@ use std::{fmt, net::SocketAddr, sync::Arc};
 
 pub use balance::Balance;
 pub use group::{NoMember, Place, TargetGroup};
-pub use member::{Member, MemberState};
+pub use member::{CheckFailure, Member, MemberState};
 pub use queue::{Queue, QueueSettings, Ticket};
 pub use saved::{LoadedGroups, SavedGroups, SavedTarget};
 pub use settings::{GroupSettings, TargetAddr, TargetSettings, TargetSpec};

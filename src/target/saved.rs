@@ -7,15 +7,14 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
+use arc_swap::ArcSwapOption;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    GroupSettings, Member, MemberState, Queue, Target, TargetGroup, TargetSettings, member::Known,
+    CheckFailure, GroupSettings, Member, MemberState, Queue, Target, TargetGroup, TargetSettings,
+    member::Known,
 };
-use crate::{
-    handover::{LoadError, is_default},
-    limit::Tick,
-};
+use crate::handover::{LoadError, is_default};
 
 /// A [`Target`]: an address, or the number of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,10 +56,15 @@ struct SavedMember {
     failed: u64,
     #[serde(default, skip_serializing_if = "is_default")]
     state: MemberState,
+    /// Nanoseconds on the machine's monotonic clock, as `failed`.
     #[serde(default, skip_serializing_if = "is_default")]
-    since: Tick,
+    since: u64,
     #[serde(default, skip_serializing_if = "is_default")]
     streak: u32,
+    #[serde(default, skip_serializing_if = "is_default")]
+    check_failures: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    check_failure: Option<CheckFailure>,
 }
 
 impl SavedGroups {
@@ -161,6 +165,8 @@ impl SavedMember {
             state: _,
             since,
             streak,
+            check_failures,
+            check_failure,
         } = &*member.known;
         Self {
             address: member.address,
@@ -169,8 +175,10 @@ impl SavedMember {
             failures: failures.load(Relaxed),
             failed: failed.load(Relaxed),
             state: member.state(),
-            since: Tick(since.load(Relaxed)),
+            since: since.load(Relaxed),
             streak: streak.load(Relaxed),
+            check_failures: check_failures.load(Relaxed),
+            check_failure: check_failure.load().as_deref().cloned(),
         }
     }
 
@@ -184,6 +192,8 @@ impl SavedMember {
             state,
             since,
             streak,
+            check_failures,
+            check_failure,
         } = self;
         let known = Known {
             sessions: 0.into(),
@@ -191,8 +201,10 @@ impl SavedMember {
             failures: failures.into(),
             failed: failed.into(),
             state: (state as u8).into(),
-            since: since.0.into(),
+            since: since.into(),
             streak: streak.into(),
+            check_failures: check_failures.into(),
+            check_failure: ArcSwapOption::from_pointee(check_failure),
         };
         Member::new(address, target, settings, Arc::new(known), queue)
     }
@@ -201,7 +213,7 @@ impl SavedMember {
 #[cfg(test)]
 mod tests {
     use super::{super::TargetAddr, *};
-    use crate::proxy_protocol::Version;
+    use crate::{limit::Tick, proxy_protocol::Version};
 
     #[test]
     fn everything_known_of_a_member_survives() {
@@ -220,7 +232,7 @@ mod tests {
         let now = Tick(9_000_000_000);
         let members = group.members();
         assert_eq!(
-            members[0].report(false, (1, 1), now),
+            members[0].report(Some("it is tired".to_owned()), (1, 1), now),
             Some(MemberState::Down)
         );
         members[1].failed(now);
@@ -237,7 +249,10 @@ mod tests {
         assert_eq!(again.settings(), group.settings());
         assert_eq!(again.addresses(), group.addresses());
         let member = again.members()[0].clone();
-        assert_eq!((member.state(), member.since()), (MemberState::Down, now));
+        let since = Some(now.instant());
+        assert_eq!((member.state(), member.since()), (MemberState::Down, since));
+        assert_eq!(member.check_failures(), 1);
+        assert_eq!(member.check_failure(), members[0].check_failure());
         let member = again.members()[1].clone();
         assert_eq!((member.chosen(), member.sessions()), (1, 0));
         assert!(member.has_failed_lately(now));

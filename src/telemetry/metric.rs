@@ -269,10 +269,13 @@ metrics! {
     TARGET_RETRANSMITS: Gauge, "tml_proxy_target_retransmit_ratio", ["mapping"], "Share of the segments to the target that were sent again, over the live sessions last sampled";
     TARGET_DELIVERY: Gauge, "tml_proxy_target_delivery_rate_bytes_per_second", ["mapping"], "Fastest delivery rate to the target among the live sessions last sampled";
     TARGET_SAMPLED: Gauge, "tml_proxy_target_sampled_sessions", ["mapping"], "Live sessions in the last sample of the way to the target";
-    TARGET_SESSIONS: Gauge, "tml_proxy_target_sessions", ["mapping", "target"], "Sessions at each of several targets, those included that are being connected; this and the next three are there where a mapping has a choice, for 256 of its targets at most";
+    TARGET_SESSIONS: Gauge, "tml_proxy_target_sessions", ["mapping", "target"], "Sessions at each of several targets, those included that are being connected; this and the next two are there where a mapping has a choice, for 256 of its targets at most";
     TARGET_OPENED: Counter, "tml_proxy_target_sessions_opened_total", ["mapping", "target"], "Sessions led to each of several targets";
     TARGET_FAILURES: Counter, "tml_proxy_target_connect_failures_total", ["mapping", "target"], "Connections to each of several targets that did not come about";
-    TARGET_UP: Gauge, "tml_proxy_target_up", ["mapping", "target"], "Whether sessions are led to a target: 0 while its checks fail";
+    TARGET_UP: Gauge, "tml_proxy_target_up", ["mapping", "target"], "Whether sessions are led to a target: 0 while its checks fail; there like those before";
+    TARGET_CHECK_FAILURES: Counter, "tml_proxy_target_check_failures_total", ["mapping", "target"], "Checks of a target that failed; there for targets that are checked, 256 of a mapping at most";
+    TARGETS_UP: Gauge, "tml_proxy_mapping_targets_up", ["mapping"], "Targets that sessions are led to: those not found down, none while names lead nowhere; there where a mapping has a choice or a name";
+    NAMES_FAILING: Gauge, "tml_proxy_mapping_names_failing", ["mapping"], "Names among the targets whose last lookup failed, which leaves what they led to; there where a mapping has names";
     QUEUED: Gauge, "tml_proxy_queued_clients", ["mapping"], "Clients that wait until one of several targets has room; there where a mapping has a queue";
     MAPPING_HELD: Gauge, "tml_proxy_mapping_held", ["mapping", "state"], "1 while an operator holds the mapping: paused or drained";
     BUILD_INFO: Gauge, "tml_proxy_build_info", ["version"], "The version that runs";

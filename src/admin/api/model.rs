@@ -258,6 +258,23 @@ documents! {
         opened: u64,
         /// Connections to it that failed.
         connect_failures: u64,
+        /// Since when its state is what it is, if it was ever another.
+        #[serde(default)]
+        state_since: Option<String>,
+        /// Checks that failed.
+        #[serde(default)]
+        check_failures: u64,
+        /// The last check that failed, whatever the state is now.
+        #[serde(default)]
+        check_failure: Option<CheckFailure>,
+    }
+
+    /// A check that failed.
+    CheckFailure {
+        /// When.
+        at: String,
+        /// Why.
+        error: String,
     }
 
     /// Public addresses and the targets behind them.

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
-    time::SystemTime,
+    time::{Instant, SystemTime},
 };
 
 use super::model::{self, Absence};
@@ -237,6 +237,12 @@ fn targets(groups: &[&TargetGroup]) -> Vec<model::Target> {
         sessions_limit: member.settings.max_sessions.map(u64::from),
         opened: member.chosen(),
         connect_failures: member.failures(),
+        state_since: member.since().map(time_of),
+        check_failures: member.check_failures(),
+        check_failure: member.check_failure().map(|failure| model::CheckFailure {
+            at: time_of(failure.at),
+            error: failure.error.clone(),
+        }),
     };
     members.take(TARGETS).map(one).collect()
 }
@@ -484,6 +490,11 @@ pub fn event(event: telemetry::Event) -> model::Event {
             .map(|(name, value)| (name.into_owned(), value))
             .collect(),
     }
+}
+
+/// The time of day of a moment that is past.
+fn time_of(at: Instant) -> String {
+    time(SystemTime::now() - at.elapsed())
 }
 
 fn time(at: SystemTime) -> String {

@@ -11,7 +11,7 @@ mod protobuf;
 mod switchboard;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::SocketAddr,
     sync::Arc,
 };
@@ -22,6 +22,7 @@ use page::{Family, Page};
 use super::Sources;
 use crate::{
     end_reason::EndReason,
+    resolve::Name,
     table::{Mapping, Table},
     target::MemberState,
     telemetry::{
@@ -142,6 +143,7 @@ fn mappings(page: &mut Page, sources: &Sources) {
         }
     }
     targets(page, &table);
+    names(page, &table, sources);
     let mut family = page.family(&metric::MAPPING_HELD);
     for (name, hold) in sources.shared.overrides.load().iter() {
         family.sample(&[name.as_str(), hold.word()], 1_u64);
@@ -155,28 +157,38 @@ struct OfTarget {
     opened: u64,
     failures: u64,
     down: bool,
+    check_failures: Option<u64>,
 }
 
 fn targets(page: &mut Page, table: &Table) {
     let mut all: BTreeMap<(&str, SocketAddr), OfTarget> = BTreeMap::new();
     let mut queued: BTreeMap<&str, u64> = BTreeMap::new();
     let mut counts: HashMap<&str, usize> = HashMap::new();
+    let mut up: BTreeMap<&str, BTreeSet<SocketAddr>> = BTreeMap::new();
     for (mapping, group) in table.groups() {
         let name = mapping.name.as_str();
         if mapping.policy.queue.is_some() {
             *queued.entry(name).or_default() += group.queue().len() as u64;
         }
+        let up = up.entry(name).or_default();
         for member in group.members().iter() {
+            let is_down = member.state() == MemberState::Down;
+            if !is_down {
+                up.insert(member.address);
+            }
             let count = counts.entry(name).or_default();
             *count += 1;
             if *count > TARGETS {
-                break;
+                continue;
             }
             let of = all.entry((name, member.address)).or_default();
             of.sessions += u64::from(member.sessions());
             of.opened += member.chosen();
             of.failures += member.failures();
-            of.down |= member.state() == MemberState::Down;
+            of.down |= is_down;
+            if mapping.policy.check.is_some() {
+                *of.check_failures.get_or_insert(0) += member.check_failures();
+            }
         }
     }
     if !all.is_empty() {
@@ -197,11 +209,44 @@ fn targets(page: &mut Page, table: &Table) {
                 family.sample(&[name, target], part(of));
             }
         }
+        let mut family = page.family(&metric::TARGET_CHECK_FAILURES);
+        for (name, target, of) in &all {
+            if let Some(failures) = of.check_failures {
+                family.sample(&[name, target], failures);
+            }
+        }
+    }
+    if !up.is_empty() {
+        let mut family = page.family(&metric::TARGETS_UP);
+        for (name, up) in up {
+            family.sample(&[name], up.len() as u64);
+        }
     }
     if !queued.is_empty() {
         let mut family = page.family(&metric::QUEUED);
         for (name, count) in queued {
             family.sample(&[name], count);
+        }
+    }
+}
+
+/// Names of which it is not known where they lead now.
+fn names(page: &mut Page, table: &Table, sources: &Sources) {
+    let mut failing: BTreeMap<&str, BTreeMap<Name, bool>> = BTreeMap::new();
+    for (mapping, group) in table.groups() {
+        let family = mapping.policy.family;
+        for name in group.settings().names().cloned() {
+            let of = failing.entry(mapping.name.as_str()).or_default();
+            let name = Name { name, family };
+            of.entry(name)
+                .or_insert_with_key(|name| sources.names.of(name).error.is_some());
+        }
+    }
+    if !failing.is_empty() {
+        let mut family = page.family(&metric::NAMES_FAILING);
+        for (mapping, names) in failing {
+            let failing = names.values().filter(|fails| **fails);
+            family.sample(&[mapping], failing.count() as u64);
         }
     }
 }

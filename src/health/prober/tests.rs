@@ -15,6 +15,7 @@ fn probe(target: SocketAddr, toml: &str) -> Arc<Probe> {
         target,
         from: None,
         freebind: false,
+        header: None,
         check: read(&format!("every = \"100ms\"\n{toml}")).expect("a check"),
     })
 }
@@ -176,6 +177,31 @@ fn a_service_that_answers_what_is_expected_is_up() {
     });
     let toml = "send = \"PING\\r\\n\"\nexpect = \"+PONG\"";
     assert_eq!(first(probe(redis, toml)), Ok(()));
+}
+
+#[test]
+fn a_target_that_wants_a_header_is_sent_one_for_nobody_before_the_request() {
+    for (version, header) in [
+        (Version::V1, &b"PROXY UNKNOWN\r\n"[..]),
+        (Version::V2, b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"),
+    ] {
+        let strict = answering(move |mut client| {
+            let mut first = vec![0; header.len()];
+            let read = client.read_exact(&mut first);
+            if read.is_ok() && first == header && asked(&mut client).starts_with("GET / ") {
+                client
+                    .write_all(b"HTTP/1.1 200 OK\r\n\r\n")
+                    .expect("it listens");
+            }
+        });
+        let with = Probe {
+            header: Some(version),
+            ..(*probe(strict, "http = \"/\"")).clone()
+        };
+        assert_eq!(first(Arc::new(with)), Ok(()));
+        let without = first(probe(strict, "http = \"/\""));
+        assert!(without.is_err(), "{without:?}");
+    }
 }
 
 #[test]
