@@ -13,7 +13,7 @@ mod queue;
 #[path = "targets/retry.rs"]
 mod retry;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use harness::{Line, Peer, Proxy, Target, config, ports};
 
@@ -82,7 +82,15 @@ impl Stage {
 
     /// A client with the connection made for it, and the number of the target.
     fn pair(&self) -> (Peer, usize, Peer) {
-        let mut client = Peer::connect(self.port);
+        self.paired(Peer::connect(self.port))
+    }
+
+    /// The same of a client that calls from there.
+    fn pair_from(&self, source: IpAddr) -> (Peer, usize, Peer) {
+        self.paired(Peer::connect_from(source, self.port))
+    }
+
+    fn paired(&self, mut client: Peer) -> (Peer, usize, Peer) {
         let (number, mut server) = self.accepted();
         client.exchange(&mut server, b"hello");
         (client, number, server)

@@ -1,6 +1,10 @@
 //! HAProxy with the same servers.
 
-use std::process::{Command, Stdio};
+use std::{
+    io::Read,
+    net::IpAddr,
+    process::{Command, Stdio},
+};
 
 use crate::{
     Stage,
@@ -16,9 +20,9 @@ use crate::{
 /// HAProxy on a port with these servers, until it is dropped.
 fn start_haproxy(dir: &TempDir, port: u16, balance: &str, servers: &[String]) -> Running {
     let mut text = format!(
-        "global\n    maxconn 100\n\
+        "global\n    maxconn 100\n    nbthread 1\n\
          defaults\n    mode tcp\n    timeout connect 10s\n    timeout client 60s\n    \
-         timeout server 60s\n    option redispatch 1\n\
+         timeout server 60s\n    timeout queue 60s\n    option redispatch 1\n\
          listen m\n    bind :{port}\n    balance {balance}\n"
     );
     for (number, server) in servers.iter().enumerate() {
@@ -143,5 +147,133 @@ fn a_server_that_refuses_is_passed_over_and_a_backup_used_as_by_haproxy() {
             server.exchange(&mut client, b"welcome");
         }
     }
+    proxy.settles();
+}
+
+/// Clients that call from addresses of their own, and the target each is led to.
+fn of_sources(stage: &Stage, sources: &[IpAddr]) -> Vec<usize> {
+    let led = |source: &IpAddr| stage.pair_from(*source).1;
+    sources.iter().map(led).collect()
+}
+
+#[test]
+fn clients_keep_their_target_by_their_address_as_with_haproxy() {
+    const TARGETS: usize = 4;
+    if !require(&[Need::Tool("haproxy")]) {
+        return;
+    }
+    let sources: Vec<IpAddr> = (1..=60).map(|last| [127, 0, 2, last].into()).collect();
+    let backwards: Vec<IpAddr> = sources.iter().rev().copied().collect();
+    let targets: Vec<_> = (0..TARGETS).map(|_| Target::bind()).collect();
+    let (ours, more) = (ports::free(), "balance = \"source\"");
+    let addresses: Vec<_> = targets
+        .iter()
+        .map(|target| target.addr().to_string())
+        .collect();
+    let list = |some: &[String]| format!("\"{}\"", some.join("\", \""));
+    let proxy = Proxy::start(&leading_to(ours, &list(&addresses), more));
+    let mut stage = Stage {
+        proxy,
+        targets,
+        port: ours,
+    };
+    // The servers are told from each other by their numbers, which stay when the last one goes.
+    let balance = "source\n    hash-type consistent";
+    let dir = TempDir::new();
+    let mut led = Vec::new();
+    for is_ours in [true, false] {
+        let mut before_and_after = Vec::new();
+        for count in [TARGETS, TARGETS - 1] {
+            let some = &addresses[..count];
+            let theirs = ports::free();
+            let _haproxy = match is_ours {
+                true => {
+                    stage.proxy.reload(&leading_to(ours, &list(some), more));
+                    stage.port = ours;
+                    None
+                }
+                false => {
+                    stage.port = theirs;
+                    Some(start_haproxy(&dir, theirs, balance, some))
+                }
+            };
+            let order = of_sources(&stage, &sources);
+            let mut again = of_sources(&stage, &backwards);
+            again.reverse();
+            assert_eq!(order, again, "a client comes back to the same target");
+            before_and_after.push(order);
+        }
+        led.push(before_and_after);
+    }
+    for (name, led) in ["tml-proxy", "HAProxy"].iter().zip(&led) {
+        let (before, after) = (&led[0], &led[1]);
+        println!("{name}: {:?}, then {:?}", shares(before), shares(after));
+        for (before, after) in before.iter().zip(after) {
+            let gone = *before == TARGETS - 1;
+            assert!(
+                gone || before == after,
+                "{name}: a client of a target that stays moved"
+            );
+        }
+        assert_eq!(shares(before).len(), TARGETS, "{name}");
+    }
+    // A quarter each, give or take four times the deviation of as many throws of dice.
+    let mine = shares(&led[0][0]);
+    assert!(
+        mine.iter().all(|share| (2..=29).contains(share)),
+        "{mine:?}"
+    );
+}
+
+/// The names of clients that wait for the only place at a target, in the order in which they get it.
+fn served(port: u16, target: &Target, waits: impl Fn(usize)) -> Vec<u8> {
+    let mut client = Peer::connect(port);
+    let mut server = target.accept();
+    client.exchange(&mut server, b"hello");
+    let mut waiting = Vec::new();
+    for (number, name) in b"abcde".iter().enumerate() {
+        let mut client = Peer::connect(port);
+        client.send(&[*name]);
+        waiting.push((*name, client));
+        waits(number + 1);
+    }
+    let mut served = Vec::new();
+    while !waiting.is_empty() {
+        drop((client, server));
+        server = target.accept();
+        let mut name = [0];
+        let read = server.stream().read_exact(&mut name);
+        read.expect("its name");
+        served.push(name[0]);
+        let place = waiting.iter().position(|(waits, _)| *waits == name[0]);
+        client = waiting.remove(place.expect("one that waits")).1;
+        server.exchange(&mut client, b"welcome");
+    }
+    served
+}
+
+#[test]
+fn clients_that_wait_are_served_in_the_order_of_haproxy() {
+    if !require(&[Need::Tool("haproxy")]) {
+        return;
+    }
+    let target = Target::bind();
+    let (ours, theirs) = (ports::free(), ports::free());
+    let list = format!("{{ address = \"{}\", max_sessions = 1 }}", target.addr());
+    let queue = "queue = { max = 9, timeout = \"10m\" }";
+    let proxy = Proxy::start(&leading_to(ours, &list, queue));
+    let mine = served(ours, &target, |count| {
+        wait_until("a client to wait", || {
+            let (_, sessions) = proxy.page("/api/v1/sessions");
+            sessions.matches("\"queued\"").count() == count
+        });
+    });
+    let dir = TempDir::new();
+    let servers = [format!("{} maxconn 1", target.addr())];
+    let _haproxy = start_haproxy(&dir, theirs, "roundrobin", &servers);
+    // It has one thread, which takes clients as they come.
+    let other = served(theirs, &target, |_| ());
+    assert_eq!(mine, b"abcde");
+    assert_eq!(mine, other);
     proxy.settles();
 }
