@@ -3,7 +3,7 @@
 //! Without it the test says so and passes, except where `CI=true` is set: there everything is
 //! supposed to be present, and what is missing is a failure.
 
-use std::{env, path::PathBuf};
+use std::{env, fs, path::PathBuf};
 
 /// Something not every machine has.
 #[derive(Debug, Clone, Copy)]
@@ -53,9 +53,12 @@ pub fn is_root() -> bool {
 /// Where a program is, if it is installed.
 pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    // Debian keeps servers where only root's PATH looks.
+    // Debian keeps servers where only root's PATH looks, and PostgreSQL's programs by their version.
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
+    let versions = versions.filter_map(|version| Some(version.ok()?.path().join("bin")));
     env::split_paths(&path)
         .chain(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from))
+        .chain(versions)
         .map(|directory| directory.join(name))
         .find(|candidate| candidate.is_file())
 }
