@@ -13,8 +13,8 @@ use crate::{
 
 /// Runs the proxy and every peer that is installed side by side.
 ///
-/// It measures the workloads, unless only --growth, --scrapes, --local-ports, --unprivileged, --upgrade
-/// or --syscalls is asked for.
+/// It measures the workloads, unless only --growth, --scrapes, --local-ports, --unprivileged, --upgrade,
+/// --targets or --syscalls is asked for.
 #[derive(Debug, Parser)]
 #[command(name = "versus", bin_name = "cargo bench --bench versus --")]
 pub struct Args {
@@ -57,7 +57,7 @@ pub struct Args {
 
     /// What is between the client, the proxy and the target
     #[arg(long, value_enum, default_value_t, conflicts_with_all = [
-        "this_network", "growth", "scrapes", "local_ports", "unprivileged", "upgrade", "syscalls",
+        "this_network", "growth", "scrapes", "local_ports", "unprivileged", "upgrade", "targets", "syscalls",
     ])]
     pub network: Kind,
 
@@ -84,6 +84,10 @@ pub struct Args {
     /// What live sessions notice while the program is replaced under them
     #[arg(long)]
     pub upgrade: bool,
+
+    /// What a connection costs with one target and with four to choose from
+    #[arg(long)]
+    pub targets: bool,
 
     /// System calls per connection and per round trip, counted by strace
     #[arg(long)]
@@ -131,6 +135,7 @@ impl Args {
             || self.local_ports
             || self.unprivileged
             || self.upgrade
+            || self.targets
             || self.syscalls;
         !self.workload.is_empty() || !other
     }

@@ -30,6 +30,7 @@ mod sample;
 mod scrapes;
 mod svg;
 mod syscalls;
+mod targets;
 mod unprivileged;
 mod upgrade;
 mod workloads;
@@ -117,6 +118,9 @@ fn main() -> Result<()> {
     }
     if bench.args.upgrade {
         upgrade::run(&mut bench)?;
+    }
+    if bench.args.targets {
+        targets::run(&mut bench)?;
     }
     if bench.args.syscalls {
         syscalls::run(&mut bench)?;

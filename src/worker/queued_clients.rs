@@ -110,8 +110,7 @@ impl QueuedClients {
     pub(super) fn fire_timers(&mut self, clock: Clock) {
         while let Some((key, reason)) = self.clients.pop_due(clock) {
             let queued = self.clients.get_mut(key);
-            let paused =
-                queued.filter(|queued| self.context.is_paused(queued.client().route()));
+            let paused = queued.filter(|queued| self.context.is_paused(queued.client().route()));
             match paused {
                 Some(queued) if reason == EndReason::QueueTimeout => {
                     queued.wait_anew(clock.now);

@@ -54,6 +54,9 @@ pub enum Service {
     Verify,
 }
 
+/// Further addresses where `exchange` is served, for who has several targets.
+pub const ALIKE: usize = 3;
+
 /// A bulk session that goes on until it is told to stop.
 pub const UNLIMITED: u64 = u64::MAX;
 
@@ -88,6 +91,7 @@ pub struct Counters {
 pub struct Backend {
     control: Mutex<BufReader<UnixStream>>,
     services: [SocketAddr; SERVICES],
+    alike: Vec<SocketAddr>,
     resting: AtomicU64,
     _process: Process,
 }
@@ -104,13 +108,17 @@ impl Backend {
         let process = Process::spawn(&mut command)?;
         let mut control = BufReader::new(ours);
         let greeting = read_line(&mut control)?;
-        let services: Vec<SocketAddr> = greeting
+        let mut services: Vec<SocketAddr> = greeting
             .split(' ')
             .map(str::parse)
             .collect::<Result<_, _>>()?;
+        ensure!(services.len() == SERVICES + ALIKE, "an address per service");
+        let mut alike = services.split_off(SERVICES);
+        alike.insert(0, services[Service::Exchange as usize]);
         Ok(Self {
             control: Mutex::new(control),
             services: services.try_into().ok().context("an address per service")?,
+            alike,
             resting: AtomicU64::new(0),
             _process: process,
         })
@@ -119,6 +127,11 @@ impl Backend {
     /// Where the services listen.
     pub fn services(&self) -> [SocketAddr; SERVICES] {
         self.services
+    }
+
+    /// Every address of `exchange`, that among the services first.
+    pub fn alike(&self) -> &[SocketAddr] {
+        &self.alike
     }
 
     /// From now on `bulk` sends this much to each connection and closes it, as soon as the client
@@ -202,20 +215,22 @@ pub fn serve(address: IpAddr) -> Result<()> {
         net::listen(address)?,
         net::listen(address)?,
     ];
+    let alike = (0..ALIKE).map(|_| net::listen(address));
+    let alike: Vec<TcpListener> = alike.collect::<io::Result<_>>()?;
     let addresses: Vec<String> = [&echo, &distant, &exchange, &bulk, &verify]
         .into_iter()
+        .chain(&alike)
         .map(|listener| Ok(listener.local_addr()?.to_string()))
         .collect::<Result<_>>()?;
 
     start("talk", &shared, move |shared| {
-        talk::serve(
-            &[
-                (&echo, talk::Manner::Echo),
-                (&distant, talk::Manner::EchoLater),
-                (&exchange, talk::Manner::AnswerOnce),
-            ],
-            &shared,
-        )
+        let mut listeners = vec![
+            (&echo, talk::Manner::Echo),
+            (&distant, talk::Manner::EchoLater),
+            (&exchange, talk::Manner::AnswerOnce),
+        ];
+        listeners.extend(alike.iter().map(|one| (one, talk::Manner::AnswerOnce)));
+        talk::serve(&listeners, &shared)
     })?;
     start("bulk", &shared, move |shared| bulk::serve(&bulk, &shared))?;
     start("verify", &shared, move |_| verify::serve(&verify))?;

@@ -102,7 +102,15 @@ impl Haproxy {
         for (index, route) in job.routes.iter().enumerate() {
             writeln!(text, "listen route-{index}")?;
             writeln!(text, "    bind {}", route.listen)?;
-            writeln!(text, "    server target {}", route.target)?;
+            match job.choices(index) {
+                None => writeln!(text, "    server target {}", route.target)?,
+                Some(targets) => {
+                    writeln!(text, "    balance leastconn")?;
+                    for (number, target) in targets.iter().enumerate() {
+                        writeln!(text, "    server target-{number} {target}")?;
+                    }
+                }
+            }
         }
         Ok(text)
     }

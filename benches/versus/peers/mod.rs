@@ -46,11 +46,25 @@ pub struct Route {
     pub target: SocketAddr,
 }
 
+/// The targets of `exchange` that a proxy chooses from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// None: the route has its target.
+    #[default]
+    Plain,
+    /// So many, each of which is kept track of, the one with the fewest sessions first.
+    LeastSessions(usize),
+}
+
 /// What a proxy is to do, the same for every peer.
 #[derive(Debug, Clone, Default)]
 pub struct Job {
     /// What to forward; the services of the backend come first, in their order.
     pub routes: Vec<Route>,
+    /// Where the route of `exchange` leads instead of to its target.
+    pub choice: Choice,
+    /// The addresses that are chosen from.
+    pub alike: Vec<SocketAddr>,
     /// Whether to write a line per session.
     pub log_sessions: bool,
     /// Whether to run without privileges.
@@ -103,6 +117,16 @@ impl Job {
         Self {
             routes: routes.collect(),
             ..Self::default()
+        }
+    }
+
+    /// The targets that a route chooses from, unless it has one.
+    fn choices(&self, index: usize) -> Option<&[SocketAddr]> {
+        match self.choice {
+            Choice::LeastSessions(count) if index == Service::Exchange as usize => {
+                self.alike.get(..count)
+            }
+            _ => None,
         }
     }
 
@@ -181,6 +205,11 @@ impl Peer {
     /// Whether it is a tml-proxy.
     pub fn is_own(&self) -> bool {
         matches!(self.kind, Kind::Tml(_))
+    }
+
+    /// Whether it can be given several targets here.
+    pub fn has_choices(&self) -> bool {
+        matches!(self.kind, Kind::Tml(_) | Kind::Haproxy(_))
     }
 
     /// Version and how it is configured, in a line.

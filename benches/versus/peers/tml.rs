@@ -116,7 +116,17 @@ impl Tml {
             writeln!(text, "[[mapping]]")?;
             writeln!(text, "name = \"route-{index}\"")?;
             writeln!(text, "listen = \"{}\"", route.listen)?;
-            writeln!(text, "target = \"{}\"", route.target)?;
+            match job.choices(index) {
+                None => writeln!(text, "target = \"{}\"", route.target)?,
+                Some(targets) => {
+                    writeln!(text, "balance = \"least-sessions\"")?;
+                    for target in targets {
+                        // A weight makes a target of its own of one, too.
+                        writeln!(text, "[[mapping.target]]")?;
+                        writeln!(text, "address = \"{target}\"\nweight = 2")?;
+                    }
+                }
+            }
         }
         Ok(text)
     }
