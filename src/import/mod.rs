@@ -106,9 +106,10 @@ fn text_of(path: &Path) -> Result<String, Remark> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Text of others in a message: one line, and not too long.
+/// Text of others in a message: one line, not too long, and no columns.
 fn quoted(words: &str) -> String {
-    text::printable(words, 120)
+    let words: Vec<&str> = words.split_whitespace().collect();
+    text::printable(&words.join(" "), 120)
 }
 
 /// What every reader ends with: names that differ, a port for each, everything said once.

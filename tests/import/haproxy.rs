@@ -257,6 +257,10 @@ fn a_server_that_cannot_be_a_target_is_named_with_the_reason() {
         ("192.0.2.1:22 source 192.0.2.3 interface eth0", "eth0"),
         ("0.0.0.0:22", "the client came to"),
         ("*:22", "the client came to"),
+        (
+            "192.0.2.1:22\n server t 192.0.2.1:22",
+            "an earlier server is at the same place",
+        ),
         ("/run/x", "no address of TCP"),
         ("192.0.2.1:+65000", "are no ports"),
     ] {
@@ -269,7 +273,11 @@ fn a_server_that_cannot_be_a_target_is_named_with_the_reason() {
         let output = import(dir.path(), &["haproxy.cfg"]);
         let errors = said(&output);
         assert_eq!(output.status.code(), Some(1), "{server}: {errors}");
-        let says = |line: &str| line.starts_with("haproxy.cfg:7: left out: ") && line.contains(why);
+        let at = format!(
+            "haproxy.cfg:{}: left out: ",
+            7 + server.matches('\n').count()
+        );
+        let says = |line: &str| line.starts_with(&at) && line.contains(why);
         assert!(errors.lines().any(says), "{server}: {errors}");
     }
 }

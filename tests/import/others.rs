@@ -337,3 +337,43 @@ fn what_such_a_program_does_and_we_do_not_is_left_to_it() {
         );
     }
 }
+
+/// Directives that look alike and count something else, or had been passed over.
+#[test]
+fn limits_keepalive_and_weights_of_nginx_keep_their_meaning() {
+    let text = "stream {\n limit_conn_zone $binary_remote_addr zone=one:1m;\n \
+                limit_conn_zone $binary_remote_addr zone=many:1m;\n limit_conn_zone $server_addr zone=all:1m;\n\
+                upstream heavy { least_conn; server 192.0.2.1:22 weight=1000; server 192.0.2.2:22 weight=500; }\n\
+                upstream full { server a.example:22 max_conns=9; }\n\
+                server { listen 7001 so_keepalive=30m::10; limit_conn one 5; proxy_pass heavy; }\n\
+                server { listen 7002 so_keepalive=off; limit_conn many 6; proxy_pass full; }\n\
+                server { listen 7003; limit_conn many 6; limit_conn all 7; proxy_pass 192.0.2.3:22; }\n\
+                server { listen 7004; ssl_preread on; access_log off; proxy_pass $ssl_preread_server_name; }\n}\n";
+    let (found, errors) = mappings("nginx", "nginx.conf", text, &["--partial"]);
+    assert_eq!(
+        found,
+        [
+            "heavy 0.0.0.0:7001 192.0.2.1:22, 192.0.2.2:22 balance=\"least-sessions\" connect_timeout=\"1m\" \
+             idle_timeout=\"10m\" keepalive={\"idle\":\"30m\",\"interval\":\"1m\",\"count\":10} \
+             max_sessions_per_source=5",
+            "full 0.0.0.0:7002 a.example:22 connect_timeout=\"1m\" idle_timeout=\"10m\" keepalive=\"off\" \
+             max_sessions_per_source=6",
+            "port-7003 0.0.0.0:7003 192.0.2.3:22 connect_timeout=\"1m\" idle_timeout=\"10m\" \
+             max_sessions_per_source=6",
+        ],
+        "{errors}"
+    );
+    for said in [
+        "nginx.conf:8: different: limit_conn many 6: nginx counts over all servers",
+        "nginx.conf:9: dropped: limit_conn all 7: its zone counts something else",
+        "nginx.conf:10: left out: proxy_pass $ssl_preread_server_name",
+    ] {
+        assert!(errors.contains(said), "{said}: {errors}");
+    }
+    for unsaid in ["limit_conn one 5", "nginx.conf:10: dropped"] {
+        assert!(!errors.contains(unsaid), "{unsaid}: {errors}");
+    }
+    let twice = "stream {\n upstream a { server 192.0.2.1:22; server 192.0.2.1:22; }\n server { listen 1; proxy_pass a; }\n}\n";
+    let (_, errors) = mappings("nginx", "nginx.conf", twice, &[]);
+    assert!(errors.contains("at the same place"), "{errors}");
+}

@@ -137,7 +137,8 @@ pub fn read(
         }
         Err((line, why)) if servers.len() > 1 => {
             let remark = Remark::left_out(line.place, &line.text, why);
-            let instead = "leave it to HAProxy, or ask for what the key check can say";
+            let instead = "leave it to HAProxy, or have them checked by a connection, a request of HTTP, or \
+                           a text that is sent and one that is in the answer";
             return Err(remark.instead(instead));
         }
         Err((line, why)) => {
@@ -211,7 +212,6 @@ fn check(
                 );
             }
         }
-        let pace = |checks: &CheckOptions| (checks.every, checks.rise, checks.fall);
         if pace(checks) != pace(of_first) {
             let why = "it is checked as often as the first server, and by the same rise and fall";
             remarks.push(Remark::different(
@@ -241,13 +241,17 @@ fn check(
             }
         }
     }
-    let every = of_first.every.unwrap_or(EVERY);
+    let (every, rise, fall) = pace(of_first);
     // All of a check may take as long as its interval, unless it is said how long an answer may take.
     let timeout = match back.timeout("check").and_then(|timeout| timeout.span) {
         None => every,
         Some(answer) => {
             let connect = back.timeout("connect").and_then(|timeout| timeout.span);
-            connect.map_or(every, |connect| connect.min(every)) + answer
+            let connect = connect.map_or(every, |connect| connect.min(every));
+            match asked {
+                Asked::Connection => connect,
+                _ => connect + answer,
+            }
         }
     };
     let mut keys = Vec::new();
@@ -259,8 +263,8 @@ fn check(
     };
     span("every", every, Duration::from_millis(100), MOST_EVERY);
     span("timeout", timeout, Duration::from_millis(10), MOST_TIMEOUT);
-    for (key, number, otherwise) in [("rise", of_first.rise, RISE), ("fall", of_first.fall, FALL)] {
-        let number = number.unwrap_or(otherwise).clamp(1, MOST_IN_A_ROW);
+    for (key, number, otherwise) in [("rise", rise, RISE), ("fall", fall, FALL)] {
+        let number = number.clamp(1, MOST_IN_A_ROW);
         if number != otherwise {
             keys.push((key, Value::Number(number)));
         }
@@ -279,6 +283,15 @@ fn check(
         }
     }
     Ok(keys)
+}
+
+/// How often it is checked, and how many results in a row count.
+fn pace(checks: &CheckOptions) -> (Duration, u64, u64) {
+    (
+        checks.every.unwrap_or(EVERY),
+        checks.rise.unwrap_or(RISE),
+        checks.fall.unwrap_or(FALL),
+    )
 }
 
 /// What a check asks, and at which port if the rules say so.

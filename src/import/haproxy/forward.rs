@@ -251,6 +251,15 @@ impl<'p> Join<'p> {
             let instead = "mend it: HAProxy reaches nobody with it";
             return Err(vec![Self::left_out(&line, why, instead)]);
         }
+        let places: Vec<_> = hosts.iter().zip(&self.serving.servers).collect();
+        for (index, (host, server)) in places.iter().enumerate() {
+            let mut before = places[..index].iter();
+            if before.any(|(other, known)| other == host && known.port == server.port) {
+                let why = "an earlier server is at the same place, and a target is so once";
+                let instead = "give one of them its weight and its maxconn together";
+                return Err(vec![Self::left_out(&server.line, why, instead)]);
+            }
+        }
         let groups = self.groups().map_err(|remark| vec![remark])?;
         if self.requests.asks_before_header
             && groups.iter().any(|group| self.accepts(&group.options))

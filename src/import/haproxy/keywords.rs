@@ -138,9 +138,11 @@ pub fn of_proxy(word: &str) -> Option<Option<Said>> {
         | "id"
         | "guid"
         | "persist"
-        | "clitcpka"
-        | "hash-type"
-        | "hash-preserve-affinity" => PROCESS,
+        | "clitcpka" => PROCESS,
+        "hash-type" | "hash-preserve-affinity" => (
+            "balance = \"source\" has a hash of its own, by which few clients move when a target comes or goes",
+            "",
+        ),
         "enabled" => return Some(None),
         _ => return None,
     }))

@@ -376,6 +376,7 @@ fn clashes(forwarded: &[(&Proxy, Forwarded)]) -> Vec<(usize, Remark)> {
 
 /// What is different for every mapping.
 fn said_once(place: Place, import: &mut Import) {
+    names::said(import, place.clone());
     let said = [
         (
             "timeout connect",

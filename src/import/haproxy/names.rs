@@ -14,9 +14,9 @@ use super::{
 };
 use crate::{
     import::{
-        Import, Remark, address,
+        Import, Place, Remark, address,
         listen::{Host, Listen},
-        model::{Settings, TargetHost, Value},
+        model::{Mapping, Settings, TargetHost, Value},
     },
     units,
 };
@@ -38,15 +38,9 @@ pub fn set(
 ) -> Option<String> {
     let named: Vec<&Server> = servers.iter().filter(is_name).copied().collect();
     let first = named.first()?;
-    let why = "HAProxy uses the one address of its name that it finds at its start; here all of them are \
-               targets, and a reload looks the name up again";
     for server in &named {
         let different =
             |why: &str| Remark::different(server.line.place.clone(), &server.line.text, why);
-        if server.options.resolvers.is_none() {
-            let instead = "use --resolve to have the address of now written";
-            remarks.push(different(why).instead(instead));
-        }
         if let Some(copies) = server.copies {
             let why = format!("at most {copies} addresses of it are used in HAProxy, and all here");
             remarks.push(different(&why));
@@ -127,6 +121,34 @@ pub fn of_clients(
             let remark = Remark::left_out(server.line.place.clone(), &server.line.text, why);
             Err(remark.instead("write its address, or listen on addresses of one family"))
         }
+    }
+}
+
+/// Says once what is different about all names.
+pub fn said(import: &mut Import, place: Place) {
+    let is_named = |mapping: &&Mapping| {
+        let mut targets = mapping.targets.iter();
+        targets.any(|target| target.host.ip().is_none())
+    };
+    let named: Vec<&Mapping> = import.mappings.iter().filter(is_named).collect();
+    if named.is_empty() {
+        return;
+    }
+    let why = "HAProxy uses one address of each; here all of them are targets, and a reload looks names up again";
+    let remark = Remark::different(place.clone(), "servers by name", why);
+    let all = named
+        .iter()
+        .all(|mapping| mapping.settings.get("resolve").is_some());
+    import
+        .remarks
+        .push(remark.instead("--resolve writes the addresses of now"));
+    let is_asked = import.sections.iter().any(|(name, _)| *name == "resolver");
+    if is_asked && !all {
+        let why = "those of servers without resolvers are asked of the same [resolver]";
+        let remark = Remark::different(place, "servers by name", why);
+        import
+            .remarks
+            .push(remark.instead("without resolver.servers, /etc/resolv.conf says who is asked"));
     }
 }
 

@@ -140,8 +140,11 @@ fn stream(block: &[Directive], around: &Around<'_>, import: &mut Import) {
                     block,
                     around,
                 };
-                match server.mapping(&mut import.remarks) {
+                // Nothing is said of what would have become of one that stays.
+                let mut remarks = Vec::new();
+                match server.mapping(&mut remarks) {
                     Ok(mapping) => {
+                        import.remarks.extend(remarks);
                         let asks = mapping
                             .iter()
                             .any(|mapping| mapping.settings.get("resolve").is_some());

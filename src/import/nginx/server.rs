@@ -60,6 +60,24 @@ impl<'a> Server<'a> {
             .is_some_and(|directive| directive.word(1) == "on")
     }
 
+    /// Whether several servers count in a zone, if that counts clients by their address.
+    fn zone(&self, name: &str) -> Option<bool> {
+        let zone = format!("zone={name}:");
+        let mut zones = self.block.iter().filter(|directive| {
+            directive.name() == "limit_conn_zone" && directive.word(2).starts_with(&zone)
+        });
+        let key = zones.next()?.word(1);
+        let counts =
+            |directive: &Directive| directive.name() == "limit_conn" && directive.word(1) == name;
+        let servers = self
+            .block
+            .iter()
+            .filter(|directive| directive.name() == "server");
+        let inside = servers.filter(|server| server.block.iter().flatten().any(counts));
+        let shared = inside.count() > 1 || self.block.iter().any(counts);
+        matches!(key, "$binary_remote_addr" | "$remote_addr").then_some(shared)
+    }
+
     /// The mapping, none if it is UDP, or what keeps it with nginx.
     pub fn mapping(&self, remarks: &mut Vec<Remark>) -> Result<Option<Mapping>, Vec<Remark>> {
         let mut blockers = Vec::new();
@@ -173,6 +191,7 @@ impl<'a> Server<'a> {
                 }
                 ("ipv6only", value) => v6only = value != "off",
                 ("proxy_protocol", _) => accepts_proxy = true,
+                ("so_keepalive", text) => keepalive(text, settings),
                 ("backlog", number) => {
                     let number = number.parse::<u64>().unwrap_or(511).clamp(1, 65535);
                     settings.set("backlog", Value::Number(number), Vec::new());
@@ -332,11 +351,24 @@ impl<'a> Server<'a> {
                         .parse::<u64>()
                         .ok()
                         .filter(|number| *number > 0);
-                    if let Some(number) = number {
-                        let comments = directive.comments.clone();
-                        settings.set("max_sessions_per_source", Value::Number(number), comments);
-                        let why = "nginx counts what its zone says, and here it is a source";
-                        remarks.push(directive.remark(Kind::Different, why));
+                    match (number, self.zone(directive.word(1))) {
+                        (None, _) => {}
+                        (Some(number), Some(shared)) => {
+                            let comments = directive.comments.clone();
+                            let number = Value::Number(number);
+                            settings.set("max_sessions_per_source", number, comments);
+                            if shared {
+                                let why = "nginx counts over all servers of the zone, and here each mapping by itself";
+                                let remark = directive.remark(Kind::Different, why);
+                                let instead = "the same in [limits] counts over all mappings";
+                                remarks.push(remark.instead(instead));
+                            }
+                        }
+                        (Some(_), None) => {
+                            let why =
+                                "its zone counts something else than the addresses of clients";
+                            remarks.push(dropped(why).instead("see max_sessions"));
+                        }
                     }
                 }
                 "proxy_bind" => match directive.word(1) {
@@ -390,5 +422,26 @@ impl<'a> Server<'a> {
                 }
             }
         }
+    }
+}
+
+/// `so_keepalive=on`, `off` or `IDLE:INTERVAL:COUNT`, each of which may be left out.
+fn keepalive(text: &str, settings: &mut Settings) {
+    let mut parts = Vec::new();
+    let mut given = text.split(':');
+    for key in ["idle", "interval"] {
+        let span = given.next().and_then(time).map(|span| span.as_secs());
+        if let Some(seconds @ 1..) = span {
+            let span = Duration::from_secs(seconds.min(32767));
+            parts.push((key, Value::Text(units::duration(span))));
+        }
+    }
+    if let Some(count @ 1..) = given.next().and_then(|count| count.parse::<u64>().ok()) {
+        parts.push(("count", Value::Number(count.min(127))));
+    }
+    match text {
+        "off" => settings.set("keepalive", Value::text("off"), Vec::new()),
+        _ if parts.is_empty() => {}
+        _ => settings.set("keepalive", Value::Table(parts), Vec::new()),
     }
 }

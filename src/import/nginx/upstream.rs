@@ -69,7 +69,17 @@ impl Server<'_> {
                                 remarks.push(directive.remark(Kind::Different, why));
                             }
                             ("resolve", _) => {
-                                let every = self.given("resolver").and_then(|resolver| {
+                                let resolver = self.given("resolver");
+                                let is_off = |family: &str| {
+                                    let mut words = resolver.iter().flat_map(|given| &given.words);
+                                    words.any(|word| *word == format!("{family}=off"))
+                                };
+                                for (other, family) in [("ipv6", "ipv4"), ("ipv4", "ipv6")] {
+                                    if is_off(other) {
+                                        settings.set("family", Value::text(family), Vec::new());
+                                    }
+                                }
+                                let every = resolver.and_then(|resolver| {
                                     let mut words = resolver.words.iter();
                                     let valid = words.find_map(|word| word.strip_prefix("valid="));
                                     valid.and_then(time)
@@ -102,12 +112,21 @@ impl Server<'_> {
                 for key in ["weight", "backup"] {
                     one.settings.remove(key);
                 }
-                if let Some(most) = one.settings.get("max_sessions") {
-                    settings.set("max_sessions", most.value.clone(), Vec::new());
-                    one.settings.remove("max_sessions");
+                // A name may have several addresses.
+                if one.host.ip().is_none() {
+                    settings.set("balance", Value::text(balance), Vec::new());
                 }
             }
             _ => settings.set("balance", Value::text(balance), Vec::new()),
+        }
+        scale(&mut targets);
+        let place = |target: &Target| (target.host.to_string(), target.port);
+        let mut places: Vec<(String, u16)> = targets.iter().map(place).collect();
+        places.sort();
+        if places.windows(2).any(|pair| pair[0] == pair[1]) {
+            let why = "two servers of it are at the same place, and a target is so once";
+            let instead = "give one of them the weight of both";
+            return Err(upstream.left_out(why).instead(instead));
         }
         Ok(targets)
     }
@@ -166,6 +185,20 @@ impl Server<'_> {
             comments,
             settings,
         })
+    }
+}
+
+/// Weights may be up to 256, and what counts is how they compare.
+fn scale(targets: &mut [Target]) {
+    const MOST: u64 = 256;
+    let weight = |target: &Target| match target.settings.get("weight").map(|weight| &weight.value) {
+        Some(Value::Number(weight)) => *weight,
+        _ => 1,
+    };
+    let by = targets.iter().map(weight).max().unwrap_or(1).div_ceil(MOST);
+    for target in targets.iter_mut().filter(|_| by > 1) {
+        let scaled = Value::Number((weight(target) / by).max(1));
+        target.settings.set("weight", scaled, Vec::new());
     }
 }
 
