@@ -28,7 +28,7 @@ macro_rules! topics {
 pub const TOPICS: &[Topic] = topics! {
     "configuration": "how the file is written, and what is said of mistakes",
     "ssh": "ssh, scp and rsync through a mapping",
-    "service": "installing, starting, updating and stopping it with systemd",
+    "service": "installing, updating, stopping and uninstalling it with systemd",
     "reload": "what a reload does, and when nothing changes",
     "sessions": "what happens to live sessions when something changes, and when one is given up",
     "log": "the session log: fields, and reasons for which sessions end",

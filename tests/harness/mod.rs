@@ -12,6 +12,7 @@ pub mod forge;
 pub mod hung;
 pub mod lab;
 pub mod log;
+pub mod manual;
 pub mod metrics;
 pub mod peers;
 pub mod ports;

@@ -33,6 +33,8 @@ pub struct Kind {
     pub secure: bool,
     /// Streams at a time on an HTTP/2 connection; 200 where nothing is said.
     pub streams: Option<u32>,
+    /// Its port; a free one where nothing is said.
+    pub port: Option<u16>,
 }
 
 /// A switchboard that is running. It ends when dropped.

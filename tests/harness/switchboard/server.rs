@@ -27,6 +27,9 @@ use crate::harness::TempDir;
 /// Orders to the thread, each answered when it is carried out.
 type Order = (bool, answers::Sender<()>);
 
+/// The names in its certificate: this machine's own, and the one in the manual.
+const NAMES: [&str; 2] = ["localhost", "switchboard.example.org"];
+
 pub struct Server {
     port: u16,
     orders: Option<mpsc::UnboundedSender<Order>>,
@@ -41,7 +44,7 @@ impl Server {
         let thread = thread::spawn(move || {
             let runtime = runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime").block_on(async move {
-                let listener = listen(0);
+                let listener = listen(kind.port.unwrap_or(0));
                 let port = listener.local_addr().expect("bound").port();
                 tell_port.send(port).expect("a starter");
                 serve(state, kind, tls, listener, inbox).await;
@@ -163,7 +166,7 @@ fn listen(port: u16) -> TcpListener {
 
 /// Makes a certificate and leaves it in `dir` as `ca.pem`.
 fn acceptor(dir: &TempDir) -> TlsAcceptor {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let made = rcgen::generate_simple_self_signed(NAMES.map(str::to_owned)).expect("a certificate");
     dir.write("ca.pem", made.cert.pem());
     let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
     let provider = Arc::new(rustls::crypto::ring::default_provider());
