@@ -4,10 +4,12 @@
 
 mod harness;
 
+#[allow(dead_code, reason = "each test file uses a part of it")]
 #[path = "systemd/machine.rs"]
 mod machine;
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{Read, Write},
     net::SocketAddr,
@@ -20,6 +22,7 @@ use std::{
 
 use harness::{
     Peer, Stream, Target, TempDir, both_ways,
+    manual::{commands, commands_under},
     metrics::Metrics,
     process,
     proxy::PROGRAM,
@@ -43,19 +46,10 @@ fn available() -> bool {
     ])
 }
 
-/// The commands of the manual's chapter about systemd.
-fn steps() -> Vec<String> {
-    let chapter = include_str!("../src/manual/service.md");
-    let blocks = chapter.split("```sh\n").skip(1);
-    let steps = blocks.map(|block| {
-        block
-            .split("```")
-            .next()
-            .expect("split gives one")
-            .to_owned()
-    });
-    steps.collect()
-}
+const CHAPTER: &str = include_str!("../src/manual/service.md");
+
+/// Under this heading the manual says how to be rid of it again.
+const UNINSTALLING: &str = "Uninstalling";
 
 /// A machine on which somebody called maria has done what the manual says, and a target.
 struct Installed {
@@ -65,13 +59,18 @@ struct Installed {
 
 impl Installed {
     fn new() -> Self {
-        let machine = Machine::boot();
+        Self::on(Machine::boot())
+    }
+
+    fn on(machine: Machine) -> Self {
         machine.add_address(&format!("{TARGET}/128"));
         let addr = SocketAddr::new(TARGET.parse().expect("an address"), 22);
         let target = machine.inside(|| Target::bind_to(addr));
         machine.succeed("useradd maria; useradd stranger");
-        for step in steps() {
-            machine.succeed(&step);
+        for (heading, step) in commands(CHAPTER) {
+            if heading != UNINSTALLING {
+                machine.succeed(step);
+            }
         }
         Self { machine, target }
     }
@@ -619,6 +618,7 @@ fn a_package_is_updated_under_a_live_session_and_leaves_nothing_behind() {
     for (package, name) in packages.iter().zip(["1.0", "1.1"]) {
         machine.put(package, &format!("/root/{name}.deb"));
     }
+    let before = everything_on(&machine);
     machine.succeed("dpkg -i /root/1.0.deb");
     machine.succeed("systemctl is-active tml-proxy && systemctl is-enabled tml-proxy");
     let said = machine.succeed("tml-proxy check --json --config /etc/tml-proxy/tml-proxy.toml");
@@ -671,10 +671,48 @@ fn a_package_is_updated_under_a_live_session_and_leaves_nothing_behind() {
     machine.succeed(&format!(
         "test -e {file}; dpkg -i /root/1.1.deb; systemctl is-active tml-proxy"
     ));
-    machine.succeed("dpkg -P tml-proxy");
-    let left = machine.succeed(
-        "find / -xdev -name '*tml-proxy*' ! -path '/proc/*' ! -path '/checkout*' ! -path '/var/log/*'; \
-         getent passwd tml-proxy || true",
+    // What somebody added, and a state.
+    machine.succeed("useradd maria; usermod -aG tml-proxy maria; touch /var/lib/tml-proxy/state");
+    machine.succeed("dpkg -P tml-proxy; userdel maria; rm /root/good");
+    let left: Vec<_> = everything_on(&machine)
+        .difference(&before)
+        .cloned()
+        .collect();
+    assert!(left.is_empty(), "{left:#?}");
+}
+
+/// Every file, user and group there is, but for logs and what ends with the boot.
+fn everything_on(machine: &Machine) -> BTreeSet<String> {
+    // Copies of the lists of users as they were before the last change.
+    let listed = machine.succeed(
+        "find / -xdev ! -path '/var/log/*' ! -path '/etc/*-' ! -path '/var/lib/dpkg/*-old'; \
+         find /run -name '*tml-proxy*'; getent passwd; getent group",
     );
-    assert_eq!(left, "");
+    listed.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn what_was_installed_by_hand_is_gone_after_the_manuals_last_commands() {
+    if !available() {
+        return;
+    }
+    let machine = Machine::boot();
+    let before = everything_on(&machine);
+    let installed = Installed::on(machine);
+    let machine = &installed.machine;
+    let (mut client, mut server) = installed.session(PORT);
+    client.exchange(&mut server, b"hello");
+    drop((client, server));
+    for command in commands_under(CHAPTER, UNINSTALLING) {
+        machine.succeed(command);
+    }
+    assert!(!machine.listens_on(PORT));
+    // A directory of the system's, which this one does not have from the start.
+    machine.succeed("userdel maria; userdel stranger; rmdir /etc/sysusers.d");
+    let left: Vec<_> = everything_on(machine)
+        .difference(&before)
+        .cloned()
+        .collect();
+    assert!(left.is_empty(), "{left:#?}");
+    machine.succeed("test -z \"$(systemctl list-units --all --no-legend 'tml-proxy*')\"");
 }

@@ -105,14 +105,25 @@ impl Machine {
 
     /// Runs commands in the checkout as root, until one of them fails.
     pub fn sh(&self, script: &str) -> Output {
+        process::output(&mut self.command(script))
+    }
+
+    /// What runs commands in the checkout as root, until one of them fails.
+    pub fn command(&self, script: &str) -> Command {
+        self.command_in(&self.network(), script)
+    }
+
+    /// The same in another network.
+    pub fn command_in(&self, network: &Path, script: &str) -> Command {
         let init = self.init.to_string();
         let mut command = Command::new("nsenter");
         command
-            .args(["-t", &init, "-m", "-u", "-i", "-n", "-p", "-r", "-w"])
+            .arg(format!("--net={}", network.display()))
+            .args(["-t", &init, "-m", "-u", "-i", "-p", "-r", "-w"])
             .args(["env", "-i", "LC_ALL=C", "HOME=/root", "USER=maria"])
             .arg("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .args(["sh", "-ec", &format!("cd {CHECKOUT}\n{script}")]);
-        process::output(&mut command)
+        command
     }
 
     /// Runs commands, none of which may fail, and gives what they printed.
@@ -149,8 +160,22 @@ impl Machine {
 
     /// Runs a piece of the test in its network; sockets made there stay there.
     pub fn inside<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
-        let path = format!("/proc/{}/ns/net", self.init);
-        Netns::run_in(Path::new(&path), act)
+        Netns::run_in(&self.network(), act)
+    }
+
+    /// The file that stands for its network.
+    fn network(&self) -> PathBuf {
+        format!("/proc/{}/ns/net", self.init).into()
+    }
+
+    /// Connects its network with another by a cable: each gets an interface of that name.
+    pub fn link(&self, own: &str, other: &Netns, others: &str) {
+        let init = self.init;
+        other.ip(&format!(
+            "link add {others} type veth peer name {own} netns {init}"
+        ));
+        other.ip(&format!("link set {others} up"));
+        self.ip(&format!("link set {own} up"));
     }
 
     /// Whether something inside listens on that port.
@@ -160,11 +185,15 @@ impl Machine {
 
     /// Gives its loopback interface an address.
     pub fn add_address(&self, addr: &str) {
-        let init = self.init.to_string();
+        self.ip(&format!("addr add {addr} dev lo nodad"));
+    }
+
+    /// Runs `ip` with those words in its network.
+    #[track_caller]
+    pub fn ip(&self, words: &str) {
         let mut command = Command::new("nsenter");
-        command.args(["-t", &init, "-n", "ip", "addr", "add", addr]);
-        command.args(["dev", "lo", "nodad"]);
-        process::succeed(&mut command);
+        command.arg(format!("--net={}", self.network().display()));
+        process::succeed(command.arg("ip").args(words.split_whitespace()));
     }
 
     /// The main process of the unit, as this side numbers it; none between two.
@@ -211,12 +240,12 @@ fn root() -> PathBuf {
     let _one = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     let release = env::var("TML_PROXY_DEBIAN").unwrap_or(RELEASE.to_owned());
     let kept = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let root = kept.join(format!("systemd-{release}"));
+    let root = kept.join(format!("debian-{release}"));
     if root.exists() {
         return root;
     }
-    let new = kept.join(format!("systemd-{release}.{}", std::process::id()));
-    let packages = "--include=systemd,systemd-sysv,dbus";
+    let new = kept.join(format!("debian-{release}.{}", std::process::id()));
+    let packages = "--include=systemd,systemd-sysv,dbus,haproxy,openssh-server,rsync";
     let made = Command::new("debootstrap")
         .args(["--variant=minbase", packages, &release])
         .arg(&new)
@@ -238,6 +267,10 @@ fn root() -> PathBuf {
         "apt-daily-upgrade.timer",
         "dpkg-db-backup.timer",
         "fstrim.timer",
+        // Until a test wants them.
+        "haproxy.service",
+        "rsync.service",
+        "ssh.service",
     ];
     for unit in masked {
         let link = new.join("etc/systemd/system").join(unit);
