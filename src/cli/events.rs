@@ -38,13 +38,13 @@ pub fn run(args: &EventsArgs) -> ExitCode {
         // Without one the next answer is still to begin with the first there is.
         after = events.events.last().map_or(after, |event| event.number);
         wait = WAIT;
-        let printed = output::print(&match (args.json, args.follow) {
+        let enough = output::print_one(&match (args.json, args.follow) {
             (true, false) => output::json(&events),
             (true, true) => lines(&events, output::json_line),
             (false, _) => lines(&events, |event| line(event, &screen) + "\n"),
         });
-        if !args.follow || printed != ExitCode::SUCCESS {
-            return printed;
+        if !args.follow || enough.is_some() {
+            return enough.unwrap_or(ExitCode::SUCCESS);
         }
     }
 }

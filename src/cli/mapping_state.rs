@@ -131,9 +131,8 @@ fn until_empty(args: &MappingArgs, drained: MappingState) -> ExitCode {
         };
         if live || said != Some(state.sessions) {
             said = Some(state.sessions);
-            let printed = output::print(&text);
-            if printed != ExitCode::SUCCESS {
-                return printed;
+            if let Some(code) = output::print_one(&text) {
+                return code;
             }
         }
         let next = match state.sessions {

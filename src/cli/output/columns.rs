@@ -1,5 +1,7 @@
 //! Rows in columns.
 
+use std::collections::BTreeSet;
+
 use super::Screen;
 
 /// Where the cells of a column stand, and whether they are of use without their middle.
@@ -61,15 +63,18 @@ pub fn table<const N: usize>(
     all.extend_from_slice(rows);
     let shown = fit(columns, &widths(&all), screen.width);
     let mut text = String::new();
-    for (number, row) in all.iter().enumerate() {
-        let cells: Vec<String> = shown
+    let shortened: Vec<(Vec<String>, usize, Align)> = (shown.into_iter())
+        .map(|(place, width)| {
+            let cells: Vec<&str> = all.iter().map(|row| row[place].as_str()).collect();
+            (shortened(&cells, width), width, columns[place].align)
+        })
+        .collect();
+    for number in 0..all.len() {
+        let cells: Vec<String> = shortened
             .iter()
-            .map(|&(place, width)| {
-                let cell = shortened(&row[place], width);
-                match columns[place].align {
-                    Align::Left | Align::Name => format!("{cell:width$}"),
-                    Align::Right => format!("{cell:>width$}"),
-                }
+            .map(|(cells, width, align)| match align {
+                Align::Left | Align::Name => format!("{:width$}", cells[number]),
+                Align::Right => format!("{:>width$}", cells[number]),
             })
             .collect();
         let line = cells.join(&" ".repeat(GAP));
@@ -136,13 +141,63 @@ fn fit(columns: &[Column], widths: &[usize], room: usize) -> Vec<(usize, usize)>
     shown
 }
 
-/// Text in so much room: what does not fit goes from its middle, as its end tells names apart too.
-fn shortened(text: &str, room: usize) -> String {
+/// Texts in so much room each. What does not fit goes from their middle, as ends tell names apart too:
+/// from such a place that those that differ still do, if there is one.
+fn shortened(texts: &[&str], room: usize) -> Vec<String> {
+    let usual = room.saturating_sub(1) / 3;
+    let cut = |end| -> Vec<String> {
+        let cut = texts.iter().map(|text| without_middle(text, room, end));
+        cut.collect()
+    };
+    let at_usual = cut(usual);
+    let differing = distinct(texts.iter().copied());
+    if distinct(at_usual.iter()) == differing {
+        return at_usual;
+    }
+    let others = (0..room).filter(|end| *end != usual).map(cut);
+    let mut all = others.chain([without_common_start(texts, room)]);
+    let found = all.find(|cut| distinct(cut.iter()) == differing);
+    found.unwrap_or(at_usual)
+}
+
+fn distinct<T: Ord>(texts: impl Iterator<Item = T>) -> usize {
+    texts.collect::<BTreeSet<_>>().len()
+}
+
+/// The long ones without what all of them begin with, and then without their middle.
+fn without_common_start(texts: &[&str], room: usize) -> Vec<String> {
+    let is_long = |text: &&&str| text.chars().count() > room;
+    let mut long = texts.iter().filter(is_long);
+    let first: Vec<char> = long
+        .next()
+        .map_or_else(Vec::new, |text| text.chars().collect());
+    let common = long.fold(first.len(), |common, text| {
+        let same = first.iter().zip(text.chars());
+        same.take(common)
+            .take_while(|(one, other)| **one == *other)
+            .count()
+    });
+    let each = texts.iter().map(|text| match is_long(&text) {
+        false => (*text).to_owned(),
+        true => {
+            let rest: String = text.chars().skip(common).collect();
+            let room = room.saturating_sub(1);
+            format!(
+                "…{}",
+                without_middle(&rest, room, room.saturating_sub(1) / 3)
+            )
+        }
+    });
+    each.collect()
+}
+
+/// Text in so much room, with so much of its end.
+fn without_middle(text: &str, room: usize, end: usize) -> String {
     let length = text.chars().count();
     if length <= room {
         return text.to_owned();
     }
-    let end = room.saturating_sub(1) / 3;
+    let end = end.min(room.saturating_sub(1));
     let start = room.saturating_sub(1 + end);
     let first = text.chars().take(start);
     let last = text.chars().skip(length - end);
@@ -209,5 +264,30 @@ mod tests {
         assert!(text.contains("0/ssh  a note      7\n"), "{text}");
         let endless = table(&COLUMNS, &rows, &Screen::plain(usize::MAX / 2));
         assert!(endless.contains(name), "{endless}");
+    }
+
+    #[test]
+    fn shortened_names_of_jobs_still_differ() {
+        let names = |name: fn(u32) -> String| (0..40).map(name).collect::<Vec<_>>();
+        for names in [
+            names(|job| format!("job/{job:08}-0000-4000-8000-000000000000/ssh")),
+            names(|job| format!("job/00000000-0000-4000-8000-{job:012}/ssh")),
+            names(|job| format!("job/00000000-0000-{job:04}-8000-000000000000/ssh")),
+            names(|job| {
+                format!(
+                    "job/{:08}-0000-4000-8000-000000000000/{}",
+                    job / 2,
+                    ["ssh", "web"][job as usize % 2]
+                )
+            }),
+        ] {
+            let texts: Vec<&str> = names.iter().map(String::as_str).chain(["x"]).collect();
+            for room in [16, 20, 30] {
+                let short = shortened(&texts, room);
+                assert_eq!(distinct(short.iter()), 41, "{short:?}");
+                let fits = short.iter().all(|text| text.chars().count() <= room);
+                assert!(fits, "{short:?}");
+            }
+        }
     }
 }

@@ -24,13 +24,18 @@ use crate::{
 };
 
 pub fn print(text: &str) -> ExitCode {
+    print_one(text).unwrap_or(ExitCode::SUCCESS)
+}
+
+/// Prints one of several texts, and says with which code to leave if nobody wants the others.
+pub fn print_one(text: &str) -> Option<ExitCode> {
     match io::stdout().write_all(text.as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => None,
         // Whoever read it has read enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Some(ExitCode::SUCCESS),
         Err(error) => {
             complain(&format_args!("standard output: {}", in_words(&error)));
-            ExitCode::from(code::FAILED)
+            Some(ExitCode::from(code::FAILED))
         }
     }
 }

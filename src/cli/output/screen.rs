@@ -22,6 +22,8 @@ pub enum Paint {
     /// Of less interest.
     Dim,
     Strong,
+    /// The one of several that is selected.
+    Selected,
 }
 
 impl Screen {
@@ -58,6 +60,7 @@ impl Screen {
             Paint::Bad => 31,
             Paint::Dim => 2,
             Paint::Strong => 1,
+            Paint::Selected => 7,
         };
         match self.colour && !text.is_empty() {
             true => format!("\x1b[{code}m{text}\x1b[0m"),

@@ -1,7 +1,11 @@
 //! What `top` shows.
 
-use super::state::{Rated, View};
+use super::{
+    keys::Mode,
+    state::{Focus, Rated, View},
+};
 use crate::{
+    admin::api::model::{Mapping, Session, Standing},
     cli::output::{
         Align, Column, Paint, Screen, bytes, duration_ms, rate, severity, table, wrapped,
     },
@@ -11,26 +15,30 @@ use crate::{
 /// Between two parts of a line.
 const APART: &str = "   ";
 
-const COLUMNS: usize = 8;
+const COLUMNS: usize = 10;
 
 const MAPPINGS: [Column; COLUMNS] = [
     Column::new("MAPPING", Align::Name, 0),
-    Column::new("STATE", Align::Left, 3),
+    Column::new("STATE", Align::Left, 1),
+    Column::new("LISTEN", Align::Left, 5),
+    Column::new("TARGET", Align::Name, 4),
     Column::new("SESSIONS", Align::Right, 0),
-    Column::new("NEW/s", Align::Right, 4),
-    Column::new("REFUSED", Align::Right, 5),
-    Column::new("FAILED", Align::Right, 2),
-    Column::new("UP", Align::Right, 1),
-    Column::new("DOWN", Align::Right, 1),
+    Column::new("NEW/s", Align::Right, 7),
+    Column::new("REFUSED", Align::Right, 8),
+    Column::new("FAILED", Align::Right, 6),
+    Column::new("UP", Align::Right, 2),
+    Column::new("DOWN", Align::Right, 2),
 ];
 
 const SESSIONS: [Column; COLUMNS] = [
     Column::new("MAPPING", Align::Name, 0),
     Column::new("CLIENT", Align::Left, 0),
-    Column::new("SESSION", Align::Right, 2),
-    Column::new("AGE", Align::Right, 3),
-    Column::new("QUIET", Align::Right, 5),
-    Column::new("BYTES", Align::Right, 4),
+    Column::new("LISTEN", Align::Left, 8),
+    Column::new("TARGET", Align::Name, 3),
+    Column::new("SESSION", Align::Right, 4),
+    Column::new("AGE", Align::Right, 5),
+    Column::new("QUIET", Align::Right, 7),
+    Column::new("BYTES", Align::Right, 6),
     Column::new("UP", Align::Right, 1),
     Column::new("DOWN", Align::Right, 1),
 ];
@@ -38,15 +46,18 @@ const SESSIONS: [Column; COLUMNS] = [
 /// The lines of the whole screen.
 pub(super) fn lines(view: &View, screen: &Screen, height: usize) -> Vec<String> {
     let mut lines = headline(view, screen);
-    lines.extend(trouble(view, screen).into_iter().take(height / 3));
-    let room = height.saturating_sub(lines.len() + 1);
-    lines.extend(mappings(view, screen, room / 3));
-    lines.extend(sessions(view, screen, room - room / 3));
-    let clock = if view.stopped { "go on" } else { "stop" };
-    let keys = format!("q quit   s order: {}   p {clock}", view.order.word());
-    lines.truncate(height.saturating_sub(1));
-    lines.push(screen.dim(&keys));
-    lines
+    lines.extend(trouble(view, screen).into_iter().take(height / 4));
+    let room = height.saturating_sub(lines.len() + 2);
+    let of_mappings = match view.focus {
+        Focus::Mappings => room - room / 3,
+        Focus::Sessions => room / 3,
+    };
+    lines.extend(mappings(view, screen, of_mappings));
+    lines.extend(sessions(view, screen, room - of_mappings));
+    lines.truncate(height.saturating_sub(2));
+    lines.push(screen.dim(&detail(view)));
+    lines.push(last_line(view, screen));
+    lines.split_off(lines.len().saturating_sub(height))
 }
 
 /// The screen as text, for where there is no terminal.
@@ -54,6 +65,57 @@ pub(super) fn as_text(view: &View, width: usize, height: usize) -> String {
     let lines = lines(view, &Screen::plain(width), height).into_iter();
     let cut = lines.map(|line| line.chars().take(width).chain(['\n']).collect::<String>());
     cut.collect()
+}
+
+/// What is selected, with what has no room in its row.
+fn detail(view: &View) -> String {
+    let of_mapping = |mapping: &Mapping| {
+        let (state, listen, target) =
+            (mapping.state_in_words(), mapping.listen(), mapping.target());
+        format!("{}: {listen} to {target}, {state}", mapping.mapping)
+    };
+    let of_session = |session: &Session| {
+        let Session {
+            session,
+            mapping,
+            client,
+            listen,
+            target,
+            stage,
+            ..
+        } = session;
+        format!("session {session} of {mapping}: {client} at {listen} to {target}, {stage}")
+    };
+    let detail = match view.focus {
+        Focus::Mappings => view.selected_mapping().map(of_mapping),
+        Focus::Sessions => view.selected_session().map(of_session),
+    };
+    detail.unwrap_or_default()
+}
+
+/// A question, what came of the last order, the text of the filter, or what keys do.
+fn last_line(view: &View, screen: &Screen) -> String {
+    match (&view.mode, &view.said) {
+        (Mode::Asking(action), _) => {
+            let question = format!("{} y: yes, any other key: no", action.question);
+            screen.paint(Paint::Warn, &question)
+        }
+        (Mode::Filtering, _) => format!("filter: {}_", view.filter),
+        (Mode::Watching, Some(said)) => said.clone(),
+        (Mode::Watching, None) => {
+            let order = match view.focus {
+                Focus::Mappings => view.mapping_order.word(),
+                Focus::Sessions => view.session_order.word(),
+            };
+            let clock = if view.stopped { "go on" } else { "stop" };
+            let mut keys = format!("q quit  s order: {order}  / filter");
+            if !view.filter.is_empty() {
+                keys.push_str(&format!(": {}", view.filter));
+            }
+            keys.push_str("  tab  k kill  p pause  d drain  r resume");
+            screen.dim(&format!("{keys}  space {clock}"))
+        }
+    }
 }
 
 fn headline(view: &View, screen: &Screen) -> Vec<String> {
@@ -111,63 +173,145 @@ fn trouble(view: &View, screen: &Screen) -> Vec<String> {
     lines
 }
 
+/// What is shown of a list: its rows from some place on, with how each looks.
+struct Rows {
+    /// How many there are, and how many of them are before what is shown.
+    total: usize,
+    before: usize,
+    shown: Vec<([String; COLUMNS], Option<Paint>)>,
+}
+
+impl Rows {
+    /// As many as there is room for, the selected one among them.
+    fn of<'a, T: 'a>(
+        all: impl Iterator<Item = &'a Rated<T>>,
+        selected: Option<usize>,
+        room: usize,
+        row: impl Fn(&Rated<T>) -> ([String; COLUMNS], Option<Paint>),
+    ) -> Self {
+        let all: Vec<_> = all.collect();
+        let total = all.len();
+        let place = selected.unwrap_or_default();
+        let before = place
+            .saturating_sub(room / 2)
+            .min(total.saturating_sub(room));
+        let shown = all.iter().enumerate().skip(before).take(room);
+        let shown = shown.map(|(place, one)| match row(one) {
+            (cells, _) if selected == Some(place) => (cells, Some(Paint::Selected)),
+            row => row,
+        });
+        Self {
+            shown: shown.collect(),
+            total,
+            before,
+        }
+    }
+}
+
 /// A title, and a table of as many rows as there is room for.
 fn listing(
+    view: &View,
     screen: &Screen,
     height: usize,
-    (title, total): (&str, usize),
+    (focus, title, total): (Focus, &str, usize),
     columns: &[Column; COLUMNS],
-    rows: &[[String; COLUMNS]],
+    rows: &Rows,
 ) -> Vec<String> {
-    let shown = height.saturating_sub(2).min(rows.len());
-    let mut title = screen.paint(Paint::Strong, title);
-    if shown < total {
-        let left = format!("{APART}and {} more", total - shown);
-        title.push_str(&screen.dim(&left));
+    let mark = if view.focus == focus { "> " } else { "  " };
+    let mut title = screen.paint(Paint::Strong, &format!("{mark}{title}"));
+    let total = if view.filter.is_empty() {
+        total
+    } else {
+        rows.total
+    };
+    let mut left = Vec::new();
+    if rows.before > 0 {
+        left.push(format!("{} above", rows.before));
     }
-    let table = table(columns, &rows[..shown], screen);
+    let below = total.saturating_sub(rows.before + rows.shown.len());
+    if below > 0 {
+        left.push(format!("and {below} more"));
+    }
+    if !left.is_empty() {
+        title.push_str(&screen.dim(&format!("{APART}{}", left.join(", "))));
+    }
+    let cells: Vec<_> = rows.shown.iter().map(|(cells, _)| cells.clone()).collect();
+    let table = table(columns, &cells, screen);
+    let mut table = table.lines();
     let mut lines = vec![title];
-    lines.extend(table.lines().map(str::to_owned));
+    lines.extend(table.next().map(str::to_owned));
+    let paints = rows.shown.iter().map(|(_, paint)| *paint);
+    lines.extend(table.zip(paints).map(|(line, paint)| match paint {
+        Some(Paint::Selected) => {
+            let width = screen.width.min(500);
+            screen.paint(Paint::Selected, &format!("{line:width$}"))
+        }
+        Some(paint) => screen.paint(paint, line),
+        None => line.to_owned(),
+    }));
     lines.resize(height, String::new());
     lines
 }
 
 fn mappings(view: &View, screen: &Screen, height: usize) -> Vec<String> {
-    let all = view.round.iter().flat_map(|round| &round.mappings);
-    let rows = all.map(|Rated { of: mapping, rates }| {
-        [
+    let room = height.saturating_sub(2);
+    let rows = Rows::of(view.mappings(), view.mapping_place(), room, |one| {
+        let Rated { of: mapping, rates } = one;
+        let (state, paint) = match mapping.standing() {
+            Standing::Failing => ("failing".to_owned(), Some(Paint::Bad)),
+            Standing::Impaired => ("impaired".to_owned(), Some(Paint::Warn)),
+            Standing::Held => (held(mapping), Some(Paint::Warn)),
+            Standing::Serving => (mapping.state.clone(), None),
+        };
+        let cells = [
             mapping.mapping.clone(),
-            mapping.state.clone(),
+            state,
+            mapping.listen(),
+            mapping.target(),
             mapping.sessions.to_string(),
             format!("{:.1}", rates.opened.unwrap_or_default()),
             mapping.refused().to_string(),
             mapping.failed().to_string(),
             steady(rates.up),
             steady(rates.down),
-        ]
+        ];
+        (cells, paint)
     });
-    let rows: Vec<_> = rows.collect();
-    listing(screen, height, ("Mappings", rows.len()), &MAPPINGS, &rows)
+    let all = view.round.as_ref().map_or(0, |round| round.mappings.len());
+    let title = (Focus::Mappings, "Mappings", all);
+    listing(view, screen, height, title, &MAPPINGS, &rows)
+}
+
+/// What an operator did to a mapping, and for how long its sessions go on.
+fn held(mapping: &Mapping) -> String {
+    match mapping.sessions_end_in_ms {
+        Some(time) if mapping.sessions > 0 => format!("{} {}", mapping.state, duration_ms(time)),
+        _ => mapping.state.clone(),
+    }
 }
 
 fn sessions(view: &View, screen: &Screen, height: usize) -> Vec<String> {
-    let all = view.round.iter().flat_map(|round| &round.sessions);
-    let rows = all.map(|Rated { of: session, rates }| {
-        [
+    let room = height.saturating_sub(2);
+    let rows = Rows::of(view.sessions(), view.session_place(), room, |one| {
+        let Rated { of: session, rates } = one;
+        let cells = [
             session.mapping.clone(),
             session.client.clone(),
+            session.listen.clone(),
+            session.target.clone(),
             session.session.to_string(),
             duration_ms(session.duration_ms),
             duration_ms(session.quiet_ms),
             bytes(session.bytes_up + session.bytes_down),
             steady(rates.up),
             steady(rates.down),
-        ]
+        ];
+        (cells, None)
     });
-    let rows: Vec<_> = rows.collect();
     let total = view.round.as_ref().map_or(0, |round| round.sessions_total);
-    let total = usize::try_from(total).map_or(usize::MAX, |total| total.max(rows.len()));
-    listing(screen, height, ("Sessions", total), &SESSIONS, &rows)
+    let total = usize::try_from(total).map_or(usize::MAX, |total| total.max(rows.total));
+    let title = (Focus::Sessions, "Sessions", total);
+    listing(view, screen, height, title, &SESSIONS, &rows)
 }
 
 /// A rate as wide as any, so that columns stay where they are while it changes.
@@ -196,12 +340,14 @@ mod tests {
         let row: Vec<&str> = lines[first].split_whitespace().collect();
         assert_eq!(
             &row[..3],
-            ["board-14", "203.0.113.2:50000", "2"],
+            ["board-14", "203.0.113.2:50000", "[fd9d::10]:22"],
             "{screen}"
         );
         assert_eq!(&row[row.len() - 2..], ["10K/s", "0/s"], "{screen}");
         assert!(
-            lines.last().is_some_and(|line| line.starts_with("q quit")),
+            lines
+                .last()
+                .is_some_and(|line| line.starts_with("q quit  s order: trouble")),
             "{screen}"
         );
     }
@@ -218,7 +364,16 @@ mod tests {
     fn a_clients_port_is_whole_on_a_usual_terminal() {
         let screen = as_text(&crowded(), 80, 24);
         assert!(screen.contains("127.200.200.200:50000 "), "{screen}");
-        assert!(screen.contains("and 28 more"), "{screen}");
+        assert!(screen.contains("and 36 more"), "{screen}");
+        let mut view = crowded();
+        let sessions = view.round.iter_mut().flat_map(|round| &mut round.sessions);
+        sessions
+            .zip(0..)
+            .for_each(|(session, number)| session.of.session = number);
+        view.turn();
+        view.go(isize::MAX);
+        let screen = as_text(&view, 80, 24);
+        assert!(screen.contains("> Sessions   28 above\n"), "{screen}");
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! `tml-proxy top`: a running proxy, live in the terminal.
 //!
-//! `state` turns two answers of the API into rates, `draw` those into lines, `terminal` has the
-//! screen and the keys.
+//! `state` turns two answers of the API into rates, `draw` those into lines, `keys` says what keys do,
+//! `terminal` has the screen and reads them.
 
 mod draw;
+mod keys;
 mod state;
 mod terminal;
 
@@ -15,18 +16,27 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::Method;
+
 use super::{
     client::{Client, ClientError},
     code,
     output::{self, Screen},
 };
-use crate::os_error::in_words;
+use crate::{
+    admin::api::model::{Killed, MappingState},
+    os_error::in_words,
+    units::count,
+};
+use keys::{Effect, Order};
 use state::{Snapshot, View};
-use terminal::{CONTROL_C, ESCAPE, Terminal};
+use terminal::Terminal;
 
-/// Watch the running proxy: its busiest mappings and sessions, rates and trouble.
+/// Watch the running proxy: its mappings, those that fail first, its busiest sessions, rates and trouble.
 ///
-/// Keys: q quits, s changes the order of the sessions, p stops the clock.
+/// Keys: q quits, the arrows and page keys select, tab goes to the other list, s changes its order, /
+/// filters by a text, escape shows all again, space stops the clock. After a question, k kills the
+/// selected session or those of the selected mapping, p pauses the mapping, d drains it, r resumes it.
 #[derive(Debug, Clone, clap::Args)]
 pub struct TopArgs {
     #[command(flatten)]
@@ -37,8 +47,8 @@ pub struct TopArgs {
     /// Look twice, print the screen as text and leave.
     #[arg(long)]
     once: bool,
-    /// Print JSON instead of the screen.
-    #[arg(long, requires = "once")]
+    /// Print JSON instead of the screen: once, or a line for each look.
+    #[arg(long)]
     json: bool,
 }
 
@@ -59,8 +69,13 @@ pub fn run(args: &TopArgs) -> ExitCode {
     if args.once {
         return once(args, every);
     }
+    if args.json {
+        return stream(args, every);
+    }
     if !io::stdout().is_terminal() {
-        output::complain(&"tml-proxy: top needs a terminal; --once prints a single screen");
+        output::complain(
+            &"tml-proxy: top needs a terminal; --once prints a single screen, --json a line for each look",
+        );
         return ExitCode::from(code::USAGE);
     }
     // The terminal is as it was when it is told what went wrong.
@@ -82,6 +97,22 @@ fn fetch(client: &Client) -> Result<Snapshot, ClientError> {
     })
 }
 
+/// Looks again and again, and prints what each look but the first has found.
+fn stream(args: &TopArgs, every: Duration) -> ExitCode {
+    let mut view = View::default();
+    loop {
+        let is_first = view.round.is_none();
+        match fetch(&args.client) {
+            Ok(snapshot) => view.take(snapshot),
+            Err(error) => return output::give_up(&error, args.json),
+        }
+        if !is_first && let Some(code) = output::print_one(&output::json_line(&view.round)) {
+            return code;
+        }
+        thread::sleep(every);
+    }
+}
+
 fn once(args: &TopArgs, every: Duration) -> ExitCode {
     let mut view = View::default();
     for wait in [Duration::ZERO, every] {
@@ -98,6 +129,33 @@ fn once(args: &TopArgs, every: Duration) -> ExitCode {
     output::print(&draw::as_text(&view, width, HEIGHT))
 }
 
+/// What the proxy has answered.
+enum Answer {
+    Look(Result<Box<Snapshot>, ClientError>),
+    /// To an order, in words.
+    Order(String),
+}
+
+/// Has an order carried out, and says in words what came of it.
+fn carry_out(client: &Client, order: &Order) -> String {
+    let post = Method::POST;
+    let set = |what: &str, change| {
+        let path = format!("/api/v1/mappings/{what}");
+        let set: Result<MappingState, _> = client.send(&post, &path, change);
+        set.map(|set| format!("{} is {}", set.mapping, set.state))
+    };
+    let outcome = match order {
+        Order::Kill(kill) => {
+            let killed: Result<Killed, _> = client.send(&post, "/api/v1/sessions/kill", kill);
+            killed.map(|killed| format!("{} told to end", count(killed.sessions, "session")))
+        }
+        Order::Pause(change) => set("pause", change),
+        Order::Drain(change) => set("drain", change),
+        Order::Resume(change) => set("resume", change),
+    };
+    outcome.unwrap_or_else(|error| error.to_string())
+}
+
 fn watch(mut terminal: Terminal, client: &Client, every: Duration) -> io::Result<()> {
     let mut view = View::default();
     let (answer, answers) = mpsc::channel();
@@ -110,18 +168,26 @@ fn watch(mut terminal: Terminal, client: &Client, every: Duration) -> io::Result
             if asked.is_none() {
                 let (client, answer) = (client.clone(), answer.clone());
                 // Keys are read while the proxy hangs; whoever quits does not wait for its answer.
-                thread::Builder::new().spawn(move || _ = answer.send(fetch(&client)))?;
+                let look = move || _ = answer.send(Answer::Look(fetch(&client).map(Box::new)));
+                thread::Builder::new().spawn(look)?;
                 asked = Some(Instant::now());
             }
         }
-        if let Ok(answer) = answers.try_recv() {
-            asked = None;
-            match answer {
-                _ if view.stopped => {}
-                Ok(snapshot) => view.take(snapshot),
-                // It may be restarting; what was seen last stays, with the reason why it is old.
-                Err(error) => view.trouble = Some(error.to_string()),
+        match answers.try_recv() {
+            Ok(Answer::Look(look)) => {
+                asked = None;
+                match look {
+                    _ if view.stopped => {}
+                    Ok(snapshot) => view.take(*snapshot),
+                    // It may be restarting; what was seen last stays, with the reason why it is old.
+                    Err(error) => view.trouble = Some(error.to_string()),
+                }
             }
+            Ok(Answer::Order(said)) => {
+                view.said = Some(said);
+                next = Instant::now();
+            }
+            Err(_) => {}
         }
         let waiting = asked.filter(|_| !view.stopped).map(|at| at.elapsed());
         let overdue = waiting.filter(|waiting| *waiting > USUAL);
@@ -135,11 +201,16 @@ fn watch(mut terminal: Terminal, client: &Client, every: Duration) -> io::Result
             drawn = Some(now);
         }
         for key in terminal.keys(TICK)? {
-            match key {
-                b'q' | ESCAPE | CONTROL_C => return Ok(()),
-                b's' => view.reorder(),
-                b'p' => view.stopped = !view.stopped,
-                _ => {}
+            match view.press(key) {
+                Effect::None => {}
+                Effect::Quit => return Ok(()),
+                Effect::Do(order) => {
+                    let (client, answer) = (client.clone(), answer.clone());
+                    let carry_out = move || {
+                        _ = answer.send(Answer::Order(carry_out(&client, &order)));
+                    };
+                    thread::Builder::new().spawn(carry_out)?;
+                }
             }
         }
     }

@@ -4,7 +4,8 @@ use std::{collections::HashMap, hash::Hash, time::Instant};
 
 use serde::Serialize;
 
-use crate::admin::api::model::{Mapping, Mappings, Session, Sessions, Status};
+use super::keys::Mode;
+use crate::admin::api::model::{Mapping, Mappings, Session, Sessions, Standing, Status};
 
 #[derive(Debug, Clone)]
 pub(super) struct Snapshot {
@@ -20,7 +21,7 @@ pub(super) struct Round {
     #[serde(skip)]
     at: Instant,
     pub status: Rated<Status>,
-    /// The busiest first.
+    /// Those that fail first.
     pub mappings: Vec<Rated<Mapping>>,
     /// How many there are; no more than so many are asked for.
     pub sessions_total: u64,
@@ -52,9 +53,42 @@ impl Rates {
     }
 }
 
+/// What comes first among the mappings.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum MappingOrder {
+    /// Those that fail, then what an operator holds, then those that move most bytes now.
+    #[default]
+    Trouble,
+    /// Those that move most bytes now.
+    Rate,
+    /// Those with most sessions.
+    Sessions,
+    Name,
+}
+
+impl MappingOrder {
+    fn next(self) -> Self {
+        match self {
+            Self::Trouble => Self::Rate,
+            Self::Rate => Self::Sessions,
+            Self::Sessions => Self::Name,
+            Self::Name => Self::Trouble,
+        }
+    }
+
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Trouble => "trouble",
+            Self::Rate => "rate",
+            Self::Sessions => "sessions",
+            Self::Name => "name",
+        }
+    }
+}
+
 /// What comes first among the sessions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Order {
+pub(super) enum SessionOrder {
     /// Those that move most bytes now.
     #[default]
     Rate,
@@ -62,14 +96,17 @@ pub(super) enum Order {
     Bytes,
     /// The oldest.
     Age,
+    /// By name of the mapping.
+    Mapping,
 }
 
-impl Order {
-    pub fn next(self) -> Self {
+impl SessionOrder {
+    fn next(self) -> Self {
         match self {
             Self::Rate => Self::Bytes,
             Self::Bytes => Self::Age,
-            Self::Age => Self::Rate,
+            Self::Age => Self::Mapping,
+            Self::Mapping => Self::Rate,
         }
     }
 
@@ -78,14 +115,71 @@ impl Order {
             Self::Rate => "rate",
             Self::Bytes => "bytes",
             Self::Age => "age",
+            Self::Mapping => "mapping",
         }
     }
+}
+
+/// The list that keys are for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Focus {
+    #[default]
+    Mappings,
+    Sessions,
+}
+
+/// Which entry of a list is selected: it stays so wherever it goes, and its place is when it is gone.
+#[derive(Debug, Clone)]
+struct Selected<K> {
+    key: K,
+    place: usize,
+}
+
+impl<K: PartialEq> Selected<K> {
+    fn place(&self, keys: &[K]) -> Option<usize> {
+        let found = keys.iter().position(|key| *key == self.key);
+        found.or_else(|| keys.len().checked_sub(1).map(|last| last.min(self.place)))
+    }
+}
+
+/// Remembers where the selected entry is now, if it is there.
+fn follow<K: PartialEq>(selected: &mut Option<Selected<K>>, keys: &[K]) {
+    if let Some(selected) = selected
+        && let Some(place) = keys.iter().position(|key| *key == selected.key)
+    {
+        selected.place = place;
+    }
+}
+
+/// The selection so many entries further, where there are any.
+fn moved<K: PartialEq + Clone>(
+    selected: Option<&Selected<K>>,
+    keys: &[K],
+    by: isize,
+) -> Option<Selected<K>> {
+    let last = keys.len().checked_sub(1)?;
+    let place = match selected.and_then(|selected| selected.place(keys)) {
+        Some(place) => place.saturating_add_signed(by).min(last),
+        None if by < 0 || by == isize::MAX => last,
+        None => 0,
+    };
+    let key = keys[place].clone();
+    Some(Selected { key, place })
 }
 
 #[derive(Debug, Default)]
 pub(super) struct View {
     pub round: Option<Round>,
-    pub order: Order,
+    pub focus: Focus,
+    pub mapping_order: MappingOrder,
+    pub session_order: SessionOrder,
+    /// Only what has this text in it is shown.
+    pub filter: String,
+    pub mode: Mode,
+    /// What came of the last order, until a key is pressed.
+    pub said: Option<String>,
+    selected_mapping: Option<Selected<String>>,
+    selected_session: Option<Selected<u64>>,
     pub stopped: bool,
     /// Why there was no answer the last time, if there was none.
     pub trouble: Option<String>,
@@ -110,17 +204,13 @@ impl View {
                 )
             },
         );
-        let mut mappings = rated(
+        let mappings = rated(
             before.map(|before| &before.mappings[..]),
             snapshot.mappings.mappings,
             span,
             |mapping| mapping.mapping.clone(),
             |mapping| (mapping.bytes_up, mapping.bytes_down, Some(mapping.opened)),
         );
-        mappings.sort_by(|one, other| {
-            let busier = other.rates.bytes().total_cmp(&one.rates.bytes());
-            busier.then(other.of.sessions.cmp(&one.of.sessions))
-        });
         let sessions = rated(
             before.map(|before| &before.sessions[..]),
             snapshot.sessions.sessions,
@@ -139,23 +229,139 @@ impl View {
         self.sort();
     }
 
+    /// Brings the list that keys are for in another order.
     pub fn reorder(&mut self) {
-        self.order = self.order.next();
+        match self.focus {
+            Focus::Mappings => self.mapping_order = self.mapping_order.next(),
+            Focus::Sessions => self.session_order = self.session_order.next(),
+        }
         self.sort();
     }
 
+    /// Has keys be for the other list.
+    pub fn turn(&mut self) {
+        self.focus = match self.focus {
+            Focus::Mappings => Focus::Sessions,
+            Focus::Sessions => Focus::Mappings,
+        };
+    }
+
+    /// Selects what is so many entries further.
+    pub fn go(&mut self, by: isize) {
+        match self.focus {
+            Focus::Mappings => {
+                let moved = moved(self.selected_mapping.as_ref(), &self.mapping_keys(), by);
+                self.selected_mapping = moved;
+            }
+            Focus::Sessions => {
+                let moved = moved(self.selected_session.as_ref(), &self.session_keys(), by);
+                self.selected_session = moved;
+            }
+        }
+    }
+
+    /// The mappings that are shown, in their order.
+    pub fn mappings(&self) -> impl Iterator<Item = &Rated<Mapping>> {
+        let all = self.round.iter().flat_map(|round| &round.mappings);
+        let wanted = self.filter.to_lowercase();
+        all.filter(move |one| {
+            let Mapping { mapping, .. } = &one.of;
+            let texts = [
+                mapping.clone(),
+                one.of.state_in_words(),
+                one.of.listen(),
+                one.of.target(),
+            ];
+            has(&texts, &wanted)
+        })
+    }
+
+    /// The sessions that are shown, in their order.
+    pub fn sessions(&self) -> impl Iterator<Item = &Rated<Session>> {
+        let all = self.round.iter().flat_map(|round| &round.sessions);
+        let wanted = self.filter.to_lowercase();
+        all.filter(move |one| {
+            let Session {
+                mapping,
+                client,
+                target,
+                listen,
+                stage,
+                ..
+            } = &one.of;
+            has(&[mapping, client, target, listen, stage], &wanted)
+        })
+    }
+
+    fn mapping_keys(&self) -> Vec<String> {
+        self.mappings().map(|one| one.of.mapping.clone()).collect()
+    }
+
+    fn session_keys(&self) -> Vec<u64> {
+        self.sessions().map(|one| one.of.session).collect()
+    }
+
+    /// The place of the selected mapping among those shown.
+    pub fn mapping_place(&self) -> Option<usize> {
+        let selected = self.selected_mapping.as_ref()?;
+        selected.place(&self.mapping_keys())
+    }
+
+    /// The place of the selected session among those shown.
+    pub fn session_place(&self) -> Option<usize> {
+        let selected = self.selected_session.as_ref()?;
+        selected.place(&self.session_keys())
+    }
+
+    pub fn selected_mapping(&self) -> Option<&Mapping> {
+        self.mappings()
+            .nth(self.mapping_place()?)
+            .map(|one| &one.of)
+    }
+
+    pub fn selected_session(&self) -> Option<&Session> {
+        self.sessions()
+            .nth(self.session_place()?)
+            .map(|one| &one.of)
+    }
+
     fn sort(&mut self) {
-        let Some(Round { sessions, .. }) = &mut self.round else {
+        let Some(Round {
+            mappings, sessions, ..
+        }) = &mut self.round
+        else {
             return;
         };
+        let busier = |one: &Rated<Mapping>, other: &Rated<Mapping>| {
+            let rate = other.rates.bytes().total_cmp(&one.rates.bytes());
+            rate.then(other.of.sessions.cmp(&one.of.sessions))
+        };
+        mappings.sort_by(|one, other| match self.mapping_order {
+            MappingOrder::Trouble => {
+                let standing = |one: &Rated<Mapping>| -> Standing { one.of.standing() };
+                standing(one).cmp(&standing(other)).then(busier(one, other))
+            }
+            MappingOrder::Rate => busier(one, other),
+            MappingOrder::Sessions => other.of.sessions.cmp(&one.of.sessions),
+            MappingOrder::Name => one.of.mapping.cmp(&other.of.mapping),
+        });
         let bytes = |one: &Rated<Session>| one.of.bytes_up + one.of.bytes_down;
         let rate = |one: &Rated<Session>| one.rates.bytes();
-        sessions.sort_by(|one, other| match self.order {
-            Order::Rate => rate(other).total_cmp(&rate(one)),
-            Order::Bytes => bytes(other).cmp(&bytes(one)),
-            Order::Age => other.of.duration_ms.cmp(&one.of.duration_ms),
+        sessions.sort_by(|one, other| match self.session_order {
+            SessionOrder::Rate => rate(other).total_cmp(&rate(one)),
+            SessionOrder::Bytes => bytes(other).cmp(&bytes(one)),
+            SessionOrder::Age => other.of.duration_ms.cmp(&one.of.duration_ms),
+            SessionOrder::Mapping => one.of.mapping.cmp(&other.of.mapping),
         });
+        let (mappings, sessions) = (self.mapping_keys(), self.session_keys());
+        follow(&mut self.selected_mapping, &mappings);
+        follow(&mut self.selected_session, &sessions);
     }
+}
+
+fn has(texts: &[impl AsRef<str>], wanted: &str) -> bool {
+    let has = |text: &str| text.to_lowercase().contains(wanted);
+    wanted.is_empty() || texts.iter().any(|text| has(text.as_ref()))
 }
 
 /// What there is now, with what was counted per second in the `span` since it was `before`: bytes up,
@@ -277,6 +483,7 @@ pub(super) mod tests {
             let sessions = view.round.iter().flat_map(|round| &round.sessions);
             sessions.map(|session| session.of.session).collect()
         };
+        view.turn();
         let round = view.round.as_ref().expect("there are answers");
         assert_eq!(round.sessions[0].rates.up, 10_240.0);
         assert_eq!(round.mappings[0].rates.up, (20_480.0 + 7.0) / 2.0);
@@ -298,5 +505,52 @@ pub(super) mod tests {
             ..Rates::default()
         };
         assert_eq!(round.status.rates, none);
+    }
+
+    #[test]
+    fn what_fails_is_first_until_another_order_is_asked_for() {
+        let mapping = |name: &str, sessions, failing: Option<&str>| Mapping {
+            mapping: name.to_owned(),
+            state: "accepting".to_owned(),
+            sessions,
+            failing: failing.map(str::to_owned),
+            ..Mapping::default()
+        };
+        let mut view = View::default();
+        view.take(Snapshot {
+            mappings: Mappings {
+                mappings: vec![
+                    mapping("busy", 9, None),
+                    mapping("idle", 0, None),
+                    mapping("dead", 0, Some("connection refused")),
+                ],
+            },
+            ..snapshot(Instant::now(), Vec::new())
+        });
+        assert_eq!(view.mapping_keys(), ["dead", "busy", "idle"]);
+        view.reorder();
+        assert_eq!(view.mapping_keys(), ["busy", "dead", "idle"]);
+        view.filter = "REFUSED".to_owned();
+        assert_eq!(view.mapping_keys(), ["dead"]);
+    }
+
+    #[test]
+    fn a_selection_stays_with_what_was_selected() {
+        let mut view = view();
+        view.turn();
+        view.go(1);
+        view.go(1);
+        assert_eq!(view.selected_session().map(|one| one.session), Some(1));
+        view.reorder();
+        assert_eq!(view.session_place(), Some(0), "it is the largest");
+        view.take(snapshot(
+            Instant::now(),
+            vec![session(2, 1, 1), session(3, 2, 2)],
+        ));
+        assert_eq!(view.session_place(), Some(0), "it is gone");
+        view.go(isize::MAX);
+        assert_eq!(view.session_place(), Some(1));
+        view.take(snapshot(Instant::now(), Vec::new()));
+        assert!(view.selected_session().is_none());
     }
 }

@@ -13,12 +13,11 @@ use rustix::{
     termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr},
 };
 
+use super::keys::{Key, keys};
+
 /// A screen beside the one with the shell, no cursor, and no line that goes on in the next.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l";
 const LEAVE: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
-
-pub(super) const ESCAPE: u8 = 0x1b;
-pub(super) const CONTROL_C: u8 = 0x03;
 
 /// The terminal while it passes on every key. Dropping it makes it what it was.
 pub(super) struct Terminal {
@@ -53,9 +52,8 @@ impl Terminal {
         write(&format!("\x1b[H{}\x1b[K\x1b[J", lines.join("\x1b[K\r\n")))
     }
 
-    /// The keys that are pressed, once there is one or `within` is over. Of keys that are several
-    /// bytes, such as arrows, nothing is told.
-    pub fn keys(&mut self, within: Duration) -> io::Result<Vec<u8>> {
+    /// The keys that are pressed, once there is one or `within` is over.
+    pub fn keys(&mut self, within: Duration) -> io::Result<Vec<Key>> {
         let within = Timespec::try_from(within).expect("it is short");
         let mut ready = [PollFd::new(&self.keys, PollFlags::IN)];
         match poll(&mut ready, Some(&within)) {
@@ -63,11 +61,10 @@ impl Terminal {
             Ok(_) => {}
             Err(errno) => return Err(errno.into()),
         }
-        let mut keys = [0; 64];
-        match self.keys.read(&mut keys)? {
+        let mut bytes = [0; 64];
+        match self.keys.read(&mut bytes)? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            2.. if keys[0] == ESCAPE => Ok(Vec::new()),
-            count => Ok(keys[..count].to_vec()),
+            count => Ok(keys(&bytes[..count])),
         }
     }
 }
