@@ -12,7 +12,7 @@ use std::{
 
 use rustix::{
     io::{Errno, Result},
-    net::{Shutdown, shutdown},
+    net::{Shutdown, connect_unspec, shutdown},
 };
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
@@ -189,6 +189,12 @@ pub fn say_nothing_on_close(socket: &OwnedFd) {
         let _ = socket.set_ttl_v4(1);
         let _ = socket.set_unicast_hops_v6(1);
     }
+}
+
+/// Ends a connection with a reset, and leaves a socket that can be connected anew, with the options it has
+/// (connect(2) with `AF_UNSPEC`).
+pub fn disconnect(socket: &OwnedFd) -> Result<()> {
+    connect_unspec(socket)
 }
 
 /// Makes closing the socket send a reset instead of an end of stream (socket(7) `SO_LINGER`).

@@ -1,8 +1,9 @@
 //! Trying many targets, a few at a time.
 //!
-//! What is due and what has happened is looked at in turns of [`TICK`], so that a thousand targets wake
-//! nobody up a thousand times. A connection that is all that is wanted is reset before its target's
-//! acknowledgement has been acknowledged: the program behind it never sees it, and nothing of it stays.
+//! What is due and what has happened is looked at in turns of a few hundredths of a second ([`TICKS`]), so
+//! that a thousand targets wake nobody up a thousand times. A connection that is all that is wanted is reset
+//! before its target's acknowledgement has been acknowledged: the program behind it never sees it, and
+//! nothing of it stays but the socket, which the next one has.
 
 use std::{
     cmp::Reverse,
@@ -25,8 +26,12 @@ use slab::Slab;
 use super::{Check, Failure, Outcome, exchange::Exchange};
 use crate::{proxy_protocol::Version, socket};
 
-/// How often it is looked at what is due and what has happened.
-pub(crate) const TICK: Duration = Duration::from_millis(20);
+/// How often it is looked at what is due and what has happened, at most and at least. The kernel waits four
+/// times as long before it acknowledges the acknowledgement by itself.
+const TICKS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(50));
+
+/// As often as this in the shortest time that a target is checked in.
+const TURNS: u32 = 20;
 
 /// Tries at a time, at most; each has a descriptor.
 pub(crate) const MOST_AT_ONCE: usize = 512;
@@ -53,6 +58,11 @@ impl Probe {
         let port = self.check.port.unwrap_or(self.target.port());
         SocketAddr::new(self.target.ip(), port)
     }
+
+    /// Whether a connection is all that is wanted, from whichever address.
+    fn is_plain(&self) -> bool {
+        !self.check.wants_answer() && self.from.is_none()
+    }
 }
 
 /// Tries targets. It does nothing but in [`Prober::turn`].
@@ -64,7 +74,9 @@ pub(crate) struct Prober {
     due: BinaryHeap<Reverse<(Instant, usize, u64)>>,
     next_serial: u64,
     flights: Vec<Flight>,
+    spares: Spares,
     at_once: usize,
+    tick: Duration,
     last_turn: Instant,
     random: RandomState,
 }
@@ -101,7 +113,9 @@ impl Prober {
             due: BinaryHeap::new(),
             next_serial: 0,
             flights: Vec::new(),
+            spares: Spares::default(),
             at_once: MOST_AT_ONCE,
+            tick: TICKS.0,
             last_turn: now,
             random: RandomState::new(),
         }
@@ -116,8 +130,10 @@ impl Prober {
         now: Instant,
     ) {
         self.at_once = at_once.max(1);
+        let mut shortest = Duration::MAX;
         let mut before = std::mem::take(&mut self.known);
         for probe in wanted {
+            shortest = shortest.min(probe.check.every).min(probe.check.timeout);
             if self.known.contains_key(&probe) {
                 continue;
             }
@@ -130,6 +146,8 @@ impl Prober {
         for (_, place) in before {
             self.places.remove(place);
         }
+        self.tick = (shortest / TURNS).clamp(TICKS.0, TICKS.1);
+        self.spares.shrink(self.at_once);
     }
 
     fn add(&mut self, probe: Arc<Probe>, at: Instant) -> usize {
@@ -153,7 +171,7 @@ impl Prober {
     /// When the next turn is.
     pub fn next(&self) -> Option<Instant> {
         let due = self.due.peek().map(|Reverse((due, ..))| *due);
-        let soon = self.last_turn + TICK;
+        let soon = self.last_turn + self.tick;
         match self.flights.is_empty() {
             true => due.map(|due| due.max(soon)),
             false => Some(soon),
@@ -176,7 +194,7 @@ impl Prober {
             };
             let probe = Arc::clone(&there.probe);
             self.again(place, serial, due, &probe.check, now);
-            match begin(&probe, place, serial, now) {
+            match self.begin(&probe, place, serial, now) {
                 Ok(flight) => self.flights.push(flight),
                 Err(failure) => done.push((probe, Err(failure))),
             }
@@ -203,61 +221,96 @@ impl Prober {
         // Nothing has happened to any of them if that cannot be asked.
         let asked = poll(&mut happened, Some(&Timespec::default()));
         let happened: Vec<PollFlags> = happened.iter().map(|one| one.revents()).collect();
-        let mut happened = happened.into_iter();
-        self.flights.retain_mut(|flight| {
-            let happened = happened.next().filter(|_| asked.is_ok());
+        for (mut flight, happened) in std::mem::take(&mut self.flights).into_iter().zip(happened) {
             let there = self.places.get(flight.place);
             let Some(there) = there.filter(|there| there.serial == flight.serial) else {
                 socket::reset_on_close(&flight.socket);
-                return false;
+                continue;
             };
-            let happened = happened.unwrap_or(PollFlags::empty());
-            let outcome = match happened.is_empty() {
+            let outcome = match asked.is_err() || happened.is_empty() {
                 true => None,
-                false => flight.go_on(),
+                false => flight.go_on(happened),
             };
             let timeout = there.probe.check.timeout;
             let late = || (flight.until <= now).then(|| flight.late(timeout));
-            match outcome.or_else(late) {
-                None => true,
-                Some(outcome) => {
-                    done.push((Arc::clone(&there.probe), outcome));
-                    false
-                }
+            let Some(outcome) = outcome.or_else(late) else {
+                self.flights.push(flight);
+                continue;
+            };
+            if there.probe.is_plain() && outcome.is_ok() {
+                self.spares.keep(&there.probe.address(), flight.socket);
             }
-        });
+            done.push((Arc::clone(&there.probe), outcome));
+        }
     }
-}
 
-/// Begins a try.
-fn begin(probe: &Probe, place: usize, serial: u64, now: Instant) -> Result<Flight, Failure> {
-    let address = probe.address();
-    let socket = socket::open(&address).map_err(Failure::NotTried)?;
-    let stage = Stage::Connecting(Exchange::of(probe, address));
-    if matches!(stage, Stage::Connecting(None)) {
-        // Without an acknowledgement of its own the connection is none to the target yet.
-        let _ = sockopt::set_tcp_quickack(&socket, false);
-        socket::reset_on_close(&socket);
-    }
-    socket::use_any_local_port(&socket);
-    if let Some(source) = probe.from {
-        let bound = || {
-            if probe.freebind {
-                socket::set_freebind(&socket, &SocketAddr::new(source, 0))?;
-            }
-            socket::bind_address(&socket, source)
-        };
-        bound().map_err(Failure::NotTried)?;
-    }
-    match socket::connect(&socket, &address) {
-        Ok(()) | Err(Errno::INPROGRESS) => Ok(Flight {
+    /// Begins a try.
+    fn begin(
+        &mut self,
+        probe: &Probe,
+        place: usize,
+        serial: u64,
+        now: Instant,
+    ) -> Result<Flight, Failure> {
+        let address = probe.address();
+        let flight = |socket| Flight {
             place,
             serial,
             socket,
             until: now + probe.check.timeout,
-            stage,
-        }),
-        Err(errno) => Err(refused(errno)),
+            stage: Stage::Connecting(Exchange::of(probe, address)),
+        };
+        if probe.is_plain()
+            && let Some(spare) = self.spares.take(&address).map(flight)
+            && spare.connect(&address).is_ok()
+        {
+            return Ok(spare);
+        }
+        self.spares.shrink(self.at_once - self.flights.len() - 1);
+        let flight = flight(socket::open(&address).map_err(Failure::NotTried)?);
+        if matches!(flight.stage, Stage::Connecting(None)) {
+            socket::reset_on_close(&flight.socket);
+        }
+        socket::use_any_local_port(&flight.socket);
+        if let Some(source) = probe.from {
+            let bound = || {
+                if probe.freebind {
+                    socket::set_freebind(&flight.socket, &SocketAddr::new(source, 0))?;
+                }
+                socket::bind_address(&flight.socket, source)
+            };
+            bound().map_err(Failure::NotTried)?;
+        }
+        flight.connect(&address).map(|()| flight).map_err(refused)
+    }
+}
+
+/// Sockets whose connections are over, of either family: opening and closing one takes a quarter of what a
+/// try does.
+#[derive(Debug, Default)]
+struct Spares([Vec<OwnedFd>; 2]);
+
+impl Spares {
+    fn of(&mut self, address: &SocketAddr) -> &mut Vec<OwnedFd> {
+        &mut self.0[usize::from(address.is_ipv6())]
+    }
+
+    /// Resets a connection and keeps its socket.
+    fn keep(&mut self, address: &SocketAddr, socket: OwnedFd) {
+        if socket::disconnect(&socket).is_ok() {
+            self.of(address).push(socket);
+        }
+    }
+
+    fn take(&mut self, address: &SocketAddr) -> Option<OwnedFd> {
+        self.of(address).pop()
+    }
+
+    /// Keeps `most` at most: each has a descriptor that somebody else may want.
+    fn shrink(&mut self, most: usize) {
+        let [ipv4, ipv6] = &mut self.0;
+        ipv4.truncate(most);
+        ipv6.truncate(most - ipv4.len());
     }
 }
 
@@ -284,12 +337,25 @@ impl Flight {
         PollFd::new(&self.socket, flags)
     }
 
+    fn connect(&self, address: &SocketAddr) -> Result<(), Errno> {
+        if matches!(self.stage, Stage::Connecting(None)) {
+            // Without an acknowledgement of its own the connection is none to the target yet.
+            let _ = sockopt::set_tcp_quickack(&self.socket, false);
+        }
+        match socket::connect(&self.socket, address) {
+            Ok(()) | Err(Errno::INPROGRESS) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+
     /// Something has happened to the socket; what follows for the try, if it is over.
-    fn go_on(&mut self) -> Option<Outcome> {
+    fn go_on(&mut self, happened: PollFlags) -> Option<Outcome> {
         if let Stage::Connecting(next) = &mut self.stage {
-            match sockopt::socket_error(&self.socket) {
-                Ok(Ok(())) => {}
-                Ok(Err(errno)) | Err(errno) => return Some(Err(refused(errno))),
+            if happened != PollFlags::OUT {
+                match sockopt::socket_error(&self.socket) {
+                    Ok(Ok(())) => {}
+                    Ok(Err(errno)) | Err(errno) => return Some(Err(refused(errno))),
+                }
             }
             match next.take() {
                 None => return Some(Ok(())),

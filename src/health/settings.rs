@@ -29,6 +29,11 @@ pub struct Check {
 }
 
 impl Check {
+    /// Whether more than a connection is wanted.
+    pub fn wants_answer(&self) -> bool {
+        self.by != By::Connect
+    }
+
     /// The PROXY header of a try at a target whose sessions have this one: the same, unless something
     /// else was said or another port is asked. If a connection is all that is wanted, its target's
     /// program sees none.
