@@ -74,7 +74,8 @@ fn stands_for(pattern: &OsStr, name: &OsStr) -> bool {
     !is_hidden && matches(pattern, name)
 }
 
-fn matches(pattern: &[u8], name: &[u8]) -> bool {
+/// Whether a pattern stands for a name, hidden or not.
+pub fn matches(pattern: &[u8], name: &[u8]) -> bool {
     let (mut at, mut of_name) = (0, 0);
     // Where the last * is, and up to where it reaches.
     let mut star = None;

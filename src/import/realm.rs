@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 use super::{
     Around, Import, Place, Remark, access, address,
     forward::{Forward, Leads, LooksUp, leave, texts},
-    model::{Settings, Value},
+    model::{Mapping, Settings, Value},
     tidy,
 };
 
@@ -41,6 +41,7 @@ pub fn read(paths: &[PathBuf], around: &Around<'_>) -> Import {
             continue;
         };
         let shared = table.get_ref().get("network").map(|table| table.get_ref());
+        let before = import.mappings.len();
         for endpoint in endpoints.iter() {
             let endpoint = Endpoint {
                 place: file.at(line(endpoint.span().start + 1)),
@@ -53,9 +54,54 @@ pub fn read(paths: &[PathBuf], around: &Around<'_>) -> Import {
             };
             endpoint.add(around, &mut import);
         }
+        if let Some(log) = table.get_ref().get_key_value("log") {
+            let why = "every session is logged on standard output";
+            let remark = Remark::dropped(file.at(line(log.0.span().start + 1)), "[log]", why);
+            import.remarks.push(remark.instead("see [log]"));
+        }
+        if let Some(dns) = table.get_ref().get("dns") {
+            names(dns.get_ref(), before, &mut import);
+        }
     }
     tidy(&mut import);
     import
+}
+
+/// `[dns]`, if there are names among the mappings behind those `before`.
+fn names(dns: &DeValue<'_>, before: usize, import: &mut Import) {
+    let family = match dns.get("mode").and_then(|mode| mode.get_ref().as_str()) {
+        Some("ipv4_only") => Some("ipv4"),
+        Some("ipv6_only") => Some("ipv6"),
+        Some("ipv4_then_ipv6") => Some("prefer-ipv4"),
+        Some("ipv6_then_ipv4") => Some("prefer-ipv6"),
+        _ => None,
+    };
+    let is_named = |mapping: &&mut Mapping| mapping.settings.get("resolve").is_some();
+    let mut named = import.mappings[before..]
+        .iter_mut()
+        .filter(is_named)
+        .peekable();
+    if named.peek().is_none() {
+        return;
+    }
+    for mapping in named {
+        if let Some(family) = family {
+            mapping
+                .settings
+                .set("family", Value::text(family), Vec::new());
+        }
+    }
+    if let Some(DeValue::Array(servers)) = dns.get("nameservers").map(|servers| servers.get_ref()) {
+        let servers = servers
+            .iter()
+            .filter_map(|server| server.get_ref().as_str());
+        let servers: Vec<String> = servers.map(str::to_owned).collect();
+        if !servers.is_empty() {
+            import
+                .section("resolver")
+                .set("servers", Value::List(servers), Vec::new());
+        }
+    }
 }
 
 /// One `[[endpoints]]`.
@@ -132,7 +178,8 @@ impl<'t> Endpoint<'t> {
                 };
                 if let Some(balance) = balance {
                     settings.set("balance", Value::text(balance), Vec::new());
-                } else if self.keys.get("extra_remotes").is_some() {
+                } else if self.keys.get("extra_remotes").is_some() && self.word("balance").is_none()
+                {
                     import
                         .remarks
                         .push(dropped("without balance its extra_remotes have no clients"));
@@ -246,15 +293,23 @@ impl<'t> Endpoint<'t> {
         ) {
             remotes.extend(extra.iter().filter_map(|remote| remote.get_ref().as_str()));
         }
-        let several = remotes.len() > 1;
         let targets = remotes.iter().enumerate().map(|(number, remote)| {
             let (host, port) = address::split(remote).ok_or("it has no port")?;
-            let weight = weights.get(number).copied().unwrap_or(1);
-            let weight = if several { weight.min(256) } else { 1 };
+            let weight = weights.get(number).copied().unwrap_or(1).min(256);
             Ok(Leads { host, port, weight })
         });
-        let targets = targets.collect::<Result<Vec<Leads<'t>>, String>>()?;
-        let serving = targets.into_iter().filter(|leads| leads.weight > 0);
-        Ok((serving.collect(), balance.filter(|_| several)))
+        let mut targets = targets.collect::<Result<Vec<Leads<'t>>, String>>()?;
+        if balance.is_some() {
+            targets.retain(|leads| leads.weight > 0);
+        }
+        match &mut targets[..] {
+            [] => return Err("none of its weights is more than 0".to_owned()),
+            [one] => {
+                one.weight = 1;
+                balance = None;
+            }
+            _ => {}
+        }
+        Ok((targets, balance))
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Of its many addresses only ports of TCP that lead to one of TCP are read.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
@@ -25,7 +25,8 @@ pub fn read(paths: &[PathBuf], around: &Around<'_>) -> Import {
             .unwrap_or_default();
         for (index, line) in text.lines().enumerate() {
             let line = line.trim();
-            let words: Vec<&str> = line.split_whitespace().collect();
+            let words = line.split_whitespace();
+            let words: Vec<&str> = words.map(|word| word.trim_matches(['"', '\''])).collect();
             let is_socat = |word: &&str| word.rsplit(['/', '=']).next() == Some("socat");
             let Some(at) = words
                 .iter()
@@ -63,12 +64,22 @@ fn command(
     // Once one side has finished, socat waits half a second for the other.
     let mut half_close = "0.5";
     let mut addresses: Vec<&str> = Vec::new();
-    let mut rest = words.iter().copied();
+    // What a shell has behind a command.
+    let is_shell = |word: &&&str| {
+        let word = word.trim_start_matches(|c: char| c.is_ascii_digit());
+        !word.starts_with(['&', '|', ';', '>', '<'])
+    };
+    let mut rest = words.iter().take_while(is_shell).copied();
     while let Some(word) = rest.next() {
+        // A value may stand in the same word.
+        let mut value = |flag: &str| match &word[flag.len()..] {
+            "" => rest.next().unwrap_or_default(),
+            value => value,
+        };
         match word {
-            "-t" => half_close = rest.next().unwrap_or_default(),
-            "-T" => {
-                let idle = rest.next().unwrap_or_default().parse::<f64>().ok();
+            word if word.starts_with("-t") => half_close = value("-t"),
+            word if word.starts_with("-T") => {
+                let idle = value("-T").parse::<f64>().ok();
                 let idle = idle
                     .filter(|idle| (0.0..1e7).contains(idle))
                     .map(Duration::from_secs_f64);
@@ -81,8 +92,13 @@ fn command(
                     );
                 }
             }
+            "-b" | "-lf" | "-lp" | "-lm" | "-L" | "-W" | "-r" | "-R" => _ = rest.next(),
+            "-u" | "-U" => {
+                let why = "it passes bytes on in one direction alone";
+                return leave(left_out(why), String::new(), import);
+            }
             word if word.starts_with('-') => {}
-            word => addresses.push(word),
+            word => addresses.push(word.trim_end_matches(';')),
         }
     }
     let half_close = half_close
@@ -115,7 +131,8 @@ fn command(
     ]
     .contains(&kind.as_str());
     let (to_kind, target) = to.split_once(':').unwrap_or((to, ""));
-    let target = target.split(',').next().unwrap_or_default();
+    let mut target_options = target.split(',');
+    let target = target_options.next().unwrap_or_default();
     let is_target =
         ["TCP", "TCP4", "TCP6", "TCP-CONNECT"].contains(&to_kind.to_ascii_uppercase().as_str());
     let (Ok(port), Some((target, target_port)), true, true) = (
@@ -157,6 +174,33 @@ fn command(
                 | "su" | "user" | "group" | "pf",
                 _,
             ) => {}
+            (option, _) => {
+                let why = format!("{option} is not known here");
+                return leave(left_out(&why), from.to_owned(), import);
+            }
+        }
+    }
+    for option in target_options {
+        let (option, value) = option.split_once('=').unwrap_or((option, ""));
+        match (option, value.parse::<f64>()) {
+            ("connect-timeout", Ok(seconds)) if (0.001..1e6).contains(&seconds) => {
+                let span = units::duration(Duration::from_secs_f64(seconds));
+                settings.set("connect_timeout", Value::Text(span), Vec::new());
+            }
+            ("retry", Ok(times)) if (0.0..=100.0).contains(&times) => {
+                let times = match times as u64 {
+                    0 => Value::text("off"),
+                    times => Value::Number(times),
+                };
+                settings.set("retries", times, Vec::new());
+            }
+            ("bind", _) => match value.trim_matches(['[', ']']).parse::<IpAddr>() {
+                Ok(ip) => settings.set("bind", Value::Text(ip.to_string()), Vec::new()),
+                Err(_) => {
+                    return leave(left_out("its bind is no address"), from.to_owned(), import);
+                }
+            },
+            ("nodelay" | "keepalive" | "so-keepalive" | "pf" | "interval" | "reuseaddr", _) => {}
             (option, _) => {
                 let why = format!("{option} is not known here");
                 return leave(left_out(&why), from.to_owned(), import);

@@ -14,6 +14,51 @@ use super::{
     tidy,
 };
 
+/// Keys that keep clients out, or tell them something first.
+const KEEPS_OUT: [&str; 5] = [
+    "access_times",
+    "banner",
+    "banner_success",
+    "banner_fail",
+    "max_load",
+];
+
+/// Keys that are read, or that a port that is forwarded does not notice.
+const KNOWN: [&str; 32] = [
+    "bind",
+    "cps",
+    "deny_time",
+    "disable",
+    "enabled",
+    "disabled",
+    "env",
+    "flags",
+    "group",
+    "groups",
+    "id",
+    "instances",
+    "interface",
+    "libwrap",
+    "log_on_failure",
+    "log_on_success",
+    "log_type",
+    "mdns",
+    "nice",
+    "no_access",
+    "only_from",
+    "passenv",
+    "per_source",
+    "port",
+    "protocol",
+    "redirect",
+    "server",
+    "socket_type",
+    "type",
+    "umask",
+    "user",
+    "wait",
+];
+
 /// Keys of xinetd with their values, in the order of the file.
 type Values = Vec<(String, Vec<String>)>;
 
@@ -24,7 +69,7 @@ pub fn read(paths: &[PathBuf], around: &Around<'_>) -> Import {
         let file = Place::whole(path);
         let mut comments: Vec<String> = Vec::new();
         let mut open: Option<(Place, String, Values)> = None;
-        let mut defaults: Vec<(String, Vec<String>)> = Vec::new();
+        let mut defaults: Values = Vec::new();
         for (index, line) in text.lines().enumerate() {
             let place = file.at(index + 1);
             let line = line.trim();
@@ -59,6 +104,11 @@ pub fn read(paths: &[PathBuf], around: &Around<'_>) -> Import {
                         Remark::invalid(place, line, why).instead("give those files as well"),
                     );
                 }
+                // Who is taken out of a list of others is not known once it is read.
+                ([key @ ("only_from" | "no_access"), "-=", ..], Some((_, _, own))) => {
+                    own.push(((*key).to_owned(), vec!["-=".to_owned()]));
+                }
+                ([_, "-=", ..], Some(_)) => {}
                 ([key, "=" | "+=", values @ ..], Some((_, _, own))) => {
                     let values = values.iter().map(|value| (*value).to_owned()).collect();
                     own.push(((*key).to_owned(), values));
@@ -77,7 +127,7 @@ pub fn read(paths: &[PathBuf], around: &Around<'_>) -> Import {
 struct Service<'a> {
     place: Place,
     name: String,
-    own: Vec<(String, Vec<String>)>,
+    own: Values,
     defaults: &'a [(String, Vec<String>)],
 }
 
@@ -116,17 +166,33 @@ impl Service<'_> {
         };
         let listen = format!("{}:{}", self.value("bind"), self.value("port"));
         let left_out = |why: &str| Remark::left_out(self.place.clone(), &text, why);
-        let ports = (
-            self.value("port").parse::<u16>(),
-            target_port.parse::<u16>(),
-        );
-        let (Ok(port), Ok(target_port)) = ports else {
-            return leave(
-                left_out("a port is a number here").instead("write `port = NUMBER`"),
-                listen,
-                import,
-            );
+        let number = |text: &str| {
+            text.parse::<u16>().map_err(|_| {
+                let why = match text {
+                    "" => "its port is that of the service of this name".to_owned(),
+                    text => format!("{text} is the name of a service, and a port is a number here"),
+                };
+                left_out(&why).instead("write the number of the port")
+            })
         };
+        let port = number(self.value("port"));
+        let (port, target_port) = match port.and_then(|port| Ok((port, number(target_port)?))) {
+            Ok(ports) => ports,
+            Err(remark) => return leave(remark, listen, import),
+        };
+        let all = self.own.iter().chain(self.defaults);
+        if let Some((key, _)) = all
+            .clone()
+            .find(|(key, _)| KEEPS_OUT.contains(&key.as_str()))
+        {
+            let remark = left_out(&format!("{key} has no counterpart"));
+            return leave(remark.instead("leave it to xinetd"), listen, import);
+        }
+        if let Some((key, _)) = all.clone().find(|(key, _)| !KNOWN.contains(&key.as_str())) {
+            let remark = left_out(&format!("{key} is not known here"));
+            let instead = "leave it out, if nothing depends on it";
+            return leave(remark.instead(instead), listen, import);
+        }
         if self.value("protocol") == "udp" || self.value("socket_type") == "dgram" {
             return leave(
                 left_out("it is UDP").instead("leave it to xinetd"),
@@ -142,6 +208,14 @@ impl Service<'_> {
             if let Ok(number @ 1..) = self.value(key).parse::<u64>() {
                 settings.set(ours, Value::Number(number), Vec::new());
             }
+        }
+        if let Some(Ok(rate @ 1..)) = self.values("cps").first().map(|rate| rate.parse::<u64>()) {
+            let rate = Value::Number(rate.min(1_000_000));
+            settings.set("new_sessions_per_second", rate, Vec::new());
+            let why = "xinetd closes the port for a while past cps, and here the clients past it are refused";
+            import
+                .remarks
+                .push(Remark::different(self.place.clone(), &text, why));
         }
         let mut rules: Vec<(bool, IpNet)> = Vec::new();
         for (key, allow) in [("only_from", true), ("no_access", false)] {
