@@ -73,6 +73,8 @@ pub enum Value {
     Number(u64),
     Flag(bool),
     List(Vec<String>),
+    /// A list of what is in a file.
+    File(String),
     /// Keys and values in braces.
     Table(Vec<(&'static str, Value)>),
 }

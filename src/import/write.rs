@@ -179,6 +179,7 @@ fn value(value: &Value) -> String {
             let items: Vec<String> = items.iter().map(|item| text(item)).collect();
             list(&items)
         }
+        Value::File(path) => format!("[{{ file = {} }}]", text(path)),
         Value::Table(pairs) if pairs.is_empty() => "{}".to_owned(),
         Value::Table(pairs) => {
             let pairs = pairs.iter();

@@ -190,6 +190,7 @@ fn check(
     let (asked, port) = asked(back, remarks)?;
     let first = checked[0];
     let of_first = &first.options.checks;
+    let header_of_first = header(first, port);
     for server in checked {
         let unfit = |why: String| Err((server.line.clone(), why));
         let checks = &server.options.checks;
@@ -203,14 +204,11 @@ fn check(
                 "it is checked at another port than others, and check is of all targets".to_owned(),
             );
         }
-        if checks.tells && asked != Asked::Connection {
-            let without = server.options.send_proxy.is_none() || checks.port.is_some();
-            if without {
-                return unfit(
-                    "its checks have a PROXY header, and sessions at that port have none"
-                        .to_owned(),
-                );
-            }
+        let header = header(server, port);
+        if asked != Asked::Connection && header.0 != header_of_first.0 && header.1 {
+            let why =
+                "its checks have another PROXY header than others, and check is of all targets";
+            return unfit(why.to_owned());
         }
         if pace(checks) != pace(of_first) {
             let why = "it is checked as often as the first server, and by the same rise and fall";
@@ -272,6 +270,11 @@ fn check(
     if let Some(port) = port.or(of_first.port) {
         keys.push(("port", Value::Number(port.into())));
     }
+    // What comes by itself is what sessions of the target have, unless there is a port.
+    if let (true, false) = (header_of_first.1, asked == Asked::Connection) {
+        let header = header_of_first.0.unwrap_or("off");
+        keys.push(("send_proxy", Value::text(header)));
+    }
     match asked {
         Asked::Connection => {}
         Asked::Http(request) => keys.extend(request),
@@ -283,6 +286,22 @@ fn check(
         }
     }
     Ok(keys)
+}
+
+/// The PROXY header of its checks, and whether that has to be said: if it is not that of its sessions, or
+/// is one although there is a port.
+fn header(server: &Server, port: Option<u16>) -> (Option<&'static str>, bool) {
+    let of_sessions = server.options.send_proxy;
+    let checks = &server.options.checks;
+    let by_itself = match port.or(checks.port) {
+        Some(_) => None,
+        None => of_sessions,
+    };
+    let header = match checks.tells {
+        true => Some(of_sessions.unwrap_or("v1")),
+        false => by_itself,
+    };
+    (header, header != by_itself)
 }
 
 /// How often it is checked, and how many results in a row count.

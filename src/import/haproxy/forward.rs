@@ -534,8 +534,19 @@ impl<'p> Join<'p> {
         if let Some(version) = servers[0].options.send_proxy.filter(|_| self.same_header()) {
             settings.set("send_proxy", Value::text(version), Vec::new());
         }
-        let lists = rules::allow_and_deny(&self.requests.access);
-        access::set(&mut settings, lists);
+        match rules::only_file(&self.requests.access) {
+            Some((key, path)) => {
+                settings.set(key, Value::File(path.to_owned()), Vec::new());
+                let head = self.front.head.clone();
+                let why =
+                    format!("{path} is read at the start and at a reload, by our own service");
+                self.differs(&head, why, "see that it may read the file");
+            }
+            None => {
+                let lists = rules::allow_and_deny(&self.requests.access);
+                access::set(&mut settings, lists);
+            }
+        }
         let bound = options
             .maxconn
             .map(|number| (number, self.front.head.clone()));

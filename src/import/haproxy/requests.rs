@@ -204,7 +204,7 @@ impl Requests {
 /// Whether it makes a difference who the client is.
 fn asks(row: &[Term]) -> bool {
     row.iter()
-        .any(|term| term.any.iter().any(|test| matches!(test, Test::Source(_))))
+        .any(|term| term.any.iter().any(|test| test.networks().is_some()))
 }
 
 /// The networks that `rows` are: each of one term that is not negated.
@@ -221,10 +221,7 @@ fn sources(rows: &[Vec<Term>]) -> Option<Vec<IpNet>> {
             return None;
         };
         for test in any {
-            match test {
-                Test::Source(nets) => networks.extend(nets),
-                _ => return None,
-            }
+            networks.extend(test.networks()?);
         }
     }
     Some(networks)
@@ -259,10 +256,7 @@ fn limit(row: &[Term], tracked: &[(u64, Table)], line: &Line) -> Option<Limit> {
             }
             (tests, true) => {
                 for test in tests {
-                    match test {
-                        Test::Source(networks) => exempt.extend(networks),
-                        _ => return None,
-                    }
+                    exempt.extend(test.networks()?);
                 }
             }
             _ => return None,

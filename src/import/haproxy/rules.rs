@@ -18,6 +18,11 @@ use crate::{
 pub enum Test {
     /// Whether the client is in one of them.
     Source(Vec<IpNet>),
+    /// The same, of all that are in a file which we can read as well.
+    File {
+        path: String,
+        networks: Vec<IpNet>,
+    },
     Always(bool),
     /// How often a source that is in a table was counted: more than so often.
     Counted {
@@ -28,6 +33,16 @@ pub enum Test {
     },
     /// Something else, in the words of the file.
     Other(String),
+}
+
+impl Test {
+    /// The networks that a client has to be in, if that is what it asks.
+    pub fn networks(&self) -> Option<&[IpNet]> {
+        match self {
+            Self::Source(networks) | Self::File { networks, .. } => Some(networks),
+            _ => None,
+        }
+    }
 }
 
 /// What is counted of a source.
@@ -144,11 +159,35 @@ fn test(words: &[String]) -> Test {
         return other();
     };
     match criterion.as_str() {
-        "src" => networks(values).map_or_else(other, Test::Source),
+        "src" => file(values)
+            .or_else(|| networks(values).map(Test::Source))
+            .unwrap_or_else(other),
         "always_true" => Test::Always(true),
         "always_false" => Test::Always(false),
         criterion => counted(criterion, values).unwrap_or_else(other),
     }
+}
+
+/// A file alone, from the root, with a network a line as we write them.
+fn file(values: &[String]) -> Option<Test> {
+    let [flag, path] = values else {
+        return None;
+    };
+    if flag != "-f" || !path.starts_with('/') {
+        return None;
+    }
+    let bytes = files::read(Path::new(path), LONGEST).ok()?;
+    let text = String::from_utf8(bytes).ok()?;
+    let lines = text.lines().map(str::trim);
+    let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let ours = |line: &str| {
+        let net = line.parse::<IpNet>().ok();
+        let net = net.or_else(|| line.parse::<IpAddr>().ok().map(IpNet::from));
+        net.filter(|net| *net == net.trunc())
+    };
+    let networks: Vec<IpNet> = lines.map(ours).collect::<Option<_>>()?;
+    let path = path.clone();
+    (!networks.is_empty()).then_some(Test::File { path, networks })
 }
 
 /// The networks behind `src`: in the line, or in files.
@@ -239,7 +278,7 @@ fn counted(criterion: &str, values: &[String]) -> Option<Test> {
 
 /// Whether `row` asks for nothing but who the client is.
 pub fn is_of_source(row: &[Term]) -> bool {
-    let plain = |test: &Test| matches!(test, Test::Source(_) | Test::Always(_));
+    let plain = |test: &Test| test.networks().is_some() || matches!(test, Test::Always(_));
     row.iter().all(|term| term.any.iter().all(plain))
 }
 
@@ -255,20 +294,36 @@ pub struct Access {
 pub fn allow_and_deny(lists: &[Vec<Access>]) -> (Vec<IpNet>, Vec<IpNet>) {
     let terms = lists.iter().flatten().flat_map(|rule| &rule.row);
     let tests = terms.flat_map(|term| &term.any);
-    let named = tests.filter_map(|test| match test {
-        Test::Source(networks) => Some(networks.iter().copied()),
-        _ => None,
-    });
-    access::allow_and_deny(named.flatten(), &|node| {
-        lists.iter().all(|list| passes(list, node))
-    })
+    let named = tests.filter_map(Test::networks).flatten().copied();
+    access::allow_and_deny(named, &|node| lists.iter().all(|list| passes(list, node)))
+}
+
+/// The key and the file, if a file alone says who may connect.
+pub fn only_file(lists: &[Vec<Access>]) -> Option<(&'static str, &str)> {
+    let rules: Vec<&Access> = lists.iter().flatten().collect();
+    let (rule, others) = rules.split_first()?;
+    let [term] = &rule.row[..] else {
+        return None;
+    };
+    let [Test::File { path, .. }] = &term.any[..] else {
+        return None;
+    };
+    let key = match (rule.accept, term.negated, others) {
+        (false, false, []) => "deny",
+        (false, true, []) => "allow",
+        (true, false, [rest]) if !rest.accept && rest.row.is_empty() => "allow",
+        _ => return None,
+    };
+    Some((key, path))
 }
 
 fn passes(list: &[Access], node: &IpNet) -> bool {
     let holds = |test: &Test| match test {
-        Test::Source(networks) => networks.iter().any(|net| net.contains(node)),
         Test::Always(always) => *always,
-        _ => false,
+        test => {
+            let networks = test.networks().unwrap_or_default();
+            networks.iter().any(|net| net.contains(node))
+        }
     };
     let fits = |rule: &&Access| {
         rule.row
