@@ -1,8 +1,9 @@
-//! HAProxy and tml-proxy from one source, under the same clients.
+//! HAProxy or nginx, and tml-proxy from its file, under the same clients.
 
 use std::{
     io::{ErrorKind, Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    path::Path,
     process::{Command, Stdio},
     sync::{
         Arc, Mutex,
@@ -395,5 +396,126 @@ fn clients_see_the_same_from_haproxy_and_from_what_its_file_becomes() {
     health.wait();
     play_all(&scripts, &targets, "tml-proxy");
     play_queued(first + 17, &targets, "tml-proxy");
+    proxy.settles();
+}
+
+/// The same for nginx.
+fn scene_of_nginx(dir: &Path, p: &[u16], targets: u16, closed: u16) -> (String, Vec<Script>) {
+    let module = "/usr/lib/nginx/modules/ngx_stream_module.so";
+    let module = match Path::new(module).exists() {
+        true => format!("load_module {module};\n"),
+        false => String::new(),
+    };
+    let source = format!(
+        "{module}daemon off;\nmaster_process off;\npid {}/pid;\nerror_log {}/error.log;\nevents {{}}\nstream {{\n\
+         limit_conn_zone $binary_remote_addr zone=two:1m;\n\
+         upstream spare {{ server 127.0.0.1:{closed}; server 127.0.0.1:{targets} backup; }}\n\
+         upstream down {{ server 127.0.0.1:{closed} down; server localhost:{} weight=300; }}\n\
+         server {{ listen 127.0.0.1:{}; listen 127.0.0.1:{}; proxy_pass 127.0.0.1:{targets}; }}\n\
+         server {{ listen [::]:{}; proxy_pass 127.0.0.1:{targets}; }}\n\
+         server {{ listen 127.0.0.1:{}; allow 127.0.0.2; deny 127.0.0.0/24; proxy_pass 127.0.0.1:{targets}; }}\n\
+         server {{ listen 127.0.0.1:{}; proxy_protocol on; proxy_pass 127.0.0.1:{targets}; }}\n\
+         server {{ listen 127.0.0.1:{}; proxy_timeout 300ms; proxy_pass 127.0.0.1:{targets}; }}\n\
+         server {{ listen 127.0.0.1:{}; limit_conn two 2; proxy_pass 127.0.0.1:{targets}; }}\n\
+         server {{ listen 127.0.0.1:{}; proxy_bind 127.0.0.9; proxy_pass 127.0.0.1:{targets}; }}\n\
+         server {{ listen 127.0.0.1:{}; proxy_pass spare; }}\n\
+         server {{ listen 127.0.0.1:{}; proxy_pass down; }}\n\
+         server {{ listen 127.0.0.1:{}; proxy_pass 127.0.0.1:{closed}; }}\n}}\n",
+        dir.display(),
+        dir.display(),
+        targets + 1,
+        p[0],
+        p[1],
+        p[2],
+        p[3],
+        p[4],
+        p[5],
+        p[6],
+        p[7],
+        p[8],
+        p[9],
+        p[10],
+    );
+    let [one, two] = [1, 2].map(|last| IpAddr::from([127, 0, 0, last]));
+    let v6 = IpAddr::V6(Ipv6Addr::LOCALHOST);
+    let hello = |number: u16| format!("target {number} saw 127.0.0.1: {HELLO:?}");
+    let script = |name, from, port, says: &str, sees: &str| Script {
+        name,
+        from,
+        port,
+        says: says.to_owned(),
+        finishes: false,
+        sees: sees.to_owned(),
+    };
+    let told = format!("PROXY TCP4 127.0.0.1 127.0.0.1 PORT {}\r\n{HELLO}", p[4]);
+    let scripts = vec![
+        script("one of two ports", one, p[0], HELLO, &hello(0)),
+        script("the other", one, p[1], HELLO, &hello(0)),
+        script("IPv6 alone", v6, p[2], HELLO, &hello(0)),
+        script("and no IPv4", one, p[2], HELLO, "refused"),
+        script("kept out", one, p[3], HELLO, "ended"),
+        script("let in before", two, p[3], HELLO, &hello(0)),
+        script(
+            "the target is told",
+            one,
+            p[4],
+            HELLO,
+            &format!("target 0 saw 127.0.0.1: {told:?}"),
+        ),
+        script("idle", one, p[5], HOLD, "ended"),
+        script("two of a source", one, p[6], HOLD, "held"),
+        script("two of a source, second", one, p[6], HOLD, "held"),
+        script("and no third", one, p[6], HELLO, "ended"),
+        script("two of another", two, p[6], HELLO, &hello(0)),
+        script(
+            "from an address of its own",
+            one,
+            p[7],
+            HELLO,
+            &hello(0).replace("127.0.0.1:", "127.0.0.9:"),
+        ),
+        script(
+            "the backup of one that is gone",
+            one,
+            p[8],
+            HELLO,
+            &hello(0),
+        ),
+        script("and again", one, p[8], HELLO, &hello(0)),
+        script("not who is marked as down", one, p[9], HELLO, &hello(1)),
+        script("nobody listens", one, p[10], HELLO, "ended"),
+    ];
+    (source, scripts)
+}
+
+#[test]
+fn clients_see_the_same_from_nginx_and_from_what_its_file_becomes() {
+    if !require(&[Need::Tool("nginx")]) {
+        return;
+    }
+    let targets = Targets::start(2);
+    let first = ports::range(11);
+    let own: Vec<u16> = (first..first + 11).collect();
+    let dir = TempDir::new();
+    let (source, scripts) = scene_of_nginx(dir.path(), &own, targets.first, ports::free());
+    let file = dir.write("nginx.conf", source);
+    let output = import(dir.path(), &["nginx.conf", "--from", "nginx"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    {
+        let nginx = Running::start(
+            Command::new("nginx")
+                .arg("-c")
+                .arg(file)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null()),
+        );
+        wait_until("nginx to listen", || {
+            !process::listening_inodes(nginx.id(), first).is_empty()
+        });
+        play_all(&scripts, &targets, "nginx");
+    }
+    let proxy = Proxy::start(&written(&output));
+    play_all(&scripts, &targets, "tml-proxy");
     proxy.settles();
 }

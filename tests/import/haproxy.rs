@@ -607,3 +607,44 @@ fn a_limit_of_bandwidth_is_kept_where_a_source_has_it_and_said_where_each_connec
         assert!(errors.contains(said), "{said}: {errors}");
     }
 }
+
+/// What is in a file goes on to be kept there.
+#[test]
+fn a_list_of_clients_in_a_file_stays_in_the_file() {
+    let dir = TempDir::new();
+    let office = dir.write("office.lst", "# us\n198.51.100.0/24\n\n2001:db8::7\n");
+    let odd = dir.write("odd.lst", "198.51.100.0/255.255.255.0\n");
+    let (office, odd) = (office.display(), odd.display());
+    for (rules, expected) in [
+        (
+            format!("tcp-request connection reject unless {{ src -f {office} }}"),
+            format!("allow = [{{ file = \"{office}\" }}]"),
+        ),
+        (
+            format!("tcp-request connection reject if {{ src -f {office} }}"),
+            format!("deny = [{{ file = \"{office}\" }}]"),
+        ),
+        (
+            format!(
+                "acl us src -f {office}\n tcp-request content accept if us\n tcp-request content reject"
+            ),
+            format!("allow = [{{ file = \"{office}\" }}]"),
+        ),
+        (
+            format!(
+                "tcp-request connection reject unless {{ src -f {office} }} || {{ src 192.0.2.1 }}"
+            ),
+            "allow = [\"192.0.2.1\", \"198.51.100.0/24\", \"2001:db8::7\"]".to_owned(),
+        ),
+        (
+            format!("tcp-request connection reject unless {{ src -f {odd} }}"),
+            "allow = [\"198.51.100.0/24\"]".to_owned(),
+        ),
+    ] {
+        let text = format!("listen m\n bind 203.0.113.1:7000\n {rules}\n server s 192.0.2.1:22\n");
+        dir.write("haproxy.cfg", text);
+        let output = import(dir.path(), &["haproxy.cfg"]);
+        let text = written(&output);
+        assert!(text.contains(&expected), "{rules}: {text}{}", said(&output));
+    }
+}

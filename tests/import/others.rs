@@ -182,48 +182,57 @@ fn programs_of_a_line_a_port_become_what_they_were() {
         (
             "rinetd",
             "rinetd.conf",
-            "allow 192.0.2.*\n# the lab\n0.0.0.0 7001 198.51.100.1 22\n127.0.0.1 7002 198.51.100.2 22\ndeny 192.0.2.7\nlogfile /x\n",
+            "allow 192.0.2.*\n# the lab\n0.0.0.0 7001 198.51.100.1 22\n127.0.0.1 7002 198.51.100.2 22 [src=192.0.2.9]\n\
+             deny 192.0.2.7\nlogfile /x\n127.0.0.1 7003 198.51.100.3 22\nallow 192.0.2.25?\nallow 10.*\ndeny 192.0.2.254\n",
             &[
                 "port-7001 0.0.0.0:7001 198.51.100.1:22 allow=[\"192.0.2.0/24\"]",
-                "port-7002 127.0.0.1:7002 198.51.100.2:22 allow=[\"192.0.2.0/24\"] deny=[\"192.0.2.7/32\"]",
+                "port-7002 127.0.0.1:7002 198.51.100.2:22 allow=[\"192.0.2.0/24\"] deny=[\"192.0.2.7/32\"] bind=\"192.0.2.9\"",
+                "port-7003 127.0.0.1:7003 198.51.100.3:22 allow=[\"192.0.2.250/32\",\"192.0.2.251/32\",\
+                 \"192.0.2.252/32\",\"192.0.2.253/32\",\"192.0.2.255/32\"]",
             ][..],
         ),
         (
             "xinetd",
             "board",
             "# the board\nservice board\n{\n type = UNLISTED\n port = 7001\n bind = 127.0.0.1\n redirect = 198.51.100.1 22\n \
-             only_from = 192.0.2.0 198.51.100.7\n no_access += 192.0.2.7\n instances = 5\n per_source = UNLIMITED\n}\n\
+             only_from = 192.0.2.0 198.51.100.7\n no_access += 192.0.2.7\n instances = 5\n per_source = UNLIMITED\n cps = 10 30\n log_on_failure -= HOST\n}\n\
              service off\n{\n disable = yes\n}\n",
             &[
-                "board 127.0.0.1:7001 198.51.100.1:22 allow=[\"192.0.2.0/24\",\"198.51.100.7/32\"] deny=[\"192.0.2.7/32\"] max_sessions=5",
+                "board 127.0.0.1:7001 198.51.100.1:22 allow=[\"192.0.2.0/24\",\"198.51.100.7/32\"] deny=[\"192.0.2.7/32\"] max_sessions=5 new_sessions_per_second={\"rate\":10,\"burst\":10}",
             ],
         ),
         (
             "realm",
             "realm.toml",
-            "[network]\nuse_udp = true\n\n[[endpoints]]\nlisten = \"[::]:7001\"\nremote = \"198.51.100.1:22\"\n\
+            "[dns]\nmode = \"ipv4_then_ipv6\"\nnameservers = [\"192.0.2.53:53\"]\n[network]\nuse_udp = true\n\n[[endpoints]]\nlisten = \"[::]:7001\"\nremote = \"198.51.100.1:22\"\n\
              [[endpoints]]\nlisten = \"0.0.0.0:7002\"\nremote = \"[2001:db8::1]:22\"\nthrough = \"2001:db8::9\"\n\
              [[endpoints]]\nlisten = \"[::]:7003\"\nremote = \"board.example:22\"\nnetwork = { send_proxy = true, \
              ipv6_only = true, tcp_timeout = 9, tcp_keepalive = 15 }\n\
              [[endpoints]]\nlisten = \"0.0.0.0:7004\"\nremote = \"192.0.2.1:22\"\nextra_remotes = [\"192.0.2.2:22\"]\n\
              balance = \"iphash: 2, 1\"\nnetwork = { accept_proxy = true }\n\
+             [[endpoints]]\nlisten = \"0.0.0.0:7006\"\nremote = \"192.0.2.1:22\"\nextra_remotes = [\"192.0.2.2:22\"]\n\
+             balance = \"roundrobin: 0, 4\"\n\
              [[endpoints]]\nlisten = \"0.0.0.0:7005\"\nremote = \"192.0.2.1:22\"\nextra_remotes = [\"192.0.2.2:22\"]\n",
             &[
                 "port-7001 *:7001 198.51.100.1:22 connect_timeout=\"5s\"",
                 "port-7002 0.0.0.0:7002 [2001:db8::1]:22 connect_timeout=\"5s\" bind=\"2001:db8::9\"",
                 "port-7003 [::]:7003 board.example:22 balance=\"first\" connect_timeout=\"9s\" \
-                 keepalive={\"idle\":\"15s\",\"interval\":\"15s\",\"count\":3} send_proxy=\"v2\" resolve=\"ttl\"",
+                 keepalive={\"idle\":\"15s\",\"interval\":\"15s\",\"count\":3} send_proxy=\"v2\" resolve=\"ttl\" family=\"prefer-ipv4\"",
                 "port-7004 0.0.0.0:7004 192.0.2.1:22, 192.0.2.2:22 balance=\"source\" \
                  connect_timeout=\"5s\" accept_proxy=[\"0.0.0.0/0\",\"::/0\"]",
+                "port-7006 0.0.0.0:7006 192.0.2.2:22 connect_timeout=\"5s\"",
                 "port-7005 0.0.0.0:7005 192.0.2.1:22 connect_timeout=\"5s\"",
             ],
         ),
         (
             "socat",
             "board.service",
-            "[Service]\nExecStart=/usr/bin/socat -T 3600 TCP-LISTEN:7001,fork,reuseaddr,bind=127.0.0.1,max-children=9 TCP:198.51.100.1:22\n",
+            "[Service]\nExecStart=/usr/bin/socat -T 3600 TCP-LISTEN:7001,fork,reuseaddr,bind=127.0.0.1,max-children=9 TCP:198.51.100.1:22\n\
+             socat -T60 -b 8192 -t2 \"TCP4-LISTEN:7002,fork\" TCP:198.51.100.1:22,connect-timeout=3,bind=192.0.2.9,retry=2 >/dev/null 2>&1 &\n",
             &[
                 "board 127.0.0.1:7001 198.51.100.1:22 idle_timeout=\"1h\" half_close_timeout=\"500ms\" max_sessions=9",
+                "board-7002 0.0.0.0:7002 198.51.100.1:22 retries=2 connect_timeout=\"3s\" idle_timeout=\"1m\" \
+                 half_close_timeout=\"2s\" bind=\"192.0.2.9\"",
             ],
         ),
     ] {
@@ -310,6 +319,42 @@ fn what_such_a_program_does_and_we_do_not_is_left_to_it() {
             "a number",
         ),
         (
+            "rinetd",
+            "rinetd.conf",
+            "0.0.0.0 7001 192.0.2.1 22 [some-day=1]\n",
+            "some-day is not known here",
+        ),
+        (
+            "xinetd",
+            "x",
+            "service x\n{\n port = 7001\n redirect = 192.0.2.1 ssh\n}\n",
+            "ssh is the name of a service",
+        ),
+        (
+            "xinetd",
+            "x",
+            "service x\n{\n port = 7001\n redirect = 192.0.2.1 22\n access_times = 8:00-18:00\n}\n",
+            "access_times has no counterpart",
+        ),
+        (
+            "xinetd",
+            "x",
+            "service x\n{\n port = 7001\n redirect = 192.0.2.1 22\n some_day = 1\n}\n",
+            "some_day is not known here",
+        ),
+        (
+            "socat",
+            "x.service",
+            "ExecStart=socat TCP-LISTEN:7001,fork TCP:192.0.2.1:22,so-bindtodevice=eth0\n",
+            "so-bindtodevice is not known here",
+        ),
+        (
+            "socat",
+            "x.service",
+            "ExecStart=socat -u TCP-LISTEN:7001,fork TCP:192.0.2.1:22\n",
+            "in one direction",
+        ),
+        (
             "xinetd",
             "x",
             "service x\n{\n port = 7001\n redirect = board/invalid 22\n}\n",
@@ -376,4 +421,12 @@ fn limits_keepalive_and_weights_of_nginx_keep_their_meaning() {
     let twice = "stream {\n upstream a { server 192.0.2.1:22; server 192.0.2.1:22; }\n server { listen 1; proxy_pass a; }\n}\n";
     let (_, errors) = mappings("nginx", "nginx.conf", twice, &[]);
     assert!(errors.contains("at the same place"), "{errors}");
+}
+
+/// A port that stays with rinetd keeps its rules to itself.
+#[test]
+fn rules_of_a_port_that_is_left_to_rinetd_are_not_those_of_the_one_before() {
+    let text = "0.0.0.0 7001 192.0.2.1 22\n0.0.0.0 53/udp 192.0.2.1 53/udp\ndeny 10.*\n";
+    let (found, errors) = mappings("rinetd", "rinetd.conf", text, &["--partial"]);
+    assert_eq!(found, ["port-7001 0.0.0.0:7001 192.0.2.1:22"], "{errors}");
 }
