@@ -255,6 +255,10 @@ mod tests {
 
             let path = probe.path(sender.as_fd()).expect("the kernel knows it");
             assert!(path.rtt_us > 0 && path.segments > 0, "{bind}: {path:?}");
+            assert!(
+                path.min_rtt_us.is_some_and(|min| min <= path.rtt_us),
+                "{bind}: {path:?}"
+            );
 
             sender.set_nonblocking(true).expect("non-blocking");
             while sender.write(&[0; 65536]).is_ok() {}

@@ -36,6 +36,8 @@ impl<'a> TcpInfo<'a> {
     pub(super) fn path(self) -> PathInfo {
         PathInfo {
             rtt_us: self.u32_at(68),
+            // Without a sample the kernel says the largest there is.
+            min_rtt_us: Some(self.u32_at(148)).filter(|rtt| (1..u32::MAX).contains(rtt)),
             retransmits: self.u32_at(100),
             segments: self.u32_at(156),
             delivery_rate: self.u64_at(160),

@@ -265,7 +265,8 @@ metrics! {
     CONNECT_FAILURES: Counter, "tml_proxy_connect_failures_total", ["mapping", "cause"], "Connections to the target that did not come about, by cause";
     CONNECT_LATENCY: Histogram(&CONNECT_BOUNDS), "tml_proxy_connect_latency_seconds", ["mapping"], "Time from accepting a client to its target's answer; appears with the first answer";
     SESSION_LENGTH: Histogram(&LENGTH_BOUNDS), "tml_proxy_session_length_seconds", ["mapping"], "Time from accepting a client to the end of its session; appears with the first end";
-    TARGET_RTT: Gauge, "tml_proxy_target_rtt_seconds", ["mapping"], "Round trip time to the target, mean over the live sessions last sampled";
+    TARGET_RTT: Gauge, "tml_proxy_target_rtt_seconds", ["mapping"], "Smoothed round trip time to the target, mean over the live sessions last sampled: where little is sent it is mostly how long targets wait before they acknowledge";
+    TARGET_RTT_MIN: Gauge, "tml_proxy_target_rtt_min_seconds", ["mapping"], "Least round trip time to the target of the last five minutes (net.ipv4.tcp_min_rtt_wlen), over the live sessions last sampled: how far away it is";
     TARGET_RETRANSMITS: Gauge, "tml_proxy_target_retransmit_ratio", ["mapping"], "Share of the segments to the target that were sent again, over the live sessions last sampled";
     TARGET_DELIVERY: Gauge, "tml_proxy_target_delivery_rate_bytes_per_second", ["mapping"], "Fastest delivery rate to the target among the live sessions last sampled";
     TARGET_SAMPLED: Gauge, "tml_proxy_target_sampled_sessions", ["mapping"], "Live sessions in the last sample of the way to the target";

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 pub struct PathInfo {
     /// Smoothed round trip time in microseconds.
     pub rtt_us: u32,
+    /// The least round trip time of the last minutes in microseconds, if there was any.
+    pub min_rtt_us: Option<u32>,
     /// Segments sent again since the connection began.
     pub retransmits: u32,
     /// Segments with data sent since the connection began.
@@ -22,8 +24,11 @@ pub struct PathInfo {
 pub struct PathSummary {
     /// How many connections were looked at.
     pub connections: u64,
-    /// Mean smoothed round trip time in seconds.
+    /// Mean smoothed round trip time in seconds: with delays of acknowledgements, where little is sent.
     pub rtt: f64,
+    /// The least round trip time in seconds.
+    #[serde(default)]
+    pub min_rtt: Option<f64>,
     /// Share of the segments that were sent again, 0 to 1.
     pub retransmit_ratio: f64,
     /// The fastest of the delivery rates, in bytes per second.
@@ -41,6 +46,8 @@ impl PathSummary {
         Some(Self {
             connections,
             rtt: sum(|path| path.rtt_us) as f64 / connections as f64 / 1e6,
+            min_rtt: (found.iter().filter_map(|path| path.min_rtt_us).min())
+                .map(|micros| f64::from(micros) / 1e6),
             retransmit_ratio: (sum(|path| path.retransmits) as f64 / segments as f64).min(1.0),
             delivery_rate,
         })
@@ -55,6 +62,8 @@ impl PathSummary {
 pub struct PathStats {
     connections: AtomicU64,
     rtt: AtomicU64,
+    /// Not a number where there is none.
+    min_rtt: AtomicU64,
     retransmit_ratio: AtomicU64,
     delivery_rate: AtomicU64,
 }
@@ -64,6 +73,8 @@ impl PathStats {
     pub fn store(&self, summary: Option<PathSummary>) {
         let summary = summary.unwrap_or_default();
         self.rtt.store(summary.rtt.to_bits(), Relaxed);
+        let min_rtt = summary.min_rtt.unwrap_or(f64::NAN);
+        self.min_rtt.store(min_rtt.to_bits(), Relaxed);
         self.retransmit_ratio
             .store(summary.retransmit_ratio.to_bits(), Relaxed);
         self.delivery_rate.store(summary.delivery_rate, Relaxed);
@@ -76,6 +87,7 @@ impl PathStats {
         (connections > 0).then(|| PathSummary {
             connections,
             rtt: f64::from_bits(self.rtt.load(Relaxed)),
+            min_rtt: Some(f64::from_bits(self.min_rtt.load(Relaxed))).filter(|rtt| !rtt.is_nan()),
             retransmit_ratio: f64::from_bits(self.retransmit_ratio.load(Relaxed)),
             delivery_rate: self.delivery_rate.load(Relaxed),
         })
@@ -90,6 +102,7 @@ mod tests {
     fn a_summary_is_a_mean_a_share_and_a_maximum() {
         let path = |rtt_us, retransmits, delivery_rate| PathInfo {
             rtt_us,
+            min_rtt_us: Some(rtt_us / 10).filter(|min| *min > 1000),
             retransmits,
             segments: 100,
             delivery_rate,
@@ -98,6 +111,7 @@ mod tests {
         let expected = PathSummary {
             connections: 2,
             rtt: 0.02,
+            min_rtt: Some(0.003),
             retransmit_ratio: 0.25,
             delivery_rate: 7,
         };

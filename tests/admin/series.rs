@@ -1,6 +1,9 @@
 //! What a scrape has after something happened.
 
-use tml_proxy::{admin::api::model::Status, telemetry::metric::ALL};
+use tml_proxy::{
+    admin::api::model::{Mappings, Status},
+    telemetry::metric::ALL,
+};
 
 use crate::{
     desk::Desk,
@@ -143,6 +146,15 @@ fn the_way_to_the_target_is_sampled_on_live_sessions() {
             .metrics()
             .has("tml_proxy_target_rtt_seconds", &mapping)
     );
+    assert!(
+        proxy
+            .metrics()
+            .has("tml_proxy_target_rtt_min_seconds", &mapping)
+    );
+    let mappings: Mappings = desk.get("/api/v1/mappings");
+    let path = mappings.mappings[0].path.as_ref().expect("it was sampled");
+    let least = path.rtt_min_ms.expect("a round trip was seen");
+    assert!(least > 0.0 && least <= path.rtt_ms, "{path:?}");
     drop((client, server));
     desk.scene.finish();
 }

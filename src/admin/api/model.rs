@@ -289,8 +289,12 @@ documents! {
     Path {
         /// Sessions looked at.
         sessions: u64,
-        /// Mean round trip time.
+        /// Mean smoothed round trip time: where little is sent, mostly how long targets wait before they
+        /// acknowledge.
         rtt_ms: f64,
+        /// Least round trip time of the last minutes: how far away the target is.
+        #[serde(default)]
+        rtt_min_ms: Option<f64>,
         /// Share of segments sent again, 0 to 1.
         retransmit_ratio: f64,
         /// The fastest delivery rate seen.

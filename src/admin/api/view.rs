@@ -289,6 +289,7 @@ fn mapping(mapping: &Mapping, pairs: &[(ListenAddr, TargetSpec)], state: &str) -
             .map(|path| model::Path {
                 sessions: path.connections,
                 rtt_ms: path.rtt * 1e3,
+                rtt_min_ms: path.min_rtt.map(|rtt| rtt * 1e3),
                 retransmit_ratio: path.retransmit_ratio,
                 delivery_bytes_per_second: path.delivery_rate,
             }),

@@ -129,17 +129,26 @@ fn mappings(page: &mut Page, sources: &Sources) {
         .filter(|mapping| mapping.stats.open() > 0)
         .filter_map(|mapping| Some((mapping.name.as_str(), mapping.stats.path.load()?)))
         .collect();
-    type Part = fn(&PathSummary) -> f64;
-    let parts: [(&'static Metric, Part); 4] = [
-        (&metric::TARGET_RTT, |path| path.rtt),
-        (&metric::TARGET_RETRANSMITS, |path| path.retransmit_ratio),
-        (&metric::TARGET_DELIVERY, |path| path.delivery_rate as f64),
-        (&metric::TARGET_SAMPLED, |path| path.connections as f64),
+    type Part = fn(&PathSummary) -> Option<f64>;
+    let parts: [(&'static Metric, Part); 5] = [
+        (&metric::TARGET_RTT, |path| Some(path.rtt)),
+        (&metric::TARGET_RTT_MIN, |path| path.min_rtt),
+        (&metric::TARGET_RETRANSMITS, |path| {
+            Some(path.retransmit_ratio)
+        }),
+        (&metric::TARGET_DELIVERY, |path| {
+            Some(path.delivery_rate as f64)
+        }),
+        (&metric::TARGET_SAMPLED, |path| {
+            Some(path.connections as f64)
+        }),
     ];
     for (metric, part) in parts {
         let mut family = page.family(metric);
         for (name, path) in &paths {
-            family.sample(&[name], part(path));
+            if let Some(value) = part(path) {
+                family.sample(&[name], value);
+            }
         }
     }
     targets(page, &table);
