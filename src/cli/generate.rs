@@ -6,8 +6,8 @@ use std::{
     process::ExitCode,
 };
 
-use clap::CommandFactory;
-
+use clap::{Command, CommandFactory, builder::PossibleValuesParser};
+use clap_complete::Shell;
 use clap_mangen::roff::{Roff, bold, roman};
 use serde_json::Value;
 
@@ -22,7 +22,7 @@ use crate::{
 #[derive(Debug, Clone, clap::Args)]
 pub struct CompletionsArgs {
     /// The shell.
-    shell: clap_complete::Shell,
+    shell: Shell,
 }
 
 /// Write the man pages into a directory.
@@ -36,9 +36,89 @@ pub struct ManArgs {
 /// Prints completions.
 pub fn completions(args: &CompletionsArgs) -> ExitCode {
     let mut script = Vec::new();
-    let mut command = Cli::command();
+    let mut command = with_values(Cli::command());
     clap_complete::generate(args.shell, &mut command, "tml-proxy", &mut script);
-    output::print(&String::from_utf8_lossy(&script))
+    let script = String::from_utf8_lossy(&script);
+    output::print(&with_mappings(args.shell, script.into_owned()))
+}
+
+const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
+
+/// The command line with the values that some of its arguments may have. Those who complete them need
+/// not know what is said of others.
+fn with_values(command: Command) -> Command {
+    let commands = command.get_subcommands();
+    // They live as long as the process, which prints and ends.
+    let commands = commands.map(|known| -> &'static str { known.get_name().to_owned().leak() });
+    let topics = TOPICS.iter().map(|topic| topic.name);
+    let about: Vec<&'static str> = commands.chain(topics).collect();
+    let values = |command: Command, argument: &'static str, values: PossibleValuesParser| {
+        command.mut_arg(argument, |known| known.value_parser(values))
+    };
+    command
+        .mut_subcommand("help", |help| values(help, "about", about.into()))
+        .mut_subcommand("run", |run| {
+            let run = values(run, "log_format", ["text", "json"].into());
+            values(run, "log_level", LEVELS.into())
+        })
+        .mut_subcommand("log-level", |level| values(level, "level", LEVELS.into()))
+}
+
+/// Where the running proxy is asked for the names of its mappings.
+const BASH: &str = r#"
+_tml-proxy_or_mapping() {
+    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} socket=() place
+    for ((place = 2; place < COMP_CWORD; place++)); do
+        [[ ${COMP_WORDS[place-1]} == --socket ]] && socket=(--socket "${COMP_WORDS[place]}")
+    done
+    case "${COMP_WORDS[1]} $prev" in
+        *' --mapping') ;;
+        *' --'[sw]* ) _tml__proxy "$@"; return ;;
+        'pause '* | 'drain '* | 'resume '*) ;;
+        *) _tml__proxy "$@"; return ;;
+    esac
+    case "$cur" in
+        -*) _tml__proxy "$@" ;;
+        *) COMPREPLY=($(compgen -W "$(tml-proxy mappings --names "${socket[@]}" 2>/dev/null)" -- "$cur")) ;;
+    esac
+}
+complete -F _tml-proxy_or_mapping -o bashdefault -o default tml-proxy
+"#;
+
+const FISH: &str = r#"
+complete -c tml-proxy -n "__fish_seen_subcommand_from pause drain resume" -f -a "(tml-proxy mappings --names 2>/dev/null)"
+complete -c tml-proxy -n "__fish_seen_subcommand_from sessions kill" -l mapping -x -a "(tml-proxy mappings --names 2>/dev/null)"
+"#;
+
+const ZSH: &str = r#"
+_tml_proxy_mappings() {
+    local -a names
+    names=(${(f)"$(tml-proxy mappings --names 2>/dev/null)"})
+    compadd -a names
+}
+"#;
+
+/// Completions that know the names of mappings as well, for the shells in which that is a few lines.
+fn with_mappings(shell: Shell, script: String) -> String {
+    match shell {
+        // For a name with a hyphen its labels are not what they are compared with
+        // (https://github.com/clap-rs/clap/issues/6421): nothing behind a command would be completed.
+        Shell::Bash => script.replace("tml__subcmd__proxy", "tml__proxy") + BASH,
+        Shell::Fish => script + FISH,
+        Shell::Zsh => {
+            let is_mapping =
+                |line: &str| line.contains(":mapping -- ") || line.contains("'--mapping=");
+            let lines = script.lines().map(|line| match is_mapping(line) {
+                true => line.replace(":_default'", ":_tml_proxy_mappings'"),
+                false => line.to_owned(),
+            });
+            let mut lines: Vec<String> = lines.collect();
+            // The first line says whose completions they are.
+            lines.insert(1.min(lines.len()), ZSH.to_owned());
+            lines.join("\n") + "\n"
+        }
+        _ => script,
+    }
 }
 
 /// Writes man pages: one for the program, one for each of its commands and of the manual's topics.

@@ -13,6 +13,9 @@ use crate::admin::api::model::{Mapping, Mappings, Target};
 pub struct MappingsArgs {
     #[command(flatten)]
     client: Client,
+    /// Print their names only, a line each.
+    #[arg(long, conflicts_with = "json")]
+    names: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -20,6 +23,12 @@ pub struct MappingsArgs {
 
 pub fn run(args: &MappingsArgs) -> ExitCode {
     let mappings = args.client.get("/api/v1/mappings");
+    if args.names {
+        return output::answer(mappings, args.json, |mappings: &Mappings| {
+            let names = mappings.mappings.iter();
+            names.map(|one| format!("{}\n", one.mapping)).collect()
+        });
+    }
     output::answer(mappings, args.json, |mappings| {
         text(mappings, &Screen::stdout())
     })

@@ -5,6 +5,7 @@ use std::{
     io::{Read, Write},
     net::TcpListener,
     os::unix::net::UnixListener,
+    path::Path,
     process::{Command, Output},
     thread,
 };
@@ -14,7 +15,11 @@ use serde_json::Value;
 use crate::{
     desk::Desk,
     harness::{
-        Line, Target, TempDir, mapping, ports, process, process::Running, proxy::PROGRAM, wait_for,
+        Line, Target, TempDir, mapping, ports, process,
+        process::Running,
+        proxy::PROGRAM,
+        require::{Need, require},
+        wait_for,
     },
 };
 
@@ -312,6 +317,54 @@ fn completions_and_man_pages_know_every_command() {
         page.contains("[[mapping]]") && page.contains("idle_timeout"),
         "{page}"
     );
+}
+
+#[test]
+fn completions_know_topics_levels_and_the_mappings_of_the_running_proxy() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = process::succeed(Command::new(PROGRAM).args(["completions", shell]));
+        for value in ["haproxy", "trace", "mappings --names"] {
+            assert!(script.contains(value), "{shell}: {value}");
+        }
+    }
+    if !require(&[Need::Tool("bash")]) {
+        return;
+    }
+    let desk = Desk::new("", "");
+    let target = Target::bind();
+    let more = mapping("board-1", ports::free(), target.addr(), "");
+    desk.scene.proxy.reload(&(desk.config("") + &more));
+    let socket = desk.socket();
+    let program = Path::new(PROGRAM);
+    let dir = program.parent().expect("a directory");
+    let complete = |line: &str| {
+        let words: Vec<&str> = line.split(' ').collect();
+        let script = format!(
+            "PATH={}:$PATH; source <(tml-proxy completions bash); COMP_WORDS=({}{}); \
+             COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); cur=${{COMP_WORDS[COMP_CWORD]}}; \
+             _tml-proxy_or_mapping tml-proxy \"$cur\" x; echo \"${{COMPREPLY[@]}}\"",
+            dir.display(),
+            line,
+            if words.last() == Some(&"") { "''" } else { "" },
+        );
+        process::succeed(Command::new("bash").args(["-c", &script]))
+            .trim()
+            .to_owned()
+    };
+    let socket = socket.display();
+    assert_eq!(
+        complete(&format!("tml-proxy drain --socket {socket} ")),
+        "m board-1"
+    );
+    assert_eq!(
+        complete(&format!(
+            "tml-proxy sessions --socket {socket} --mapping bo"
+        )),
+        "board-1"
+    );
+    assert_eq!(complete("tml-proxy drain --with"), "--within");
+    assert_eq!(complete("tml-proxy log-level tr"), "trace");
+    assert_eq!(complete("tml-proxy help hap"), "haproxy");
 }
 
 #[test]
