@@ -3,6 +3,7 @@
 use std::{fs, path::Path};
 
 use super::{TOPICS, to_roff, topic};
+use crate::config::Config;
 
 fn folder() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src/manual"))
@@ -62,4 +63,18 @@ fn a_chapter_becomes_a_man_page() {
                 tab(\x07);\nlw(\\n(.lu*7u/11u*4u/5u) lw(\\n(.lu*4u/11u*4u/5u).\n\
                 T{\na\nT}\x07T{\nb\nT}\nT{\n\\fBc\\fR\nT}\x07T{\nd\nT}\n.TE\n";
     assert_eq!(to_roff("tml-proxy-reload", 7, "what", text), page);
+}
+
+#[test]
+fn the_first_screen_of_the_readme_leads_to_the_status_page() {
+    let readme = include_str!("../../README.md");
+    let first: Vec<&str> = readme.lines().take(25).collect();
+    let page = format!(
+        "<http://{}/>",
+        Config::default()
+            .admin
+            .listen
+            .map_or(String::new(), |at| at.to_string())
+    );
+    assert!(first.join("\n").contains(&page), "{page}");
 }
