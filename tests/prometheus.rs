@@ -87,6 +87,71 @@ fn every_series_in_rules_and_dashboard_exists() {
     assert!(seen > 40, "{seen}");
 }
 
+/// The variables of the dashboard, as a query has them.
+const VARIABLES: [&str; 3] = ["$instance", "$mapping", "$__rate_interval"];
+
+/// No Grafana is at hand: what it would say nothing of is checked here.
+#[test]
+fn every_panel_of_the_dashboard_has_its_place_and_queries_that_prometheus_takes() {
+    if !require(&[Need::Tool("promtool")]) {
+        return;
+    }
+    let dashboard = fs::read_to_string(shipped("grafana/tml-proxy.json")).expect("a dashboard");
+    let dashboard: Value = serde_json::from_str(&dashboard).expect("JSON");
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let number = |value: &Value| value.as_u64().unwrap_or_else(|| panic!("{value}"));
+    let mut variables: Vec<String> = list(&dashboard["templating"]["list"])
+        .iter()
+        .map(|variable| format!("${}", variable["name"].as_str().expect("a name")))
+        .collect();
+    variables.sort();
+    assert_eq!(variables, ["$datasource", "$instance", "$mapping"]);
+    let (mut ids, mut taken, mut rules) = (BTreeSet::new(), BTreeSet::new(), String::new());
+    for panel in list(&dashboard["panels"]) {
+        let title = panel["title"].as_str().expect("a title");
+        assert!(
+            ids.insert(number(&panel["id"])),
+            "{title}: its id is another's"
+        );
+        let place = &panel["gridPos"];
+        let [x, y, width, height] = ["x", "y", "w", "h"].map(|key| number(&place[key]));
+        assert!(
+            width > 0 && height > 0 && x + width <= 24,
+            "{title}: {place}"
+        );
+        for cell in (x..x + width).flat_map(|x| (y..y + height).map(move |y| (x, y))) {
+            assert!(taken.insert(cell), "{title} lies over another at {cell:?}");
+        }
+        if panel["type"] == "row" {
+            continue;
+        }
+        assert_eq!(panel["datasource"]["uid"], "${datasource}", "{title}");
+        let targets = list(&panel["targets"]);
+        assert!(!targets.is_empty(), "{title}");
+        let mut references = BTreeSet::new();
+        for target in &targets {
+            let reference = target["refId"].as_str().expect("a reference");
+            assert!(
+                references.insert(reference.to_owned()),
+                "{title}: {reference}"
+            );
+            let mut query = target["expr"].as_str().expect("a query").to_owned();
+            for (variable, value) in VARIABLES.into_iter().zip(["i", "m", "1m"]) {
+                query = query.replace(variable, value);
+            }
+            assert!(!query.contains('$'), "{title}: {query}");
+            let rule = format!("panel:{}:{reference}", panel["id"]);
+            rules.push_str(&format!(
+                "  - record: {rule}\n    expr: {}\n",
+                Value::from(query)
+            ));
+        }
+    }
+    let dir = TempDir::new();
+    let text = format!("groups:\n- name: dashboard\n  rules:\n{rules}");
+    promtool(&["check", "rules"], &dir.write("dashboard.yml", &text));
+}
+
 #[test]
 fn every_alert_is_seen_to_fire() {
     let words = |file: &str, key: &str| -> BTreeSet<String> {
