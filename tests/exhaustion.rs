@@ -21,7 +21,7 @@ use harness::{
     mapping,
     metrics::Scraper,
     process,
-    require::{Need, require},
+    require::{Need, require, skip},
     wait_until,
 };
 
@@ -344,7 +344,7 @@ impl Group {
     fn new(tag: &str) -> Option<Self> {
         let controller = PathBuf::from("/sys/fs/cgroup/memory");
         if !controller.join("memory.kmem.tcp.limit_in_bytes").exists() {
-            eprintln!("skipped, this machine lacks: the memory controller of cgroups version 1");
+            skip("the memory controller of cgroups version 1");
             return None;
         }
         let path = controller.join(format!("tml-{}-{tag}", std::process::id()));

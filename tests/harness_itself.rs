@@ -4,7 +4,7 @@ mod harness;
 
 use std::{collections::HashSet, thread};
 
-use harness::{Peer, Stream, Target, ports};
+use harness::{Peer, Stream, Target, ports, require::summary};
 
 fn pair() -> (Peer, Peer) {
     let target = Target::bind();
@@ -92,4 +92,16 @@ fn no_port_is_given_twice() {
     let first = ports::range(250);
     assert!((first..first + 250).all(|port| seen.insert(port)));
     assert!(seen.insert(ports::free()));
+}
+
+#[test]
+fn what_was_skipped_is_said_with_what_runs_it() {
+    assert_eq!(summary(""), "no test was skipped\n");
+    let said = summary("b: root\na: the program ip\n");
+    assert!(said.starts_with("2 tests were skipped"), "{said}");
+    assert!(
+        said.contains("\n  a: the program ip\n  b: root\n"),
+        "{said}"
+    );
+    assert!(said.contains("`.ci/run`"), "{said}");
 }

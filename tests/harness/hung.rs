@@ -6,6 +6,8 @@ use std::{
     process::{Command, Stdio},
 };
 
+use super::require::skip;
+
 /// A file system over a directory, whose server takes no question. Every access to what is in it
 /// waits until this is dropped.
 #[derive(Debug)]
@@ -20,7 +22,7 @@ impl HungDir {
     pub fn over(path: &Path) -> Option<Self> {
         let device = OpenOptions::new().read(true).write(true).open("/dev/fuse");
         let Ok(server) = device else {
-            eprintln!("skipped, this machine lacks: /dev/fuse");
+            skip("/dev/fuse");
             return None;
         };
         let end = server.try_clone().expect("a descriptor");

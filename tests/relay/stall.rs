@@ -12,7 +12,7 @@ use rustix::{net::listen, process::Signal};
 use super::harness::{
     Peer, Proxy, Scene, Setup, Target, config, mapping, ports,
     process::is_stopped,
-    require::{Need, require},
+    require::{Need, require, skip},
     wait_until,
 };
 
@@ -151,7 +151,7 @@ fn bytes_that_came_while_the_proxy_was_frozen_keep_their_sessions() {
     }
     match ByFreezer::new() {
         Some(freezer) => bytes_that_came_meanwhile_count(&freezer),
-        None => eprintln!("skipped, this machine lacks: a freezer for groups of processes"),
+        None => skip("a freezer for groups of processes"),
     }
 }
 
