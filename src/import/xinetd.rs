@@ -209,14 +209,6 @@ impl Service<'_> {
                 settings.set(ours, Value::Number(number), Vec::new());
             }
         }
-        if let Some(Ok(rate @ 1..)) = self.values("cps").first().map(|rate| rate.parse::<u64>()) {
-            let rate = Value::Number(rate.min(1_000_000));
-            settings.set("new_sessions_per_second", rate, Vec::new());
-            let why = "xinetd closes the port for a while past cps, and here the clients past it are refused";
-            import
-                .remarks
-                .push(Remark::different(self.place.clone(), &text, why));
-        }
         let mut rules: Vec<(bool, IpNet)> = Vec::new();
         for (key, allow) in [("only_from", true), ("no_access", false)] {
             for value in self.values(key) {
@@ -244,6 +236,14 @@ impl Service<'_> {
             &mut settings,
             access::allow_and_deny(rules.iter().map(|(_, net)| *net), &passes),
         );
+        if let Some(Ok(rate @ 1..)) = self.values("cps").first().map(|rate| rate.parse::<u64>()) {
+            let rate = Value::Number(rate.min(1_000_000));
+            settings.set("new_sessions_per_second", rate, Vec::new());
+            let why = "xinetd closes the port for a while past cps, and here the clients past it are refused";
+            import
+                .remarks
+                .push(Remark::different(self.place.clone(), &text, why));
+        }
         let bind = match self.value("bind") {
             "" => self.value("interface"),
             bind => bind,

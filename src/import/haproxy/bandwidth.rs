@@ -3,7 +3,7 @@
 //! A limit that all connections of a source share has a counterpart. One of each connection has none, and
 //! is said with what comes closest.
 
-use super::{proxy::Proxy, sections::Line, values};
+use super::{limits, proxy::Proxy, sections::Line, values};
 use crate::{
     import::{
         Remark,
@@ -53,7 +53,10 @@ pub fn set(
             let table = tables.iter().find(|proxy| {
                 name.is_none_or(|name| proxy.name == *name) && proxy.stick_table.is_some()
             });
-            let period = table.and_then(|table| period(table.stick_table.as_ref()?));
+            let period = table.and_then(|table| {
+                let counters = ["bytes_in_rate", "bytes_out_rate"];
+                limits::period(table.stick_table.as_ref()?, &counters)
+            });
             match (key, period) {
                 ("src", Some(period)) => found.push((line, limit, period)),
                 _ => {
@@ -106,18 +109,6 @@ pub fn set(
         }
     };
     settings.set("bandwidth_per_source", value, line.comments.clone());
-}
-
-/// The seconds in which a table counts bytes.
-fn period(table: &Line) -> Option<u64> {
-    let stored = table.words.iter().flat_map(|words| words.split(','));
-    let mut periods = stored.filter_map(|stored| {
-        let (name, period) = stored.strip_suffix(')')?.split_once('(')?;
-        let counts = matches!(name, "bytes_in_rate" | "bytes_out_rate");
-        let (period, _) = values::time(period).ok().filter(|_| counts)?;
-        Some(period?.as_secs().clamp(1, 86_400))
-    });
-    periods.next()
 }
 
 /// A number of bytes as HAProxy reads it.

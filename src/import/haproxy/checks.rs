@@ -369,6 +369,7 @@ fn connect(line: &Line) -> Result<Option<u16>, Unfit> {
 /// `option httpchk` with its `http-check` rules.
 fn http(option: &Line, back: &Proxy) -> Result<(Asked, Option<u16>), Unfit> {
     let (mut method, mut path) = match (option.word(2), option.word(3)) {
+        _ if back.forgets_request => ("OPTIONS", "/"),
         ("", _) => ("OPTIONS", "/"),
         (path, "") => ("OPTIONS", path),
         (method, path) => (method, path),
@@ -382,6 +383,7 @@ fn http(option: &Line, back: &Proxy) -> Result<(Asked, Option<u16>), Unfit> {
         .join(" ")
         .split("\r\n")
         .skip(1)
+        .filter(|_| !back.forgets_request)
     {
         match header.split_once(':') {
             Some((name, value)) if name.eq_ignore_ascii_case("host") => {
@@ -441,6 +443,11 @@ fn http(option: &Line, back: &Proxy) -> Result<(Asked, Option<u16>), Unfit> {
             }
             _ => return unfit("it is more than a request and the status of its answer"),
         }
+    }
+    if back.forgets_request && sends == 0 {
+        let why = "HAProxy sends no request where it stands in defaults and the rules in a proxy, so that no \
+                   server is ever up";
+        return Err((option.clone(), why.to_owned()));
     }
     if !path.starts_with('/') || host.as_ref().is_some_and(|host| host.contains('%')) {
         return Err((option.clone(), "what is asked for is no path".to_owned()));

@@ -58,8 +58,6 @@ pub fn of_global(word: &str) -> Option<Said> {
         | "default-path"
         | "expose-deprecated-directives"
         | "expose-experimental-directives"
-        | "presetenv"
-        | "setenv"
         | "unsetenv"
         | "resetenv"
         | "max-spread-checks"

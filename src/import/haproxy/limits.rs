@@ -46,13 +46,13 @@ pub fn set(limit: &Limit, front: &Proxy, proxies: &[Proxy]) -> Result<Set, Remar
     let (key, value) = match limit.what {
         Counter::Sessions => ("max_sessions_per_source", Value::Number(limit.at_most)),
         Counter::NewSessions => {
-            let period = period(table).unwrap_or(1);
+            let period = period(table, &["conn_rate", "sess_rate"]).unwrap_or(1);
             let key = "new_sessions_per_second_per_source";
             let rate = Value::Number(limit.at_most);
             match period {
                 1 => (key, rate),
                 _ => {
-                    let per = Duration::from_secs(period.min(DAY));
+                    let per = Duration::from_secs(period);
                     let per = Value::Text(units::duration(per));
                     (key, Value::Table(vec![("rate", rate), ("per", per)]))
                 }
@@ -68,8 +68,8 @@ pub fn set(limit: &Limit, front: &Proxy, proxies: &[Proxy]) -> Result<Set, Remar
     Ok(set)
 }
 
-/// The seconds in which a table counts new connections.
-fn period(table: &Line) -> Option<u64> {
+/// The seconds in which a table counts one of `counters`.
+pub fn period(table: &Line, counters: &[&str]) -> Option<u64> {
     let store = table
         .words
         .iter()
@@ -78,9 +78,9 @@ fn period(table: &Line) -> Option<u64> {
     let stored = store.flat_map(|words| words.split(','));
     let mut periods = stored.filter_map(|stored| {
         let (name, period) = stored.strip_suffix(')')?.split_once('(')?;
-        let counts = matches!(name, "conn_rate" | "sess_rate");
-        let (period, _) = values::time(period).ok().filter(|_| counts)?;
-        Some(period?.as_secs().max(1))
+        let (period, _) = values::time(period).ok()?;
+        let seconds = period?.as_secs().clamp(1, DAY);
+        counters.contains(&name).then_some(seconds)
     });
     periods.next()
 }

@@ -220,6 +220,11 @@ fn global(section: &Section, around: &Around<'_>, import: &mut Import) {
                     continue;
                 }
             },
+            // What they set is written where it is used.
+            "setenv" | "presetenv" => {
+                import.comments.extend(line.comments.iter().cloned());
+                continue;
+            }
             word => {
                 let (why, instead) = match keywords::of_global(word) {
                     Some(said) => said,

@@ -54,6 +54,8 @@ pub struct Proxy {
     pub stick: Option<Line>,
     /// A check that asks for more than a connection.
     pub protocol_check: Option<Line>,
+    /// Whether the request that `option httpchk` says is not that of its own rules.
+    pub forgets_request: bool,
     /// What its rules say, those of other protocols among them.
     check_rules: Vec<Line>,
     /// `log` lines of its own.
@@ -103,6 +105,7 @@ impl Proxy {
             stick_table: None,
             stick: None,
             protocol_check: None,
+            forgets_request: false,
             check_rules: Vec::new(),
             logs: Vec::new(),
             bandwidths: Vec::new(),
@@ -124,10 +127,18 @@ impl Proxy {
         for line in &section.lines {
             proxy.directive(line, &mut defaults, variables, around);
         }
-        // Its own rules take the place of those of its defaults.
-        if proxy.check_rules.len() > inherited_checks {
+        // Its own rules take the place of those of its defaults, and with them of the request there.
+        let option = proxy.protocol_check.as_ref();
+        let is_http = option.is_some_and(|option| option.word(1) == "httpchk");
+        let has_option = option.is_some_and(|option| {
+            let mut own = section.lines.iter();
+            own.any(|line| line.place == option.place)
+        });
+        let has_rules = proxy.check_rules.len() > inherited_checks;
+        if has_rules || (is_http && has_option) {
             proxy.check_rules.drain(..inherited_checks);
         }
+        proxy.forgets_request = is_http && has_rules && !has_option;
         proxy
     }
 
