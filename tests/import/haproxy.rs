@@ -104,7 +104,7 @@ fn what_cannot_be_kept_leaves_its_port_to_haproxy_with_file_line_and_reason() {
         (
             "option httpchk\n http-check expect string up\n default-server check\n server t 192.0.2.2:22",
             "http-check expect string up",
-            "only the status",
+            "no list of statuses",
         ),
         (
             "option httpchk\n http-check disable-on-404\n server t 192.0.2.2:22 check",
@@ -126,6 +126,11 @@ fn what_cannot_be_kept_leaves_its_port_to_haproxy_with_file_line_and_reason() {
             "option tcp-check\n tcp-check expect ! string a\n server t 192.0.2.2:22 check",
             "expect ! string a",
             "has to be in the answer",
+        ),
+        (
+            "server t 192.0.2.2:22 track b/s",
+            "server t",
+            "track b/s has another place say",
         ),
         (
             "server t 192.0.2.2:22 check addr 192.0.2.9",
@@ -214,7 +219,7 @@ fn what_cannot_be_kept_leaves_its_port_to_haproxy_with_file_line_and_reason() {
         let dir = TempDir::new();
         let text = format!(
             "defaults\n timeout connect 1s\n timeout client 1s\n timeout server 1s\n\
-             backend b\n server s 192.0.2.9:22\n\
+             backend b\n server s 192.0.2.9:22 check\n\
              listen m\n bind 203.0.113.1:7000\n server s 192.0.2.1:22\n {lines}\n\
              listen fine\n bind 203.0.113.1:7999\n server s 192.0.2.1:22\n"
         );
@@ -257,6 +262,7 @@ fn a_server_that_cannot_be_a_target_is_named_with_the_reason() {
         ("192.0.2.1:22 source 192.0.2.3 interface eth0", "eth0"),
         ("0.0.0.0:22", "the client came to"),
         ("*:22", "the client came to"),
+        ("_ssh._tcp.x.invalid resolvers dns", "SRV records"),
         (
             "192.0.2.1:22\n server t 192.0.2.1:22",
             "an earlier server is at the same place",

@@ -115,7 +115,11 @@ pub fn read(
     let lines = back.protocol_check.iter().chain(back.check_rules());
     let comments: Vec<String> = lines.flat_map(|line| &line.comments).cloned().collect();
     let mut checking = Checking::default();
-    let checked = servers.iter().filter(|server| server.options.checks.on);
+    let is_checked = |server: &&&Server| {
+        let checks = &server.options.checks;
+        checks.on || checks.elsewhere.is_some()
+    };
+    let checked = servers.iter().filter(is_checked);
     let checked: Vec<&Server> = checked.copied().collect();
     let Some(first) = checked.first() else {
         checking.comments = comments;
@@ -223,7 +227,11 @@ fn check(
             remarks.push(Remark::different(server.line.place.clone(), word, why));
         }
     }
-    if let Some(other) = servers.iter().find(|server| !server.options.checks.on) {
+    if let Some(other) = servers.iter().find(|server| {
+        !checked
+            .iter()
+            .any(|known| known.line.place == server.line.place)
+    }) {
         match asked {
             Asked::Connection => {
                 let why = "it is not checked in HAProxy, and here a mapping checks all its targets";
@@ -240,6 +248,14 @@ fn check(
         }
     }
     let (every, rise, fall) = pace(of_first);
+    if every > MOST_EVERY || rise.max(fall) > MOST_IN_A_ROW {
+        let why = "every is an hour at most, and rise and fall are 100";
+        remarks.push(Remark::different(
+            first.line.place.clone(),
+            &first.line.text,
+            why,
+        ));
+    }
     // All of a check may take as long as its interval, unless it is said how long an answer may take.
     let timeout = match back.timeout("check").and_then(|timeout| timeout.span) {
         None => every,
@@ -436,7 +452,7 @@ fn http(option: &Line, back: &Proxy) -> Result<(Asked, Option<u16>), Unfit> {
                 [word, codes] if word == "status" => {
                     status = Some(codes.split(',').map(str::to_owned).collect());
                 }
-                _ => return unfit("only the status of an answer is looked at"),
+                _ => return unfit("it is no list of statuses"),
             },
             "disable-on-404" => {
                 return unfit("404 takes new clients from a server and leaves it those it has");

@@ -340,6 +340,10 @@ pub fn read(
                     left_out("it is the address that the client came to, whichever that was")
                         .instead("write the address"),
                 ),
+                Host::Name(name) if name.starts_with('_') => {
+                    let why = "it asks for SRV records, which say names and ports";
+                    said.push(left_out(why).instead("write each name and its port as a target"));
+                }
                 Host::Name(name) => {
                     let ip = of_name(&name, around);
                     if around.resolve.is_some() && ip.is_none() {
@@ -387,17 +391,10 @@ pub fn template(
         .next()
         .and_then(|last| last.parse().ok());
     server.copies = number.filter(|number| *number > 1);
-    let left_out = |why: &str| Remark::left_out(line.place.clone(), &line.text, why);
-    match &server.host {
-        Some(TargetHost::Name(name)) if name.starts_with('_') => {
-            let why = "it asks for SRV records, which say names and ports";
-            said.push(left_out(why).instead("write each name and its port as a target"));
-        }
-        Some(TargetHost::Ip(_)) if server.copies.is_some() => {
-            let why = "it makes several servers at one address";
-            said.push(left_out(why).instead("write one server"));
-        }
-        _ => {}
+    if let (Some(TargetHost::Ip(_)), Some(_)) = (&server.host, server.copies) {
+        let why = "it makes several servers at one address";
+        let remark = Remark::left_out(line.place.clone(), &line.text, why);
+        said.push(remark.instead("write one server"));
     }
     server
 }
