@@ -30,8 +30,8 @@ pub enum Daemon {
     Udp(SocketAddr),
 }
 
-/// Sends our lines where the log went.
-pub fn set(log: &Log<'_>, import: &mut Import) {
+/// Sends our lines where the log went, and says whether they go there.
+pub fn set(log: &Log<'_>, import: &mut Import) -> bool {
     let daemon = match &log.to {
         Daemon::Socket(path) => path.clone(),
         Daemon::Udp(address) => format!("udp://{address}"),
@@ -42,15 +42,14 @@ pub fn set(log: &Log<'_>, import: &mut Import) {
         .and_then(|number| number.parse().ok());
     let is_known = FACILITIES.contains(&log.facility) || local.is_some_and(|number: u8| number < 8);
     let facility = if is_known { log.facility } else { "daemon" };
-    let said = |remark: Remark, instead: &str| remark.instead(instead.to_owned());
     if daemon == "/dev/log" {
         let why = "every line is on standard output, which systemd hands to the same daemon";
         let remark = Remark::dropped(log.place.clone(), log.text, why);
         let instead = format!(
             "set log.syslog = \"/dev/log\" and syslog_facility = \"{facility}\" if a daemon sorts lines by it"
         );
-        import.remarks.push(said(remark, &instead));
-        return;
+        import.remarks.push(remark.instead(instead));
+        return false;
     }
     let settings = import.section("log");
     let known = settings.get("syslog").map(|known| known.value.clone());
@@ -58,14 +57,15 @@ pub fn set(log: &Log<'_>, import: &mut Import) {
         None => {
             settings.set("syslog", Value::Text(daemon), log.comments.to_vec());
             settings.set("syslog_facility", Value::text(facility), Vec::new());
+            true
         }
-        Some(known) if known == Value::Text(daemon) => {}
+        Some(known) if known == Value::Text(daemon) => true,
         Some(_) => {
             let why = "lines go to one daemon, and another is said before";
             let remark = Remark::dropped(log.place.clone(), log.text, why);
-            import
-                .remarks
-                .push(said(remark, "let that one pass them on"));
+            let instead = "let that one pass them on";
+            import.remarks.push(remark.instead(instead));
+            false
         }
     }
 }

@@ -128,6 +128,11 @@ fn what_cannot_be_kept_leaves_its_port_to_haproxy_with_file_line_and_reason() {
             "has to be in the answer",
         ),
         (
+            "option httpchk\n server t 192.0.2.2:22 check check-send-proxy\n server u 192.0.2.3:22 check",
+            "server u",
+            "another PROXY header",
+        ),
+        (
             "server t 192.0.2.2:22 track b/s",
             "server t",
             "track b/s has another place say",

@@ -209,7 +209,8 @@ fn check(
             );
         }
         let header = header(server, port);
-        if asked != Asked::Connection && header.0 != header_of_first.0 && header.1 {
+        let is_said = header.1 || header_of_first.1;
+        if asked != Asked::Connection && is_said && header.0 != header_of_first.0 {
             let why =
                 "its checks have another PROXY header than others, and check is of all targets";
             return unfit(why.to_owned());

@@ -39,28 +39,15 @@ pub fn set(line: &Line, around: &Around<'_>, import: &mut Import) {
         return import.remarks.push(remark.instead("see log.syslog"));
     };
     let mut rest = line.words[2..].iter().map(String::as_str).peekable();
+    let mut sample = None;
     while let Some(word) =
         rest.next_if(|word| matches!(*word, "len" | "format" | "sample" | "profile"))
     {
         let value = rest.next();
-        if word == "sample" {
-            let what = format!("sample {}", value.unwrap_or_default());
-            let remark =
-                Remark::different(line.place.clone(), &what, "every line goes to the daemon");
-            import.remarks.push(remark);
-        }
+        sample = sample.or(value.filter(|_| word == "sample"));
     }
     let facility = rest.next().unwrap_or_default();
-    if let Some(level) = rest
-        .next()
-        .filter(|level| !matches!(*level, "info" | "debug"))
-    {
-        let why = "every line goes to the daemon";
-        let remark = Remark::different(line.place.clone(), &line.text, why);
-        let instead =
-            format!("set log.sessions = false, or have it pass over what is less than {level}");
-        import.remarks.push(remark.instead(instead));
-    }
+    let level = rest.next();
     let log = Log {
         place: &line.place,
         text: &line.text,
@@ -68,7 +55,18 @@ pub fn set(line: &Line, around: &Around<'_>, import: &mut Import) {
         facility,
         comments: &line.comments,
     };
-    syslog::set(&log, import);
+    if !syslog::set(&log, import) {
+        return;
+    }
+    let why = "every line goes to the daemon";
+    let different = Remark::different(line.place.clone(), &line.text, why);
+    if let Some(level) = level.filter(|level| !matches!(*level, "info" | "debug")) {
+        let instead =
+            format!("set log.sessions = false, or have it pass over what is less than {level}");
+        import.remarks.push(different.instead(instead));
+    } else if sample.is_some() {
+        import.remarks.push(different);
+    }
 }
 
 fn udp(to: &str, around: &Around<'_>) -> Option<SocketAddr> {
