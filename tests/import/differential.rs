@@ -134,6 +134,23 @@ struct Script {
     sees: String,
 }
 
+/// A client that says something and does not finish.
+fn script(name: &'static str, from: IpAddr, port: u16, says: &str, sees: &str) -> Script {
+    Script {
+        name,
+        from,
+        port,
+        says: says.to_owned(),
+        finishes: false,
+        sees: sees.to_owned(),
+    }
+}
+
+/// What a target says to a client that greets it.
+fn hello(number: u16) -> String {
+    format!("target {number} saw 127.0.0.1: {HELLO:?}")
+}
+
 /// What the client of a script sees.
 fn play(script: &Script) -> (String, Option<TcpStream>) {
     let host = match script.from {
@@ -227,6 +244,16 @@ fn play_queued(port: u16, targets: &Targets, proxy: &str) {
     );
 }
 
+/// Starts a proxy that listens on a port.
+fn start(command: &mut Command, port: u16) -> Running {
+    let command = command.stdin(Stdio::null()).stdout(Stdio::null());
+    let proxy = Running::start(command.stderr(Stdio::null()));
+    wait_until("it to listen", || {
+        !process::listening_inodes(proxy.id(), port).is_empty()
+    });
+    proxy
+}
+
 /// The source, and what clients do with it.
 fn scene(first: u16, targets: u16, closed: u16, health: u16) -> (String, Vec<Script>) {
     let port = |offset: u16| first + offset;
@@ -278,15 +305,6 @@ fn scene(first: u16, targets: u16, closed: u16, health: u16) -> (String, Vec<Scr
     );
     let [one, two, three] = [1, 2, 3].map(|last| IpAddr::from([127, 0, 0, last]));
     let v6 = IpAddr::V6(Ipv6Addr::LOCALHOST);
-    let hello = |number: u16| format!("target {number} saw 127.0.0.1: {HELLO:?}");
-    let script = |name, from, port, says: &str, sees: &str| Script {
-        name,
-        from,
-        port,
-        says: says.to_owned(),
-        finishes: false,
-        sees: sees.to_owned(),
-    };
     let proxied = |from: &str, source: &str, to: &str, port: &str| {
         let seen = format!("PROXY TCP4 {from} {to} {source} {port}\r\n{HELLO}");
         format!("target 0 saw 127.0.0.1: {seen:?}")
@@ -377,17 +395,8 @@ fn clients_see_the_same_from_haproxy_and_from_what_its_file_becomes() {
     let output = import(dir.path(), &["haproxy.cfg"]);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     {
-        let haproxy = Running::start(
-            Command::new("haproxy")
-                .args(["-db", "-f"])
-                .arg(file)
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null()),
-        );
-        wait_until("HAProxy to listen", || {
-            !process::listening_inodes(haproxy.id(), first).is_empty()
-        });
+        let mut haproxy = Command::new("haproxy");
+        let _haproxy = start(haproxy.args(["-db", "-f"]).arg(file), first);
         health.wait();
         play_all(&scripts, &targets, "HAProxy");
         play_queued(first + 17, &targets, "HAProxy");
@@ -438,15 +447,6 @@ fn scene_of_nginx(dir: &Path, p: &[u16], targets: u16, closed: u16) -> (String, 
     );
     let [one, two] = [1, 2].map(|last| IpAddr::from([127, 0, 0, last]));
     let v6 = IpAddr::V6(Ipv6Addr::LOCALHOST);
-    let hello = |number: u16| format!("target {number} saw 127.0.0.1: {HELLO:?}");
-    let script = |name, from, port, says: &str, sees: &str| Script {
-        name,
-        from,
-        port,
-        says: says.to_owned(),
-        finishes: false,
-        sees: sees.to_owned(),
-    };
     let told = format!("PROXY TCP4 127.0.0.1 127.0.0.1 PORT {}\r\n{HELLO}", p[4]);
     let scripts = vec![
         script("one of two ports", one, p[0], HELLO, &hello(0)),
@@ -502,17 +502,7 @@ fn clients_see_the_same_from_nginx_and_from_what_its_file_becomes() {
     let output = import(dir.path(), &["nginx.conf", "--from", "nginx"]);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     {
-        let nginx = Running::start(
-            Command::new("nginx")
-                .arg("-c")
-                .arg(file)
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null()),
-        );
-        wait_until("nginx to listen", || {
-            !process::listening_inodes(nginx.id(), first).is_empty()
-        });
+        let _nginx = start(Command::new("nginx").arg("-c").arg(file), first);
         play_all(&scripts, &targets, "nginx");
     }
     let proxy = Proxy::start(&written(&output));
