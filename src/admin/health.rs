@@ -347,9 +347,10 @@ fn switchboard(sources: &Sources, found: &mut Found) {
 fn held(overrides: &MappingOverrides, drain_ends: &DrainEnds, found: &mut Found) {
     for (name, state) in overrides.iter().take(NAMES) {
         let word = state.word();
-        found.note(match drain_ends.get(name) {
-            Some(end) => {
-                let left = duration_ms(millis(end.left()));
+        let left = drain_ends.get(name).map(|end| end.left());
+        found.note(match left.filter(|left| !left.is_zero()) {
+            Some(left) => {
+                let left = duration_ms(millis(left));
                 format!("Mapping {name} is {word} by an operator; its sessions end in {left}.")
             }
             None => format!("Mapping {name} is {word} by an operator."),

@@ -95,16 +95,18 @@ fn line(state: &MappingState) -> String {
         sessions,
         sessions_end_in_ms,
     } = state;
+    let (are, they) = match sessions {
+        1 => ("is", "it is"),
+        _ => ("are", "they are"),
+    };
     let left = match (state.as_str(), sessions, sessions_end_in_ms) {
         ("drained", 0, _) => ", no session is left".to_owned(),
-        ("drained", 1, None) => ", 1 session is left".to_owned(),
-        ("drained", 1, Some(time)) => {
-            format!(", 1 session is left and ended in {}", duration_ms(*time))
-        }
-        ("drained", more, None) => format!(", {} are left", count(*more, "session")),
-        ("drained", more, Some(time)) => {
-            let sessions = count(*more, "session");
-            format!(", {sessions} are left and ended in {}", duration_ms(*time))
+        ("drained", _, end) => {
+            let left = format!(", {} {are} left", count(*sessions, "session"));
+            match end {
+                None => left,
+                Some(time) => format!("{left}; in {} {they} ended", duration_ms(*time)),
+            }
         }
         _ => String::new(),
     };

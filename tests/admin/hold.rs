@@ -208,7 +208,7 @@ fn a_drain_that_is_waited_for_streams_json_with_its_countdown_and_says_who_ended
     assert!(counting.is_some_and(|now| now <= left), "{mappings}");
     assert!(
         desk.succeed(&["drain", "m", "--within", "1h"])
-            .contains("1 session is left and ended in ")
+            .contains("1 session is left; in ")
     );
 
     desk.succeed(&["resume", "m"]);

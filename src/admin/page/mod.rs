@@ -252,8 +252,8 @@ impl Content {
         let heads = [
             "~Mapping",
             "~State",
-            "Listen",
-            "Target",
+            "+Listen",
+            "+Target",
             "#Sessions",
             "#New/s",
             "#Refused",
@@ -272,7 +272,7 @@ impl Content {
                 mapping.mapping.clone(),
                 mapping.state_in_words(),
                 mapping.listen(),
-                mapping.target(),
+                leads_to(mapping),
                 mapping.sessions.to_string(),
                 format!("{:.1}", mapping.rates.opened_per_second),
                 mapping.refused().to_string(),
@@ -372,7 +372,8 @@ impl Content {
     }
 
     /// A section with a table of the first rows, or of those searched for. A head that begins with `#`
-    /// is that of a column of numbers, with `~` that of text that may have several lines.
+    /// is that of a column of numbers, with `~` that of text that may have several lines, with `+` that of
+    /// addresses, each of which stays whole.
     fn table<const COLUMNS: usize>(
         &self,
         title: &str,
@@ -398,6 +399,7 @@ impl Content {
         let class = |head: &str| match head.as_bytes().first() {
             Some(b'#') => Some("number"),
             Some(b'~') => Some("text"),
+            Some(b'+') => Some("list"),
             _ => None,
         };
         html! {
@@ -420,7 +422,7 @@ impl Content {
                                 tr {
                                     @for head in heads {
                                         th scope="col" class=[class(head)] {
-                                            (head.trim_start_matches(['#', '~']))
+                                            (head.trim_start_matches(['#', '~', '+']))
                                         }
                                     }
                                 }
@@ -452,6 +454,17 @@ impl Content {
     }
 }
 
+/// Where a mapping leads: of many targets the first, all of them having a table of their own.
+fn leads_to(mapping: &Mapping) -> String {
+    match &mapping.targets[..] {
+        [one, two, three, others @ ..] if !others.is_empty() => {
+            let first = [one, two, three].map(|target| target.target.as_str());
+            format!("{} and {} more", first.join(", "), others.len())
+        }
+        _ => mapping.target(),
+    }
+}
+
 /// Text that could have come from outside: nothing in it is markup, hides or turns around.
 struct Shown<'a>(&'a str);
 
@@ -472,6 +485,7 @@ impl Render for Shown<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::api::model::Target;
 
     const EVIL: &str = "<script>alert(1)</script>\"'&";
 
@@ -618,6 +632,20 @@ mod tests {
         assert_eq!(found("Dead-0"), (true, 14));
         assert_eq!(found("paused"), (true, 1));
         assert_eq!(found("<b>"), (true, 0));
+    }
+
+    #[test]
+    fn a_mapping_with_many_targets_takes_no_more_room_than_others() {
+        let target = |number| Target {
+            target: format!("192.0.2.{number}:22"),
+            ..Target::default()
+        };
+        let mapping = Mapping {
+            targets: (1..=200).map(target).collect(),
+            ..Mapping::default()
+        };
+        let first = "192.0.2.1:22, 192.0.2.2:22, 192.0.2.3:22 and 197 more";
+        assert_eq!(leads_to(&mapping), first);
     }
 
     #[test]
