@@ -1,5 +1,7 @@
 //! "Did you mean": the known key nearest to a misspelt one.
 
+use strsim::osa_distance;
+
 /// The one of `known` that `word` was probably meant to be.
 pub(super) fn nearest(word: &str, known: &[&'static str]) -> Option<&'static str> {
     let length = word.chars().count();
@@ -7,33 +9,17 @@ pub(super) fn nearest(word: &str, known: &[&'static str]) -> Option<&'static str
     known
         .iter()
         .filter(|candidate| candidate.len().abs_diff(length) <= most_edits)
-        .map(|candidate| (distance(word, candidate), *candidate))
+        .map(|candidate| (osa_distance(word, candidate), *candidate))
         .filter(|(edits, _)| *edits <= most_edits)
         .min_by_key(|(edits, _)| *edits)
         .map(|(_, candidate)| candidate)
-}
-
-/// Characters to insert, remove or replace to make `a` into `b` (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(ca != *cb);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const KEYS: [&str; 4] = ["listen", "target", "idle_timeout", "allow"];
+    const KEYS: [&str; 5] = ["name", "listen", "target", "idle_timeout", "allow"];
 
     #[test]
     fn a_slip_of_the_finger_is_recognised() {
@@ -42,6 +28,8 @@ mod tests {
             ("targets", "target"),
             ("idle-timeout", "idle_timeout"),
             ("idel_timeout", "idle_timeout"),
+            ("naem", "name"),
+            ("alolw", "allow"),
         ] {
             assert_eq!(nearest(typed, &KEYS), Some(meant));
         }
