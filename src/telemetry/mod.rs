@@ -13,6 +13,7 @@ pub mod log;
 pub mod metric;
 mod path;
 mod queue;
+pub(crate) mod recorder;
 mod reloads;
 mod sampler;
 mod saved;

@@ -9,7 +9,7 @@ use super::{
     SavedTaskFailures, TaskFailures, Totals, Usage,
     events::level_of,
     go_on_from,
-    metric::{self, SavedCounters},
+    recorder::{self, SavedCounters},
 };
 use crate::handover::LoadError;
 
@@ -99,7 +99,7 @@ impl SavedTelemetry {
             history: history.read(),
             reloads: reloads.read(),
             failures: failures.save(),
-            counters: SavedCounters::of(metric::of_process()),
+            counters: SavedCounters::of(recorder::of_process()),
             withheld: refusals.counted(),
             log_dropped: queue.dropped_in_all(),
             syslog_lost: log.syslog().lost_in_all(),

@@ -28,6 +28,7 @@ use crate::{
     telemetry::{
         ConnectFailure, PathSummary, Usage,
         metric::{self, Metric},
+        recorder,
     },
 };
 
@@ -41,7 +42,7 @@ const TARGETS: usize = 256;
 /// The page.
 pub(super) fn text(sources: &Sources, format: Format) -> Vec<u8> {
     let usage = Usage::read();
-    let now = metric::recorder();
+    let now = recorder::recorder();
     metrics::with_local_recorder(&now, || {
         process::record(sources, &usage);
         switchboard::record(sources);
@@ -51,7 +52,7 @@ pub(super) fn text(sources: &Sources, format: Format) -> Vec<u8> {
     self::mappings(&mut page, sources);
     switchboard::write(&mut page, sources);
     process::write(&mut page, &usage);
-    page.exported(&(metric::of_process().render() + &now.handle().render()));
+    page.exported(&(recorder::of_process().render() + &now.handle().render()));
     page.finish()
 }
 

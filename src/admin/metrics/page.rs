@@ -288,6 +288,7 @@ mod tests {
     use crate::telemetry::{
         Buckets, Histogram,
         metric::{BYTES, CONNECT_LATENCY, MAPPINGS, RELOADS},
+        recorder,
     };
 
     #[test]
@@ -345,7 +346,7 @@ mod tests {
         page.family(&BYTES).sample(&["m", "up"], 7_u64);
         page.family(&CONNECT_LATENCY)
             .histogram(&["m"], &histogram.read());
-        let recorder = metric::recorder();
+        let recorder = recorder::recorder();
         metrics::with_local_recorder(&recorder, || {
             MAPPINGS.set(&[], 2);
             RELOADS.set_total(&["success"], 3);
