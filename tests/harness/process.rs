@@ -180,12 +180,21 @@ pub fn descriptors(pid: u32) -> usize {
         .filter_map(|line| line.split_whitespace().last())
         .map(|inode| PathBuf::from(format!("socket:[{inode}]")))
         .collect();
+    names_of_descriptors(pid)
+        .filter(|name| !netlink.contains(name))
+        .count()
+}
+
+/// How many descriptors are open and count against its limit.
+pub fn all_descriptors(pid: u32) -> usize {
+    names_of_descriptors(pid).count()
+}
+
+fn names_of_descriptors(pid: u32) -> impl Iterator<Item = PathBuf> {
     fs::read_dir(format!("/proc/{pid}/fd"))
         .expect("a running process of the same user")
         // One that is closed meanwhile has no name any more.
         .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
-        .filter(|name| !netlink.contains(name))
-        .count()
 }
 
 /// Whether a process has a thread of that name.
