@@ -2,7 +2,7 @@
 //! a great deal, every byte checked (a re-subscription that is missed once in a million splices,
 //! say).
 //!
-//! One minute and 2 GiB by default. `TML_PROXY_SOAK_MINUTES=10 TML_PROXY_SOAK_GIB=100 cargo test
+//! Half a minute and 2 GiB by default. `TML_PROXY_SOAK_MINUTES=10 TML_PROXY_SOAK_GIB=100 cargo test
 //! --release --test soak -- --nocapture` is the long run.
 
 #[allow(dead_code, reason = "each test file uses a part of it")]
