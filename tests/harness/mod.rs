@@ -16,6 +16,7 @@ pub mod manual;
 pub mod metrics;
 pub mod peers;
 pub mod ports;
+pub mod postgresql;
 pub mod process;
 pub mod proxy;
 pub mod require;

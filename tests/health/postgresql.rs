@@ -5,153 +5,27 @@
 
 use std::{
     fs,
-    io::{Error, Read, Result, Write},
-    net::{SocketAddr, TcpStream},
-    os::unix::fs::chown,
-    path::Path,
-    process::{Command, Stdio},
+    io::Write,
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicU8, Ordering::Relaxed},
     },
 };
 
-use rustix::process::Signal;
-
 use crate::{
     answering,
     harness::{
-        DEADLINE, Proxy, TempDir, ports,
-        process::{self, Running},
-        proxy::as_user,
-        require::{Need, find_program, require},
-        wait_for,
+        Proxy, TempDir, ports,
+        postgresql::{Client, NEEDS, Server, fresh_data},
+        process,
+        require::require,
     },
     leading_to, loopback, refused, said,
 };
 
-/// A user with a name, which initdb(1) asks for, and without anything.
-const NOBODY: u32 = 65_534;
-
 /// The last parts of the servers' addresses.
 const BOTH: [u8; 2] = [2, 3];
-
-/// A command that NOBODY runs.
-fn as_nobody(program: &Path) -> Command {
-    let words = as_user(NOBODY);
-    let mut command = Command::new(&words[0]);
-    command.args(&words[1..]).arg(program);
-    command
-}
-
-/// A session with a server, as far as a query needs one.
-struct Client(TcpStream);
-
-impl Client {
-    fn connect(addr: SocketAddr) -> Result<Self> {
-        let stream = TcpStream::connect(addr)?;
-        stream.set_read_timeout(Some(DEADLINE))?;
-        let mut client = Self(stream);
-        const VERSION: i32 = 3 << 16;
-        let mut hello = VERSION.to_be_bytes().to_vec();
-        hello.extend(b"user\0postgres\0database\0postgres\0\0");
-        client.send(&hello)?;
-        client.answer().map(|_| client)
-    }
-
-    fn addr(&self) -> SocketAddr {
-        self.0.local_addr().expect("it is connected")
-    }
-
-    /// Sends a message, the type of which has been sent.
-    fn send(&mut self, body: &[u8]) -> Result<()> {
-        let len = i32::try_from(body.len() + 4).expect("it is short");
-        self.0.write_all(&[&len.to_be_bytes(), body].concat())
-    }
-
-    /// The last row of the answer: its only column.
-    fn query(&mut self, sql: &str) -> Result<String> {
-        self.0.write_all(b"Q")?;
-        self.send(&[sql.as_bytes(), b"\0"].concat())?;
-        self.answer()
-    }
-
-    /// What comes until the server is ready for a query.
-    fn answer(&mut self) -> Result<String> {
-        let (mut row, mut error) = (String::new(), None);
-        loop {
-            let mut head = [0; 5];
-            self.0.read_exact(&mut head)?;
-            let [kind, len @ ..] = head;
-            let len = i32::from_be_bytes(len);
-            let mut body = vec![0; usize::try_from(len - 4).map_err(Error::other)?];
-            self.0.read_exact(&mut body)?;
-            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-            match kind {
-                // A count of columns, then the length of the first.
-                b'D' => row = text(&body[6..]),
-                b'E' => error = Some(Error::other(text(&body))),
-                b'Z' => return error.map_or(Ok(row), Err),
-                _ => {}
-            }
-            // One that ends the session is the last message.
-            if let Some(error) = error.take_if(|error| error.to_string().contains("FATAL")) {
-                return Err(error);
-            }
-        }
-    }
-}
-
-/// A server, until it is dropped.
-struct Server {
-    addr: SocketAddr,
-    running: Running,
-}
-
-impl Server {
-    fn start(data: &Path, addr: SocketAddr, settings: &[&str]) -> Self {
-        let log = fs::File::create(data.with_extension("log")).expect("a fresh file");
-        let mut command = as_nobody(&find_program("postgres").expect("it is beside initdb"));
-        command.arg("-D").arg(data);
-        let (host, port) = (addr.ip(), addr.port());
-        for setting in [
-            &*format!("listen_addresses={host}"),
-            &format!("port={port}"),
-            "unix_socket_directories=",
-            "fsync=off",
-            "shared_buffers=1MB",
-            "shared_memory_type=mmap",
-            "dynamic_shared_memory_type=mmap",
-        ]
-        .iter()
-        .chain(settings)
-        {
-            command.args(["-c", setting]);
-        }
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log);
-        Self {
-            addr,
-            running: Running::start(&mut command),
-        }
-    }
-
-    /// A client of its own, once it is ready for one.
-    #[track_caller]
-    fn client(&self) -> Client {
-        wait_for("a server to be ready", || Client::connect(self.addr).ok())
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // At once, its children too.
-        self.running.signal(Signal::QUIT);
-        self.running.wait();
-    }
-}
 
 struct Pair {
     primary: Server,
@@ -168,13 +42,7 @@ impl Pair {
     fn start() -> Self {
         let dir = TempDir::new();
         let [first, second] = ["first", "second"].map(|name| dir.join(name));
-        fs::create_dir(&first).expect("a fresh directory");
-        chown(&first, Some(NOBODY), Some(NOBODY)).expect("root may");
-        let mut initdb = as_nobody(&find_program("initdb").expect("it was asked for"));
-        initdb.args(["-U", "postgres", "-A", "trust", "--no-locale", "--no-sync"]);
-        process::succeed(initdb.arg("-D").arg(&first));
-        let trusted = "host all all 127.0.0.0/8 trust\nhost replication all 127.0.0.0/8 trust\n";
-        fs::write(first.join("pg_hba.conf"), trusted).expect("its file");
+        fresh_data(&first);
         process::succeed(Command::new("cp").arg("-a").args([&first, &second]));
         fs::write(second.join("standby.signal"), "").expect("a fresh file");
         let port = ports::free();
@@ -220,7 +88,7 @@ fn place(client: &mut Client) -> String {
 
 #[test]
 fn sessions_follow_the_primary_of_postgresql_and_leave_the_former_one() {
-    if !require(&[Need::Root, Need::Tool("setpriv"), Need::Tool("initdb")]) {
+    if !require(&NEEDS) {
         return;
     }
     let pair = Pair::start();
