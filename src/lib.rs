@@ -13,6 +13,7 @@ pub mod config;
 pub mod end_reason;
 pub(crate) mod file_pattern;
 pub(crate) mod files;
+pub(crate) mod fleet;
 pub mod handover;
 pub(crate) mod health;
 pub(crate) mod host_port;
@@ -34,6 +35,7 @@ pub mod table;
 pub(crate) mod target;
 pub mod telemetry;
 pub(crate) mod text;
+pub(crate) mod tls_roots;
 pub(crate) mod units;
 pub(crate) mod worker;
 

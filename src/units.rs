@@ -1,6 +1,9 @@
 //! Numbers with units, short enough for a column, and durations as a configuration has them.
 
-use std::time::Duration;
+use std::{
+    hash::{BuildHasher, RandomState},
+    time::Duration,
+};
 
 use humantime::DurationError;
 
@@ -84,6 +87,14 @@ pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
         ..=11 => humantime::parse_duration(text),
         _ => Err(DurationError::NumberOverflow),
     }
+}
+
+/// A random duration between half of `wait` and all of it, so that those who were stopped together
+/// do not come back together.
+pub fn jittered(wait: Duration) -> Duration {
+    // Keyed anew from the system's randomness every time.
+    let random = RandomState::new().hash_one(0) as u32;
+    wait.mul_f64(0.5 + f64::from(random) / f64::from(u32::MAX) / 2.0)
 }
 
 #[cfg(test)]

@@ -8,15 +8,17 @@ use std::{
 
 /// What each folder or file of `src` may import from others. Tests inside of `src` may import more.
 const MAY_IMPORT: &str = "
-    cli:       admin config handover host_port import lifecycle listen manual os_error provider resolve session
+    cli:       admin config fleet handover host_port import lifecycle listen manual os_error provider resolve session
                table text units
-    lifecycle: admin client_mask config end_reason files handover health limit listen orders os_error provider relay
+    lifecycle: admin client_mask config end_reason files fleet handover health limit listen orders os_error provider relay
                resolve session socket table target telemetry text units worker
-    admin:     client_mask config end_reason handover host_port limit listen orders os_error provider resolve session
+    admin:     client_mask config end_reason fleet handover host_port limit listen orders os_error provider resolve session
                setting table target telemetry text units worker
     import:    file_pattern files os_error text units
-    config:    client_mask file_pattern files handover host_port limit provider resolve setting table target text units
-    provider:  files handover host_port setting table telemetry text units
+    config:    client_mask file_pattern files fleet handover host_port limit provider resolve setting table target text units
+    provider:  files handover host_port setting table telemetry text tls_roots units
+    fleet:     files os_error provider setting text tls_roots units
+    tls_roots: files
     worker:    end_reason handover limit listen os_error proxy_protocol relay session socket table telemetry text
     session:   client_mask end_reason handover limit listen os_error proxy_protocol relay setting socket table
                target telemetry

@@ -16,7 +16,8 @@ use super::{
 };
 use crate::{
     config::AutoOr,
-    provider::switchboard::{Contact, expose::Reason, read::Rights, token_file::SOON},
+    fleet::Contact,
+    provider::switchboard::{self, expose::Reason, read::Rights, token_file::SOON},
     table::{DrainEnds, Mapping, MappingName, MappingOverrides, Table},
     target::{Member, MemberState},
     telemetry::{Failures, HISTORY_STEP, Task, Totals, Usage},
@@ -107,6 +108,7 @@ pub(super) fn problems(sources: &Sources) -> Vec<Problem> {
         found.warning(format!("{open} of {limit} file descriptors are open."));
     }
     switchboard(sources, &mut found);
+    fleet(sources, &mut found);
     names(sources, &mut found);
     targets(&shared.table.load(), &mut found);
     for mapping in shared.table.load().mappings() {
@@ -267,13 +269,13 @@ fn switchboard(sources: &Sources, found: &mut Found) {
         (None, open) => format!("endpoints that are open as before the start: {open}"),
     };
     match sources.switchboard.contact() {
-        Contact::Away(why) => {
+        switchboard::Contact::Away(why) => {
             found.error(format!("The switchboard cannot be asked ({why}): {known}."))
         }
-        Contact::Troubled(why) => found.warning(format!(
+        switchboard::Contact::Troubled(why) => found.warning(format!(
             "Some answers of the switchboard are of no use ({why}): {known}."
         )),
-        Contact::Starting | Contact::Following => {}
+        switchboard::Contact::Starting | switchboard::Contact::Following => {}
     }
     let held = board.stats.held();
     if held > 0 {
@@ -341,6 +343,39 @@ fn switchboard(sources: &Sources, found: &mut Found) {
         if count > 0 {
             found.add(severity, format!("{words}: {count}."));
         }
+    }
+}
+
+fn fleet(sources: &Sources, found: &mut Found) {
+    let Some(view) = sources.fleet.read() else {
+        return;
+    };
+    let known = match view.heard {
+        Some(heard) => {
+            let age = duration_ms(millis(heard.elapsed()));
+            format!("what is known of other proxies is {age} old")
+        }
+        None => "nothing is known of other proxies yet".to_owned(),
+    };
+    match &view.contact {
+        Contact::Refused(why) => found.error(format!("No part in the fleet, {known}: {why}.")),
+        Contact::Away(why) => found.warning(format!(
+            "The fleet's database cannot be asked, {known}: {why}."
+        )),
+        Contact::Starting | Contact::Connected => {}
+    }
+    for proxy in view
+        .proxies
+        .iter()
+        .filter(|one| one.state() == "silent")
+        .take(NAMES)
+    {
+        let age = duration_ms(millis(proxy.seen.elapsed()));
+        found.note(format!(
+            "The proxy {} of the fleet was last heard of {age} ago. If it is gone for good: \
+                 `tml-proxy fleet remove {}`.",
+            proxy.name, proxy.name
+        ));
     }
 }
 

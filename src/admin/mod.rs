@@ -38,6 +38,7 @@ use server::Bounds;
 
 use crate::{
     config::Config,
+    fleet::FleetStatus,
     orders::Orders,
     provider::switchboard::SwitchboardStatus,
     resolve::Names,
@@ -60,6 +61,8 @@ pub(crate) struct Sources {
     pub history: History,
     pub log: LogControl,
     pub switchboard: Arc<SwitchboardStatus>,
+    /// What is known of other proxies.
+    pub fleet: Arc<FleetStatus>,
     /// What is known of the names that mappings lead to.
     pub names: Arc<Names>,
     pub orders: Orders,

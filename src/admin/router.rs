@@ -82,6 +82,8 @@ pub const OPERATIONS: &[Operation] = operations! {
     GET "/api/v1/config" Read Some(Path), read::config, "The configuration in force"
     GET "/api/v1/endpoints" Read Some(Query), read::endpoints,
         "Where jobs of the switchboard can be reached"
+    GET "/api/v1/fleet" Read Some(Path), read::fleet,
+        "The proxies that share a database, and the mappings of their files"
     GET "/api/v1/events" Read None, read::events, "What happened lately"
     POST "/api/v1/sessions/kill" Write None, change::kill, "End live sessions"
     POST "/api/v1/mappings/pause" Write None, change::pause, "Let new clients of a mapping wait"

@@ -10,6 +10,7 @@ use super::{
 use crate::{
     admin::api::model::{Endpoint, Endpoints},
     provider::switchboard::JobId,
+    units::duration_ms,
 };
 
 /// List where jobs of the switchboard can be reached.
@@ -73,9 +74,43 @@ const COLUMNS: [Column; 6] = [
     Column::new("SINCE", Align::Left, 1),
 ];
 
+/// The same of several proxies.
+const FLEET_COLUMNS: [Column; 8] = [
+    Column::new("JOB", Align::Name, 0),
+    Column::new("RULE", Align::Name, 0),
+    Column::new("ENDPOINT", Align::Left, 0),
+    Column::new("STATE", Align::Left, 0),
+    Column::new("REGION", Align::Left, 0),
+    Column::new("PROXY", Align::Left, 1),
+    Column::new("TARGET", Align::Left, 3),
+    Column::new("HEARD", Align::Left, 2),
+];
+
 fn text(endpoints: &[Endpoint], screen: &Screen) -> String {
+    if endpoints.iter().any(|one| one.proxy.is_some()) {
+        let rows: Vec<_> = endpoints.iter().map(fleet_row).collect();
+        return table(&FLEET_COLUMNS, &rows, screen);
+    }
     let rows: Vec<_> = endpoints.iter().map(row).collect();
     table(&COLUMNS, &rows, screen)
+}
+
+fn fleet_row(endpoint: &Endpoint) -> [String; 8] {
+    let [job, rule, at, state, target, _since] = row(endpoint);
+    let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
+    let heard = endpoint
+        .age_ms
+        .map(|age| format!("{} ago", duration_ms(age)));
+    [
+        job,
+        rule,
+        at,
+        state,
+        text(&endpoint.region),
+        text(&endpoint.proxy),
+        target,
+        text(&heard),
+    ]
 }
 
 fn row(endpoint: &Endpoint) -> [String; 6] {

@@ -172,8 +172,11 @@ fn is_plain(endpoint: &Endpoint) -> bool {
         job_state,
         target,
         since,
+        region,
+        proxy,
+        age_ms: _,
     } = endpoint;
-    let optional = [rule, reason, note, job_state, target, since];
+    let optional = [rule, reason, note, job_state, target, since, region, proxy];
     let texts = optional.into_iter().flatten().chain([job, state]);
     PublicHost::parse(host).is_some()
         && texts

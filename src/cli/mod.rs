@@ -9,6 +9,7 @@ mod config;
 mod doctor;
 mod endpoints;
 mod events;
+mod fleet;
 mod generate;
 mod help;
 mod import;
@@ -61,6 +62,7 @@ enum Command {
     Endpoints(endpoints::EndpointsArgs),
     Ssh(ssh::SshArgs),
     SshConfig(ssh_config::SshConfigArgs),
+    Fleet(fleet::FleetArgs),
     Sessions(sessions::SessionsArgs),
     Kill(kill::KillArgs),
     /// Let new clients of a mapping wait; its sessions go on.
@@ -111,6 +113,7 @@ impl Cli {
             Command::Endpoints(args) => endpoints::run(&args),
             Command::Ssh(args) => ssh::run(&args),
             Command::SshConfig(args) => ssh_config::run(&args),
+            Command::Fleet(args) => fleet::run(&args),
             Command::Sessions(args) => sessions::run(&args),
             Command::Kill(args) => kill::run(&args),
             Command::Pause(args) => mapping_state::pause(&args),

@@ -4,6 +4,8 @@
 //! day, and then a changed key is no attack.
 
 use std::{
+    io::Read,
+    net::{TcpStream, ToSocketAddrs},
     os::unix::process::CommandExt,
     process::{Command, ExitCode},
     thread,
@@ -26,6 +28,9 @@ use crate::{
 
 /// How often it is asked for a job that is waited for.
 const ASK_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a server may take, if there is another to try.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
 
 /// While nothing changes, a line this often says that it is still waited for.
 const SAY_EVERY: Duration = Duration::from_secs(30);
@@ -115,6 +120,18 @@ impl SshEndpoint {
             port: endpoint.port.filter(|_| endpoint.state != "closed")?,
         })
     }
+
+    /// Whether a server is there that speaks first, as those of ssh do.
+    fn answers(&self) -> bool {
+        let addresses = (self.host.as_str(), self.port).to_socket_addrs();
+        addresses.into_iter().flatten().any(|address| {
+            TcpStream::connect_timeout(&address, ANSWERS_WITHIN).is_ok_and(|mut stream| {
+                let in_time = stream.set_read_timeout(Some(ANSWERS_WITHIN)).is_ok();
+                let mut greeting = [0; 4];
+                in_time && stream.read_exact(&mut greeting).is_ok() && greeting == *b"SSH-"
+            })
+        })
+    }
 }
 
 /// If ssh runs, its exit code is that of the command.
@@ -139,7 +156,8 @@ fn find(args: &SshArgs) -> Result<SshEndpoint, ExitCode> {
         let words = match answer {
             Ok(endpoints) => {
                 let rule = |endpoint: &&Endpoint| endpoint.rule.as_deref() == Some(&*args.rule);
-                if let Some(endpoint) = endpoints.iter().find(rule).and_then(SshEndpoint::of) {
+                let of_rule = endpoints.iter().filter(rule);
+                if let Some(endpoint) = answering(of_rule.filter_map(SshEndpoint::of).collect()) {
                     return Ok(endpoint);
                 }
                 let words = absent(&endpoints, job, &args.rule);
@@ -173,6 +191,25 @@ fn find(args: &SshArgs) -> Result<SshEndpoint, ExitCode> {
         }
         thread::sleep(ASK_EVERY);
     }
+}
+
+/// The first of several endpoints, nearest first, at which an ssh server answers; if none does, ssh says how it
+/// is with the nearest.
+fn answering(mut endpoints: Vec<SshEndpoint>) -> Option<SshEndpoint> {
+    if endpoints.is_empty() {
+        return None;
+    }
+    let place = match endpoints.len() {
+        1 => 0,
+        _ => (endpoints.iter().position(SshEndpoint::answers)).unwrap_or_default(),
+    };
+    for passed in &endpoints[..place] {
+        let SshEndpoint { host, port } = passed;
+        output::complain(&format_args!(
+            "tml-proxy: nothing answers at {host} port {port}, trying the next"
+        ));
+    }
+    Some(endpoints.swap_remove(place))
 }
 
 /// Whether a job that cannot be reached will perhaps be soon, `after` that time of waiting.

@@ -1,6 +1,6 @@
 //! `tml-proxy ssh-config`: jobs as hosts of ssh.
 
-use std::process::ExitCode;
+use std::{collections::HashMap, process::ExitCode};
 
 use super::{
     code,
@@ -8,7 +8,7 @@ use super::{
     output,
     ssh::{SshEndpoint, absent, host_key_alias},
 };
-use crate::{admin::api::model::Endpoint, provider::switchboard::JobId};
+use crate::{admin::api::model::Endpoint, fleet::FleetName, provider::switchboard::JobId};
 
 /// Print how to reach jobs, for ssh's configuration.
 ///
@@ -37,17 +37,26 @@ pub fn run(args: &SshConfigArgs) -> ExitCode {
     let mut blocks = String::new();
     let mut missing = false;
     if args.jobs.is_empty() {
-        blocks = endpoints.iter().filter(rule).filter_map(block).collect();
+        let mut known = HashMap::new();
+        for endpoint in endpoints.iter().filter(rule) {
+            let number: &mut usize = known.entry(&endpoint.job).or_default();
+            if let Some(block) = block(endpoint, *number > 0) {
+                blocks.push_str(&block);
+                *number += 1;
+            }
+        }
     }
     for job in &args.jobs {
         let of_job = |endpoint: &&Endpoint| endpoint.job == job.as_str();
-        match endpoints.iter().filter(of_job).find(rule).and_then(block) {
-            Some(block) => blocks.push_str(&block),
-            None => {
-                missing = true;
-                let why = absent(&endpoints, job, &args.rule);
-                output::complain(&format_args!("tml-proxy: {why}"));
-            }
+        let before = blocks.len();
+        for endpoint in endpoints.iter().filter(of_job).filter(rule) {
+            let block = block(endpoint, blocks.len() > before);
+            blocks.push_str(&block.unwrap_or_default());
+        }
+        if blocks.len() == before {
+            missing = true;
+            let why = absent(&endpoints, job, &args.rule);
+            output::complain(&format_args!("tml-proxy: {why}"));
         }
     }
     match output::print(&blocks) {
@@ -56,12 +65,18 @@ pub fn run(args: &SshConfigArgs) -> ExitCode {
     }
 }
 
-fn block(endpoint: &Endpoint) -> Option<String> {
+/// The block of an endpoint. In a fleet the nearest has the name of the job alone, and the `further` ones
+/// have that of their proxy behind it.
+fn block(endpoint: &Endpoint, further: bool) -> Option<String> {
     let job = JobId::parse(&endpoint.job)?;
     let SshEndpoint { host, port } = SshEndpoint::of(endpoint)?;
     let alias = host_key_alias(job.as_str());
+    let name = match (&endpoint.proxy, further) {
+        (_, false) => job.to_string(),
+        (proxy, true) => format!("{job}.{}", FleetName::parse(proxy.as_deref()?)?),
+    };
     Some(format!(
-        "Host {job}\n    HostName {host}\n    Port {port}\n    HostKeyAlias {alias}\n"
+        "Host {name}\n    HostName {host}\n    Port {port}\n    HostKeyAlias {alias}\n"
     ))
 }
 
@@ -82,11 +97,21 @@ mod tests {
         let expected = format!(
             "Host {job}\n    HostName p.example.org\n    Port 40001\n    HostKeyAlias job-{job}\n"
         );
-        assert_eq!(block(&endpoint), Some(expected));
+        assert_eq!(block(&endpoint, false), Some(expected));
+        let elsewhere = Endpoint {
+            proxy: Some("eu-1".to_owned()),
+            ..endpoint.clone()
+        };
+        let further = block(&elsewhere, true).expect("it is one");
+        assert!(
+            further.starts_with(&format!("Host {job}.eu-1\n")),
+            "{further}"
+        );
+        assert_eq!(block(&endpoint, true), None);
         let evil = Endpoint {
             job: "x\nProxyCommand sh".to_owned(),
             ..endpoint
         };
-        assert_eq!(block(&evil), None);
+        assert_eq!(block(&evil, false), None);
     }
 }

@@ -97,6 +97,9 @@ fn text(status: &Status, screen: &Screen) -> String {
         rows.insert(4, ("token", own.token_in_words()));
         rows.insert(5, ("job ports", own.ports.in_words()));
     }
+    if let Some(own) = &status.fleet {
+        rows.insert(3, ("fleet", own.in_words()));
+    }
     let widest = rows.iter().map(|(name, _)| name.len()).max();
     let indent = widest.unwrap_or_default() + GAP;
     let lines = rows

@@ -78,6 +78,8 @@ impl Config {
             let policy = [("lookup", of_policy(&own.policy))];
             ("switchboard", with(settings(own), policy))
         }));
+        let fleet = self.fleet.as_ref();
+        sections.extend(fleet.map(|own| ("fleet", settings(own))));
         sections
     }
 }
@@ -150,15 +152,21 @@ pub struct RouteRange {
     pub target: String,
 }
 
-/// Routes in their order, those whose ports go up together as one.
-pub fn route_ranges(pairs: &[(ListenAddr, TargetSpec)]) -> Vec<RouteRange> {
+/// Routes in their order, those whose ports go up together in one run.
+pub(crate) fn runs(
+    pairs: &[(ListenAddr, TargetSpec)],
+) -> impl Iterator<Item = &[(ListenAddr, TargetSpec)]> {
     let follows = |a: &(ListenAddr, TargetSpec), b: &(ListenAddr, TargetSpec)| {
         a.0.host() == b.0.host()
             && a.0.port().checked_add(1) == Some(b.0.port())
             && b.1.follows(&a.1)
     };
-    pairs
-        .chunk_by(follows)
+    pairs.chunk_by(follows)
+}
+
+/// Routes in their order, those whose ports go up together as one.
+pub fn route_ranges(pairs: &[(ListenAddr, TargetSpec)]) -> Vec<RouteRange> {
+    runs(pairs)
         .filter_map(|run| {
             let (first, last) = (run.first()?, run.last()?);
             let range = |text: String, last| match run.len() {

@@ -31,7 +31,7 @@ pub use crate::setting::AutoOr;
 pub(crate) use draft::{Draft, reserved};
 pub(crate) use file::{read, read_text};
 pub use listing::{Document, RouteRange, route_ranges};
-pub(crate) use listing::{line, of_policy, shown};
+pub(crate) use listing::{line, of_policy, runs, shown};
 pub use notes::notes;
 pub use problem::{ConfigErrors, Fault, Problem, Problems};
 pub(crate) use saved::SavedConfig;

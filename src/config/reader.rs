@@ -300,10 +300,16 @@ fn needed(path: &str, key: &str) -> &'static str {
         "name" if path.starts_with("switchboard") => {
             "1 to 32 lower-case letters, digits and hyphens"
         }
+        "name" | "region" if path.starts_with("fleet") => {
+            "1 to 63 lower-case letters, digits, hyphens and dots"
+        }
         "name" => super::mapping::NAME,
         "listen" => super::address::LISTEN,
         "target" | "address" => super::address::TARGET,
         "url" => "an http or https URL such as \"https://switchboard.example.org\"",
+        "database" => {
+            "the URL of a PostgreSQL such as \"postgresql://tml_proxy@db.example.org/tml\""
+        }
         "token_file" => "the path of a file with the token",
         "public_host" => "the host name or address that users connect to",
         "ports" => "a range of ports such as \"40000-49999\", or a list of them",

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Admin, Config, Log, Process, Targets};
 use crate::{
+    fleet::Fleet,
     handover::LoadError,
     limit::SavedLimits,
     provider::switchboard::Switchboard,
@@ -36,6 +37,8 @@ pub struct SavedConfig {
     prefix_files: Vec<SavedPrefixFile>,
     #[serde(default)]
     switchboard: Option<SavedSwitchboard>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fleet: Option<Fleet>,
     #[serde(default)]
     outdated: Vec<String>,
 }
@@ -61,6 +64,7 @@ impl From<&Config> for SavedConfig {
             limits,
             defaults,
             switchboard,
+            fleet,
             outdated,
             mappings: _,
         } = config;
@@ -83,6 +87,7 @@ impl From<&Config> for SavedConfig {
             limits: SavedLimits::from(limits),
             defaults,
             switchboard,
+            fleet: fleet.clone(),
             prefix_files: files.finish(),
             outdated: outdated.clone(),
         }
@@ -107,6 +112,7 @@ impl SavedConfig {
             defaults,
             prefix_files,
             switchboard,
+            fleet,
             outdated,
         } = self;
         let files = SavedPrefixFile::load(prefix_files);
@@ -131,6 +137,7 @@ impl SavedConfig {
             limits: limits.into(),
             defaults: defaults.load(&files)?,
             switchboard: switchboard.transpose()?,
+            fleet,
             outdated,
             mappings,
         })
@@ -218,6 +225,14 @@ mod tests {
         publish_on_stop = "keep"
         lookup = "*:9424"
         max_sessions = 11
+        [fleet]
+        database = "postgresql://u@a,b:6432/d?sslmode=disable"
+        password_file = "/etc/password"
+        ca_file = "/etc/ca"
+        name = "a"
+        region = "b"
+        public_host = "p.example.org"
+        nearest = ["b", "c"]
     "#;
 
     #[test]

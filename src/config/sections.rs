@@ -13,6 +13,7 @@ use super::{
     settings::{Admin, Config},
 };
 use crate::{
+    fleet::Fleet,
     limit::{Limits, SessionLimits},
     provider::switchboard::{
         Switchboard, expose::fit_for_any, follow::FollowSettings, publish::AnnotationKey,
@@ -62,6 +63,8 @@ pub(super) fn read(
     let of_jobs = section("switchboard");
     config.switchboard =
         of_jobs.and_then(|block| switchboard(block.over(defaults.as_ref()), prefixes));
+    let of_fleet = section("fleet");
+    config.fleet = of_fleet.and_then(|block| fleet(block, config.switchboard.as_ref()));
     let base = Arc::new(config.defaults.clone());
     let mut mappings = Mappings::new(&config.targets, &base, defaults.as_ref(), prefixes);
     let mut specs = Vec::new();
@@ -185,6 +188,23 @@ fn switchboard(block: Block<'_>, prefixes: &PrefixFiles) -> Option<Switchboard> 
     });
     if let Some(own) = &own {
         check(own, &block);
+    }
+    block.finish();
+    own
+}
+
+/// The section; none if it lacks what makes one.
+fn fleet(block: Block<'_>, switchboard: Option<&Switchboard>) -> Option<Fleet> {
+    block.require(&["database", "name", "region"]);
+    let own = block.read::<Fleet>();
+    if let Some(own) = &own
+        && own.public_host.is_none()
+        && switchboard.is_none()
+    {
+        block.contradicts(
+            &["public_host"],
+            "nobody could be told where this proxy is: set the name that users connect to",
+        );
     }
     block.finish();
     own

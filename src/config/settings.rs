@@ -15,6 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::include::Pattern;
 use crate::{
     client_mask::ShownBits,
+    fleet::Fleet,
     limit::Limits,
     provider::switchboard::Switchboard,
     resolve::Asking,
@@ -44,6 +45,8 @@ pub struct Config {
     pub defaults: Policy,
     /// The switchboard to take further mappings from, if there is one.
     pub switchboard: Option<Switchboard>,
+    /// The proxies to tell what can be reached here, and to hear that from, if there are any.
+    pub fleet: Option<Fleet>,
     /// What is written in a way of an earlier version: how it is called now, and where it stands.
     pub outdated: Vec<String>,
     /// The mappings, in the order they were asked for, ranges expanded and defaults applied.

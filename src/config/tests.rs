@@ -318,3 +318,39 @@ mod switchboard {
         );
     }
 }
+
+mod fleet {
+    use super::*;
+
+    const LEAST: &str = "[fleet]\nname = \"a\"\nregion = \"b\"\npublic_host = \"p\"\n";
+
+    #[test]
+    fn what_makes_a_fleet_must_be_there() {
+        let text = problems("[fleet]\nnearest = []\n");
+        for key in ["database", "name", "region"] {
+            assert!(text.contains(&format!("fleet.{key}: missing")), "{text}");
+        }
+        let text =
+            problems("[fleet]\ndatabase = \"postgresql://u@h/d\"\nname = \"a\"\nregion = \"b\"\n");
+        assert!(
+            text.contains("fleet.public_host: nobody could be told"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_password_in_the_database_is_refused_and_not_told() {
+        for url in [
+            "postgresql://u:sesame@h/d",
+            "postgresql://u@h/d?password=sesame",
+            "password=sesame host=h",
+        ] {
+            let text = problems(&format!("{LEAST}database = \"{url}\"\n"));
+            assert!(
+                text.contains("f:6:12: fleet.database: a password does not belong here"),
+                "{text}"
+            );
+            assert!(!text.contains("sesame"), "{text}");
+        }
+    }
+}

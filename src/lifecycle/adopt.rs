@@ -229,6 +229,7 @@ impl Running {
         if let (Some(switchboard), Some(loaded)) = (&config.switchboard, loaded) {
             running.adopt_jobs(switchboard, loaded).await;
         }
+        running.fleet.set(config.fleet.as_ref(), &sources).await;
         running
     }
 

@@ -29,6 +29,9 @@ const EACH_WORKER: u64 = 3;
 /// Connections that are open to a switchboard beside its watches.
 const QUESTIONS: u64 = 16;
 
+/// What asking a fleet's database takes: a connection, and to look its name up.
+const OF_FLEET: u64 = 4;
+
 /// Of the descriptors, watches of a switchboard may take one in this many.
 const WATCH_SHARE: u64 = 32;
 
@@ -236,6 +239,9 @@ fn kept_back(config: &Config, descriptors: u64, workers: usize) -> u64 {
         if switchboard.lookup.is_some() {
             kept += 1 + LOOKUP_CONNECTIONS as u64;
         }
+    }
+    if config.fleet.is_some() {
+        kept += OF_FLEET;
     }
     if !leading::names(config).is_empty() {
         kept += 2 * lookups::AT_ONCE as u64;

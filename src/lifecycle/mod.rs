@@ -10,6 +10,7 @@ mod candidate;
 mod checking;
 mod control;
 mod echo;
+mod fleet;
 mod forwarding;
 mod invocation;
 mod jobs;

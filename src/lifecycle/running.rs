@@ -16,6 +16,7 @@ use super::{
     admin_listeners::AdminListeners,
     checking::{Checks, Down},
     control::Pending,
+    fleet::Member,
     forwarding::{Forwarding, list},
     jobs::Jobs,
     limits::{Budget, Open, job_listeners},
@@ -56,6 +57,7 @@ pub(super) struct Running {
     /// Targets found down whose sessions are to end.
     pub(super) down: mpsc::UnboundedReceiver<Down>,
     pub(super) jobs: Jobs,
+    pub(super) fleet: Member,
     pub(super) admin: AdminListeners,
     pub(super) ticker: Option<JoinHandle<String>>,
     pub(super) tasks: Tasks,
@@ -138,6 +140,7 @@ impl Running {
         ended.extend(self.jobs.take_ended().await);
         ended.extend(self.lookups.take_ended().await);
         ended.extend(self.checks.take_ended().await);
+        ended.extend(self.fleet.take_ended().await);
         if let Some(ticker) = self.ticker.take_if(|ticker| ticker.is_finished()) {
             ended.push(Ended {
                 task: Task::Ticker,
@@ -185,6 +188,7 @@ impl Running {
             }
             Task::Resolving => self.lookups.start(),
             Task::Checking => self.checks.start(),
+            Task::Fleet => self.fleet.start(&self.sources),
             // Those look after themselves.
             Task::Ticker | Task::Withdrawing | Task::Echo | Task::Log => {}
         }
@@ -377,6 +381,7 @@ impl Running {
         );
         let new = Arc::new(config);
         self.sources.config.store(Arc::clone(&new));
+        self.fleet.set(new.fleet.as_ref(), &self.sources).await;
         if ticker::differs(&old, &new) {
             if let Some(before) = &self.ticker {
                 before.abort();

@@ -19,6 +19,7 @@ use super::{
     checking::Checks,
     control::Control,
     echo,
+    fleet::Member,
     forwarding::Forwarding,
     invocation::Invocation,
     jobs::Jobs,
@@ -203,6 +204,7 @@ impl Running {
             .set(config.switchboard.as_ref(), prepared, &sources)
             .await;
         running.follow_targets(&config).await;
+        running.fleet.set(config.fleet.as_ref(), &sources).await;
         running.observe();
         running.say_that_it_listens(&config);
         Ok((running, signals))
@@ -215,6 +217,7 @@ impl Running {
         let names = Arc::clone(&plane.forwarding.names);
         let (lookups, looked_up) = Lookups::new(plane.tasks.clone(), names);
         let (checks, down) = Checks::new(plane.tasks.clone());
+        let fleet = Member::new(plane.tasks.clone());
         let sources = Arc::new(Sources {
             shared: data.shared,
             workers: data.workers,
@@ -226,6 +229,7 @@ impl Running {
             history: plane.history,
             log: base.log,
             switchboard: plane.status,
+            fleet: Arc::default(),
             names: Arc::clone(&plane.forwarding.names),
             orders: order,
             failures: base.failures,
@@ -241,6 +245,7 @@ impl Running {
             checks,
             down,
             jobs: plane.jobs,
+            fleet,
             admin: plane.admin,
             ticker: None,
             tasks: plane.tasks,

@@ -32,6 +32,7 @@ impl Running {
         self.upgrading.stop();
         self.sources.stopping.store(true, Relaxed);
         self.jobs.stop().await;
+        self.fleet.stop();
         // Orders that wait or are yet to come are answered by this.
         self.orders.close();
         while self.orders.try_recv().is_ok() {}
@@ -68,8 +69,9 @@ impl Running {
             self.forwarding.control.cut(spread);
             deadline = Some(Instant::now() + CUT_GRACE);
         }
+        let withdrawn = async { tokio::join!(self.jobs.withdrawn(), self.fleet.left()) };
         tokio::select! {
-            () = self.jobs.withdrawn() => {}
+            _ = withdrawn => {}
             () = signals.stop.recv() => {}
         }
         Ok(())

@@ -37,6 +37,7 @@ pub const TOPICS: &[Topic] = topics! {
     "clients": "how targets learn who the client is: PROXY protocol, transparent connections",
     "sshd": "sshd as a target: limits and penalties that count the proxy's address",
     "switchboard": "ports for the jobs of a Treadmill switchboard",
+    "fleet": "several proxies that tell each other through a PostgreSQL where jobs can be reached",
     "haproxy": "the keywords of HAProxy, and what takes their place",
     "internals": "how it works inside",
     "figures": "processor time and memory beside HAProxy and nginx, and what the tests put it through",

@@ -255,6 +255,10 @@ metrics! {
     SWITCHBOARD_PORTS: Gauge, "tml_proxy_switchboard_ports", ["state"], "Ports to allocate, by state: used, free, cooling or blocked";
     SWITCHBOARD_WAITING: Gauge, "tml_proxy_switchboard_waiting", [], "Endpoints that wait for a port";
     SWITCHBOARD_KEPT: Counter, "tml_proxy_switchboard_state_writes_total", ["result"], "Times the allocations were kept on disk, by result";
+    FLEET_CONTACT: Gauge, "tml_proxy_fleet_contact", ["state"], "1 for how it stands with the fleet's database: starting, connected, away or refused; this and the next three are there with [fleet] only";
+    FLEET_HEARD: Gauge, "tml_proxy_fleet_heard_age_seconds", [], "Time since the fleet's database last answered; appears with the first time";
+    FLEET_FAILURES: Counter, "tml_proxy_fleet_failures_total", [], "Times the fleet's database could not be asked, or would not have this proxy";
+    FLEET_PROXIES: Gauge, "tml_proxy_fleet_proxies", ["state"], "Proxies of the fleet, this one too: up, silent, stopped or removed";
     WORKER_CPU: Counter, "tml_proxy_worker_cpu_seconds_total", ["worker"], "Processor time of each data path thread; its rate is the share of time the thread is busy";
     WORKER_SESSIONS: Gauge, "tml_proxy_worker_sessions", ["worker"], "Sessions of each data path thread";
     PROCESS_CPU: Counter, "process_cpu_seconds_total", [], "Processor time of the process";

@@ -40,6 +40,8 @@ pub enum Task {
     Resolving,
     /// Checks targets.
     Checking,
+    /// Takes part in a fleet.
+    Fleet,
     /// Counts for charts, samples the ways to targets.
     Ticker,
     /// The echo service of the built-in example.
@@ -50,7 +52,7 @@ pub enum Task {
 
 impl Task {
     /// Every task there is, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Admin,
         Self::AdminSocket,
         Self::Lookup,
@@ -59,6 +61,7 @@ impl Task {
         Self::Withdrawing,
         Self::Resolving,
         Self::Checking,
+        Self::Fleet,
         Self::Ticker,
         Self::Echo,
         Self::Log,
@@ -75,6 +78,7 @@ impl Task {
             Self::Withdrawing => "withdrawing",
             Self::Resolving => "resolving",
             Self::Checking => "checking",
+            Self::Fleet => "fleet",
             Self::Ticker => "ticker",
             Self::Echo => "echo",
             Self::Log => "log",

@@ -2,6 +2,7 @@
 
 pub(super) mod change;
 pub(super) mod error;
+pub(super) mod fleet;
 pub mod model;
 #[cfg(test)]
 mod openapi;

@@ -67,6 +67,9 @@ documents! {
         upgrade: Upgrades,
         /// The switchboard that jobs come from, if there is one.
         switchboard: Option<Switchboard>,
+        /// The fleet that the proxy is a member of, if there is one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fleet: Option<FleetMembership>,
         /// What the process uses of the machine.
         process: Process,
         /// The least important log lines written.
@@ -453,6 +456,93 @@ documents! {
         job_state: Option<String>,
         /// Since when it has its port.
         since: Option<String>,
+        /// In a fleet: the region of the proxy it is at.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        region: Option<String>,
+        /// In a fleet: the proxy it is at.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        proxy: Option<String>,
+        /// In a fleet: how long ago that proxy was heard of.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        age_ms: Option<u64>,
+    }
+
+    /// How it stands with the fleet that the proxy is a member of.
+    FleetMembership {
+        /// The name of this proxy.
+        name: String,
+        /// Where it is.
+        region: String,
+        /// `connected`; `starting` before the database was asked, `away` while it cannot be, `refused`
+        /// if it will not have this proxy.
+        state: String,
+        /// What goes wrong.
+        error: Option<String>,
+        /// The server of the database that is asked.
+        server: Option<String>,
+        /// How long ago the database last answered.
+        heard_ms: Option<u64>,
+        /// Proxies that the database knows, this one too.
+        proxies: u64,
+        /// Those of them that were heard of lately.
+        up: u64,
+    }
+
+    /// The proxies that share a database, and the mappings of their files.
+    Fleet {
+        /// How it stands with this proxy.
+        membership: FleetMembership,
+        /// The proxies, this one too, by name.
+        proxies: Vec<FleetProxy>,
+        /// What the mappings of their files lead to, but for those that listen on a loopback address.
+        mappings: Vec<FleetMapping>,
+    }
+
+    /// A proxy of the fleet.
+    FleetProxy {
+        /// Its name.
+        proxy: String,
+        /// Where it is.
+        region: String,
+        /// `up`, `silent` if it was not heard of for 30 seconds, `stopped`, or `removed` by an operator.
+        state: String,
+        /// The version that runs there.
+        version: String,
+        /// When it was last heard of.
+        seen: String,
+        /// How long ago that is.
+        age_ms: u64,
+        /// Its sessions then.
+        sessions: u64,
+        /// The generation of what it tells of itself: goes up with every change.
+        generation: u64,
+        /// The generation that this proxy has read.
+        generation_read: u64,
+        /// Endpoints of jobs among that.
+        endpoints: u64,
+    }
+
+    /// A mapping of a proxy's file.
+    FleetMapping {
+        /// Its name.
+        mapping: String,
+        /// The proxy.
+        proxy: String,
+        /// Where that is.
+        region: String,
+        /// The name to connect to.
+        host: String,
+        /// The port to connect to.
+        port: u16,
+        /// The last port, if it is a range of them.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        last_port: Option<u16>,
+        /// Where its sessions go.
+        target: String,
+        /// `open`, or `paused` or `drained` by an operator.
+        state: String,
+        /// How long ago the proxy was heard of.
+        age_ms: u64,
     }
 
     /// Which endpoints to list: those of all jobs, or of some.
@@ -672,6 +762,31 @@ impl Switchboard {
             None => lasts,
             Some(error) => format!("{lasts}; {error}"),
         }
+    }
+}
+
+impl FleetMembership {
+    /// It in a line.
+    pub(crate) fn in_words(&self) -> String {
+        let Self {
+            name,
+            region,
+            state,
+            error,
+            server,
+            heard_ms,
+            proxies,
+            up,
+        } = self;
+        let mut text = format!("{name} in {region}: {state}");
+        match error {
+            Some(error) => text.push_str(&format!(" ({error})")),
+            None => text.extend(server.iter().map(|server| format!(" to {server}"))),
+        }
+        let heard = heard_ms.map(|heard| format!(", heard {} ago", duration_ms(heard)));
+        text.push_str(heard.as_deref().unwrap_or(", not heard yet"));
+        text.push_str(&format!(", {up} of {proxies} proxies up"));
+        text
     }
 }
 

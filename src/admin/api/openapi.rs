@@ -59,6 +59,7 @@ fn shape(path: &str, schemas: &mut SchemaGenerator) -> Shape {
             parameters = query::<model::EndpointQuery>(schemas);
             json(of::<model::Endpoints>(schemas))
         }
+        "/api/v1/fleet" => json(of::<model::Fleet>(schemas)),
         "/api/v1/events" => {
             parameters = query::<model::EventQuery>(schemas);
             json(of::<model::Events>(schemas))

@@ -10,7 +10,7 @@ use axum::{
 };
 use tokio::time::timeout;
 
-use super::{error::ApiError, model, view};
+use super::{error::ApiError, fleet, model, view};
 use crate::{
     admin::{
         Sources,
@@ -172,6 +172,12 @@ pub async fn endpoints(
         Asked::One(job) => view::endpoints_of(&sources, &[job]),
         Asked::Several(jobs) => view::endpoints_of(&sources, &jobs),
     }))
+}
+
+pub async fn fleet(State(sources): State<Arc<Sources>>) -> Answer<model::Fleet> {
+    let fleet = fleet::fleet(&sources);
+    let none = || ApiError::not_found("there is no fleet in the configuration");
+    fleet.map(Json).ok_or_else(none)
 }
 
 fn job_id(text: &str) -> Result<JobId, ApiError> {

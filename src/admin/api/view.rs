@@ -6,7 +6,10 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use super::model::{self, Absence};
+use super::{
+    fleet,
+    model::{self, Absence},
+};
 use crate::{
     admin::{
         Sources,
@@ -70,6 +73,7 @@ pub fn status(sources: &Sources) -> model::Status {
         },
         upgrade: upgrades(sources),
         switchboard: switchboard(sources),
+        fleet: fleet::membership(sources),
         process: model::Process {
             pid: std::process::id(),
             resident_bytes: usage.resident,
@@ -346,6 +350,16 @@ pub fn switchboard(sources: &Sources) -> Option<model::Switchboard> {
 
 /// Where jobs can be reached, and why not where they cannot, as far as that is news.
 pub fn endpoints(sources: &Sources) -> model::Endpoints {
+    let own = own_endpoints(sources);
+    match sources.fleet.read() {
+        None => own,
+        Some(view) => model::Endpoints {
+            endpoints: fleet::with_others(own.endpoints, &view, None),
+        },
+    }
+}
+
+fn own_endpoints(sources: &Sources) -> model::Endpoints {
     let Some(exposure) = sources.switchboard.read() else {
         return model::Endpoints::default();
     };
@@ -360,6 +374,16 @@ pub fn endpoints(sources: &Sources) -> model::Endpoints {
 
 /// Where some jobs can be reached, and why not where they cannot: at least one entry for each.
 pub fn endpoints_of(sources: &Sources, jobs: &[JobId]) -> model::Endpoints {
+    let own = own_endpoints_of(sources, jobs);
+    match sources.fleet.read() {
+        None => own,
+        Some(view) => model::Endpoints {
+            endpoints: fleet::with_others(own.endpoints, &view, Some(jobs)),
+        },
+    }
+}
+
+fn own_endpoints_of(sources: &Sources, jobs: &[JobId]) -> model::Endpoints {
     let Some(exposure) = sources.switchboard.read() else {
         return model::Endpoints::default();
     };
@@ -454,6 +478,7 @@ fn endpoint(one: &Endpoint, exposure: &Exposure, overrides: &MappingOverrides) -
         note: one.closed.map(|reason| reason.text(None)),
         job_state: None,
         since: one.since.map(time),
+        ..model::Endpoint::default()
     }
 }
 
@@ -494,7 +519,7 @@ pub fn event(event: telemetry::Event) -> model::Event {
 }
 
 /// The time of day of a moment that is past.
-fn time_of(at: Instant) -> String {
+pub fn time_of(at: Instant) -> String {
     time(SystemTime::now() - at.elapsed())
 }
 

@@ -5,6 +5,7 @@
 //! occurred for a mapping (a reason, a cause, an answered connection) is left out. All else comes from
 //! the exporter's recorders: what was counted so far, and what is looked up now.
 
+mod fleet;
 mod page;
 mod process;
 mod protobuf;
@@ -46,6 +47,7 @@ pub(super) fn text(sources: &Sources, format: Format) -> Vec<u8> {
     metrics::with_local_recorder(&now, || {
         process::record(sources, &usage);
         switchboard::record(sources);
+        fleet::record(sources);
     });
     let mappings = sources.shared.table.load().mappings().len();
     let mut page = Page::new(format, (1 + mappings) * BYTES_A_MAPPING);

@@ -23,7 +23,11 @@ pub(super) fn record(sources: &Sources, usage: &Usage) {
         metric::ACCEPT_ERRORS.set_total(&[cause], count.load(Relaxed));
     }
     for task in Task::ALL {
-        metric::TASK_FAILURES.set_total(&[task.word()], sources.failures.of(task).count);
+        let count = sources.failures.of(task).count;
+        // Where there is no fleet, nothing is told of one.
+        if task != Task::Fleet || count > 0 || sources.fleet.read().is_some() {
+            metric::TASK_FAILURES.set_total(&[task.word()], count);
+        }
     }
     let report = sources.reloads.read();
     metric::RELOADS.set_total(&["success"], report.succeeded);

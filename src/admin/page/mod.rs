@@ -20,7 +20,11 @@ use serde::Deserialize;
 use super::{
     Sources,
     api::{
-        model::{Event, Mapping, Problem, Session, Severity, Sort, Standing, Switchboard},
+        fleet,
+        model::{
+            Event, FleetMembership, Mapping, Problem, Session, Severity, Sort, Standing,
+            Switchboard,
+        },
         read, view,
     },
     health::problems,
@@ -81,6 +85,7 @@ pub(super) async fn serve(
         sessions_limit: sources.shared.gate.max_sessions().into(),
         problems: problems(&sources),
         switchboard: view::switchboard(&sources),
+        fleet: fleet::membership(&sources),
         history: sources.history.read(),
         mappings: view::mappings(&sources, None),
         total: sessions.len(),
@@ -100,6 +105,7 @@ struct Content {
     sessions_limit: u64,
     problems: Vec<Problem>,
     switchboard: Option<Switchboard>,
+    fleet: Option<FleetMembership>,
     history: Vec<Totals>,
     mappings: Vec<Mapping>,
     total: usize,
@@ -217,6 +223,9 @@ impl Content {
                         "; token: " (Shown(&switchboard.token_in_words()))
                         "; ports: " (switchboard.ports.in_words())
                     }
+                }
+                @if let Some(fleet) = &self.fleet {
+                    p { "Fleet: " (Shown(&fleet.in_words())) }
                 }
             }
         }

@@ -3,6 +3,7 @@
 //! Every check looks and changes nothing. It may connect to each target and ask the switchboard, which
 //! is what the proxy does too.
 
+mod fleet;
 mod listeners;
 mod machine;
 mod process;
@@ -76,6 +77,9 @@ fn examine(args: &DoctorArgs, config: &Config, table: &Table) -> Vec<Finding> {
     findings.push(process::running(&client, named));
     if let Some(switchboard) = &config.switchboard {
         findings.extend(switchboard::examine(switchboard));
+    }
+    if let Some(fleet) = &config.fleet {
+        findings.extend(fleet::examine(fleet));
     }
     findings.extend(names::look_up(config, table).into_iter().map(of_name));
     if !args.no_targets {

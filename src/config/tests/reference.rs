@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::{Admin, Config, ConfigErrors, Fault, Log, Problem, Process, Targets, parse};
 use crate::{
+    fleet::Fleet,
     limit::Limits,
     resolve::Asking,
     table::{Policy, Table},
@@ -38,7 +39,7 @@ fn the_reference_as_it_stands_changes_nothing() {
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.defaults, Policy::default());
     assert!(config.mappings.is_empty());
-    assert!(config.switchboard.is_none());
+    assert!(config.switchboard.is_none() && config.fleet.is_none());
 }
 
 #[test]
@@ -68,6 +69,22 @@ fn the_defaults_in_the_switchboard_section_are_those_of_the_program() {
 }
 
 #[test]
+fn the_defaults_in_the_fleet_section_are_those_of_the_program() {
+    let whole = config(&uncommented(REFERENCE)).fleet.expect("it is there");
+    let least = "version = 1\n[fleet]\n\
+        database = \"postgresql://tml_proxy@db-1.example.org,db-2.example.org/tml\"\n\
+        name = \"us-east-1-a\"\nregion = \"us-east-1\"\npublic_host = \"p.example.org\"\n";
+    let least = config(least).fleet.expect("it is there");
+    let (public_host, nearest) = (None, whole.nearest.clone());
+    let least = Fleet {
+        public_host,
+        nearest,
+        ..least
+    };
+    assert_eq!(whole, least);
+}
+
+#[test]
 fn every_key_occurs_in_the_reference() {
     for key in known_keys() {
         let written = REFERENCE.contains(&format!("{key} ="))
@@ -84,7 +101,8 @@ fn known_keys() -> Vec<&'static str> {
         "x = 1\nprocess.x = 1\nadmin.x = 1\nlog.x = 1\ntargets.x = 1\n\
          limits = { x = 1, ban = { x = 1 } }\n\
          defaults = { x = 1, new_sessions_per_second = { x = 1 }, keepalive = { x = 1 }, on_remove = { x = 1 } }\n",
-        "switchboard = { x = 1, targets = { x = 1 }, expose = [{ x = 1 }] }\nmapping = [{ x = 1 }]\n",
+        "switchboard = { x = 1, targets = { x = 1 }, expose = [{ x = 1 }] }\n\
+         fleet.x = 1\nmapping = [{ x = 1 }]\n",
     ];
     let errors = texts.map(|text| {
         let text = format!("version = 1\n{text}");
@@ -101,6 +119,6 @@ fn known_keys() -> Vec<&'static str> {
             _ => None,
         });
     let keys: Vec<_> = keys.collect();
-    assert_eq!(keys.len(), 15, "a section was not asked");
+    assert_eq!(keys.len(), 16, "a section was not asked");
     keys.concat()
 }

@@ -9,6 +9,7 @@ use toml::de::{DeTable, DeValue};
 use super::{Admin, Log, Process, SCHEMA, Targets, settings::Includes};
 use crate::{
     config::mapping::{Keys, REQUIRED},
+    fleet::Fleet,
     limit::{Limits, SessionLimits},
     manual::TOPICS,
     provider::switchboard::Switchboard,
@@ -80,6 +81,7 @@ fn generated() -> Json {
             "limits": merged([keys::<Limits>(), keys::<SessionLimits>()], &[]),
             "defaults": merged(policy(), &[]),
             "switchboard": merged(of_jobs, &required),
+            "fleet": table::<Fleet>(),
             "mapping": { "type": "array", "items": merged(of_mapping, &REQUIRED) },
         },
     });

@@ -1,15 +1,13 @@
 //! When something is done again: regularly while it works, and after waits that grow while it fails.
 
-use std::{
-    future::pending,
-    hash::{BuildHasher, RandomState},
-    time::Duration,
-};
+use std::{future::pending, time::Duration};
 
 use tokio::{
     sync::watch,
     time::{Instant, sleep},
 };
+
+pub(super) use crate::units::jittered;
 
 /// The first wait after a failure, at most.
 const FIRST: Duration = Duration::from_millis(250);
@@ -148,14 +146,6 @@ impl Schedule {
             self.due = self.due.min(soonest);
         }
     }
-}
-
-/// A random duration between half of `wait` and all of it, so that those who were stopped together
-/// do not come back together.
-pub(super) fn jittered(wait: Duration) -> Duration {
-    // Keyed anew from the system's randomness every time.
-    let random = RandomState::new().hash_one(0) as u32;
-    wait.mul_f64(0.5 + f64::from(random) / f64::from(u32::MAX) / 2.0)
 }
 
 #[cfg(test)]

@@ -1,0 +1,277 @@
+//! `tml-proxy fleet`: the proxies that share a database, and what is done to that.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use serde_json::json;
+
+use super::{
+    client::Client,
+    code,
+    output::{self, Align, Column, Screen, table},
+};
+use crate::{
+    admin::api::model::{Fleet, FleetMapping, FleetProxy},
+    config::{Config, Overrides, Source},
+    fleet::{self, Access, DatabaseUrl, Deed, FleetName, Migrated, SchemaError},
+    table::Table,
+    units::duration_ms,
+};
+
+/// List the proxies that share a database, or change what the database has of them.
+///
+/// Without a command, the running proxy is asked. The commands ask the database themselves.
+#[derive(Debug, Clone, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct FleetArgs {
+    #[command(subcommand)]
+    command: Option<FleetCommand>,
+    #[command(flatten)]
+    client: Client,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, clap::Subcommand)]
+enum FleetCommand {
+    Migrate(MigrateArgs),
+    /// Keep a proxy from taking part: it cannot register until it is restored.
+    Remove(ProxyArgs),
+    /// Let a proxy that was removed take part again, as whichever role is first to use its name.
+    Restore(ProxyArgs),
+}
+
+/// Make the schema of the database, or bring it up to date.
+///
+/// It is done as a whole or not at all. Proxies that serve do without the fleet until it is.
+#[derive(Debug, Clone, clap::Args)]
+struct MigrateArgs {
+    #[command(flatten)]
+    database: DatabaseArgs,
+    /// The role that proxies have, which is given the rights it needs; without it, that of
+    /// fleet.database in the configuration.
+    #[arg(long, value_name = "ROLE")]
+    grant: Option<String>,
+}
+
+/// A proxy of the fleet.
+#[derive(Debug, Clone, clap::Args)]
+struct ProxyArgs {
+    #[command(flatten)]
+    database: DatabaseArgs,
+    /// The name of the proxy.
+    #[arg(value_name = "PROXY", value_parser = proxy)]
+    proxy: FleetName,
+}
+
+/// The database, and as whom to ask it.
+#[derive(Debug, Clone, clap::Args)]
+struct DatabaseArgs {
+    /// A configuration file with a [fleet].
+    #[arg(long, value_name = "FILE", required_unless_present = "database")]
+    config: Option<PathBuf>,
+    /// The database, as the role that owns the schema; without it, fleet.database.
+    #[arg(long, value_name = "URL", value_parser = url)]
+    database: Option<DatabaseUrl>,
+    /// The file with that role's password; without it, fleet.password_file, unless there is --database.
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+    /// The file with the certificates to trust; without it, fleet.ca_file.
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+fn proxy(text: &str) -> Result<FleetName, &'static str> {
+    FleetName::try_from(text.to_owned())
+}
+
+fn url(text: &str) -> Result<DatabaseUrl, String> {
+    DatabaseUrl::parse(text).map_err(|error| error.to_string())
+}
+
+pub fn run(args: &FleetArgs) -> ExitCode {
+    match &args.command {
+        None => {
+            let fleet = args.client.get("/api/v1/fleet");
+            output::answer(fleet, args.json, |fleet| text(fleet, &Screen::stdout()))
+        }
+        Some(FleetCommand::Migrate(args)) => migrate(args),
+        Some(FleetCommand::Remove(args)) => carry_out(args, Deed::Remove),
+        Some(FleetCommand::Restore(args)) => carry_out(args, Deed::Restore),
+    }
+}
+
+impl DatabaseArgs {
+    /// The fleet of the configuration, if one is named.
+    fn configured(&self) -> Result<Option<fleet::Fleet>, ExitCode> {
+        let Some(path) = &self.config else {
+            return Ok(None);
+        };
+        let source = Source::File(path.clone());
+        let loaded = source.load(&Overrides::default(), &Table::default());
+        let refuse = |why: &dyn std::fmt::Display| output::refuse(why, self.json, code::REFUSED);
+        let (Config { fleet, .. }, _) = loaded.map_err(|errors| refuse(&errors))?;
+        if fleet.is_none() {
+            let why = format!("{}: there is no [fleet] in it", path.display());
+            return Err(refuse(&why));
+        }
+        Ok(fleet)
+    }
+
+    fn access(&self, configured: Option<&fleet::Fleet>) -> Result<Access, ExitCode> {
+        let of_file = configured.map(fleet::Fleet::access);
+        let url = self.database.clone();
+        let url = url.or_else(|| of_file.as_ref().map(|access| access.url.clone()));
+        let Some(url) = url else {
+            let why = "which database? --config or --database";
+            return Err(output::refuse(&why, self.json, code::USAGE));
+        };
+        let is_own = self.database.is_none();
+        let of_file = of_file.as_ref();
+        let password_file = of_file
+            .filter(|_| is_own)
+            .and_then(|file| file.password_file.clone());
+        let ca_file = of_file.and_then(|file| file.ca_file.clone());
+        Ok(Access {
+            url,
+            password_file: self.password_file.clone().or(password_file),
+            ca_file: self.ca_file.clone().or(ca_file),
+        })
+    }
+
+    /// Asks the database; what is wrong has been said if nothing comes of it.
+    fn ask<T>(&self, work: impl Future<Output = Result<T, SchemaError>>) -> Result<T, ExitCode> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let done = match runtime {
+            Ok(runtime) => runtime.block_on(work),
+            Err(error) => return Err(output::refuse(&error, self.json, code::FAILED)),
+        };
+        done.map_err(|error| output::refuse(&error, self.json, code::REFUSED))
+    }
+}
+
+fn migrate(args: &MigrateArgs) -> ExitCode {
+    let database = &args.database;
+    let migrated = database.configured().and_then(|configured| {
+        let access = database.access(configured.as_ref())?;
+        let of_file = configured.map(|fleet| fleet.database.user);
+        let role = args.grant.clone().or(of_file);
+        // Whoever owns the schema may do everything with it.
+        let role = role.filter(|role| *role != access.url.user);
+        let migrated = database.ask(fleet::migrate(&access, role.as_deref()))?;
+        Ok((migrated, role))
+    });
+    let (Migrated { from, to }, role) = match migrated {
+        Ok(migrated) => migrated,
+        Err(code) => return code,
+    };
+    if database.json {
+        return output::print(&output::json(
+            &json!({ "from": from, "to": to, "role": role }),
+        ));
+    }
+    let mut text = match from {
+        0 => format!("made the schema tml_proxy, version {to}\n"),
+        _ if from == to => format!("the schema has version {to} already\n"),
+        _ => format!("brought the schema from version {from} to {to}\n"),
+    };
+    if let Some(role) = role {
+        text.push_str(&format!("the role {role:?} may take part\n"));
+    }
+    output::print(&text)
+}
+
+fn carry_out(args: &ProxyArgs, deed: Deed) -> ExitCode {
+    let ProxyArgs { database, proxy } = args;
+    let done = database.configured().and_then(|configured| {
+        let access = database.access(configured.as_ref())?;
+        database.ask(fleet::carry_out(&access, deed, proxy.as_str()))
+    });
+    let state = match deed {
+        Deed::Remove => "removed",
+        Deed::Restore => "restored",
+    };
+    match done {
+        Err(code) => code,
+        Ok(false) => {
+            let why = format!("the database knows no proxy {proxy}");
+            output::refuse(&why, database.json, code::REFUSED)
+        }
+        Ok(true) if database.json => {
+            output::print(&output::json(&json!({ "proxy": proxy, "state": state })))
+        }
+        Ok(true) => output::print(&format!("{proxy} {state}\n")),
+    }
+}
+
+const COLUMNS: [Column; 7] = [
+    Column::new("PROXY", Align::Name, 0),
+    Column::new("REGION", Align::Left, 0),
+    Column::new("STATE", Align::Left, 0),
+    Column::new("HEARD", Align::Left, 0),
+    Column::new("SESSIONS", Align::Right, 1),
+    Column::new("READ", Align::Right, 2),
+    Column::new("VERSION", Align::Left, 3),
+];
+
+const MAPPING_COLUMNS: [Column; 6] = [
+    Column::new("MAPPING", Align::Name, 0),
+    Column::new("ENDPOINT", Align::Left, 0),
+    Column::new("STATE", Align::Left, 1),
+    Column::new("REGION", Align::Left, 2),
+    Column::new("PROXY", Align::Left, 0),
+    Column::new("TARGET", Align::Left, 0),
+];
+
+fn text(fleet: &Fleet, screen: &Screen) -> String {
+    let mut text = format!("{}\n\n", fleet.membership.in_words());
+    let rows: Vec<_> = fleet.proxies.iter().map(row).collect();
+    text.push_str(&table(&COLUMNS, &rows, screen));
+    if !fleet.mappings.is_empty() {
+        let rows: Vec<_> = fleet.mappings.iter().map(mapping_row).collect();
+        text.push('\n');
+        text.push_str(&table(&MAPPING_COLUMNS, &rows, screen));
+    }
+    text
+}
+
+fn row(proxy: &FleetProxy) -> [String; 7] {
+    let FleetProxy {
+        generation,
+        generation_read: read,
+        ..
+    } = proxy;
+    [
+        proxy.proxy.clone(),
+        proxy.region.clone(),
+        proxy.state.clone(),
+        format!("{} ago", duration_ms(proxy.age_ms)),
+        proxy.sessions.to_string(),
+        match generation.saturating_sub(*read) {
+            0 => "all".to_owned(),
+            behind => format!("{behind} behind"),
+        },
+        proxy.version.clone(),
+    ]
+}
+
+fn mapping_row(mapping: &FleetMapping) -> [String; 6] {
+    let host = match mapping.host.contains(':') {
+        true => format!("[{}]", mapping.host),
+        false => mapping.host.clone(),
+    };
+    let last = mapping.last_port.map(|last| format!("-{last}"));
+    [
+        mapping.mapping.clone(),
+        format!("{host}:{}{}", mapping.port, last.unwrap_or_default()),
+        mapping.state.clone(),
+        mapping.region.clone(),
+        mapping.proxy.clone(),
+        mapping.target.clone(),
+    ]
+}

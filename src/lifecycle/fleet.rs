@@ -1,0 +1,224 @@
+//! This proxy as a member of a fleet: what it tells of itself, gathered from what is in force, and the
+//! task that tells it, started and ended as the configuration says.
+
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use tokio::{
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+
+use super::tasks::{Ended, Tasks, end, why_ended};
+use crate::{
+    admin::Sources,
+    config::{Config, runs},
+    fleet::{self, Entries, Entry, Fleet, Key, Own},
+    provider::switchboard::{Exposure, expose::Reason},
+    table::{ListenHost, MappingOverride, MappingOverrides},
+    telemetry::Task,
+};
+
+/// Between two looks whether what is served has changed.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// How long a change of the settings waits for the name to be let go of.
+const LEAVE_WITHIN: Duration = Duration::from_secs(3);
+
+/// The member, if there is a fleet.
+#[derive(Debug)]
+pub(super) struct Member {
+    tasks: Tasks,
+    settings: Option<Arc<Fleet>>,
+    running: Option<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    own: Arc<Own>,
+    task: JoinHandle<String>,
+}
+
+impl Member {
+    /// Takes part nowhere yet.
+    pub fn new(tasks: Tasks) -> Self {
+        Self {
+            tasks,
+            settings: None,
+            running: None,
+        }
+    }
+
+    /// Puts settings into force. Nothing about them can fail: what cannot be had is tried again.
+    pub async fn set(&mut self, wanted: Option<&Fleet>, sources: &Arc<Sources>) {
+        if self.settings.as_deref() == wanted {
+            return self.start(sources);
+        }
+        if let Some(Running { own, mut task }) = self.running.take() {
+            own.leaves.notify_one();
+            if timeout(LEAVE_WITHIN, &mut task).await.is_err() {
+                end(task).await;
+            }
+        }
+        self.settings = wanted.cloned().map(Arc::new);
+        if self.settings.is_none() {
+            sources.fleet.clear();
+        }
+        self.start(sources);
+    }
+
+    /// Starts, if there is a fleet and nobody takes part.
+    pub fn start(&mut self, sources: &Arc<Sources>) {
+        let Some(settings) = &self.settings else {
+            return;
+        };
+        if self.running.is_some() {
+            return;
+        }
+        let own = Arc::new(Own::default());
+        let (settings, sources) = (Arc::clone(settings), Arc::clone(sources));
+        let work = {
+            let own = Arc::clone(&own);
+            async move {
+                let status = Arc::clone(&sources.fleet);
+                tokio::select! {
+                    biased;
+                    () = look(&settings, &own, &sources) => {}
+                    () = fleet::run(Arc::clone(&settings), Arc::clone(&own), status) => {}
+                }
+                "it has left".to_owned()
+            }
+        };
+        let task = self.tasks.spawn(work);
+        self.running = Some(Running { own, task });
+    }
+
+    /// What has ended by itself.
+    pub async fn take_ended(&mut self) -> Option<Ended> {
+        let running = self.running.take_if(|running| running.task.is_finished())?;
+        Some(Ended {
+            task: Task::Fleet,
+            what: "taking part in the fleet".to_owned(),
+            why: why_ended(running.task).await,
+        })
+    }
+
+    /// Has the name let go of and what was told taken back, without waiting for it.
+    pub fn stop(&mut self) {
+        self.settings = None;
+        if let Some(running) = &self.running {
+            running.own.leaves.notify_one();
+        }
+    }
+
+    /// Waits until that is done, but not for long.
+    pub async fn left(&mut self) {
+        if let Some(running) = self.running.take() {
+            let _ = timeout(LEAVE_WITHIN, running.task).await;
+        }
+    }
+}
+
+type InForce = (Arc<Config>, Arc<MappingOverrides>, Option<Arc<Exposure>>);
+
+/// Keeps what is told as it is in force. What is in force changes as a whole, so that it takes no more
+/// than to see whether it is another.
+async fn look(settings: &Fleet, own: &Own, sources: &Sources) {
+    let mut before = None;
+    loop {
+        own.sessions
+            .store(sources.shared.stats.sessions_open().into(), Relaxed);
+        let config = sources.config.load_full();
+        let overrides = sources.shared.overrides.load_full();
+        let exposure = sources.switchboard.read();
+        let is_same = before.as_ref().is_some_and(|before: &InForce| {
+            Arc::ptr_eq(&before.0, &config)
+                && Arc::ptr_eq(&before.1, &overrides)
+                && match (&before.2, &exposure) {
+                    (Some(before), Some(now)) => Arc::ptr_eq(before, now),
+                    (before, now) => before.is_none() && now.is_none(),
+                }
+        });
+        if !is_same {
+            let entries = entries(settings, &config, &overrides, exposure.as_deref());
+            own.entries.send_if_modified(|known| {
+                let is_new = **known != entries;
+                if is_new {
+                    *known = Arc::new(entries);
+                }
+                is_new
+            });
+            // Kept, so that nothing else is at its place in memory.
+            before = Some((config, overrides, exposure));
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Everything that can be reached through this proxy.
+fn entries(
+    settings: &Fleet,
+    config: &Config,
+    overrides: &MappingOverrides,
+    exposure: Option<&Exposure>,
+) -> Entries {
+    let mut entries = Entries::new();
+    for one in exposure.iter().flat_map(|exposure| &exposure.endpoints) {
+        let held = overrides.get(&one.owner.mapping()).copied();
+        let held = held.map_or("open", MappingOverride::word);
+        let state = match one.closed {
+            None => held,
+            Some(Reason::NoPort) => "waiting",
+            Some(_) => "closed",
+        };
+        let entry = Entry {
+            host: exposure.map_or_else(String::new, |exposure| exposure.host.to_string()),
+            port: one.port,
+            last: None,
+            target: Some(one.target.to_string()),
+            state: state.to_owned(),
+            reason: one.closed.map(|reason| reason.word().to_owned()),
+            since: one
+                .since
+                .map(|since| humantime::format_rfc3339_millis(since).to_string()),
+        };
+        let key = Key::Job(one.owner.job.clone(), one.owner.rule.clone());
+        entries.insert(key, entry);
+    }
+    let of_jobs = config.switchboard.as_ref().map(|own| &own.public_host);
+    let Some(host) = settings.public_host.as_ref().or(of_jobs) else {
+        return entries;
+    };
+    for spec in &config.mappings {
+        let state = overrides.get(&spec.name).copied();
+        let state = state.map_or("open", MappingOverride::word);
+        for run in runs(&spec.pairs) {
+            let (Some((first, target)), Some((last, last_target))) = (run.first(), run.last())
+            else {
+                continue;
+            };
+            // Nobody else can get there.
+            let is_private = match first.host() {
+                ListenHost::Any => false,
+                ListenHost::V4(address) => address.is_loopback(),
+                ListenHost::V6(address) => address.is_loopback(),
+            };
+            if is_private {
+                continue;
+            }
+            let key = Key::Mapping(spec.name.to_string(), first.port());
+            entries.entry(key).or_insert_with(|| Entry {
+                host: host.to_string(),
+                port: Some(first.port()),
+                last: (first != last).then(|| last.port()),
+                target: Some(target.up_to(last_target)),
+                state: state.to_owned(),
+                reason: None,
+                since: None,
+            });
+        }
+    }
+    entries
+}

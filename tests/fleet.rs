@@ -1,0 +1,20 @@
+//! Proxies that share a database tell each other where jobs can be reached, and nobody else suffers from
+//! what becomes of the database.
+
+mod harness;
+
+#[allow(dead_code, reason = "each test file uses a part of it")]
+#[path = "harness/switchboard/mod.rs"]
+mod board;
+#[allow(dead_code, reason = "each test file uses a part of it")]
+#[path = "exposing/stage.rs"]
+mod stage;
+
+#[path = "fleet/database.rs"]
+mod database;
+#[path = "fleet/lookup.rs"]
+mod lookup;
+#[path = "fleet/members.rs"]
+mod members;
+#[path = "fleet/outage.rs"]
+mod outage;
