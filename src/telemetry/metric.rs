@@ -60,8 +60,7 @@ impl Metric {
 
 static METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, None);
 
-// Values of labels are given in the order of `labels`. They are words of the program or checked names:
-// the exporter takes a value with backslashes for one that is escaped already.
+// Values of labels are given in the order of `labels`. They are words of the program or checked names.
 impl Metric {
     /// Counts `more` events.
     pub fn add(&self, values: &[&str], more: u64) {

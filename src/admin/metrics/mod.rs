@@ -3,7 +3,7 @@
 //! Series of a mapping exist as long as the mapping does, and as long as sessions do that outlived
 //! it: they come from the table in force, not from a recorder, which never forgets one. What never
 //! occurred for a mapping (a reason, a cause, an answered connection) is left out. All else comes from
-//! the exporter's recorders: what was counted so far, and what is looked up now.
+//! recordings: what was counted so far, and what is looked up now.
 
 mod fleet;
 mod page;
@@ -29,7 +29,7 @@ use crate::{
     telemetry::{
         ConnectFailure, PathSummary, Usage,
         metric::{self, Metric},
-        recorder,
+        recorder::{self, Recording},
     },
 };
 
@@ -43,7 +43,7 @@ const TARGETS: usize = 256;
 /// The page.
 pub(super) fn text(sources: &Sources, format: Format) -> Vec<u8> {
     let usage = Usage::read();
-    let now = recorder::recorder();
+    let now = Recording::new();
     metrics::with_local_recorder(&now, || {
         process::record(sources, &usage);
         switchboard::record(sources);
@@ -54,7 +54,8 @@ pub(super) fn text(sources: &Sources, format: Format) -> Vec<u8> {
     self::mappings(&mut page, sources);
     switchboard::write(&mut page, sources);
     process::write(&mut page, &usage);
-    page.exported(&(recorder::of_process().render() + &now.handle().render()));
+    page.recorded(recorder::of_process());
+    page.recorded(&now);
     page.finish()
 }
 

@@ -1,7 +1,7 @@
-//! The page: what the exporter has written, and the families of mappings.
+//! The page: families, each with the lines of its samples.
 //!
-//! Lines of mappings are put together here because of the cost: a page of 10 000 busy mappings has some
-//! 400 000 of them, and the exporter's own writer takes its labels as a map of strings for each.
+//! Lines are put together here because of the cost: a page of 10 000 busy mappings has some 400 000 of
+//! them, and the exporter's own writer takes its labels as a map of strings for each.
 
 use std::io::Write;
 
@@ -11,7 +11,8 @@ use metrics_exporter_prometheus::formatting::{write_help_line, write_type_line};
 use super::protobuf::Message;
 use crate::telemetry::{
     Distribution,
-    metric::{self, Kind, Metric},
+    metric::{Kind, Metric},
+    recorder::{Recording, Value},
 };
 
 /// The formats of a page.
@@ -94,38 +95,15 @@ impl Page {
         Self { format, out }
     }
 
-    /// Adds what a recorder of the exporter has written: families with an empty line behind each, in
-    /// no order.
-    pub fn exported(&mut self, text: &str) {
-        let mut families: Vec<&str> = text.split_terminator("\n\n").collect();
-        families.sort_unstable();
-        for family in families {
-            if self.format == Format::Protobuf {
-                self.read(family);
-                continue;
+    /// Adds what was recorded.
+    pub fn recorded(&mut self, recording: &Recording) {
+        let series = recording.series();
+        for of_metric in series.chunk_by(|one, other| one.metric.name == other.metric.name) {
+            let mut family = self.family(of_metric[0].metric);
+            for series in of_metric {
+                let labels: Vec<&str> = series.labels.iter().map(String::as_str).collect();
+                family.sample(&labels, series.value);
             }
-            for line in family.lines() {
-                match line.starts_with('#') && self.format == Format::OpenMetrics {
-                    // It calls the family without the suffix that its samples have.
-                    true => self.out.extend(line.replacen("_total ", " ", 1).bytes()),
-                    false => self.out.extend_from_slice(line.as_bytes()),
-                }
-                self.out.push(b'\n');
-            }
-        }
-    }
-
-    /// Adds a family that the exporter has written as text.
-    fn read(&mut self, text: &str) {
-        let name = text.split(' ').nth(2);
-        let Some(metric) = metric::ALL.iter().find(|metric| Some(metric.name) == name) else {
-            return;
-        };
-        let mut family = self.family(metric);
-        for line in text.lines().filter(|line| !line.starts_with('#')) {
-            let (series, value) = line.rsplit_once(' ').unwrap_or_default();
-            let labels: Vec<&str> = series.split('"').skip(1).step_by(2).collect();
-            family.sample(&labels, value.parse().unwrap_or(f64::NAN));
         }
     }
 
@@ -158,33 +136,6 @@ impl Page {
             self.out.extend_from_slice(b"# EOF\n");
         }
         self.out
-    }
-}
-
-/// A value of a sample.
-#[derive(Debug, Clone, Copy)]
-pub enum Value {
-    /// A whole number.
-    Whole(u64),
-    /// Any number.
-    Real(f64),
-}
-
-impl From<u64> for Value {
-    fn from(value: u64) -> Self {
-        Self::Whole(value)
-    }
-}
-
-impl From<u32> for Value {
-    fn from(value: u32) -> Self {
-        Self::Whole(value.into())
-    }
-}
-
-impl From<f64> for Value {
-    fn from(value: f64) -> Self {
-        Self::Real(value)
     }
 }
 
@@ -288,7 +239,6 @@ mod tests {
     use crate::telemetry::{
         Buckets, Histogram,
         metric::{BYTES, CONNECT_LATENCY, MAPPINGS, RELOADS},
-        recorder,
     };
 
     #[test]
@@ -346,12 +296,12 @@ mod tests {
         page.family(&BYTES).sample(&["m", "up"], 7_u64);
         page.family(&CONNECT_LATENCY)
             .histogram(&["m"], &histogram.read());
-        let recorder = recorder::recorder();
-        metrics::with_local_recorder(&recorder, || {
+        let recording = Recording::new();
+        metrics::with_local_recorder(&recording, || {
             MAPPINGS.set(&[], 2);
             RELOADS.set_total(&["success"], 3);
         });
-        page.exported(&recorder.handle().render());
+        page.recorded(&recording);
         let text = String::from_utf8(page.finish()).expect("text");
         let unhelpful = text.lines().filter(|line| !line.starts_with("# HELP"));
         unhelpful.map(|line| format!("{line}\n")).collect()
