@@ -30,6 +30,7 @@ pub mod relay;
 pub(crate) mod resolve;
 pub(crate) mod session;
 pub(crate) mod setting;
+pub(crate) mod shared_map;
 pub(crate) mod socket;
 pub mod table;
 pub(crate) mod target;

@@ -11,12 +11,12 @@ const MAY_IMPORT: &str = "
     cli:       admin config fleet handover host_port import lifecycle listen manual os_error provider resolve session
                table text units
     lifecycle: admin client_mask config end_reason files fleet handover health limit listen orders os_error provider relay
-               resolve session socket table target telemetry text units worker
+               resolve session shared_map socket table target telemetry text units worker
     admin:     client_mask config end_reason fleet handover host_port limit listen orders os_error provider resolve session
                setting table target telemetry text units worker
     import:    file_pattern files os_error text units
     config:    client_mask file_pattern files fleet handover host_port limit provider resolve setting table target text units
-    provider:  files handover host_port setting table telemetry text tls_roots units
+    provider:  files handover host_port setting shared_map table telemetry text tls_roots units
     fleet:     files os_error provider setting text tls_roots units
     tls_roots: files
     worker:    end_reason handover limit listen os_error proxy_protocol relay session socket table telemetry text
@@ -25,7 +25,7 @@ const MAY_IMPORT: &str = "
     listen:    handover os_error proxy_protocol socket table
     orders:    table
     socket:    os_error table
-    table:     handover health limit proxy_protocol relay resolve setting target telemetry text
+    table:     handover health limit proxy_protocol relay resolve setting shared_map target telemetry text
     target:    handover limit proxy_protocol resolve setting
     telemetry: end_reason handover os_error text units
     limit:     client_mask end_reason handover setting

@@ -420,7 +420,7 @@ fn lately(history: &[Totals], table: &Table, found: &mut Found) {
             let failed = mapping.stats.lately().failed;
             failed.is_some_and(|at| at.elapsed() <= LATELY)
         };
-        let names = table.mappings().iter().filter(has_failed);
+        let names = table.mappings().filter(has_failed);
         let names: Vec<&MappingName> = names.map(|mapping| &mapping.name).collect();
         let of = match names.len() {
             0 => String::new(),

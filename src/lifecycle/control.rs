@@ -3,6 +3,7 @@
 mod saved;
 
 use std::{
+    cell::LazyCell,
     collections::{HashMap, HashSet},
     convert::Infallible,
     os::fd::OwnedFd,
@@ -167,9 +168,7 @@ impl Control {
     ) -> Result<Diff, Vec<ListenError>> {
         let diff = table::diff(&self.table(), &table);
         let mut overrides = MappingOverrides::clone(&self.shared.overrides.load());
-        overrides.retain(|name, _| {
-            table.mappings().iter().any(|mapping| mapping.name == *name) || returns(name)
-        });
+        overrides.retain(|name, _| table.mapping(name).is_some() || returns(name));
         let changed = diff.changed.iter().map(|change| &change.new);
         let touched: Vec<_> = diff.added.iter().chain(changed).cloned().collect();
         let refused = touched.iter().filter_map(|route| {
@@ -311,29 +310,30 @@ impl Control {
         let changed = diff.changed.iter().map(|change| &change.old.mapping);
         let before = self.shared.departed.load();
         let lingering = before.iter().filter(|mapping| mapping.stats.open() > 0);
-        let mut leaving = removed.chain(changed).peekable();
-        let mut departed = Vec::new();
-        let mut names = HashSet::new();
-        // With nothing to leave out there is no need to look at ten thousand names.
-        if leaving.peek().is_some() || !before.is_empty() {
-            names.extend(new.mappings().iter().map(|mapping| &mapping.name));
-        }
-        for mapping in before
-            .iter()
-            .filter(|mapping| names.contains(&mapping.name))
-        {
+        // Mappings of jobs are found without a look at ten thousand names.
+        let file = LazyCell::new(|| {
+            let mappings = new.file_mappings();
+            mappings
+                .map(|mapping| &mapping.name)
+                .collect::<HashSet<_>>()
+        });
+        let is_there = |mapping: &Arc<Mapping>| match mapping.name.job() {
+            Some(_) => new.mapping(&mapping.name).is_some(),
+            None => file.contains(&mapping.name),
+        };
+        for mapping in before.iter().filter(|mapping| is_there(mapping)) {
             // It is back, and counts in the table again.
             self.shared.stats.retired.take_back(&mapping.stats);
         }
-        for mapping in leaving.filter(|mapping| names.insert(&mapping.name)) {
+        let mut departed = Vec::new();
+        let mut names = HashSet::new();
+        let mut is_gone =
+            |mapping: &&Arc<Mapping>| !is_there(mapping) && names.insert(mapping.name.clone());
+        for mapping in removed.chain(changed).filter(&mut is_gone) {
             self.shared.stats.retired.add(Arc::clone(&mapping.stats));
             departed.push(Arc::clone(mapping));
         }
-        departed.extend(
-            lingering
-                .filter(|mapping| names.insert(&mapping.name))
-                .cloned(),
-        );
+        departed.extend(lingering.filter(is_gone).cloned());
         self.shared.departed.store(Arc::new(departed));
     }
 

@@ -165,7 +165,10 @@ fn entries(
     exposure: Option<&Exposure>,
 ) -> Entries {
     let mut entries = Entries::new();
-    for one in exposure.iter().flat_map(|exposure| &exposure.endpoints) {
+    for one in exposure
+        .iter()
+        .flat_map(|exposure| exposure.endpoints.values())
+    {
         let held = overrides.get(&one.owner.mapping()).copied();
         let held = held.map_or("open", MappingOverride::word);
         let state = match one.closed {

@@ -25,6 +25,7 @@ use crate::{
         switchboard::{KnownJobs, Switchboard, exposer::NotOpened},
     },
     resolve::Names,
+    shared_map::SharedMap,
     table::{
         Conflict, Diff, ListenAddr, MappingName, MappingSpec, Origin, RemovalPolicy, Reserved,
         Summary, Surroundings, Table,
@@ -33,13 +34,16 @@ use crate::{
     worker::SessionChange,
 };
 
+/// Mappings of jobs by their names.
+pub(super) type JobMappings = SharedMap<MappingName, MappingSpec>;
+
 /// The table's two halves and what puts them into force.
 #[derive(Debug)]
 pub(super) struct Forwarding {
     pub control: Control,
     file: Vec<MappingSpec>,
     reserved: Vec<Reserved>,
-    jobs: Vec<MappingSpec>,
+    jobs: JobMappings,
     known_jobs: Arc<KnownJobs>,
     /// What names lead to.
     pub names: Arc<Names>,
@@ -62,7 +66,7 @@ impl Forwarding {
             control,
             file: Vec::new(),
             reserved: Vec::new(),
-            jobs: Vec::new(),
+            jobs: JobMappings::default(),
             known_jobs: Arc::default(),
             names,
             allow: Vec::new(),
@@ -81,7 +85,7 @@ impl Forwarding {
             control,
             file: config.mappings.clone(),
             reserved: reserved(config),
-            jobs,
+            jobs: by_name(jobs),
             known_jobs,
             names,
             allow: config.targets.allow.clone(),
@@ -112,7 +116,7 @@ impl Forwarding {
         let reserved = reserved(config);
         let mut jobs = Vec::new();
         let mut unwanted = Vec::new();
-        for job in &self.jobs {
+        for job in self.jobs.values() {
             match why_unwanted(job, config.switchboard.as_ref()) {
                 None => jobs.push(job.clone()),
                 Some(why) => unwanted.push((job.name.clone(), why)),
@@ -143,7 +147,7 @@ impl Forwarding {
         self.file.clone_from(&config.mappings);
         self.reserved = reserved;
         self.allow.clone_from(&config.targets.allow);
-        self.jobs = jobs;
+        self.jobs = by_name(jobs);
         if !self.control.looping().is_empty() {
             self.follow_addresses();
         }
@@ -153,7 +157,7 @@ impl Forwarding {
     /// Those of the mappings whose sessions would not stay, with how many that are.
     fn with_sessions(&self, unwanted: Vec<(MappingName, &'static str)>) -> Vec<Ending> {
         let table = self.control.table();
-        let mappings = table.mappings().iter();
+        let mappings = table.mappings();
         let mut found: HashMap<_, _> = unwanted.into_iter().collect();
         let ending = mappings.filter_map(|mapping| {
             let why = found.remove(&mapping.name)?;
@@ -170,15 +174,19 @@ impl Forwarding {
 
     /// Puts the mappings of jobs into force, those of the file untouched, and says which of them
     /// could not be. There may be `most` of them: beyond, they would take the descriptors of
-    /// sessions.
+    /// sessions. Only what has changed is looked at, unless something is wrong with it.
     pub async fn expose(
         &mut self,
-        jobs: Vec<MappingSpec>,
+        jobs: JobMappings,
         known_jobs: Arc<KnownJobs>,
         most: usize,
     ) -> Vec<NotOpened> {
         self.known_jobs = known_jobs;
-        let (jobs, mut too_many) = at_most(most, jobs, &self.jobs);
+        if jobs.len() <= most && self.change_jobs(&jobs).await {
+            self.jobs = jobs;
+            return Vec::new();
+        }
+        let (jobs, mut too_many) = at_most(most, jobs.values().cloned().collect(), &self.jobs);
         let (file, reserved, allow) = (
             std::mem::take(&mut self.file),
             std::mem::take(&mut self.reserved),
@@ -195,7 +203,7 @@ impl Forwarding {
         (self.file, self.reserved, self.allow) = (file, reserved, allow);
         match applied {
             Ok((_, jobs, lost)) => {
-                self.jobs = jobs;
+                self.jobs = by_name(jobs);
                 too_many.extend(lost);
                 too_many
             }
@@ -213,6 +221,32 @@ impl Forwarding {
                 too_many.extend(lost.into_iter().chain(unopened));
                 too_many
             }
+        }
+    }
+
+    /// Puts mappings of jobs into force by what differs from those there are, if nothing stands in the way;
+    /// whether it is done. Nothing has changed if it is not.
+    async fn change_jobs(&mut self, jobs: &JobMappings) -> bool {
+        // What leads back here is looked at as a whole.
+        if !self.control.looping().is_empty() {
+            return false;
+        }
+        let names = jobs.differences(&self.jobs, is_same);
+        let changes: Vec<_> = names
+            .into_iter()
+            .map(|name| (name, jobs.get(name)))
+            .collect();
+        let own = LocalAddresses::default();
+        let departed = self.control.departed();
+        let around = Surroundings {
+            reserved: &self.reserved,
+            departed: &departed,
+            is_local: &|ip| own.contains(ip),
+            looping: self.control.looping(),
+        };
+        match self.control.table().with_jobs(&changes, &around) {
+            Some(table) => self.apply(table).await.is_ok(),
+            None => false,
         }
     }
 
@@ -313,6 +347,18 @@ impl Forwarding {
     }
 }
 
+fn by_name(jobs: Vec<MappingSpec>) -> JobMappings {
+    jobs.into_iter()
+        .map(|spec| (spec.name.clone(), spec))
+        .collect()
+}
+
+/// Whether two mappings of one name are to be the same, wherever that was asked for.
+fn is_same(one: &MappingSpec, other: &MappingSpec) -> bool {
+    let same_pairs = Arc::ptr_eq(&one.pairs, &other.pairs) || one.pairs == other.pairs;
+    same_pairs && one.policy == other.policy
+}
+
 /// A mapping of a job that a reload takes away together with its sessions.
 #[derive(Debug)]
 struct Ending {
@@ -374,13 +420,12 @@ fn tell_of_ends(endings: Vec<Ending>) {
 fn at_most(
     most: usize,
     mut jobs: Vec<MappingSpec>,
-    there: &[MappingSpec],
+    there: &JobMappings,
 ) -> (Vec<MappingSpec>, Vec<NotOpened>) {
     if jobs.len() <= most {
         return (jobs, Vec::new());
     }
-    let there: HashSet<&MappingName> = there.iter().map(|spec| &spec.name).collect();
-    jobs.sort_by_key(|spec| !there.contains(&spec.name));
+    jobs.sort_by_key(|spec| !there.contains_key(&spec.name));
     let beyond = jobs.split_off(most).into_iter().filter_map(|spec| {
         Some(NotOpened {
             listen: spec.pairs.first()?.0,

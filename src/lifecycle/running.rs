@@ -248,7 +248,7 @@ impl Running {
                 reply,
             } => {
                 let table = self.forwarding.control.table();
-                let mut known = table.mappings().iter();
+                let mut known = table.mappings();
                 let outcome = match known.find(|known| known.name == mapping) {
                     None => Err(OrderError::UnknownMapping(mapping)),
                     Some(known) => self.hold(&known.name, state, sessions_within),

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Ends, ListenAddr, MappingName, Route, Table};
+use super::{MappingName, Route, Table};
 use crate::text::{TOLD, enumerated};
 
 /// A route that exists before and after, but not as it was.
@@ -53,7 +53,7 @@ impl Diff {
             .chain(changed.flat_map(|c| [&c.old.mapping.name, &c.new.mapping.name]))
             .collect();
         let among = |table: &Table| -> BTreeSet<MappingName> {
-            let names = table.mappings().iter().map(|mapping| &mapping.name);
+            let names = table.mappings().map(|mapping| &mapping.name);
             names
                 .filter(|name| touched.contains(name))
                 .cloned()
@@ -133,36 +133,18 @@ impl fmt::Display for SomeNames {
 
 /// What changed from `old` to `new`.
 pub fn diff(old: &Table, new: &Table) -> Diff {
-    let kept = Ends::shared(new.len(), old.len(), |index, before| {
-        Arc::ptr_eq(&new.mappings[index], &old.mappings[before])
-            && Arc::ptr_eq(&new.pairs[index], &old.pairs[before])
-    });
-    let routes = |table: &Table| -> Vec<ListenAddr> {
-        let pairs = table.pairs[kept.between(table.len())].iter();
-        pairs
-            .flat_map(|pairs| pairs.iter().map(|(listen, _)| *listen))
-            .collect()
-    };
-    let (touched, touched_before) = (routes(new), routes(old));
-    let mut diff = Diff {
-        unchanged: new.routes().len() - touched.len(),
-        ..Diff::default()
-    };
-    for listen in touched {
-        match (old.route(&listen), new.route(&listen)) {
-            (_, None) => {}
+    let mut diff = Diff::default();
+    for addr in new.routes.differences(&old.routes, Arc::ptr_eq) {
+        match (old.routes.get(addr), new.routes.get(addr)) {
             (None, Some(route)) => diff.added.push(Arc::clone(route)),
-            (Some(before), Some(route)) if Arc::ptr_eq(before, route) => diff.unchanged += 1,
+            (Some(route), None) => diff.removed.push(Arc::clone(route)),
             (Some(before), Some(route)) => diff.changed.push(RouteChange {
                 old: Arc::clone(before),
                 new: Arc::clone(route),
             }),
+            (None, None) => {}
         }
     }
-    for listen in touched_before {
-        if let (Some(route), None) = (old.route(&listen), new.route(&listen)) {
-            diff.removed.push(Arc::clone(route));
-        }
-    }
+    diff.unchanged = new.routes.len() - diff.added.len() - diff.changed.len();
     diff
 }

@@ -20,9 +20,8 @@ mod saved;
 mod sources;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    ops::Range,
     sync::Arc,
 };
 
@@ -44,7 +43,10 @@ pub(crate) use saved::{
 };
 pub(crate) use sources::{Entry, Prefixes, SourceLists, SourceRules};
 
-use crate::target::{GroupSettings, Target, TargetGroup, TargetSpec};
+use crate::{
+    shared_map::SharedMap,
+    target::{GroupSettings, Target, TargetGroup, TargetSpec},
+};
 
 /// The hosts that take connections to any address of this machine.
 const EVERY: [ListenHost; 3] = [
@@ -64,14 +66,58 @@ pub struct Route {
     pub mapping: Arc<Mapping>,
 }
 
-/// An immutable snapshot of every mapping.
-#[derive(Debug, Default)]
+/// An immutable snapshot of every mapping. What two snapshots have in common they share, so that one that
+/// differs in a few places costs no more than these.
+#[derive(Debug, Clone, Default)]
 pub struct Table {
-    routes: HashMap<ListenAddr, Arc<Route>>,
-    mappings: Vec<Arc<Mapping>>,
-    /// What each mapping's routes were made of. A mapping and pairs that two tables share have the
-    /// same routes in both.
-    pairs: Vec<Pairs>,
+    routes: SharedMap<ByPort, Arc<Route>>,
+    mappings: SharedMap<Rank, Placed>,
+    /// Those of the routes that lead to a group. Mappings of jobs have none.
+    grouped: Arc<[Arc<Route>]>,
+    /// The ports that targets have, and perhaps some that targets had.
+    target_ports: Arc<BTreeSet<u16>>,
+}
+
+/// Public addresses in the order of their ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct ByPort(u16, ListenAddr);
+
+impl From<ListenAddr> for ByPort {
+    fn from(addr: ListenAddr) -> Self {
+        Self(addr.port(), addr)
+    }
+}
+
+/// The order of mappings: those of a file as they stand there, then those of jobs by their names.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    File(usize),
+    Job(MappingName),
+}
+
+impl Rank {
+    fn of(index: usize, name: &MappingName) -> Self {
+        match name.job() {
+            None => Self::File(index),
+            Some(_) => Self::Job(name.clone()),
+        }
+    }
+}
+
+/// A mapping and what its routes were made of. If two tables share both, they have the same routes.
+#[derive(Debug, Clone)]
+struct Placed {
+    mapping: Arc<Mapping>,
+    pairs: Pairs,
+}
+
+impl Placed {
+    /// Whether it is as `spec` wants it.
+    fn is(&self, spec: &MappingSpec) -> bool {
+        let Self { mapping, pairs } = self;
+        let same_pairs = Arc::ptr_eq(pairs, &spec.pairs) || *pairs == spec.pairs;
+        same_pairs && mapping.name == spec.name && mapping.policy == spec.policy
+    }
 }
 
 impl Table {
@@ -85,13 +131,13 @@ impl Table {
         previous: &Table,
         around: &Surroundings<'_>,
     ) -> Result<Table, Vec<Conflict>> {
-        let kept = Ends::shared(specs.len(), previous.len(), |index, old| {
-            previous.has(old, &specs[index])
+        let old: Vec<&Placed> = previous.mappings.values().collect();
+        let kept = Ends::shared(specs.len(), old.len(), |index, before| {
+            old[before].is(&specs[index])
         });
-        let (changed, old) = (kept.between(specs.len()), kept.between(previous.len()));
-        let known: HashMap<&MappingName, usize> = old
-            .clone()
-            .map(|index| (&previous.mappings[index].name, index))
+        let (changed, gone) = (kept.between(specs.len()), kept.between(old.len()));
+        let known: HashMap<&MappingName, &Placed> = (old[gone.clone()].iter())
+            .map(|placed| (&placed.mapping.name, *placed))
             .collect();
         let departed: HashMap<&MappingName, &Arc<Mapping>> = around
             .departed
@@ -108,31 +154,21 @@ impl Table {
         if !conflicts.is_empty() {
             return Err(conflicts);
         }
-        let mut table = Table {
-            routes: previous.routes.clone(),
-            mappings: Vec::with_capacity(specs.len()),
-            pairs: Vec::with_capacity(specs.len()),
-        };
-        let gone = previous.pairs[old.clone()]
-            .iter()
-            .flat_map(|pairs| &**pairs);
-        for (listen, _) in gone {
-            table.routes.remove(listen);
+        let mut routes = previous.routes.clone();
+        for (listen, _) in old[gone.clone()].iter().flat_map(|placed| &*placed.pairs) {
+            routes.remove(&ByPort::from(*listen));
         }
-        table.keep(previous, 0..kept.before);
+        let mut mappings: Vec<Placed> = Vec::with_capacity(specs.len());
+        mappings.extend(old[..kept.before].iter().copied().cloned());
         for spec in &specs[changed] {
-            let place = known.get(&spec.name).copied();
-            let before = place.map(|index| &previous.mappings[index]);
-            let mapping = match before.or_else(|| departed.get(&spec.name).copied()) {
-                Some(old) if old.policy == spec.policy => Arc::clone(old),
-                Some(old) => Arc::new(old.with_policy(Arc::clone(&spec.policy))),
-                None => Arc::new(Mapping::new(spec.name.clone(), Arc::clone(&spec.policy))),
-            };
-            let mut groups = Groups::before(previous, place, &spec.name);
+            let before = known.get(&spec.name).copied();
+            let mapping = before.map(|placed| &placed.mapping);
+            let mapping = mapping_of(spec, mapping.or_else(|| departed.get(&spec.name).copied()));
+            let mut groups = Groups::before(previous, before, &spec.name);
             for (listen, target) in &*spec.pairs {
                 let listen = *listen;
                 let target = groups.target(&listen, target);
-                let route = match previous.routes.get(&listen) {
+                let route = match previous.route(&listen) {
                     Some(old) if old.target == target && Arc::ptr_eq(&old.mapping, &mapping) => {
                         Arc::clone(old)
                     }
@@ -142,40 +178,106 @@ impl Table {
                         mapping: Arc::clone(&mapping),
                     }),
                 };
-                table.routes.insert(listen, route);
+                routes.insert(listen.into(), route);
             }
-            table.mappings.push(mapping);
-            table.pairs.push(Arc::clone(&spec.pairs));
+            let pairs = Arc::clone(&spec.pairs);
+            mappings.push(Placed { mapping, pairs });
         }
-        table.keep(previous, old.end..previous.len());
-        Ok(table)
+        mappings.extend(old[gone.end..].iter().copied().cloned());
+        Ok(Self::of(routes, mappings))
     }
 
-    /// Whether its mapping number `index` is as `spec` wants it.
-    fn has(&self, index: usize, spec: &MappingSpec) -> bool {
-        let (mapping, pairs) = (&self.mappings[index], &self.pairs[index]);
-        let same_pairs = Arc::ptr_eq(pairs, &spec.pairs) || *pairs == spec.pairs;
-        same_pairs && mapping.name == spec.name && mapping.policy == spec.policy
+    /// Of mappings in their order, and their routes.
+    fn of(routes: SharedMap<ByPort, Arc<Route>>, mappings: Vec<Placed>) -> Self {
+        let grouped = routes
+            .values()
+            .filter(|route| route.target.group().is_some());
+        let targets = mappings.iter().flat_map(|placed| &*placed.pairs);
+        let placed = mappings.iter().enumerate();
+        Self {
+            grouped: grouped.cloned().collect(),
+            target_ports: Arc::new(targets.flat_map(|(_, target)| target.ports()).collect()),
+            mappings: placed
+                .map(|(index, placed)| (Rank::of(index, &placed.mapping.name), placed.clone()))
+                .collect(),
+            routes,
+        }
     }
 
-    /// Takes over some of the mappings of another table. Their routes are here already.
-    fn keep(&mut self, other: &Table, mappings: Range<usize>) {
-        let kept = &other.mappings[mappings.clone()];
-        self.mappings.extend_from_slice(kept);
-        self.pairs.extend_from_slice(&other.pairs[mappings]);
+    /// The same with some mappings of jobs as `changes` want them, or without them. What that costs is as
+    /// much as changes. Where anything could contradict anything there is no such table here, and
+    /// [`Table::build`] has to look at everything.
+    pub fn with_jobs(
+        &self,
+        changes: &[(&MappingName, Option<&MappingSpec>)],
+        around: &Surroundings<'_>,
+    ) -> Option<Table> {
+        let mut table = self.clone();
+        let mut before = HashMap::new();
+        for (name, _) in changes {
+            if let Some(gone) = table.mappings.remove(&Rank::Job((*name).clone())) {
+                for (listen, _) in &*gone.pairs {
+                    // A name may lead there now.
+                    if table.target_ports.contains(&listen.port()) {
+                        return None;
+                    }
+                    table.routes.remove(&ByPort::from(*listen));
+                }
+                before.insert(*name, gone.mapping);
+            }
+        }
+        let mut targets = Vec::new();
+        for (name, spec) in changes {
+            let Some(spec) = spec else { continue };
+            let mut departed = around.departed.iter();
+            let known = before.get(name);
+            let known = known.or_else(|| departed.find(|mapping| mapping.name == **name));
+            let mapping = mapping_of(spec, known);
+            for (listen, target) in &*spec.pairs {
+                let (listen, target) = (*listen, target.address()?);
+                if table.listens_on(listen.port(), around)
+                    || table.target_ports.contains(&listen.port())
+                {
+                    return None;
+                }
+                let mapping = Arc::clone(&mapping);
+                let route = Route {
+                    listen,
+                    target: Target::Address(target),
+                    mapping,
+                };
+                table.routes.insert(listen.into(), Arc::new(route));
+                targets.push(target);
+            }
+            let pairs = Arc::clone(&spec.pairs);
+            let placed = Placed { mapping, pairs };
+            table.mappings.insert(Rank::Job(spec.name.clone()), placed);
+        }
+        for target in targets {
+            if table.is_own(&target, around.reserved, around.is_local) {
+                return None;
+            }
+            if !table.target_ports.contains(&target.port()) {
+                Arc::make_mut(&mut table.target_ports).insert(target.port());
+            }
+        }
+        Some(table)
     }
 
-    /// How many mappings there are.
-    fn len(&self) -> usize {
-        self.mappings.len()
+    /// Whether there is any listener on a port.
+    fn listens_on(&self, port: u16, around: &Surroundings<'_>) -> bool {
+        let first = ByPort(port, ListenAddr::new(ListenHost::Any, 0));
+        let mut from_there = self.routes.range_from(&first);
+        from_there.next().is_some_and(|(found, _)| found.0 == port)
+            || (around.reserved.iter()).any(|reserved| reserved.addr.port() == port)
     }
 
     /// The route behind a public address.
     pub fn route(&self, listen: &ListenAddr) -> Option<&Arc<Route>> {
-        self.routes.get(listen)
+        self.routes.get(&ByPort::from(*listen))
     }
 
-    /// Every route, in no particular order.
+    /// Every route, in the order of the ports.
     pub fn routes(&self) -> impl ExactSizeIterator<Item = &Arc<Route>> {
         self.routes.values()
     }
@@ -215,7 +317,7 @@ impl Table {
         is_local: &dyn Fn(IpAddr) -> bool,
     ) -> bool {
         let is_ours = |addr: &ListenAddr| {
-            self.routes.contains_key(addr) || reserved.iter().any(|ours| ours.addr == *addr)
+            self.route(addr).is_some() || reserved.iter().any(|ours| ours.addr == *addr)
         };
         let listeners = hosts.iter();
         let mut listeners = listeners.map(|host| ListenAddr::new(*host, target.port()));
@@ -225,7 +327,7 @@ impl Table {
     /// Every group of targets, with the mapping it belongs to.
     pub fn groups(&self) -> impl Iterator<Item = (&Arc<Mapping>, &Arc<TargetGroup>)> {
         let mut met = HashSet::new();
-        let groups = self.routes().filter_map(|route| {
+        let groups = self.grouped.iter().filter_map(|route| {
             let group = route.target.group()?;
             Some((&route.mapping, group))
         });
@@ -234,10 +336,10 @@ impl Table {
 
     /// What it was made of, as far as there are places where that was asked for.
     pub(crate) fn specs(&self, origins: impl Iterator<Item = Origin>) -> Vec<MappingSpec> {
-        let mappings = self.mappings.iter().zip(&self.pairs);
+        let mappings = self.mappings.values();
         mappings
             .zip(origins)
-            .map(|((mapping, pairs), origin)| MappingSpec {
+            .map(|(Placed { mapping, pairs }, origin)| MappingSpec {
                 name: mapping.name.clone(),
                 pairs: Arc::clone(pairs),
                 policy: Arc::clone(&mapping.policy),
@@ -246,9 +348,33 @@ impl Table {
             .collect()
     }
 
-    /// Every mapping, in the order the provider gave them.
-    pub fn mappings(&self) -> &[Arc<Mapping>] {
-        &self.mappings
+    /// Every mapping: those of the file in its order, then those of jobs by their names.
+    pub fn mappings(&self) -> impl ExactSizeIterator<Item = &Arc<Mapping>> + Clone {
+        self.mappings.values().map(|placed| &placed.mapping)
+    }
+
+    /// The mapping of a name. Those of jobs are found at once, for others all of the file are looked at.
+    pub(crate) fn mapping(&self, name: &MappingName) -> Option<&Arc<Mapping>> {
+        if name.job().is_some() {
+            let placed = self.mappings.get(&Rank::Job(name.clone()))?;
+            return Some(&placed.mapping);
+        }
+        self.file_mappings().find(|mapping| mapping.name == *name)
+    }
+
+    /// Every mapping of the file.
+    pub(crate) fn file_mappings(&self) -> impl Iterator<Item = &Arc<Mapping>> {
+        self.mappings()
+            .take_while(|mapping| mapping.name.job().is_none())
+    }
+}
+
+/// The mapping that `spec` wants, going on with the one there was under its name.
+fn mapping_of(spec: &MappingSpec, before: Option<&Arc<Mapping>>) -> Arc<Mapping> {
+    match before {
+        Some(old) if old.policy == spec.policy => Arc::clone(old),
+        Some(old) => Arc::new(old.with_policy(Arc::clone(&spec.policy))),
+        None => Arc::new(Mapping::new(spec.name.clone(), Arc::clone(&spec.policy))),
     }
 }
 
@@ -261,11 +387,11 @@ struct Groups<'t> {
 }
 
 impl<'t> Groups<'t> {
-    /// Those that the mapping with that number had.
-    fn before(previous: &'t Table, mapping: Option<usize>, name: &'t MappingName) -> Self {
-        let pairs = mapping.map_or(&[][..], |index| &previous.pairs[index]);
+    /// Those that the mapping had.
+    fn before(previous: &'t Table, mapping: Option<&Placed>, name: &'t MappingName) -> Self {
+        let pairs = mapping.map_or(&[][..], |placed| &placed.pairs);
         let had = pairs.iter().filter_map(|(listen, _)| {
-            let route = previous.routes.get(listen)?;
+            let route = previous.route(listen)?;
             Some((*listen, route.target.group()?))
         });
         Self {
@@ -305,7 +431,7 @@ impl<'t> Groups<'t> {
     /// The group that a public address led to before, if it was that of this mapping or leads to the
     /// same places: the mapping may have another name now.
     fn here(&self, listen: &ListenAddr, spec: &TargetSpec) -> Option<&'t Arc<TargetGroup>> {
-        let route = self.previous.routes.get(listen)?;
+        let route = self.previous.route(listen)?;
         let is_own = route.mapping.name == *self.name;
         let group = route.target.group();
         group.filter(|_| is_own || route.target.spec().is_same_place(spec))

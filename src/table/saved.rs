@@ -15,10 +15,11 @@ pub use route::{RouteNumber, RouteSaver, Routes, SavedRoutes};
 
 use policy::{Policies, load_policies, policy_at};
 
-use super::{ListenAddr, Mapping, MappingName, Policy, Route, SavedPrefixFile, Table};
+use super::{ListenAddr, Mapping, MappingName, Placed, Policy, Route, SavedPrefixFile, Table};
 use crate::{
     handover::LoadError,
     limit::{MappingGate, SavedMappingGate},
+    shared_map::SharedMap,
     target::{SavedGroups, SavedTarget},
     telemetry::{MappingStats, SavedStats},
 };
@@ -106,13 +107,13 @@ impl SavedTable {
         let mut policies = Policies::default();
         let mut groups = SavedGroups::default();
         let Table {
-            routes,
+            routes: _,
             mappings,
-            pairs,
+            grouped: _,
+            target_ports: _,
         } = table;
-        let mappings = mappings.iter().zip(pairs);
-        let mappings = mappings.map(|(mapping, pairs)| {
-            let routes = pairs.iter().filter_map(|(listen, _)| routes.get(listen));
+        let mappings = mappings.values().map(|Placed { mapping, pairs }| {
+            let routes = pairs.iter().filter_map(|(listen, _)| table.route(listen));
             let pairs = routes.map(|route| (route.listen, groups.save(&route.target)));
             let pairs = pairs.collect();
             SavedMapping::new(mapping, &mut policies, pairs)
@@ -133,7 +134,7 @@ impl SavedTable {
     /// What has changed since, while the table and those that have left it stayed the same.
     pub fn counted_since(&self, table: &Table, departed: &[Arc<Mapping>]) -> SavedCounters {
         let saved = self.mappings.iter().chain(&self.departed);
-        let now = table.mappings.iter().chain(departed);
+        let now = table.mappings().chain(departed);
         let counted = saved
             .zip(now)
             .enumerate()
@@ -179,11 +180,8 @@ impl SavedTable {
     pub fn load(self) -> Result<KnownMappings, LoadError> {
         let policies = load_policies(self.policies, self.prefix_files)?;
         let groups = self.groups.load();
-        let mut table = Table {
-            routes: HashMap::with_capacity(self.mappings.len()),
-            mappings: Vec::with_capacity(self.mappings.len()),
-            pairs: Vec::with_capacity(self.mappings.len()),
-        };
+        let mut routes = SharedMap::default();
+        let mut mappings = Vec::with_capacity(self.mappings.len());
         let mut by_name = HashMap::with_capacity(self.mappings.len());
         let mut know = |mapping: &Arc<Mapping>| {
             let name = mapping.name.clone();
@@ -208,15 +206,15 @@ impl SavedTable {
                     target,
                     mapping,
                 };
-                if table.routes.insert(listen, Arc::new(route)).is_some() {
+                if routes.insert(listen.into(), Arc::new(route)).is_some() {
                     return Err(LoadError::value(
                         "public address",
                         format!("{listen} twice"),
                     ));
                 }
             }
-            table.mappings.push(mapping);
-            table.pairs.push(specs.into());
+            let pairs = specs.into();
+            mappings.push(Placed { mapping, pairs });
         }
         let mut departed = Vec::with_capacity(self.departed.len());
         for saved in self.departed {
@@ -225,7 +223,7 @@ impl SavedTable {
             departed.push(mapping);
         }
         Ok(KnownMappings {
-            table: Arc::new(table),
+            table: Arc::new(Table::of(routes, mappings)),
             departed,
             by_name,
         })

@@ -82,12 +82,25 @@ fn a_diff_names_what_came_what_went_and_what_moved() {
 fn a_new_policy_changes_the_mapping_and_keeps_its_counters() {
     let mut specs = [spec("a", &[("*:1000", "[fd00::1]:22")])];
     let before = table(&specs);
-    before.mappings()[0].stats.add_up(7);
+    before
+        .mappings()
+        .next()
+        .expect("there is one")
+        .stats
+        .add_up(7);
     Arc::make_mut(&mut specs[0].policy).max_sessions = Some(3);
     let after = build(&specs, &before).expect("no conflicts");
     let diff = diff(&before, &after);
     assert!(!diff.changed[0].retargeted());
-    assert_eq!(after.mappings()[0].stats.bytes_up(), 7);
+    assert_eq!(
+        after
+            .mappings()
+            .next()
+            .expect("there is one")
+            .stats
+            .bytes_up(),
+        7
+    );
 }
 
 #[test]
@@ -340,7 +353,7 @@ fn content(table: &Table) -> Vec<String> {
     routes.sort_by_key(|route| route.listen);
     let line = |route: &&Arc<Route>| {
         let mapping = &route.mapping;
-        let known = table.mappings().iter().filter(|m| Arc::ptr_eq(m, mapping));
+        let known = table.mappings().filter(|m| Arc::ptr_eq(m, mapping));
         let (listen, target, backlog) = (route.listen, &route.target, mapping.policy.backlog);
         format!(
             "{listen} {target} {} {backlog} {}",

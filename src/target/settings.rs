@@ -117,6 +117,19 @@ impl TargetSpec {
         one.into_iter().chain(several)
     }
 
+    /// The port of every target.
+    pub fn ports(&self) -> impl Iterator<Item = u16> {
+        let (one, several) = match self {
+            Self::Address(address) => (Some(address.port()), &[][..]),
+            Self::Group(group) => (None, &*group.targets),
+        };
+        let several = several.iter().map(|target| match &target.address {
+            TargetAddr::Address(address) => address.port(),
+            TargetAddr::Name(_, port) => *port,
+        });
+        one.into_iter().chain(several)
+    }
+
     /// Whether both lead to the same places, whatever else is said of them.
     pub fn is_same_place(&self, other: &Self) -> bool {
         match (self, other) {

@@ -1,9 +1,11 @@
 //! What following and exposing a thousand jobs costs. Ignored: they take a minute, and say something
 //! only in an optimized build on a machine that does nothing else:
 //! `cargo test --release --test exposing measure -- --ignored --nocapture --test-threads 1`.
+//! Those that measure changes measure other builds beside one another, in turn: the programs in
+//! `TML_PROXY_BUILDS`, separated by colons.
 
 use std::{
-    thread,
+    env, thread,
     time::{Duration, Instant},
 };
 
@@ -12,7 +14,7 @@ use serde_json::json;
 use super::{
     board::{Kind, Switchboard},
     harness::{
-        Proxy,
+        Proxy, Setup,
         process::{cpu_ticks, resident_kib},
         wait_until,
     },
@@ -30,16 +32,37 @@ fn host(job: u32) -> u32 {
 const TICKS: f64 = 100.0;
 
 fn staged(secure: bool, level: &str) -> (Stage, Proxy) {
+    staged_with(JOBS, secure, level, &Setup::default())
+}
+
+/// The builds to measure: this one, or those in the environment.
+fn builds() -> Vec<(String, Setup<'static>)> {
+    let Ok(programs) = env::var("TML_PROXY_BUILDS") else {
+        return vec![("this build".to_owned(), Setup::default())];
+    };
+    let instead = |program: &str| Setup {
+        through: ["sh", "-c", "shift; exec \"$0\" \"$@\"", program]
+            .map(str::to_owned)
+            .to_vec(),
+        ..Setup::default()
+    };
+    let programs = programs.split(':');
+    programs
+        .map(|program| (program.to_owned(), instead(program)))
+        .collect()
+}
+
+fn staged_with(jobs: u32, secure: bool, level: &str, setup: &Setup<'_>) -> (Stage, Proxy) {
     let board = Switchboard::of(Kind {
         secure,
         ..Kind::default()
     });
-    let stage = Stage::with(board, 4000);
-    for host in 0..JOBS {
+    let stage = Stage::with(board, 6000);
+    for host in 0..jobs {
         stage.board.add_host(host);
     }
-    for number in 0..JOBS {
-        stage.ready_on(host(number), number, &format!("fdb0:7e57::1:{number:x}"));
+    for number in 0..jobs {
+        stage.ready_on(number, number, &format!("fdb0:7e57::1:{number:x}"));
     }
     let started = Instant::now();
     // What production has: the harness's quick polls would be what is measured.
@@ -47,15 +70,30 @@ fn staged(secure: bool, level: &str) -> (Stage, Proxy) {
         .section("cooldown = \"1s\"")
         .replace("poll = \"200ms\"", "poll = \"5s\"")
         .replace("refresh = \"1s\"", "refresh = \"60s\"");
-    let proxy = Proxy::start(&super::harness::config([
-        &format!("[log]\nlevel = \"{level}\"\n"),
-        &section,
-    ]));
-    wait_until("all jobs to be open", || {
-        status(&proxy)["endpoints"] == JOBS
-    });
-    println!("{JOBS} jobs open {:?} after the start", started.elapsed());
+    let config = super::harness::config([&format!("[log]\nlevel = \"{level}\"\n"), &section]);
+    let proxy = Proxy::start_with(setup, &config);
+    while status(&proxy)["endpoints"] != jobs {
+        thread::sleep(Duration::from_millis(100));
+    }
+    println!("{jobs} jobs open {:?} after the start", started.elapsed());
     (stage, proxy)
+}
+
+/// Has a job end and another begin, in turn, at a steady rate.
+fn change_jobs(stage: &Stage, jobs: u32, changes: u32, apart: Duration) {
+    let started = Instant::now();
+    for change in 0..changes {
+        let number = jobs + change / 2;
+        match change % 2 {
+            0 => stage.finalize(&super::board::job_id(number - jobs)),
+            _ => {
+                let address = format!("fdb0:7e57::1:{number:x}");
+                stage.ready_on(number % jobs, number, &address);
+            }
+        }
+        let due = started + apart * (change + 1);
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+    }
 }
 
 fn cpu_over(proxy: &Proxy, what: &str, time: impl FnOnce()) {
@@ -105,22 +143,7 @@ fn a_thousand_jobs_idle_and_with_fifty_changes_a_second() {
         cpu_over(&proxy, "idle", || thread::sleep(Duration::from_secs(20)));
         let asked = requests(&proxy);
         cpu_over(&proxy, "50 changes a second", || {
-            let started = Instant::now();
-            let mut number = JOBS;
-            for change in 0..1000_u32 {
-                // One ends and one begins, in turn.
-                match change % 2 {
-                    0 => {
-                        stage.finalize(&super::board::job_id(number - JOBS));
-                    }
-                    _ => {
-                        stage.ready_on(host(number), number, &format!("fdb0:7e57::1:{number:x}"));
-                        number += 1;
-                    }
-                }
-                let due = started + Duration::from_millis(20) * (change + 1);
-                thread::sleep(due.saturating_duration_since(Instant::now()));
-            }
+            change_jobs(&stage, JOBS, 1000, Duration::from_millis(20));
         });
         for (what, before, after) in asked
             .into_iter()
@@ -132,6 +155,43 @@ fn a_thousand_jobs_idle_and_with_fifty_changes_a_second() {
         wait_until("all jobs to be open", || {
             status(&proxy)["endpoints"] == JOBS
         });
+    }
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn fifty_changes_a_second_beside_a_thousand_jobs() {
+    let staged: Vec<_> = (builds().into_iter())
+        .map(|(name, setup)| (name, staged_with(JOBS, true, "info", &setup)))
+        .collect();
+    thread::sleep(Duration::from_secs(3));
+    for (name, (stage, proxy)) in &staged {
+        cpu_over(proxy, &format!("{name}: 50 changes a second"), || {
+            change_jobs(stage, JOBS, 500, Duration::from_millis(20));
+        });
+    }
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn one_change_beside_fifty_and_five_thousand_jobs() {
+    const CHANGES: u32 = 400;
+    let jobs = env::var("TML_PROXY_JOBS").unwrap_or("50,500,5000".to_owned());
+    for jobs in jobs.split(',').map(|jobs| jobs.parse().expect("a number")) {
+        for (name, setup) in builds() {
+            let (stage, proxy) = staged_with(jobs, true, "info", &setup);
+            thread::sleep(Duration::from_secs(2));
+            let used = |time: &dyn Fn()| {
+                let before = cpu_ticks(proxy.id());
+                time();
+                (cpu_ticks(proxy.id()) - before) as f64 / TICKS
+            };
+            let apart = Duration::from_millis(25);
+            let idle = used(&|| thread::sleep(apart * CHANGES));
+            let busy = used(&|| change_jobs(&stage, jobs, CHANGES, apart));
+            let each = (busy - idle) / f64::from(CHANGES) * 1e3;
+            println!("{name}: {jobs} jobs, a change takes {each:.2} ms; idle {idle:.2} s");
+        }
     }
 }
 

@@ -239,9 +239,12 @@ fn a_state_that_cannot_be_kept_opens_no_port_and_closes_as_ever() {
     let proxy = stage.proxy("");
     let first = stage.ready(1, "fdb0:7e57::1");
     let port = opens(&proxy, &first);
-    // A directory in the place of the file that is written.
+    // Directories in the place of the files that are written.
+    let steps = stage.state_dir().join("ports.steps");
     let new = stage.state_dir().join("ports.state.new");
-    fs::create_dir_all(new.join("x")).expect("own directory");
+    for file in [&steps, &new] {
+        fs::create_dir_all(file.join("x")).expect("own directory");
+    }
     let second = stage.ready(2, "fdb0:7e57::2");
     refuses(&proxy, &second, "not_kept");
     assert_eq!(opens(&proxy, &first), port);

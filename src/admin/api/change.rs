@@ -70,7 +70,7 @@ pub async fn kill(
 fn nobody_meant(sources: &Sources, filter: &SessionFilter) -> Result<(), ApiError> {
     let table = sources.shared.table.load();
     if let Some(name) = &filter.mapping
-        && !table.mappings().iter().any(|known| known.name == *name)
+        && !table.mappings().any(|known| known.name == *name)
     {
         return Err(OrderError::UnknownMapping(name.clone()).into());
     }

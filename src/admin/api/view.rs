@@ -167,7 +167,7 @@ pub fn mappings(sources: &Sources, only: Option<&MappingName>) -> Vec<model::Map
     for (mapping, group) in table.groups() {
         groups.entry(&mapping.name).or_default().push(group);
     }
-    let meant = table.mappings().iter().filter(|mapping| is_meant(mapping));
+    let meant = table.mappings().filter(|mapping| is_meant(mapping));
     let each = meant.map(|mapping| {
         let groups = groups.remove(&mapping.name).unwrap_or_default();
         let mut pairs = pairs.remove(&mapping.name).unwrap_or_default();
@@ -211,7 +211,7 @@ fn failing(mapping: &Mapping, groups: &[&TargetGroup]) -> Option<String> {
 /// What a mapping is after an operator has set it.
 pub fn mapping_state(sources: &Sources, name: &MappingName) -> model::MappingState {
     let table = sources.shared.table.load();
-    let mut mappings = table.mappings().iter();
+    let mut mappings = table.mappings();
     let mapping = mappings.find(|mapping| mapping.name == *name);
     let overrides = sources.shared.overrides.load();
     let state = overrides.get(name).copied();
@@ -365,9 +365,9 @@ fn own_endpoints(sources: &Sources) -> model::Endpoints {
     };
     let overrides = sources.shared.overrides.load();
     let open = |one: &Endpoint| endpoint(one, &exposure, &overrides);
-    let mut endpoints: Vec<_> = exposure.endpoints.iter().map(open).collect();
+    let mut endpoints: Vec<_> = exposure.endpoints.values().map(open).collect();
     let news = |one: &&Refused| !one.reason.is_ordinary();
-    let refused = exposure.refused.iter().filter(news);
+    let refused = exposure.refused.values().filter(news);
     endpoints.extend(refused.map(|one| self::refused(one, &exposure)));
     model::Endpoints { endpoints }
 }
@@ -393,7 +393,7 @@ fn own_endpoints_of(sources: &Sources, jobs: &[JobId]) -> model::Endpoints {
         let before = endpoints.len();
         let open = exposure.of_job(job);
         endpoints.extend(open.map(|one| endpoint(one, &exposure, &overrides)));
-        let refused = exposure.refused.iter().filter(|one| one.job == *job);
+        let refused = exposure.refused_of(job);
         endpoints.extend(refused.map(|one| self::refused(one, &exposure)));
         if endpoints.len() == before {
             let (absence, note) = absence(job, sources, &exposure);
@@ -442,8 +442,7 @@ fn absence(job: &JobId, sources: &Sources, exposure: &Exposure) -> (Absence, Str
 }
 
 fn refused(one: &Refused, exposure: &Exposure) -> model::Endpoint {
-    let state = exposure.states.get(&one.job).copied();
-    let state = state.filter(|_| one.reason == Reason::State);
+    let state = one.state;
     model::Endpoint {
         job: one.job.to_string(),
         rule: one.rule.as_ref().map(ToString::to_string),

@@ -63,7 +63,7 @@ fn mappings(page: &mut Page, sources: &Sources) {
     let table = sources.shared.table.load();
     let departed = sources.shared.departed.load();
     let lingering = departed.iter().filter(|mapping| mapping.stats.open() > 0);
-    let all: Vec<&Arc<Mapping>> = table.mappings().iter().chain(lingering).collect();
+    let all: Vec<&Arc<Mapping>> = table.mappings().chain(lingering).collect();
     let each = |mut family: Family<'_>, write: &dyn Fn(&mut Family<'_>, &str, &Mapping)| {
         for mapping in &all {
             write(&mut family, mapping.name.as_str(), mapping);

@@ -31,11 +31,7 @@ pub(super) fn kernel_setting(path: &str) -> Option<String> {
 
 fn backlog(table: &Table) -> Finding {
     let check = "net.core.somaxconn";
-    let wanted = table
-        .mappings()
-        .iter()
-        .map(|mapping| mapping.policy.backlog)
-        .max();
+    let wanted = table.mappings().map(|mapping| mapping.policy.backlog).max();
     let limit = kernel_setting("net/core/somaxconn").and_then(|text| text.parse::<u32>().ok());
     match (wanted, limit) {
         (Some(wanted), Some(limit)) if limit < wanted => Finding::poor(
@@ -207,7 +203,7 @@ fn source_towards(target: IpAddr) -> Option<IpAddr> {
 
 /// Whether each address to connect from is this machine's.
 fn sources(table: &Table) -> Vec<Finding> {
-    let policies = table.mappings().iter().map(|mapping| &mapping.policy);
+    let policies = table.mappings().map(|mapping| &mapping.policy);
     let wanted: BTreeSet<IpAddr> = policies
         .filter(|policy| !policy.freebind)
         .filter_map(|policy| policy.bind)

@@ -6,7 +6,7 @@
 
 use std::{
     borrow::Borrow,
-    collections::BTreeMap,
+    collections::BTreeSet,
     fmt,
     net::IpAddr,
     sync::Arc,
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use strum::IntoStaticStr;
 
 use super::saved::shared_text;
+use crate::shared_map::SharedMap;
 
 /// A job's id: a UUID in its canonical lower-case form.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -171,16 +172,17 @@ pub struct Job {
     pub host_live: Option<bool>,
 }
 
-/// Everything known of the jobs that have not ended.
+/// Everything known of the jobs that have not ended. A clone costs nothing, and what has changed is found
+/// at the price of that.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KnownJobs {
     /// By id. A job is here from the first valid answer about it to the first valid answer that
     /// says, or a complete listing that shows, that it has ended.
-    pub jobs: BTreeMap<JobId, Arc<Job>>,
+    pub jobs: SharedMap<JobId, Arc<Job>>,
     /// Jobs that are remembered from before a start and about which no valid answer has come yet.
-    pub remembered: BTreeMap<JobId, Remembered>,
+    pub remembered: SharedMap<JobId, Remembered>,
     /// Jobs whose hosts are said not to be alive, and for how long that was said again and again.
-    pub silent: BTreeMap<JobId, Duration>,
+    pub silent: SharedMap<JobId, Duration>,
     /// When a complete listing was last had; `None` until the first one.
     pub complete: Option<SystemTime>,
 }
@@ -203,5 +205,19 @@ impl KnownJobs {
             remembered: remembered.collect(),
             ..Self::default()
         }
+    }
+
+    /// The jobs of which something else was known `before`.
+    pub(crate) fn changed<'a>(&'a self, before: &'a Self) -> BTreeSet<&'a JobId> {
+        let Self {
+            jobs,
+            remembered,
+            silent,
+            complete: _,
+        } = self;
+        let jobs = jobs.differences(&before.jobs, Arc::ptr_eq);
+        let remembered = remembered.differences(&before.remembered, Remembered::eq);
+        let silent = silent.differences(&before.silent, Duration::eq);
+        jobs.into_iter().chain(remembered).chain(silent).collect()
     }
 }

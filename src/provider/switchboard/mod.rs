@@ -36,4 +36,4 @@ pub use port_ranges::PortRanges;
 pub use rule::{Condition, Rule, RuleName};
 pub(crate) use saved::{SavedKnowledge, SavedStatus};
 pub use settings::{PublicHost, Switchboard};
-pub use status::{Contact, Endpoint, Exposure, SwitchboardStatus};
+pub use status::{Contact, Endpoint, Endpoints, Exposure, Refusals, SwitchboardStatus};

@@ -17,6 +17,14 @@ pub struct Owner {
 }
 
 impl Owner {
+    /// What sorts before every owner of that job, and behind those of the jobs before it.
+    pub(super) fn before(job: &JobId) -> Self {
+        Self {
+            job: job.clone(),
+            rule: RuleName::least(),
+        }
+    }
+
     /// What its mapping is called.
     pub fn mapping(&self) -> MappingName {
         MappingName::of_job(JobRule {

@@ -20,6 +20,11 @@ impl RuleName {
         valid.then(|| Self(text.into()))
     }
 
+    /// What sorts before every name.
+    pub(super) fn least() -> Self {
+        Self(Arc::default())
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     handover::LoadError,
+    shared_map::SharedMap,
     telemetry::{Histogram, SavedHistogram, metric::REACHABLE_BUCKETS},
 };
 
@@ -50,6 +51,13 @@ pub(crate) struct SavedStatus {
     availability: SavedAvailability,
     token: Known,
 }
+
+fn owned<V: Copy>(map: &SharedMap<JobId, V>) -> BTreeMap<JobId, V> {
+    map.iter()
+        .map(|(job, value)| (job.clone(), *value))
+        .collect()
+}
+
 impl SavedKnowledge {
     /// What is known, and what was last proposed to be open.
     pub fn new(known: &KnownJobs, open: &Plan) -> Self {
@@ -62,8 +70,8 @@ impl SavedKnowledge {
         let open = open.iter();
         Self {
             jobs: jobs.values().map(|job| Job::clone(job)).collect(),
-            remembered: remembered.clone(),
-            silent: silent.clone(),
+            remembered: owned(remembered),
+            silent: owned(silent),
             complete: *complete,
             open: open
                 .map(|(owner, (port, target))| (owner.clone(), *port, *target))
@@ -85,9 +93,9 @@ impl SavedKnowledge {
             open,
         } = self;
         let mut known = KnownJobs {
-            jobs: BTreeMap::new(),
-            remembered,
-            silent,
+            jobs: SharedMap::default(),
+            remembered: remembered.into_iter().collect(),
+            silent: silent.into_iter().collect(),
             complete,
         };
         for job in jobs {
@@ -95,7 +103,7 @@ impl SavedKnowledge {
                 return Err(LoadError::value("job", format!("{} twice", twice.id)));
             }
         }
-        let mut plan = Plan::new();
+        let mut plan = Plan::default();
         let mut ports = BTreeMap::new();
         for (owner, port, target) in open {
             if let Some(other) = ports.insert(port, owner.clone()) {
@@ -201,7 +209,7 @@ mod tests {
 
     use super::*;
     use crate::provider::switchboard::{
-        Contact, Endpoint, HostId, JobState, RuleName, Service,
+        Contact, Endpoint, Endpoints, HostId, JobState, Refusals, RuleName, Service,
         client::{Failure, FailureKind},
         expose::{Reason, Refused},
         stats::Request,
@@ -262,7 +270,7 @@ mod tests {
         let saved = through_json(&SavedKnowledge::new(&known, &open));
         assert_eq!(saved.load(), Ok((known, open)));
         let nothing: SavedKnowledge = serde_json::from_str("{\"later\":1}").expect("values");
-        assert_eq!(nothing.load(), Ok((KnownJobs::default(), Plan::new())));
+        assert_eq!(nothing.load(), Ok((KnownJobs::default(), Plan::default())));
     }
 
     #[test]
@@ -287,20 +295,20 @@ mod tests {
     fn exposure() -> Exposure {
         Exposure {
             host: "p.example.org".into(),
-            endpoints: vec![Endpoint {
+            endpoints: Endpoints::from_iter([Endpoint {
                 owner: owner(1),
                 port: Some(40_000),
                 target: target(),
                 closed: Some(Reason::HostGone),
                 since: Some(SystemTime::now()),
-            }],
-            refused: vec![Refused {
+            }]),
+            refused: Refusals::from_iter([Refused {
                 job: id(2),
                 rule: None,
                 reason: Reason::NotAllowed,
                 address: Some(target().ip()),
-            }],
-            states: [(id(2), JobState::Queued)].into(),
+                state: None,
+            }]),
             jobs: 2,
             complete: Some(SystemTime::now()),
             unconfirmed: 1,

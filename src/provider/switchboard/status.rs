@@ -3,7 +3,6 @@
 //! Written by whoever exposes, read by the admin endpoint; neither waits for the other.
 
 use std::{
-    collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
@@ -13,7 +12,7 @@ use arc_swap::ArcSwapOption;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    JobId, JobState, Owner,
+    JobId, Owner, RuleName,
     client::{Availability, FailureKind},
     expose::{Closing, Reason, Refused},
     ports::PortCounts,
@@ -22,9 +21,12 @@ use super::{
     stats::FollowStats,
     token_file::TokenState,
 };
-use crate::telemetry::{
-    Histogram,
-    metric::{self, REACHABLE_BUCKETS},
+use crate::{
+    shared_map::SharedMap,
+    telemetry::{
+        Histogram,
+        metric::{self, REACHABLE_BUCKETS},
+    },
 };
 
 /// What is exposed, and what was counted since the start.
@@ -81,7 +83,13 @@ impl Contact {
     }
 }
 
-/// Everything that is exposed at a time.
+/// Endpoints by their owners.
+pub type Endpoints = SharedMap<Owner, Endpoint>;
+
+/// What is not exposed, by job and rule, or by the job as a whole.
+pub type Refusals = SharedMap<(JobId, Option<RuleName>), Refused>;
+
+/// Everything that is exposed at a time. A clone costs nothing.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Exposure {
@@ -89,11 +97,11 @@ pub struct Exposure {
     #[serde(with = "shared_text")]
     pub host: Arc<str>,
     /// Every endpoint there is or should be, by job and rule.
-    pub endpoints: Vec<Endpoint>,
+    #[serde(with = "shared_values")]
+    pub endpoints: Endpoints,
     /// What is not exposed otherwise, and why.
-    pub refused: Vec<Refused>,
-    /// The states of jobs that are not exposed for it.
-    pub states: BTreeMap<JobId, JobState>,
+    #[serde(with = "shared_values")]
+    pub refused: Refusals,
     /// The ports in numbers.
     pub ports: PortCounts,
     /// Jobs known.
@@ -124,25 +132,67 @@ pub struct Endpoint {
 impl Exposure {
     /// The endpoints of one job.
     pub fn of_job<'a>(&'a self, job: &'a JobId) -> impl Iterator<Item = &'a Endpoint> {
-        let start = self
-            .endpoints
-            .partition_point(|endpoint| endpoint.owner.job < *job);
-        let rest = self.endpoints[start..].iter();
-        rest.take_while(move |endpoint| endpoint.owner.job == *job)
+        let from = self.endpoints.range_from(&Owner::before(job));
+        let own = from.take_while(move |(owner, _)| owner.job == *job);
+        own.map(|(_, endpoint)| endpoint)
+    }
+
+    /// What is not exposed of one job.
+    pub fn refused_of<'a>(&'a self, job: &'a JobId) -> impl Iterator<Item = &'a Refused> {
+        let from = self.refused.range_from(&(job.clone(), None));
+        let own = from.take_while(move |((of, _), _)| of == job);
+        own.map(|(_, refused)| refused)
     }
 
     /// How many endpoints are open.
     pub fn open(&self) -> usize {
         let open = |endpoint: &&Endpoint| endpoint.closed.is_none();
-        self.endpoints.iter().filter(open).count()
+        self.endpoints.values().filter(open).count()
     }
 
     /// How many things are not exposed for that reason.
     pub fn closed(&self, reason: Reason) -> usize {
-        let endpoints = self.endpoints.iter();
+        let endpoints = self.endpoints.values();
         let closed = endpoints.filter(|endpoint| endpoint.closed == Some(reason));
-        let refused = self.refused.iter();
+        let refused = self.refused.values();
         closed.count() + refused.filter(|one| one.reason == reason).count()
+    }
+}
+
+impl FromIterator<Endpoint> for Endpoints {
+    fn from_iter<I: IntoIterator<Item = Endpoint>>(endpoints: I) -> Self {
+        let endpoints = endpoints.into_iter();
+        endpoints.map(|one| (one.owner.clone(), one)).collect()
+    }
+}
+
+impl FromIterator<Refused> for Refusals {
+    fn from_iter<I: IntoIterator<Item = Refused>>(refused: I) -> Self {
+        let refused = refused.into_iter();
+        refused.map(|one| (one.subject(), one)).collect()
+    }
+}
+
+/// A map whose values say what they belong to, as serde has it: a list.
+mod shared_values {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::shared_map::SharedMap;
+
+    pub fn serialize<K, V: Serialize, S: Serializer>(
+        map: &SharedMap<K, V>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.collect_seq(map.values())
+    }
+
+    pub fn deserialize<'de, K, V, D>(from: D) -> Result<SharedMap<K, V>, D::Error>
+    where
+        V: Deserialize<'de>,
+        SharedMap<K, V>: FromIterator<V>,
+        D: Deserializer<'de>,
+    {
+        Ok(Vec::<V>::deserialize(from)?.into_iter().collect())
     }
 }
 

@@ -132,13 +132,14 @@ fn what_is_counted_after_a_table_was_saved_is_handed_over_as_well() {
     });
     let table = table(&specs[..1], &Table::default());
     let gone = self::table(&specs[1..], &Table::default());
-    let departed = gone.mappings().to_vec();
+    let departed = gone.mappings().cloned().collect::<Vec<_>>();
     let saved = SavedTable::new(&table, &departed);
     assert_eq!(
         saved.counted_since(&table, &departed),
         SavedCounters::default()
     );
-    table.mappings()[0].stats.refuse(EndReason::NoResources);
+    let first = table.mappings().next().expect("there is one");
+    first.stats.refuse(EndReason::NoResources);
     departed[0].stats.refuse(EndReason::NoResources);
     let counted = through_json(&saved.counted_since(&table, &departed));
     assert_eq!(counted.0.len(), 2);
@@ -175,7 +176,7 @@ fn mappings_go_on_with_their_counters_and_share_policies() {
         spec(job(), 1002, &plain),
     ];
     let before = table(&specs, &Table::default());
-    let counted = &before.mappings()[0].stats;
+    let counted = &before.mappings().next().expect("there is one").stats;
     assert!(counted.try_open(None) && counted.try_open(None));
     counted.close(EndReason::Closed);
     counted.add_up(7);
@@ -184,7 +185,7 @@ fn mappings_go_on_with_their_counters_and_share_policies() {
     gone.stats.add_down(8);
     let known = handed_over(&before, std::slice::from_ref(&gone));
     let after = &known.table;
-    let [a, b, c] = after.mappings() else {
+    let [a, b, c] = after.mappings().collect::<Vec<_>>()[..] else {
         panic!("three mappings");
     };
     assert_eq!(a.stats.open(), 0, "a session is counted where it is loaded");

@@ -5,97 +5,91 @@
 //! at the address is exposed, because it would lead to whoever has it now.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
 };
 
-use super::{Inputs, Remembered, address_of};
-use crate::provider::switchboard::{
-    HostId, JobId, JobState, KnownJobs, Owner, Switchboard, ports::Kept,
-};
+use super::Inputs;
+use crate::provider::switchboard::{HostId, JobId, Owner, ports::Kept};
 
-/// Which job was exposed first at each address, for as long as it is said to be there.
+/// Which jobs are said to be at each address, and which of them was exposed there first. Addresses are
+/// canonical.
 #[derive(Debug, Clone, Default)]
-pub struct FirstHolders(HashMap<IpAddr, JobId>);
+pub(super) struct Holders {
+    /// The jobs that are said to be at an address, each with its host as far as that is known.
+    claims: HashMap<IpAddr, BTreeMap<JobId, Option<HostId>>>,
+    /// Where each job is said to be; one that is remembered may be at several addresses.
+    places: HashMap<JobId, Vec<IpAddr>>,
+    first: HashMap<IpAddr, JobId>,
+}
 
-/// Which job may be exposed at each address; nothing where none may.
-pub(super) type Holders<'a> = HashMap<IpAddr, Option<&'a JobId>>;
-
-/// A job that is said to be at an address, and its host as far as that is known.
-type Claim<'a> = (IpAddr, &'a JobId, Option<&'a HostId>);
-
-impl FirstHolders {
+impl Holders {
     /// With what was exposed before a start.
     pub fn of_kept(kept: &BTreeMap<Owner, Kept>) -> Self {
-        let each = kept.iter();
-        Self(
-            each.map(|(owner, kept)| (kept.address, owner.job.clone()))
-                .collect(),
-        )
-    }
-
-    /// Lets go of jobs that have ended or moved, and takes note of those that are `exposed` now.
-    pub fn follow<'a>(
-        &mut self,
-        known_jobs: &KnownJobs,
-        settings: &Switchboard,
-        exposed: impl Iterator<Item = (IpAddr, &'a JobId)>,
-    ) {
-        self.0
-            .retain(|address, job| match known_jobs.jobs.get(job) {
-                Some(job) => {
-                    job.state != JobState::Finalized && address_of(job, settings) == Some(*address)
-                }
-                None => known_jobs.remembered.contains_key(job),
-            });
-        for (address, job) in exposed {
-            self.0.entry(address).or_insert_with(|| job.clone());
+        let first = kept.iter();
+        let first = first.map(|(owner, kept)| (kept.address.to_canonical(), owner.job.clone()));
+        Self {
+            first: first.collect(),
+            ..Self::default()
         }
     }
-}
 
-/// Whose each address is.
-pub(super) fn holders<'a>(
-    inputs: &Inputs<'a>,
-    remembered: &[(&'a Owner, IpAddr, Remembered)],
-) -> Holders<'a> {
-    let known = inputs.known_jobs.jobs.values();
-    let known = known
-        .filter(|job| job.state != JobState::Finalized)
-        .filter_map(|job| {
-            Some((
-                address_of(job, inputs.settings)?,
-                &job.id,
-                job.host.as_ref(),
-            ))
-        });
-    let kept = remembered
-        .iter()
-        .map(|(owner, address, _)| (*address, &owner.job, None));
-    let canonical = |(address, job, host): Claim<'a>| (address.to_canonical(), job, host);
-    let mut claims: Vec<Claim<'a>> = known.chain(kept).map(canonical).collect();
-    claims.sort_unstable();
-    claims.dedup();
-    let same_address = |one: &Claim<'_>, other: &Claim<'_>| one.0 == other.0;
-    let each = claims.chunk_by(same_address);
-    each.map(|claims| (claims[0].0, holder(claims, inputs)))
-        .collect()
-}
-
-/// Who of those that are said to be at one address may be exposed there.
-fn holder<'a>(claims: &[Claim<'a>], inputs: &Inputs<'a>) -> Option<&'a JobId> {
-    if let [(_, job, _)] = claims {
-        return Some(job);
+    /// Takes in where a job is said to be now. Says whose address may be theirs or another's by that.
+    pub fn moved(
+        &mut self,
+        job: &JobId,
+        places: Vec<IpAddr>,
+        host: Option<&HostId>,
+    ) -> BTreeSet<JobId> {
+        let mut concerned = BTreeSet::new();
+        let before = self.places.remove(job).unwrap_or_default();
+        for address in before.iter().filter(|address| !places.contains(address)) {
+            if let Some(claims) = self.claims.get_mut(address) {
+                claims.remove(job);
+                concerned.extend(claims.keys().cloned());
+                if claims.is_empty() {
+                    self.claims.remove(address);
+                }
+            }
+            if self.first.get(address) == Some(job) {
+                self.first.remove(address);
+            }
+        }
+        for address in &places {
+            let claims = self.claims.entry(*address).or_default();
+            claims.insert(job.clone(), host.cloned());
+            concerned.extend(claims.keys().cloned());
+        }
+        if !places.is_empty() {
+            self.places.insert(job.clone(), places);
+        }
+        concerned
     }
-    let first = inputs.first.0.get(&claims[0].0)?;
-    let (_, job, host) = claims.iter().find(|(_, job, _)| *job == first)?;
-    // A host has one job at a time: of two on one host, the first may have been dropped by it.
-    let host = (*host)?;
-    let elsewhere = |claim: &&Claim<'_>| claim.2.is_some_and(|other| other != host);
-    let others = claims.iter().filter(|(_, other, _)| other != job);
-    let is_alive = inputs.known_jobs.jobs.get(*job).is_some_and(|job| {
-        inputs.settings.states.contains(&job.state) && job.host_live == Some(true)
-    });
-    let others_are_elsewhere = others.clone().filter(elsewhere).count() == others.count();
-    (is_alive && others_are_elsewhere).then_some(*job)
+
+    /// Takes note that a job is exposed at an address, which another may have been before.
+    pub fn exposed(&mut self, address: IpAddr, job: &JobId) {
+        let claims = self.claims.get(&address);
+        let is_there = |first: &JobId| claims.is_some_and(|claims| claims.contains_key(first));
+        if !self.first.get(&address).is_some_and(is_there) {
+            self.first.insert(address, job.clone());
+        }
+    }
+
+    /// Who of those that are said to be at an address may be exposed there.
+    pub fn holder(&self, address: IpAddr, inputs: &Inputs<'_>) -> Option<&JobId> {
+        let claims = self.claims.get(&address)?;
+        if claims.len() == 1 {
+            return claims.keys().next();
+        }
+        let (job, host) = claims.get_key_value(self.first.get(&address)?)?;
+        // A host has one job at a time: of two on one host, the first may have been dropped by it.
+        let host = host.as_ref()?;
+        let mut others = claims.iter().filter(|(other, _)| *other != job);
+        let is_alive = inputs.known_jobs.jobs.get(job).is_some_and(|job| {
+            inputs.settings.states.contains(&job.state) && job.host_live == Some(true)
+        });
+        let others_are_elsewhere =
+            others.all(|(_, other)| other.as_ref().is_some_and(|other| other != host));
+        (is_alive && others_are_elsewhere).then_some(job)
+    }
 }

@@ -1,6 +1,7 @@
 //! What of which job may be exposed, and why the rest may not.
 //!
-//! A pure decision over what is known. A job's state decides, never that it has an address: ended
+//! A pure decision over what is known, job by job: only of one that has changed, and of those that are said
+//! to be where it is or was, it is made again. A job's state decides, never that it has an address: ended
 //! jobs keep theirs for ever. Nothing a switchboard says is taken on trust: an address has to be in
 //! the allowed prefixes, must be nobody's but the job's, and never ours.
 
@@ -11,18 +12,17 @@ mod reason;
 pub(super) mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
 };
 
 use serde::{Deserialize, Serialize};
 
 pub use address::fit_for_any;
-pub use holders::FirstHolders;
-use holders::{Holders, holders};
+use holders::Holders;
 pub use reason::{Closing, Reason};
 
-use super::{Job, JobId, KnownJobs, Owner, Remembered, RuleName, Switchboard, ports::Kept};
+use super::{Job, JobId, JobState, KnownJobs, Owner, RuleName, Switchboard, ports::Kept};
 
 /// Everything the decision depends on.
 pub struct Inputs<'a> {
@@ -30,15 +30,13 @@ pub struct Inputs<'a> {
     pub known_jobs: &'a KnownJobs,
     /// What was exposed before: it stands for remembered jobs of which nothing is known yet.
     pub before: &'a BTreeMap<Owner, Kept>,
-    /// Who was exposed first where.
-    pub first: &'a FirstHolders,
     /// What the operator wants.
     pub settings: &'a Switchboard,
     /// Whether an address is this machine's own.
     pub is_own: &'a dyn Fn(IpAddr) -> bool,
 }
 
-/// What may be exposed, and why the rest may not.
+/// What of a job may be exposed, and why the rest may not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Decision {
     /// What may be exposed, in the order of importance.
@@ -89,68 +87,194 @@ pub struct Refused {
     pub reason: Reason,
     /// Where the job says it is.
     pub address: Option<IpAddr>,
+    /// Its state, if that is why.
+    #[serde(default)]
+    pub state: Option<JobState>,
 }
 
-/// Decides for every job.
-pub fn decide(inputs: &Inputs<'_>) -> Decision {
-    let remembered = remembered(inputs);
-    let holders = holders(inputs, &remembered);
+impl Refused {
+    /// What is not exposed.
+    pub fn subject(&self) -> (JobId, Option<RuleName>) {
+        (self.job.clone(), self.rule.clone())
+    }
+}
+
+/// What was decided for every job.
+#[derive(Debug, Clone, Default)]
+pub struct Decisions {
+    /// Jobs of which nothing is wanted or refused are not there.
+    made: BTreeMap<JobId, Decision>,
+    holders: Holders,
+    /// What is wanted and not confirmed.
+    unconfirmed: BTreeSet<Owner>,
+}
+
+impl Decisions {
+    /// None yet, beside what was exposed before a start.
+    pub fn after(kept: &BTreeMap<Owner, Kept>) -> Self {
+        Self {
+            holders: Holders::of_kept(kept),
+            ..Self::default()
+        }
+    }
+
+    /// Takes what is not exposed for what was decided before.
+    pub fn go_on_from(&mut self, refused: impl Iterator<Item = Refused>) {
+        for one in refused {
+            let decision = self.made.entry(one.job.clone()).or_default();
+            decision.refused.push(one);
+        }
+    }
+
+    /// Every job about which something is decided.
+    pub fn jobs(&self) -> impl Iterator<Item = &JobId> {
+        self.made.keys()
+    }
+
+    /// Everything that may be exposed, in the order of importance.
+    pub fn wanted(&self) -> impl Iterator<Item = &DesiredMapping> {
+        self.made.values().flat_map(|decision| &decision.wanted)
+    }
+
+    /// What was decided for a job.
+    pub fn of(&self, job: &JobId) -> Option<&Decision> {
+        self.made.get(job)
+    }
+
+    /// What `owner` is to have, if anything.
+    pub fn desired(&self, owner: &Owner) -> Option<&DesiredMapping> {
+        let mut wanted = self.made.get(&owner.job)?.wanted.iter();
+        wanted.find(|desired| desired.owner.rule == owner.rule)
+    }
+
+    /// What may be exposed although the switchboard has not said all there is to say.
+    pub fn unconfirmed(&self) -> &BTreeSet<Owner> {
+        &self.unconfirmed
+    }
+
+    /// Decides again for jobs of which something has changed. Returns the jobs for which something else is
+    /// decided now, with what that was before.
+    pub fn update<'j>(
+        &mut self,
+        changed: impl IntoIterator<Item = &'j JobId>,
+        inputs: &Inputs<'_>,
+    ) -> BTreeMap<JobId, Decision> {
+        let mut again = BTreeSet::new();
+        for job in changed {
+            let known = inputs.known_jobs.jobs.get(job);
+            let (places, host) = match known.filter(|job| job.state != JobState::Finalized) {
+                Some(job) => (
+                    Vec::from_iter(address_of(job, inputs.settings)),
+                    job.host.as_ref(),
+                ),
+                None => {
+                    let kept = remembered(job, inputs);
+                    (kept.map(|(_, kept)| kept.address).collect(), None)
+                }
+            };
+            let places = places.into_iter().map(|place| place.to_canonical());
+            let concerned = self.holders.moved(job, places.collect(), host);
+            again.extend(concerned);
+            again.insert(job.clone());
+        }
+        let mut before = BTreeMap::new();
+        let mut exposed = Vec::new();
+        for job in again {
+            let now = decide(&job, inputs, &self.holders);
+            let confirmed = now.wanted.iter();
+            exposed.extend(confirmed.map(|desired| (desired.target.ip(), job.clone())));
+            let known = self.made.get(&job);
+            if known.map_or(now == Decision::default(), |known| *known == now) {
+                continue;
+            }
+            let old = self.made.remove(&job).unwrap_or_default();
+            for desired in &old.wanted {
+                self.unconfirmed.remove(&desired.owner);
+            }
+            for desired in &now.wanted {
+                if !desired.evidence.is_confirmed() {
+                    self.unconfirmed.insert(desired.owner.clone());
+                }
+            }
+            if now != Decision::default() {
+                self.made.insert(job.clone(), now);
+            }
+            before.insert(job, old);
+        }
+        for (address, job) in exposed {
+            self.holders.exposed(address, &job);
+        }
+        before
+    }
+}
+
+/// Decides for one job.
+fn decide(id: &JobId, inputs: &Inputs<'_>, holders: &Holders) -> Decision {
     let mut decision = Decision::default();
-    for job in inputs.known_jobs.jobs.values() {
+    if let Some(job) = inputs.known_jobs.jobs.get(id) {
         let address = address_of(job, inputs.settings);
-        match fit_job(job, address, inputs, &holders) {
+        match fit_job(job, address, inputs, holders) {
             Ok(address) => add_rules(job, address, inputs.settings, &mut decision),
             Err(reason) => decision.refused.push(Refused {
                 job: job.id.clone(),
                 rule: None,
                 reason,
                 address,
+                state: (reason == Reason::State).then_some(job.state),
             }),
         }
     }
-    for (owner, address, remembered) in remembered {
-        let rule = inputs
-            .settings
-            .expose
-            .iter()
-            .find(|rule| rule.name == owner.rule);
-        let listed = remembered.listed;
-        let fit = match listed.is_some_and(|state| !inputs.settings.states.contains(&state)) {
-            true => Err(Reason::State),
-            false => fit_address(&owner.job, address, inputs, &holders),
-        };
-        match (rule, fit) {
-            (Some(rule), Ok(())) => decision.wanted.push(DesiredMapping {
-                owner: owner.clone(),
-                target: SocketAddr::new(address, rule.port),
-                evidence: match (listed, remembered.asked) {
-                    (Some(_), _) => Evidence::Listed,
-                    (None, true) => Evidence::AskedInVain,
-                    (None, false) => Evidence::Kept,
-                },
-            }),
-            (Some(_), Err(reason)) => decision.refused.push(Refused {
-                job: owner.job.clone(),
-                rule: Some(owner.rule.clone()),
-                reason,
-                address: Some(address),
-            }),
-            // The operator does not want it any more.
-            (None, _) => {}
-        }
+    for (owner, kept) in remembered(id, inputs) {
+        add_remembered(owner, kept.address, inputs, holders, &mut decision);
     }
     decision
 }
 
-/// What was exposed of jobs that are remembered and have not been heard of since.
-fn remembered<'a>(inputs: &Inputs<'a>) -> Vec<(&'a Owner, IpAddr, Remembered)> {
-    let before = inputs.before.iter();
-    before
-        .filter_map(|(owner, kept)| {
-            let remembered = inputs.known_jobs.remembered.get(&owner.job)?;
-            Some((owner, kept.address, *remembered))
-        })
-        .collect()
+/// What was exposed of a job that is remembered and has not been heard of since.
+fn remembered<'a>(job: &JobId, inputs: &Inputs<'a>) -> impl Iterator<Item = (&'a Owner, &'a Kept)> {
+    let is_remembered = inputs.known_jobs.remembered.contains_key(job);
+    let from = is_remembered.then(|| inputs.before.range(Owner::before(job)..));
+    let kept = from.into_iter().flatten();
+    kept.take_while(move |(owner, _)| owner.job == *job)
+}
+
+fn add_remembered(
+    owner: &Owner,
+    address: IpAddr,
+    inputs: &Inputs<'_>,
+    holders: &Holders,
+    decision: &mut Decision,
+) {
+    let mut rules = inputs.settings.expose.iter();
+    let Some(rule) = rules.find(|rule| rule.name == owner.rule) else {
+        // The operator does not want it any more.
+        return;
+    };
+    let known = inputs.known_jobs.remembered.get(&owner.job);
+    let remembered = known.copied().unwrap_or_default();
+    let listed = remembered.listed;
+    let fit = match listed.is_some_and(|state| !inputs.settings.states.contains(&state)) {
+        true => Err(Reason::State),
+        false => fit_address(&owner.job, address, inputs, holders),
+    };
+    match fit {
+        Ok(()) => decision.wanted.push(DesiredMapping {
+            owner: owner.clone(),
+            target: SocketAddr::new(address, rule.port),
+            evidence: match (listed, remembered.asked) {
+                (Some(_), _) => Evidence::Listed,
+                (None, true) => Evidence::AskedInVain,
+                (None, false) => Evidence::Kept,
+            },
+        }),
+        Err(reason) => decision.refused.push(Refused {
+            job: owner.job.clone(),
+            rule: Some(owner.rule.clone()),
+            reason,
+            address: Some(address),
+            state: None,
+        }),
+    }
 }
 
 /// Where a job is: what it says itself goes before what the operator says of its host.
@@ -167,7 +291,7 @@ fn fit_job(
     job: &Job,
     address: Option<IpAddr>,
     inputs: &Inputs<'_>,
-    holders: &Holders<'_>,
+    holders: &Holders,
 ) -> Result<IpAddr, Reason> {
     if !inputs.settings.states.contains(&job.state) {
         return Err(Reason::State);
@@ -189,11 +313,11 @@ fn fit_address(
     job: &JobId,
     address: IpAddr,
     inputs: &Inputs<'_>,
-    holders: &Holders<'_>,
+    holders: &Holders,
 ) -> Result<(), Reason> {
     address::fit(address, inputs.settings, inputs.is_own)?;
-    match holders.get(&address) {
-        Some(Some(holder)) if *holder == job => Ok(()),
+    match holders.holder(address, inputs) {
+        Some(holder) if holder == job => Ok(()),
         _ => Err(Reason::SharedAddress),
     }
 }
@@ -212,6 +336,7 @@ fn add_rules(job: &Job, address: IpAddr, settings: &Switchboard, decision: &mut 
                 rule: Some(rule.name.clone()),
                 reason: Reason::TooMany,
                 address: Some(address),
+                state: None,
             });
             continue;
         }
@@ -230,6 +355,7 @@ fn add_rules(job: &Job, address: IpAddr, settings: &Switchboard, decision: &mut 
             rule: None,
             reason: Reason::NoRule,
             address: Some(address),
+            state: None,
         });
     }
 }

@@ -6,7 +6,8 @@ use std::{
 use super::*;
 use crate::{
     provider::switchboard::{
-        Condition, HostId, JobState, PortRanges, PublicHost, Rule, Service, client::BaseUrl,
+        Condition, HostId, JobState, PortRanges, PublicHost, Remembered, Rule, Service,
+        client::BaseUrl,
     },
     setting::AutoOr,
     table::{Origin, Policy},
@@ -82,14 +83,44 @@ fn known_jobs(jobs: impl IntoIterator<Item = Job>) -> KnownJobs {
     }
 }
 
+/// What is decided for all jobs, put together.
 fn decided(settings: &Switchboard, known_jobs: &KnownJobs) -> Decision {
-    decide(&Inputs {
+    let mut decisions = Decisions::default();
+    decided_by(&mut decisions, settings, known_jobs)
+}
+
+/// The same, by one who goes on from what was decided before.
+fn decided_by(
+    decisions: &mut Decisions,
+    settings: &Switchboard,
+    known_jobs: &KnownJobs,
+) -> Decision {
+    decided_after(decisions, &BTreeMap::new(), settings, known_jobs)
+}
+
+fn decided_after(
+    decisions: &mut Decisions,
+    before: &BTreeMap<Owner, Kept>,
+    settings: &Switchboard,
+    known_jobs: &KnownJobs,
+) -> Decision {
+    let known = known_jobs.jobs.keys().chain(known_jobs.remembered.keys());
+    let decided = decisions.jobs().cloned();
+    let all: BTreeSet<JobId> = known.cloned().chain(decided).collect();
+    let inputs = Inputs {
         known_jobs,
-        before: &BTreeMap::new(),
-        first: &FirstHolders::default(),
+        before,
         settings,
         is_own: &|ip| ip == IpAddr::from([10, 0, 0, 1]),
-    })
+    };
+    decisions.update(&all, &inputs);
+    let refused = decisions.made.values();
+    Decision {
+        wanted: decisions.wanted().cloned().collect(),
+        refused: refused
+            .flat_map(|decision| decision.refused.clone())
+            .collect(),
+    }
 }
 
 /// Why a single job with that address is not exposed.
@@ -180,19 +211,9 @@ fn a_job_that_is_there_is_not_closed_by_another_that_claims_its_address() {
     };
     let owner = on(1, 1);
     let exposed = |jobs: Vec<Job>| -> Vec<JobId> {
-        let mut first = FirstHolders::default();
-        let alone = known_jobs([owner.clone()]);
-        let address = owner.address.expect("it has one");
-        first.follow(&alone, &settings, [(address, &owner.id)].into_iter());
-        let known = known_jobs(jobs);
-        first.follow(&known, &settings, [].into_iter());
-        let decision = decide(&Inputs {
-            known_jobs: &known,
-            before: &BTreeMap::new(),
-            first: &first,
-            settings: &settings,
-            is_own: &|_| false,
-        });
+        let mut decisions = Decisions::default();
+        decided_by(&mut decisions, &settings, &known_jobs([owner.clone()]));
+        let decision = decided_by(&mut decisions, &settings, &known_jobs(jobs));
         let wanted = decision.wanted.into_iter();
         wanted.map(|desired| desired.owner.job).collect()
     };
@@ -276,15 +297,8 @@ fn what_was_exposed_before_stands_until_the_jobs_are_known() {
         remembered: remembered.into(),
         ..known_jobs([job(4, "fd00::2")])
     };
-    let decided = |known: &KnownJobs| {
-        decide(&Inputs {
-            known_jobs: known,
-            before: &before,
-            first: &FirstHolders::default(),
-            settings: &settings,
-            is_own: &|_| false,
-        })
-    };
+    let decided =
+        |known: &KnownJobs| decided_after(&mut Decisions::default(), &before, &settings, known);
     let decision = decided(&known);
     let wanted: Vec<_> = decision
         .wanted
@@ -293,25 +307,18 @@ fn what_was_exposed_before_stands_until_the_jobs_are_known() {
         .collect();
     assert_eq!(wanted, [owner(1)], "the others' addresses are not fit");
     assert_eq!(decision.wanted[0].evidence, Evidence::Kept);
-    let first = known
-        .remembered
-        .get_mut(&owner(1).job)
-        .expect("it is there");
-    first.asked = true;
-    assert_eq!(decided(&known).wanted[0].evidence, Evidence::AskedInVain);
-    let first = known
-        .remembered
-        .get_mut(&owner(1).job)
-        .expect("it is there");
-    first.listed = Some(JobState::Ready);
-    assert_eq!(decided(&known).wanted[0].evidence, Evidence::Listed);
-    let first = known
-        .remembered
-        .get_mut(&owner(1).job)
-        .expect("it is there");
-    first.listed = Some(JobState::Terminating);
-    assert!(decided(&known).wanted.is_empty());
-    known.remembered.clear();
+    let mut remember = |asked, listed| {
+        let remembered = Remembered { asked, listed };
+        known.remembered.insert(owner(1).job, remembered);
+        decided(&known)
+    };
+    let evidence = |decision: Decision| decision.wanted[0].evidence;
+    assert_eq!(evidence(remember(true, None)), Evidence::AskedInVain);
+    let listed = remember(true, Some(JobState::Ready));
+    assert_eq!(evidence(listed), Evidence::Listed);
+    let listed = remember(true, Some(JobState::Terminating));
+    assert!(listed.wanted.is_empty());
+    known.remembered = Default::default();
     let decision = decided(&known);
     let wanted: Vec<_> = decision
         .wanted
@@ -441,5 +448,65 @@ fn every_closing_has_a_word_of_its_own() {
     let mut words = std::collections::HashSet::new();
     for closing in own.into_iter().chain(refused) {
         assert!(words.insert(closing.word()), "{} twice", closing.word());
+    }
+}
+
+/// What is decided job by job is what would be decided of all of them at once.
+mod one_by_one {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A job, where it is, on which host, in which state, and whether that host is alive.
+    type Step = (usize, Option<(u8, u8, bool, Option<bool>)>);
+
+    fn step() -> impl Strategy<Value = Step> {
+        let known = (1..5_u8, 1..4_u8, any::<bool>(), any::<Option<bool>>());
+        (1..7_usize, proptest::option::weighted(0.8, known))
+    }
+
+    proptest! {
+        #[test]
+        fn is_all_at_once(steps in proptest::collection::vec(step(), 1..40)) {
+            let settings = settings();
+            let mut known = known_jobs([]);
+            let mut decisions = Decisions::default();
+            for (number, change) in steps {
+                let before = known.clone();
+                let id = job(number, "fd00::1").id;
+                match change {
+                    None => _ = known.jobs.remove(&id),
+                    Some((address, host, is_ready, host_live)) => {
+                        let host = format!("{host:08x}-0000-4000-8000-000000000000");
+                        let job = Job {
+                            state: if is_ready { JobState::Ready } else { JobState::Terminating },
+                            host: HostId::parse(&host),
+                            host_live,
+                            ..job(number, &format!("fd00::{address}"))
+                        };
+                        known.jobs.insert(id, Arc::new(job));
+                    }
+                }
+                let inputs = Inputs {
+                    known_jobs: &known,
+                    before: &BTreeMap::new(),
+                    settings: &settings,
+                    is_own: &|_| false,
+                };
+                let told = decisions.update(known.changed(&before), &inputs);
+                let mut all = decisions.clone();
+                let every: Vec<JobId> = (1..7).map(|number| job(number, "fd00::1").id).collect();
+                let missed = all.update(&every, &inputs);
+                prop_assert_eq!(missed, BTreeMap::new());
+                for (job, before) in told {
+                    prop_assert_ne!(decisions.of(&job).cloned().unwrap_or_default(), before);
+                }
+                // Of two at one address no more than one is exposed.
+                let mut targets = BTreeSet::new();
+                for desired in decisions.wanted() {
+                    prop_assert!(targets.insert(desired.target));
+                }
+            }
+        }
     }
 }

@@ -1,6 +1,9 @@
 //! What each job's annotation should say, told when it changes.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::Plan;
 use crate::provider::switchboard::{
@@ -25,69 +28,64 @@ impl Annotations {
         }
     }
 
-    /// Tells what has changed; to another publisher, everything. What an earlier run left on jobs that
-    /// are not exposed is removed. `rules` is how many there are.
-    pub fn tell(
+    /// Tells what has changed of some jobs; to another publisher, everything. What an earlier run left on
+    /// jobs that are not exposed is removed. `rules` is how many there are.
+    pub fn tell<'a>(
         &mut self,
-        exposure: &Exposure,
+        exposure: &'a Exposure,
+        mut changed: BTreeSet<&'a JobId>,
         rules: usize,
         known_jobs: &KnownJobs,
         publisher: Arc<Publisher>,
     ) {
-        if !self
-            .publisher
-            .as_ref()
-            .is_some_and(|known| Arc::ptr_eq(known, &publisher))
-        {
+        let mut known = self.publisher.iter();
+        if !known.any(|known| Arc::ptr_eq(known, &publisher)) {
             self.told.clear();
+            changed = exposure.endpoints.keys().map(|owner| &owner.job).collect();
         }
-        let texts = texts(exposure, rules);
-        for (job, text) in &texts {
-            if self.told.get(job) != Some(text) {
-                publisher.set(job.clone(), Some(text.clone()));
+        for job in changed {
+            let text = text(exposure, job, rules);
+            if self.told.get(job) == text.as_ref() {
+                continue;
             }
-        }
-        // Also where a job has ended: its port may be another's soon.
-        for job in self.told.keys() {
-            if !texts.contains_key(job) {
-                publisher.set(job.clone(), None);
-            }
+            publisher.set(job.clone(), text.clone());
+            match text {
+                Some(text) => self.told.insert(job.clone(), text),
+                // Also where a job has ended: its port may be another's soon.
+                None => self.told.remove(job),
+            };
         }
         for job in publisher.left_over() {
-            match texts.get(&job) {
+            match self.told.get(&job) {
                 Some(text) => publisher.set(job, Some(text.clone())),
                 None if known_jobs.jobs.contains_key(&job) => publisher.set(job, None),
                 None => {}
             }
         }
-        (self.told, self.publisher) = (texts, Some(publisher));
+        self.publisher = Some(publisher);
     }
 }
 
-/// `host:port` for each job, each with its rule where there is more than one.
-fn texts(exposure: &Exposure, rules: usize) -> BTreeMap<JobId, String> {
+/// Where a job can be reached, each with its rule where there is more than one.
+fn text(exposure: &Exposure, job: &JobId, rules: usize) -> Option<String> {
     let host = publish::before_port(&exposure.host);
-    let mut texts: BTreeMap<JobId, String> = BTreeMap::new();
     let open = |endpoint: &&Endpoint| endpoint.closed.is_none();
-    for endpoint in exposure.endpoints.iter().filter(open) {
-        let Some(port) = endpoint.port else { continue };
-        let mut word = format!("{host}{port}");
-        if rules > 1 {
-            word = format!("{}={word}", endpoint.owner.rule);
-        }
-        let text = texts.entry(endpoint.owner.job.clone()).or_default();
-        if !text.is_empty() {
-            text.push(' ');
-        }
-        text.push_str(&word);
-    }
-    texts
+    let open = exposure.of_job(job).filter(open);
+    let words = open.filter_map(|endpoint| {
+        let word = format!("{host}{}", endpoint.port?);
+        Some(match rules {
+            0 | 1 => word,
+            _ => format!("{}={word}", endpoint.owner.rule),
+        })
+    });
+    let words: Vec<_> = words.collect();
+    (!words.is_empty()).then(|| words.join(" "))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::provider::switchboard::{Owner, RuleName};
+    use crate::provider::switchboard::{Endpoints, Owner, RuleName};
 
     #[test]
     fn the_text_is_what_one_connects_to() {
@@ -104,14 +102,16 @@ mod tests {
         };
         let mut exposure = Exposure {
             host: "p.example.org".into(),
-            endpoints: vec![endpoint("ssh", 40_001)],
+            endpoints: Endpoints::from_iter([endpoint("ssh", 40_001)]),
             ..Exposure::default()
         };
-        assert_eq!(texts(&exposure, 1)[&job], "p.example.org:40001");
-        exposure.endpoints.push(endpoint("web", 40_002));
-        assert_eq!(
-            texts(&exposure, 2)[&job],
-            "ssh=p.example.org:40001 web=p.example.org:40002"
-        );
+        let said = text(&exposure, &job, 1).expect("it is open");
+        assert_eq!(said, "p.example.org:40001");
+        let web = endpoint("web", 40_002);
+        exposure.endpoints.insert(web.owner.clone(), web);
+        let said = text(&exposure, &job, 2).expect("it is open");
+        assert_eq!(said, "ssh=p.example.org:40001 web=p.example.org:40002");
+        exposure.endpoints = Endpoints::default();
+        assert_eq!(text(&exposure, &job, 2), None);
     }
 }

@@ -1,11 +1,11 @@
 //! What the log is told: once when something begins, once when it ends, and never a line for each of
 //! a thousand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Plan;
 use crate::provider::switchboard::{
-    Endpoint, Exposure, JobId, KnownJobs, Owner, Rule, RuleName, SwitchboardStatus,
+    Exposure, JobId, KnownJobs, Owner, Rule, RuleName, SwitchboardStatus,
     expose::{Closing, Reason},
 };
 
@@ -39,26 +39,30 @@ impl ExposureLog {
         self.causes.insert(owner.clone(), why.to_owned());
     }
 
-    /// Tells what has changed since the last time; `rules` are those in force.
+    /// Tells what has changed of some owners, and why some of what is refused is; `rules` are those in
+    /// force.
     pub fn tell(
         &mut self,
         exposure: &Exposure,
+        (owners, mut subjects): (&BTreeSet<Owner>, BTreeSet<Subject>),
         status: &SwitchboardStatus,
         known_jobs: &KnownJobs,
         rules: &[Rule],
     ) {
-        let refused = refused(exposure);
-        let open: Plan = (exposure.endpoints.iter())
-            .filter(|endpoint| endpoint.closed.is_none())
-            .filter_map(|endpoint: &Endpoint| {
-                let to = (endpoint.port?, endpoint.target);
-                Some((endpoint.owner.clone(), to))
-            })
-            .collect();
         let mut begun = Limited::new("more jobs exposed");
-        for (owner, (port, target)) in &open {
-            match self.open.get(owner) {
-                Some(before) if before == &(*port, *target) => {}
+        let mut ended = Vec::new();
+        for owner in owners {
+            subjects.insert((owner.job.clone(), Some(owner.rule.clone())));
+            let endpoint = exposure.endpoints.get(owner);
+            let open = endpoint.filter(|endpoint| endpoint.closed.is_none());
+            let open = open.and_then(|endpoint| Some((endpoint.port?, endpoint.target)));
+            let Some((port, target)) = open else {
+                let before = self.open.remove(owner);
+                ended.extend(before.map(|(port, _)| (owner, port)));
+                continue;
+            };
+            match self.open.get(owner).copied() {
+                Some(before) if before == (port, target) => continue,
                 Some((port_before, target_before)) => begun.line(|| {
                     tracing::info!(
                         %owner,
@@ -71,40 +75,41 @@ impl ExposureLog {
                 }),
                 None => begun.line(|| tracing::info!(%owner, port, %target, "job exposed")),
             }
+            self.open.insert(owner.clone(), (port, target));
         }
         begun.rest();
-        let mut ended = Limited::new("more jobs no longer exposed");
-        for (owner, (port, _)) in &self.open {
-            if open.contains_key(owner) {
-                continue;
-            }
-            let closing = closing(owner, &refused, known_jobs, rules);
+        let mut lines = Limited::new("more jobs no longer exposed");
+        for (owner, port) in ended {
+            let closing = closing(owner, exposure, known_jobs, rules);
             status.closed(closing);
             let reason = closing.word();
-            ended.line(|| tracing::info!(%owner, port, reason, "job no longer exposed"));
+            lines.line(|| tracing::info!(%owner, port, reason, "job no longer exposed"));
         }
-        ended.rest();
+        lines.rest();
         let mut lines = Limited::new("more jobs not exposed");
-        for ((job, rule), reason) in &refused {
-            let subject = (job.clone(), rule.clone());
-            if self.refused.get(&subject) == Some(reason) {
+        for subject in subjects {
+            let Some(reason) = why_not(&subject, exposure) else {
+                self.refused.remove(&subject);
+                continue;
+            };
+            let (job, rule) = &subject;
+            if self.refused.get(&subject) == Some(&reason) {
                 continue;
             }
-            status.refused(*reason);
+            status.refused(reason);
             if !reason.is_ordinary() {
-                lines.line(|| self.line(job, rule.as_ref(), *reason, exposure));
+                lines.line(|| self.line(job, rule.as_ref(), reason, exposure));
             }
+            self.refused.insert(subject, reason);
         }
         lines.rest();
         self.causes.clear();
-        (self.open, self.refused) = (open, refused);
     }
 
     fn line(&self, job: &JobId, rule: Option<&RuleName>, reason: Reason, exposure: &Exposure) {
         let word = reason.word();
         let rule = rule.map(RuleName::as_str);
-        let address = exposure.refused.iter().find(|one| one.job == *job);
-        let address = address.and_then(|one| one.address);
+        let address = exposure.refused_of(job).find_map(|one| one.address);
         let address = address.map(tracing::field::display);
         match reason {
             Reason::SharedAddress => tracing::error!(
@@ -128,32 +133,36 @@ impl ExposureLog {
 }
 
 /// Why something that was open no longer is.
-fn closing(
-    owner: &Owner,
-    refused: &BTreeMap<Subject, Reason>,
-    known_jobs: &KnownJobs,
-    rules: &[Rule],
-) -> Closing {
+fn closing(owner: &Owner, exposure: &Exposure, known_jobs: &KnownJobs, rules: &[Rule]) -> Closing {
     let whole = (owner.job.clone(), None);
     let part = (owner.job.clone(), Some(owner.rule.clone()));
-    match refused.get(&part).or_else(|| refused.get(&whole)) {
-        Some(reason) => Closing::Refused(*reason),
+    match why_not(&part, exposure).or_else(|| why_not(&whole, exposure)) {
+        Some(reason) => Closing::Refused(reason),
         None if rules.iter().all(|rule| rule.name != owner.rule) => Closing::RuleRemoved,
         None if known_jobs.jobs.contains_key(&owner.job) => Closing::RuleUnfit,
         None => Closing::Ended,
     }
 }
 
-fn refused(exposure: &Exposure) -> BTreeMap<Subject, Reason> {
-    let closed = exposure.endpoints.iter().filter_map(|endpoint| {
-        let subject = (
-            endpoint.owner.job.clone(),
-            Some(endpoint.owner.rule.clone()),
-        );
-        Some((subject, endpoint.closed?))
+/// Why something is not exposed, if that is so.
+fn why_not(subject: &Subject, exposure: &Exposure) -> Option<Reason> {
+    let (job, rule) = subject;
+    let endpoint = rule.as_ref().and_then(|rule| {
+        let (job, rule) = (job.clone(), rule.clone());
+        exposure.endpoints.get(&Owner { job, rule })
     });
-    let refused = exposure.refused.iter();
-    let refused = refused.map(|one| ((one.job.clone(), one.rule.clone()), one.reason));
+    let closed = endpoint.and_then(|endpoint| endpoint.closed);
+    closed.or_else(|| Some(exposure.refused.get(subject)?.reason))
+}
+
+/// Everything that is not exposed.
+fn refused(exposure: &Exposure) -> BTreeMap<Subject, Reason> {
+    let closed = exposure.endpoints.values().filter_map(|endpoint| {
+        let Owner { job, rule } = endpoint.owner.clone();
+        Some(((job, Some(rule)), endpoint.closed?))
+    });
+    let refused = exposure.refused.values();
+    let refused = refused.map(|one| (one.subject(), one.reason));
     refused.chain(closed).collect()
 }
 

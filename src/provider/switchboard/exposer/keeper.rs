@@ -1,7 +1,7 @@
 //! Has allocations kept, one write at a time, and knows what is kept by now.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Weak},
 };
 
@@ -10,22 +10,32 @@ use crate::{
     provider::switchboard::{
         Owner, SwitchboardStatus,
         boot_instant::{BootInstant, boot},
-        ports::{Kept, Ports, Record},
+        ports::{Kept, Ports, Record, Step},
         state::{Found, StateDir, StateError},
     },
 };
 
-/// A record on its way to the disk.
-type Writing = (Arc<Record>, Answer<Result<(), StateError>>);
+/// What is on its way to the disk.
+#[derive(Debug)]
+enum Writing {
+    Whole(Record),
+    Step(Step),
+}
+
+type Late = (Arc<Writing>, Answer<Result<(), StateError>>);
 
 #[derive(Debug)]
 pub(super) struct Keeper {
     state: Arc<StateDir>,
     boot: Option<String>,
-    /// What was kept last.
-    saved: Arc<Record>,
+    /// What was found at the start.
+    found: Record,
+    /// Ports whose owners are kept.
+    saved: BTreeMap<u16, Owner>,
+    /// Ports of which something else is kept than there is to be, and whether that is so of who waits.
+    unsaved: (BTreeSet<u16>, bool),
     /// A write that did not end in time.
-    late: Option<Writing>,
+    late: Option<Late>,
     /// Why nothing can be kept, if that is so.
     pub failure: Option<String>,
 }
@@ -37,7 +47,7 @@ impl Keeper {
     ///
     /// It cannot be read. A damaged file is no error.
     pub fn with(state: StateDir) -> Result<Self, StateError> {
-        let saved = match state.load()? {
+        let found = match state.load()? {
             Found::Nothing => Record::default(),
             Found::Record(record) => record,
             Found::Damaged { damage, aside } => {
@@ -50,10 +60,14 @@ impl Keeper {
                 Record::default()
             }
         };
+        let boot = boot();
         Ok(Self {
             state: Arc::new(state),
-            boot: boot(),
-            saved: Arc::new(saved),
+            saved: owners(&found),
+            // Another run of the machine has another clock.
+            unsaved: (BTreeSet::new(), found.boot != boot),
+            boot,
+            found,
             late: None,
             failure: None,
         })
@@ -65,34 +79,33 @@ impl Keeper {
 
     /// The allocation that was kept.
     pub fn ports(&self) -> Ports {
-        Ports::restore(&self.saved, self.boot.as_deref(), BootInstant::now())
+        Ports::restore(&self.found, self.boot.as_deref(), BootInstant::now())
     }
 
     /// What was kept of the owners in it.
     pub fn owners(&self) -> BTreeMap<Owner, Kept> {
-        let owned = self.saved.owned.iter();
+        let owned = self.found.owned.iter();
         owned.map(|port| (port.owner.clone(), port.kept)).collect()
     }
 
     /// Whether it is kept that `owner` has `port`.
     pub fn has_kept(&self, owner: &Owner, port: u16) -> bool {
-        let owned = &self.saved.owned;
-        let place = owned.binary_search_by_key(&port, |known| known.port);
-        place.is_ok_and(|place| owned[place].owner == *owner)
+        self.saved.get(&port) == Some(owner)
     }
 
     /// Keeps what has changed since it was last kept.
     pub async fn save(
         &mut self,
-        ports: &Ports,
+        ports: &mut Ports,
         kept: &BTreeMap<Owner, Kept>,
         status: &SwitchboardStatus,
     ) {
-        let record = ports.record(self.boot.clone(), |owner| kept.get(owner).copied());
-        if record == *self.saved && self.late.is_none() {
+        self.unsaved.0.append(&mut ports.take_touched());
+        self.unsaved.1 |= ports.take_queue_touched();
+        if self.is_saved() {
             return;
         }
-        let failure = self.write(Arc::new(record)).await.err();
+        let failure = self.write(ports, kept).await.err();
         status.kept(failure.is_none());
         match (&failure, &self.failure) {
             (Some(error), None) => tracing::error!(
@@ -105,25 +118,47 @@ impl Keeper {
         self.failure = failure;
     }
 
-    /// Writes a record, once a write before it has come to its end: one that wakes up late must not
-    /// replace what is newer.
-    async fn write(&mut self, record: Arc<Record>) -> Result<(), String> {
-        while self.saved != record || self.late.is_some() {
+    fn is_saved(&self) -> bool {
+        self.unsaved.0.is_empty() && !self.unsaved.1 && self.late.is_none()
+    }
+
+    /// Writes what has changed, once a write before it has come to its end: one that wakes up late must
+    /// not replace what is newer, nor come behind it. After one that failed everything is written.
+    async fn write(&mut self, ports: &Ports, kept: &BTreeMap<Owner, Kept>) -> Result<(), String> {
+        while !self.is_saved() {
             let (written, mut answer) = match self.late.take() {
                 Some(late) => late,
                 None => {
-                    let (state, writing) = (Arc::clone(&self.state), Arc::clone(&record));
-                    let started = files::start(move || state.save(&writing));
+                    let kept = |owner: &Owner| kept.get(owner).copied();
+                    let writing = Arc::new(match self.state.takes_steps() {
+                        true => {
+                            let (touched, queue) = &self.unsaved;
+                            Writing::Step(ports.step(touched.clone(), *queue, kept))
+                        }
+                        false => Writing::Whole(ports.record(self.boot.clone(), kept)),
+                    });
+                    let (state, record) = (Arc::clone(&self.state), Arc::clone(&writing));
+                    let started = files::start(move || match &*record {
+                        Writing::Whole(record) => state.save(record),
+                        Writing::Step(step) => state.save_step(step),
+                    });
                     let answer = started.map_err(|error| error.to_string())?;
-                    (Arc::clone(&record), answer)
+                    self.unsaved = Default::default();
+                    (writing, answer)
                 }
             };
             match answer.within(files::WITHIN).await {
-                Ok(Ok(())) => self.saved = written,
-                Ok(Err(error)) => return Err(error.to_string()),
+                Ok(Ok(())) => self.take_in(&written),
+                Ok(Err(error)) => {
+                    self.failed(&written);
+                    if let Writing::Whole(_) = *written {
+                        return Err(error.to_string());
+                    }
+                }
                 Err(unanswered) => {
-                    if let Unanswered::Late(_) = unanswered {
-                        self.late = Some((written, answer));
+                    match unanswered {
+                        Unanswered::Late(_) => self.late = Some((written, answer)),
+                        Unanswered::Busy(_) | Unanswered::Failed => self.failed(&written),
                     }
                     return Err(unanswered.to_string());
                 }
@@ -131,4 +166,33 @@ impl Keeper {
         }
         Ok(())
     }
+
+    fn take_in(&mut self, written: &Writing) {
+        match written {
+            Writing::Whole(record) => self.saved = owners(record),
+            Writing::Step(step) => {
+                for port in &step.ports {
+                    self.saved.remove(port);
+                }
+                let owned = step.owned.iter();
+                self.saved
+                    .extend(owned.map(|one| (one.port, one.owner.clone())));
+            }
+        }
+    }
+
+    /// Has everything written again that was not.
+    fn failed(&mut self, written: &Writing) {
+        let ports = match written {
+            Writing::Whole(record) => owners(record).into_keys().collect(),
+            Writing::Step(step) => step.ports.clone(),
+        };
+        self.unsaved.0.extend(ports);
+        self.unsaved.1 = true;
+    }
+}
+
+fn owners(record: &Record) -> BTreeMap<u16, Owner> {
+    let owned = record.owned.iter();
+    owned.map(|one| (one.port, one.owner.clone())).collect()
 }

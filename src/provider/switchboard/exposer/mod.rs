@@ -1,7 +1,8 @@
 //! From what is known of the jobs to open ports: decide, allocate, keep, open, in this order.
 //!
 //! One task of the control plane, which hands over whole sets of mappings and hears which of them could
-//! not be opened. What may be closed or led elsewhere is done before anything is written, what is opened
+//! not be opened. It looks at what has changed: at all jobs only at its beginning, for other settings, and
+//! once in a while. What may be closed or led elsewhere is done before anything is written, what is opened
 //! only after its allocation is kept: a port that was reachable once is known as somebody's after any
 //! crash. Everything that fails is tried again, and meanwhile the rest goes on.
 
@@ -26,20 +27,20 @@ use tokio::{
 };
 
 use super::{
-    BootInstant, Endpoint, Exposure, JobId, JobState, KnownJobs, Owner, Switchboard,
-    SwitchboardStatus,
-    expose::{Decision, DesiredMapping, Evidence, FirstHolders, Inputs, Reason, decide},
-    ports::{Kept, Ports, Terms, Wanted},
+    BootInstant, Endpoint, Exposure, JobId, KnownJobs, Owner, Switchboard, SwitchboardStatus,
+    expose::{Decision, Decisions, DesiredMapping, Evidence, Inputs, Reason},
+    ports::{Changes, Kept, Ports, Terms, Wanted},
     state::{StateDir, StateError},
 };
 use crate::{
     provider::AddressChanges,
-    table::{ListenAddr, ListenHost, MappingName, MappingSpec, Origin},
+    shared_map::SharedMap,
+    table::{ListenAddr, ListenHost, MappingName, MappingSpec, Origin, Policy},
 };
 use annotations::Annotations;
 use exposure_log::ExposureLog;
 use keeper::Keeper;
-use own_addresses::OwnAddresses;
+use own_addresses::{GOOD_FOR, OwnAddresses};
 
 /// How long a start waits for the switchboard before it falls back on what was kept: what is kept
 /// may be out of date, and an address somebody else's.
@@ -68,7 +69,7 @@ const TRIES: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Proposal {
     /// All of them.
-    pub specs: Vec<MappingSpec>,
+    pub specs: SharedMap<MappingName, MappingSpec>,
     pub known_jobs: Arc<KnownJobs>,
     /// Who waits for those that could not be.
     pub reply: oneshot::Sender<Vec<NotOpened>>,
@@ -85,7 +86,43 @@ pub(crate) struct NotOpened {
 }
 
 /// Where an owner's sessions come in and go to.
-pub(crate) type Plan = BTreeMap<Owner, (u16, SocketAddr)>;
+pub(crate) type Plan = SharedMap<Owner, (u16, SocketAddr)>;
+
+/// A plan as mappings.
+#[derive(Debug, Default)]
+struct Specs {
+    plan: Plan,
+    policy: Arc<Policy>,
+    all: SharedMap<MappingName, MappingSpec>,
+}
+
+impl Specs {
+    /// Those of `plan`, under a policy.
+    fn of(&mut self, plan: &Plan, policy: &Arc<Policy>) -> &SharedMap<MappingName, MappingSpec> {
+        if !Arc::ptr_eq(&self.policy, policy) {
+            *self = Self {
+                policy: Arc::clone(policy),
+                ..Self::default()
+            };
+        }
+        for owner in plan.differences(&self.plan, PartialEq::eq) {
+            let name = owner.mapping();
+            let Some((port, target)) = plan.get(owner).copied() else {
+                self.all.remove(&name);
+                continue;
+            };
+            let spec = MappingSpec {
+                name: name.clone(),
+                pairs: [(ListenAddr::new(ListenHost::Any, port), target.into())].into(),
+                policy: Arc::clone(policy),
+                origin: Origin::Switchboard,
+            };
+            self.all.insert(name, spec);
+        }
+        self.plan = plan.clone();
+        &self.all
+    }
+}
 
 /// Everything the task remembers.
 #[derive(Debug)]
@@ -95,22 +132,41 @@ pub(crate) struct Exposer {
     ports: Ports,
     /// What is known of owners of ports.
     kept: BTreeMap<Owner, Kept>,
-    /// Which job was exposed first at each address.
-    first: FirstHolders,
+    decisions: Decisions,
+    /// What the decisions were made of, and when they were last made for all jobs.
+    decided: Option<(Arc<KnownJobs>, Instant)>,
     /// What was last proposed, without what could not be opened for its port.
     proposed: Plan,
+    specs: Specs,
     /// Whether something was opened for the first time in this round.
     opened: bool,
     /// What of it could not be opened.
     not_opened: BTreeSet<Owner>,
+    /// What is to be open and is not, but for lack of a port.
+    unsettled: BTreeSet<Owner>,
     /// Whether it has to be proposed again even if it is the same.
     stale: bool,
     own: OwnAddresses,
+    exposure: Exposure,
     log: ExposureLog,
     annotations: Annotations,
     status: Arc<SwitchboardStatus>,
     /// From when on what was kept stands for what nobody has confirmed.
     trusting_from: Instant,
+}
+
+/// What is different in a round.
+#[derive(Debug, Default)]
+struct Changed {
+    /// Jobs for which something else is decided, with what that was before.
+    jobs: BTreeMap<JobId, Decision>,
+    /// Owners whose endpoints may be different.
+    owners: BTreeSet<Owner>,
+    /// Those of them that want a port now, and those that do not any more.
+    come: Vec<Owner>,
+    gone: Vec<Owner>,
+    /// Whether all owners are to be looked at.
+    everything: bool,
 }
 
 impl Exposer {
@@ -143,13 +199,17 @@ impl Exposer {
             settings,
             ports: keeper.ports(),
             keeper,
-            first: FirstHolders::of_kept(&kept),
+            decisions: Decisions::after(&kept),
+            decided: None,
             kept,
-            proposed: Plan::new(),
+            proposed: Plan::default(),
+            specs: Specs::default(),
             opened: false,
             not_opened: BTreeSet::new(),
+            unsettled: BTreeSet::new(),
             stale: false,
             own: OwnAddresses::default(),
+            exposure: Exposure::default(),
             log: ExposureLog::default(),
             annotations: Annotations::default(),
             status,
@@ -201,6 +261,7 @@ impl Exposer {
             if !Arc::ptr_eq(&wanted, &self.settings) {
                 self.settings = wanted;
                 self.stale = true;
+                self.decided = None;
             }
             let started = Instant::now();
             let Some(again) = self.round(&known, &proposals, &open).await else {
@@ -211,7 +272,10 @@ impl Exposer {
                 changed = known_jobs.changed() => if changed.is_err() { return },
                 changed = settings.changed() => if changed.is_err() { return },
                 () = sleep_until(again.into()) => {}
-                () = addresses.next() => self.own.forget_all(),
+                () = addresses.next() => {
+                    self.own.forget_all();
+                    self.decided = None;
+                }
                 () = proposals.closed() => return,
             }
         }
@@ -221,7 +285,11 @@ impl Exposer {
     fn take_over(&mut self, open: &Plan) {
         self.stale = !open.is_empty();
         self.proposed = open.clone();
-        self.log = ExposureLog::after(open, self.status.read().as_deref());
+        let before = self.status.read();
+        self.log = ExposureLog::after(open, before.as_deref());
+        self.exposure = before.as_deref().cloned().unwrap_or_default();
+        self.decisions
+            .go_on_from(self.exposure.refused.values().cloned());
         self.annotations = Annotations::after(open, self.status.publisher.load_full());
     }
 
@@ -234,36 +302,27 @@ impl Exposer {
         open: &ArcSwap<Plan>,
     ) -> Option<Instant> {
         let started = Instant::now();
-        let settings = Arc::clone(&self.settings);
         let now = BootInstant::now();
-        self.own.forget(started);
-        let decision = decide(&Inputs {
-            known_jobs,
-            before: &self.kept,
-            first: &self.first,
-            settings: &settings,
-            is_own: &|ip| self.own.contains(ip, started),
-        });
-        let exposed = decision.wanted.iter();
-        let exposed = exposed.map(|desired| (desired.target.ip(), &desired.owner.job));
-        self.first.follow(known_jobs, &settings, exposed);
+        let mut changed = self.decide(known_jobs, started);
         let needed = self.evidence_needed(started);
         self.opened = false;
         for _ in 0..TRIES {
-            self.allocate(&decision, known_jobs);
-            let plan = self.plan(&decision, needed);
-            let durable = self.durable(&plan);
+            self.allocate(&mut changed, known_jobs);
+            let plan = self.plan(&changed, needed);
+            let durable = self.durable(&plan, &changed);
             if durable.len() < plan.len() && durable != self.proposed {
                 let proposal = (durable, known_jobs);
-                self.propose(proposal, proposals, open).await?;
+                self.propose(proposal, &mut changed, proposals, open)
+                    .await?;
             }
             self.keeper
-                .save(&self.ports, &self.kept, &self.status)
+                .save(&mut self.ports, &self.kept, &self.status)
                 .await;
-            let plan = self.durable(&plan);
+            let plan = self.durable(&plan, &changed);
             let count = plan.len();
             if plan != self.proposed || self.stale || !self.not_opened.is_empty() {
-                self.propose((plan, known_jobs), proposals, open).await?;
+                self.propose((plan, known_jobs), &mut changed, proposals, open)
+                    .await?;
                 self.stale = false;
             }
             if self.proposed.len() == count {
@@ -273,12 +332,65 @@ impl Exposer {
         if self.opened {
             self.status.reachable.observe(started.elapsed());
         }
-        let waits = |desired: &DesiredMapping| {
-            desired.evidence < needed && !self.proposed.contains_key(&desired.owner)
-        };
-        let waits_for_evidence = decision.wanted.iter().any(waits);
-        self.publish(known_jobs, decision, needed);
+        let waits_for_evidence = self.decisions.unconfirmed().iter().any(|owner| {
+            let desired = self.decisions.desired(owner);
+            let lacks = desired.is_some_and(|desired| desired.evidence < needed);
+            lacks && !self.proposed.contains_key(owner)
+        });
+        self.publish(known_jobs, &changed, needed);
         Some(self.next(waits_for_evidence, now))
+    }
+
+    /// Decides for the jobs of which something has changed, or for all.
+    fn decide(&mut self, known_jobs: &Arc<KnownJobs>, now: Instant) -> Changed {
+        self.own.forget(now);
+        let inputs = Inputs {
+            known_jobs,
+            before: &self.kept,
+            settings: &self.settings,
+            is_own: &|ip| self.own.contains(ip, now),
+        };
+        let before = self.decided.take();
+        // What the kernel says of addresses is asked again now and then.
+        let before = before.filter(|(_, at)| now.duration_since(*at) < GOOD_FOR);
+        let mut changed = Changed {
+            everything: before.is_none(),
+            owners: std::mem::take(&mut self.unsettled),
+            ..Changed::default()
+        };
+        let mut at = now;
+        changed.jobs = match &before {
+            Some((before, all_at)) => {
+                at = *all_at;
+                // Others cannot be told from those that were there whose queue is kept.
+                changed.everything = before.complete.is_some() != known_jobs.complete.is_some();
+                self.decisions.update(known_jobs.changed(before), &inputs)
+            }
+            None => {
+                let known = known_jobs.jobs.keys().chain(known_jobs.remembered.keys());
+                let decided: Vec<JobId> = self.decisions.jobs().cloned().collect();
+                self.decisions.update(known.chain(&decided), &inputs)
+            }
+        };
+        self.decided = Some((Arc::clone(known_jobs), at));
+        for (job, before) in &changed.jobs {
+            let now = self.decisions.of(job);
+            let now = now.map_or(&[][..], |decision| &decision.wanted);
+            changed.come.extend(now.iter().map(|one| one.owner.clone()));
+            let gone = before.wanted.iter().map(|one| &one.owner);
+            let gone = gone.filter(|owner| now.iter().all(|one| one.owner != **owner));
+            changed.gone.extend(gone.cloned());
+        }
+        changed.owners.extend(changed.come.iter().cloned());
+        changed.owners.extend(changed.gone.iter().cloned());
+        if changed.everything {
+            let wanted = self.decisions.wanted().map(|desired| &desired.owner);
+            let open = self.proposed.keys().chain(self.exposure.endpoints.keys());
+            changed
+                .owners
+                .extend(wanted.chain(open).chain(self.kept.keys()).cloned());
+        }
+        changed
     }
 
     /// How much has to speak for a mapping before it is opened. Where the switchboard has not said
@@ -303,76 +415,95 @@ impl Exposer {
         }
     }
 
-    fn allocate(&mut self, decision: &Decision, known_jobs: &KnownJobs) {
-        let owners: Vec<_> = (decision.wanted.iter())
-            .map(|desired| desired.owner.clone())
-            .collect();
-        let wanted = Wanted {
-            owners: &owners,
-            everybody: known_jobs.complete.is_some(),
-        };
-        // In the order of the ports.
-        let before: Vec<(u16, Owner)> = (self.ports.owned())
-            .map(|(owner, port)| (port, owner.clone()))
-            .collect();
-        self.ports
-            .settle(wanted, Self::terms(&self.settings), BootInstant::now());
-        // A remembered job may still be there, whatever speaks against its port for now.
-        let mut kept = self.kept.clone();
-        kept.retain(|owner, _| known_jobs.remembered.contains_key(&owner.job));
-        for desired in &decision.wanted {
-            let Some(port) = self.ports.port(&desired.owner) else {
+    fn allocate(&mut self, changed: &mut Changed, known_jobs: &KnownJobs) {
+        let (terms, now) = (Self::terms(&self.settings), BootInstant::now());
+        let everybody = known_jobs.complete.is_some();
+        if std::mem::take(&mut changed.everything) {
+            let owners: Vec<_> = (self.decisions.wanted())
+                .map(|desired| desired.owner.clone())
+                .collect();
+            let wanted = Wanted {
+                owners: &owners,
+                everybody,
+            };
+            self.ports.settle(wanted, terms, now);
+        } else {
+            let changes = Changes {
+                come: &changed.come,
+                gone: &changed.gone,
+                wants: &|owner| self.decisions.desired(owner).is_some(),
+                everybody,
+            };
+            self.ports.change(&changes, terms, now);
+        }
+        (changed.come, changed.gone) = Default::default();
+        let served = self.ports.take_served();
+        changed.owners.extend(served.iter().cloned());
+        for owner in &changed.owners {
+            let desired = self.decisions.desired(owner);
+            let Some((desired, port)) = desired.zip(self.ports.port(owner)) else {
+                // A remembered job may still be there, whatever speaks against its port for now.
+                if !known_jobs.remembered.contains_key(&owner.job) {
+                    self.kept.remove(owner);
+                }
                 continue;
             };
-            let place = before.binary_search_by_key(&port, |(port, _)| *port);
-            let same = place.is_ok_and(|place| before[place].1 == desired.owner);
-            let since = self.kept.get(&desired.owner).filter(|_| same);
-            let since = since.map_or_else(SystemTime::now, |kept| kept.since);
-            let address = desired.target.ip();
-            kept.insert(desired.owner.clone(), Kept { address, since });
+            let before = self.kept.get(owner).copied();
+            let since = before.filter(|_| !served.contains(owner));
+            let kept = Kept {
+                address: desired.target.ip(),
+                since: since.map_or_else(SystemTime::now, |kept| kept.since),
+            };
+            if before != Some(kept) {
+                self.kept.insert(owner.clone(), kept);
+                self.ports.touch(port);
+            }
         }
-        self.kept = kept;
     }
 
     /// What is to be open, as far as it may be already. What is open stays so: that more evidence is
     /// needed now than when it was opened says nothing about its job.
-    fn plan(&self, decision: &Decision, needed: Evidence) -> Plan {
-        let may = |desired: &&DesiredMapping| {
-            desired.evidence >= needed || self.proposed.contains_key(&desired.owner)
-        };
-        let wanted = decision.wanted.iter().filter(may);
-        wanted
-            .filter_map(|desired| {
-                let port = self.ports.port(&desired.owner)?;
-                Some((desired.owner.clone(), (port, desired.target)))
-            })
-            .collect()
+    fn plan(&self, changed: &Changed, needed: Evidence) -> Plan {
+        let mut plan = self.proposed.clone();
+        for owner in &changed.owners {
+            let may = |desired: &&DesiredMapping| {
+                desired.evidence >= needed || self.proposed.contains_key(owner)
+            };
+            let desired = self.decisions.desired(owner).filter(may);
+            let wanted = desired.and_then(|one| Some((self.ports.port(owner)?, one.target)));
+            match wanted {
+                None => _ = plan.remove(owner),
+                Some(to) if plan.get(owner) == Some(&to) => {}
+                Some(to) => _ = plan.insert(owner.clone(), to),
+            }
+        }
+        plan
     }
 
     /// Those of a plan whose allocations are kept.
-    fn durable(&self, plan: &Plan) -> Plan {
+    fn durable(&self, plan: &Plan, changed: &Changed) -> Plan {
         let mut durable = plan.clone();
-        durable.retain(|owner, (port, _)| self.keeper.has_kept(owner, *port));
+        for owner in &changed.owners {
+            let is_kept = |(port, _): &(u16, _)| self.keeper.has_kept(owner, *port);
+            if !plan.get(owner).is_some_and(is_kept) {
+                durable.remove(owner);
+            }
+        }
         durable
     }
 
     /// Has a plan put into force; what could not be opened for its port is left out of what was
-    /// proposed.
+    /// proposed, and comes for another.
     async fn propose(
         &mut self,
         (plan, known_jobs): (Plan, &Arc<KnownJobs>),
+        changed: &mut Changed,
         proposals: &mpsc::Sender<Proposal>,
         open: &ArcSwap<Plan>,
     ) -> Option<()> {
-        let specs = plan.iter().map(|(owner, &(port, target))| MappingSpec {
-            name: owner.mapping(),
-            pairs: [(ListenAddr::new(ListenHost::Any, port), target.into())].into(),
-            policy: Arc::clone(&self.settings.policy),
-            origin: Origin::Switchboard,
-        });
         let (reply, answer) = oneshot::channel();
         let proposal = Proposal {
-            specs: specs.collect(),
+            specs: self.specs.of(&plan, &self.settings.policy).clone(),
             known_jobs: Arc::clone(known_jobs),
             reply,
         };
@@ -380,8 +511,10 @@ impl Exposer {
         open.store(Arc::new(plan.clone()));
         proposals.send(proposal).await.ok()?;
         let failed = answer.await.ok()?;
-        self.opened |= plan.keys().any(|owner| !self.proposed.contains_key(owner));
-        self.not_opened.clear();
+        let differ = plan.differences(&self.proposed, PartialEq::eq);
+        let is_new = |owner: &Owner| !self.proposed.contains_key(owner);
+        self.opened |= differ.into_iter().any(is_new);
+        changed.owners.append(&mut self.not_opened);
         let owners = plan.keys().filter(|_| !failed.is_empty());
         let owners: HashMap<_, _> = owners
             .map(|owner| (owner.mapping(), owner.clone()))
@@ -392,10 +525,13 @@ impl Exposer {
                 continue;
             };
             let port = failure.listen.port();
+            changed.owners.insert(owner.clone());
             if failure.blame_port {
                 tracing::warn!(%owner, port, why = failure.why, "port skipped");
-                self.ports.block(port, BootInstant::now());
+                let terms = Self::terms(&self.settings);
+                self.ports.block(port, terms, BootInstant::now());
                 self.proposed.remove(owner);
+                changed.come.push(owner.clone());
             } else {
                 self.log.not_opened(owner, &failure.why);
                 self.not_opened.insert(owner.clone());
@@ -404,49 +540,80 @@ impl Exposer {
         Some(())
     }
 
-    /// Tells everybody who looks, and the log what is new.
-    fn publish(&mut self, known_jobs: &KnownJobs, decision: Decision, needed: Evidence) {
-        let endpoint = |desired: &DesiredMapping| {
-            let port = self.ports.port(&desired.owner);
-            let closed = match port {
-                None => Some(Reason::NoPort),
-                Some(_) if self.not_opened.contains(&desired.owner) => Some(Reason::NotOpened),
-                Some(_) if self.proposed.contains_key(&desired.owner) => None,
-                Some(_) if desired.evidence < needed => Some(Reason::NotConfirmed),
-                Some(_) => Some(Reason::NotKept),
-            };
-            Endpoint {
-                owner: desired.owner.clone(),
-                port,
-                target: desired.target,
-                closed,
-                since: self.kept.get(&desired.owner).map(|kept| kept.since),
-            }
+    /// The endpoint that an owner has or should have.
+    fn endpoint(&self, owner: &Owner, needed: Evidence) -> Option<Endpoint> {
+        let desired = self.decisions.desired(owner)?;
+        let port = self.ports.port(owner);
+        let closed = match port {
+            None => Some(Reason::NoPort),
+            Some(_) if self.not_opened.contains(owner) => Some(Reason::NotOpened),
+            Some(_) if self.proposed.contains_key(owner) => None,
+            Some(_) if desired.evidence < needed => Some(Reason::NotConfirmed),
+            Some(_) => Some(Reason::NotKept),
         };
-        let mut endpoints: Vec<_> = decision.wanted.iter().map(endpoint).collect();
-        endpoints.sort_unstable_by(|one, other| one.owner.cmp(&other.owner));
-        let unconfirmed = |desired: &&DesiredMapping| !desired.evidence.is_confirmed();
-        let exposure = Exposure {
+        Some(Endpoint {
+            owner: owner.clone(),
+            port,
+            target: desired.target,
+            closed,
+            since: self.kept.get(owner).map(|kept| kept.since),
+        })
+    }
+
+    /// Tells everybody who looks, and the log what is new.
+    fn publish(&mut self, known_jobs: &KnownJobs, changed: &Changed, needed: Evidence) {
+        for owner in &changed.owners {
+            let endpoint = self.endpoint(owner, needed);
+            let lacks = |one: &Endpoint| one.closed.is_some_and(|why| why != Reason::NoPort);
+            if endpoint.as_ref().is_some_and(lacks) {
+                self.unsettled.insert(owner.clone());
+            }
+            let endpoints = &mut self.exposure.endpoints;
+            match endpoint {
+                None => _ = endpoints.remove(owner),
+                Some(one) if endpoints.get(owner) == Some(&one) => {}
+                Some(one) => _ = endpoints.insert(owner.clone(), one),
+            }
+        }
+        let mut subjects = BTreeSet::new();
+        for (job, before) in &changed.jobs {
+            let now = self.decisions.of(job);
+            let now = now.map_or(&[][..], |decision| &decision.refused);
+            let refused = &mut self.exposure.refused;
+            for one in &before.refused {
+                refused.remove(&one.subject());
+                subjects.insert(one.subject());
+            }
+            for one in now {
+                refused.insert(one.subject(), one.clone());
+                subjects.insert(one.subject());
+            }
+        }
+        self.exposure = Exposure {
             host: self.settings.public_host.as_str().into(),
-            endpoints,
-            states: states(&decision, known_jobs),
-            unconfirmed: decision.wanted.iter().filter(unconfirmed).count(),
-            refused: decision.refused,
-            ports: self
-                .ports
-                .counts(Self::terms(&self.settings), BootInstant::now()),
+            unconfirmed: self.decisions.unconfirmed().len(),
+            ports: self.ports.counts(Self::terms(&self.settings)),
             jobs: known_jobs.jobs.len(),
             complete: known_jobs.complete,
             not_kept: self.keeper.failure.clone(),
+            endpoints: self.exposure.endpoints.clone(),
+            refused: self.exposure.refused.clone(),
         };
-        self.log
-            .tell(&exposure, &self.status, known_jobs, &self.settings.expose);
+        let exposure = &self.exposure;
+        let rules = &self.settings.expose;
+        self.log.tell(
+            exposure,
+            (&changed.owners, subjects),
+            &self.status,
+            known_jobs,
+            rules,
+        );
         if let Some(publisher) = self.status.publisher.load_full() {
-            let rules = self.settings.expose.len();
+            let jobs = changed.owners.iter().map(|owner| &owner.job);
             self.annotations
-                .tell(&exposure, rules, known_jobs, publisher);
+                .tell(exposure, jobs.collect(), rules.len(), known_jobs, publisher);
         }
-        self.status.set(Some(exposure));
+        self.status.set(Some(exposure.clone()));
     }
 
     /// When something may change by itself.
@@ -468,16 +635,4 @@ impl Exposer {
         }
         due
     }
-}
-
-/// The states of jobs that are not exposed for it.
-fn states(decision: &Decision, known_jobs: &KnownJobs) -> BTreeMap<JobId, JobState> {
-    let refused = decision.refused.iter();
-    refused
-        .filter(|refused| refused.reason == Reason::State)
-        .filter_map(|refused| {
-            let job = known_jobs.jobs.get(&refused.job)?;
-            Some((refused.job.clone(), job.state))
-        })
-        .collect()
 }

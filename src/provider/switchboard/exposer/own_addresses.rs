@@ -10,7 +10,7 @@ use std::{
 use crate::provider::LocalAddresses;
 
 /// How long an answer of the kernel is good for, where it does not tell that it has changed.
-const GOOD_FOR: Duration = Duration::from_secs(30);
+pub(super) const GOOD_FOR: Duration = Duration::from_secs(30);
 
 /// The kernel's answers.
 #[derive(Debug, Default)]

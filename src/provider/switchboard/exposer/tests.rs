@@ -52,7 +52,7 @@ impl Scene {
     /// The names of the mappings that are proposed next, all of which can be opened.
     async fn proposed(&mut self) -> Vec<String> {
         let proposal = self.proposed.recv().await.expect("the task runs");
-        let names = proposal.specs.iter().map(|spec| spec.name.to_string());
+        let names = proposal.specs.keys().map(ToString::to_string);
         let names = names.collect();
         proposal.reply.send(Vec::new()).expect("the task waits");
         names

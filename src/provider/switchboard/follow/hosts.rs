@@ -6,13 +6,13 @@
 //! next sign of life.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use crate::provider::switchboard::{
-    job::{HostId, Job},
+    job::{HostId, Job, JobId},
     read::Hosts,
 };
 
@@ -24,8 +24,8 @@ pub(super) struct KnownHosts {
     read_at: Option<Instant>,
     /// Hosts that the last reading called not alive, and for how long readings have.
     silent: HashMap<HostId, Duration>,
-    /// Jobs on each host that has any.
-    jobs: HashMap<HostId, usize>,
+    /// The jobs on each host that has any.
+    jobs: HashMap<HostId, BTreeSet<JobId>>,
     /// Hosts that got their first job or lost their last.
     turned: Vec<HostId>,
 }
@@ -62,6 +62,11 @@ impl KnownHosts {
         self.silent.get(host).copied()
     }
 
+    /// The same of the host that `job` is on.
+    pub(super) fn silent_for_job(&self, job: &Job) -> Option<Duration> {
+        self.silent_for(job.host.as_ref()?)
+    }
+
     /// Completes `job` by what the last reading says of its host. A reading without the host, or
     /// without its name, takes the name from nobody: an address may hang on it.
     pub(super) fn describe(&self, job: &mut Job) {
@@ -84,24 +89,29 @@ impl KnownHosts {
         std::mem::take(&mut self.turned)
     }
 
-    /// Counts a job that was on one host and is on another.
-    pub(super) fn job_moved(&mut self, from: Option<HostId>, to: Option<HostId>) {
+    /// The jobs on `host`.
+    pub(super) fn jobs_on(&self, host: &HostId) -> impl Iterator<Item = &JobId> {
+        self.jobs.get(host).into_iter().flatten()
+    }
+
+    /// Takes in that a job was on one host and is on another.
+    pub(super) fn job_moved(&mut self, job: &JobId, from: Option<HostId>, to: Option<HostId>) {
         if from == to {
             return;
         }
         if let Some(from) = from
-            && let Some(count) = self.jobs.get_mut(&from)
+            && let Some(jobs) = self.jobs.get_mut(&from)
         {
-            *count -= 1;
-            if *count == 0 {
+            jobs.remove(job);
+            if jobs.is_empty() {
                 self.jobs.remove(&from);
                 self.turned.push(from);
             }
         }
         if let Some(to) = to {
-            let count = self.jobs.entry(to.clone()).or_default();
-            *count += 1;
-            if *count == 1 {
+            let jobs = self.jobs.entry(to.clone()).or_default();
+            jobs.insert(job.clone());
+            if jobs.len() == 1 {
                 self.turned.push(to);
             }
         }

@@ -1,7 +1,7 @@
 //! What is known of the jobs, and what a row of a listing or an answer about a job does to it. No I/O.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     num::NonZeroUsize,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -13,10 +13,13 @@ use super::{
     absence::{Absence, Conclusion},
     hosts::KnownHosts,
 };
-use crate::provider::switchboard::{
-    client::Failure,
-    job::{HostId, Job, JobId, JobState, KnownJobs, Remembered},
-    read::{Detail, Hosts, Position, Row},
+use crate::{
+    provider::switchboard::{
+        client::Failure,
+        job::{Job, JobId, JobState, KnownJobs, Remembered},
+        read::{Detail, Hosts, Position, Row},
+    },
+    shared_map::SharedMap,
 };
 
 /// How many jobs are followed. More is no testbed but a mistake, and memory is not endless.
@@ -40,9 +43,14 @@ pub(super) struct JobTable {
     /// Ended or never to be followed, and since when; a late answer about one revives nothing.
     ended: LruCache<JobId, Sequence>,
     pub(super) hosts: KnownHosts,
-    complete: Option<SystemTime>,
     now: Sequence,
-    changed: bool,
+    /// What was told of all that at the last call of [`JobTable::changed`], but for what has `changed`.
+    told: KnownJobs,
+    changed: BTreeSet<JobId>,
+    /// There was a complete listing since, or something else of no job in particular.
+    news: bool,
+    /// Whether any job may be missing from the listing together with too many others.
+    any_held: bool,
 }
 
 /// A job that has not ended.
@@ -122,9 +130,11 @@ impl JobTable {
             jobs: BTreeMap::new(),
             ended: LruCache::new(ENDED_AT_MOST),
             hosts: KnownHosts::default(),
-            complete: before.complete,
             now: Sequence(0),
-            changed: false,
+            told: before.clone(),
+            changed: BTreeSet::new(),
+            news: false,
+            any_held: false,
         };
         for (id, job) in &before.jobs {
             table.add(id, Some(Arc::clone(job)), None, None);
@@ -159,19 +169,15 @@ impl JobTable {
         those.filter_map(|(_, entry)| entry.position.as_ref()).min()
     }
 
-    /// The jobs on `host`.
-    pub(super) fn on_host(&self, host: &HostId) -> impl Iterator<Item = &JobId> {
-        let on_host = move |(id, entry): (_, &Entry)| {
-            let known = entry.known.as_ref()?;
-            (known.host.as_ref() == Some(host)).then_some(id)
-        };
-        self.jobs.iter().filter_map(on_host)
-    }
-
     /// Jobs that a listing did not have, but too many at once.
-    pub(super) fn held(&self) -> usize {
+    pub(super) fn held(&mut self) -> usize {
+        if !self.any_held {
+            return 0;
+        }
         let held = |entry: &&Entry| entry.absence.is_some_and(Absence::is_held);
-        self.jobs.values().filter(held).count()
+        let held = self.jobs.values().filter(held).count();
+        self.any_held = held > 0;
+        held
     }
 
     /// Takes in a row of a listing that began at `began`; it is one of the newest if `at_top`.
@@ -198,7 +204,7 @@ impl JobTable {
                 && remembered.listed != row.state
             {
                 remembered.listed = row.state;
-                self.changed = true;
+                self.changed.insert(row.id.clone());
             }
             let known = entry.known.as_ref().map(|job| job.state);
             return match (known, row.state) {
@@ -226,9 +232,11 @@ impl JobTable {
         let detail = match answer {
             Ok(detail) => detail,
             Err(failure) => {
-                if let Some(remembered) = &mut entry.remembered {
-                    self.changed |= !remembered.asked;
+                if let Some(remembered) = &mut entry.remembered
+                    && !remembered.asked
+                {
                     remembered.asked = true;
+                    self.changed.insert(id.clone());
                 }
                 return match Absence::after(&mut entry.absence, failure.kind()) {
                     Conclusion::Nothing => AnswerMeaning::Same,
@@ -245,7 +253,9 @@ impl JobTable {
             return AnswerMeaning::Ended;
         }
         entry.absence = None;
-        self.changed |= entry.remembered.take().is_some();
+        if entry.remembered.take().is_some() {
+            self.changed.insert(id.clone());
+        }
         let mut job = detail.job.clone();
         if let Some(known) = &entry.known
             && known.host == job.host
@@ -263,9 +273,9 @@ impl JobTable {
         };
         let host = job.host.clone();
         let before = entry.known.replace(Arc::new(job));
-        self.changed = true;
+        self.changed.insert(id.clone());
         self.hosts
-            .job_moved(before.and_then(|job| job.host.clone()), host);
+            .job_moved(id, before.and_then(|job| job.host.clone()), host);
         meaning
     }
 
@@ -300,8 +310,9 @@ impl JobTable {
         for id in &ended {
             self.end(id);
         }
-        self.complete = Some(SystemTime::now());
-        self.changed = true;
+        self.told.complete = Some(SystemTime::now());
+        self.news = true;
+        self.any_held |= absence.is_held();
         Missing {
             held: if absence.is_held() { doubtful.len() } else { 0 },
             ended,
@@ -311,43 +322,40 @@ impl JobTable {
 
     /// Takes in the hosts, read at `now`; readings are at most `apart` from one another.
     pub(super) fn hosts_read(&mut self, hosts: Hosts, now: Instant, apart: Duration) {
-        self.changed |= self.hosts.reading(hosts, now, apart);
-        for known in self
-            .jobs
-            .values_mut()
-            .filter_map(|entry| entry.known.as_mut())
-        {
+        self.news |= self.hosts.reading(hosts, now, apart);
+        for (id, entry) in &mut self.jobs {
+            let Some(known) = &mut entry.known else {
+                continue;
+            };
             let mut job = Job::clone(known);
             self.hosts.describe(&mut job);
             if **known != job {
                 *known = Arc::new(job);
-                self.changed = true;
+                self.changed.insert(id.clone());
+            }
+            if self.hosts.silent_for_job(known).as_ref() != self.told.silent.get(id) {
+                self.changed.insert(id.clone());
             }
         }
     }
 
     /// Everything known, if that is not what it was at the last call.
     pub(super) fn changed(&mut self) -> Option<KnownJobs> {
-        if !std::mem::take(&mut self.changed) {
+        let changed = std::mem::take(&mut self.changed);
+        if !std::mem::take(&mut self.news) && changed.is_empty() {
             return None;
         }
-        let mut all = KnownJobs {
-            complete: self.complete,
-            ..KnownJobs::default()
-        };
-        for (id, entry) in &self.jobs {
-            if let Some(remembered) = entry.remembered {
-                all.remembered.insert(id.clone(), remembered);
-            }
-            let Some(job) = &entry.known else { continue };
-            let silent = job
-                .host
-                .as_ref()
-                .and_then(|host| self.hosts.silent_for(host));
-            all.silent.extend(silent.map(|silent| (id.clone(), silent)));
-            all.jobs.insert(id.clone(), Arc::clone(job));
+        for id in changed {
+            let entry = self.jobs.get(&id);
+            let known = entry.and_then(|entry| entry.known.as_ref());
+            let remembered = entry.and_then(|entry| entry.remembered);
+            let silent = known.and_then(|job| self.hosts.silent_for_job(job));
+            let told = &mut self.told;
+            put(&mut told.jobs, &id, known.cloned());
+            put(&mut told.remembered, &id, remembered);
+            put(&mut told.silent, &id, silent);
         }
-        Some(all)
+        Some(self.told.clone())
     }
 
     fn add(
@@ -368,7 +376,7 @@ impl JobTable {
             absence: None,
         };
         self.jobs.insert(id.clone(), entry);
-        self.hosts.job_moved(None, host);
+        self.hosts.job_moved(id, None, host);
     }
 
     fn end(&mut self, id: &JobId) {
@@ -376,11 +384,21 @@ impl JobTable {
             return;
         };
         self.now.0 += 1;
-        self.changed |= entry.known.is_some() || entry.remembered.is_some();
+        if entry.known.is_some() || entry.remembered.is_some() {
+            self.changed.insert(id.clone());
+        }
         self.ended.put(id.clone(), self.now);
         let host = entry.known.and_then(|job| job.host.clone());
-        self.hosts.job_moved(host, None);
+        self.hosts.job_moved(id, host, None);
     }
+}
+
+/// Has `map` say of a job what there is to say, if anything.
+fn put<V: Clone>(map: &mut SharedMap<JobId, V>, id: &JobId, value: Option<V>) {
+    match value {
+        Some(value) => map.insert(id.clone(), value),
+        None => map.remove(id),
+    };
 }
 
 #[cfg(test)]

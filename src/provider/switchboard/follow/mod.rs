@@ -246,7 +246,10 @@ impl Follower {
             }
             Event::HostMoved(id) => {
                 self.walks.host_hinted();
-                self.table.on_host(&id).for_each(|job| self.raise(job));
+                self.table
+                    .hosts
+                    .jobs_on(&id)
+                    .for_each(|job| self.raise(job));
             }
         }
     }

@@ -23,7 +23,7 @@ use std::{
 use fnv::FnvHasher;
 use serde::{Deserialize, Serialize};
 
-pub use record::{BlockedPort, Kept, LeftPort, OwnedPort, Record};
+pub use record::{BlockedPort, Kept, LeftPort, OwnedPort, Record, Step};
 
 use super::{Owner, PortRanges, boot_instant::BootInstant};
 
@@ -50,28 +50,51 @@ pub struct Wanted<'a> {
     pub everybody: bool,
 }
 
+/// Who wants a port since, and who does not any more.
+pub struct Changes<'a> {
+    /// Those that came, the most important first.
+    pub come: &'a [Owner],
+    /// Those that went.
+    pub gone: &'a [Owner],
+    /// Whether somebody wants one now.
+    pub wants: &'a dyn Fn(&Owner) -> bool,
+    /// Whether everybody has been heard.
+    pub everybody: bool,
+}
+
 /// The allocation.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Ports {
-    /// Every port about which there is something to know.
-    places: BTreeMap<u16, Place>,
+    /// Ports that have an owner.
+    owned: BTreeMap<u16, Owner>,
+    /// Ports that have none and about which there is something to know.
+    resting: BTreeMap<u16, Resting>,
+    /// Resting ports in the order in which they were left, and in which they could not be bound.
+    left: BTreeSet<(BootInstant, u16)>,
+    blocked: BTreeSet<(BootInstant, u16)>,
+    /// Resting ports that are in none of the ranges.
+    outside: usize,
     /// The port that an owner has, or had last and may have again.
     homes: BTreeMap<Owner, u16>,
     /// Who waits, the first to come first.
     queue: Vec<Owner>,
+    /// Who got a port by the last change.
+    served: BTreeSet<Owner>,
+    /// Ports that got an owner or lost one since that was asked for last.
+    touched: BTreeSet<u16>,
+    is_queue_touched: bool,
 }
 
-/// What is known of a port.
+/// What is known of a port without an owner.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Place {
-    owner: Option<Owner>,
+struct Resting {
     /// Who had it last, and until when.
     left: Option<(Owner, BootInstant)>,
     /// When it could not be bound.
     blocked: Option<BootInstant>,
 }
 
-impl Place {
+impl Resting {
     fn is_blocked(&self, now: BootInstant) -> bool {
         self.blocked
             .is_some_and(|since| now.since(since) < LEFT_ALONE)
@@ -83,17 +106,10 @@ impl Place {
             .is_some_and(|(_, since)| now.since(*since) < cooldown)
     }
 
-    /// Whether anybody may have it.
-    fn is_free(&self, cooldown: Duration, now: BootInstant) -> bool {
-        self.owner.is_none() && !self.is_blocked(now) && !self.is_cooling(cooldown, now)
-    }
-
     /// Whether `owner` may have it.
     fn is_free_for(&self, owner: &Owner, cooldown: Duration, now: BootInstant) -> bool {
         let was_theirs = || self.left.as_ref().is_some_and(|(last, _)| last == owner);
-        self.owner.is_none()
-            && !self.is_blocked(now)
-            && (!self.is_cooling(cooldown, now) || was_theirs())
+        !self.is_blocked(now) && (!self.is_cooling(cooldown, now) || was_theirs())
     }
 }
 
@@ -115,73 +131,120 @@ impl Ports {
     /// Brings the allocation in step with who wants a port, the most important first. Where not
     /// everybody has been heard yet, whoever waits keeps the place in the queue.
     pub fn settle(&mut self, wanted: Wanted<'_>, terms: Terms<'_>, now: BootInstant) {
-        let Wanted {
-            owners: wanted,
-            everybody,
-        } = wanted;
-        let wants: BTreeSet<&Owner> = wanted.iter().collect();
-        self.release(
-            |port, owner| wants.contains(owner) && terms.ranges.contains(port),
-            now,
-        );
-        self.keep_within(wanted, terms.most, now);
+        let Wanted { owners, everybody } = wanted;
+        let wants: BTreeSet<&Owner> = owners.iter().collect();
+        let mut gone: BTreeSet<u16> = (self.owned.iter())
+            .filter(|(port, owner)| !wants.contains(owner) || !terms.ranges.contains(**port))
+            .map(|(port, _)| *port)
+            .collect();
+        // Beyond the limit, the least important give theirs back.
+        let mut surplus = (self.owned.len() - gone.len()).saturating_sub(terms.most);
+        for owner in owners.iter().rev() {
+            if surplus == 0 {
+                break;
+            }
+            if let Some(port) = self.port(owner)
+                && gone.insert(port)
+            {
+                surplus -= 1;
+            }
+        }
+        for port in gone {
+            self.release(port, now);
+        }
+        let is_outside = |port: &&u16| !terms.ranges.contains(**port);
+        self.outside = self.resting.keys().filter(is_outside).count();
+        if everybody {
+            self.leave_queue(|owner| !wants.contains(owner));
+        }
         self.forget(terms, now);
-        self.queue
-            .retain(|owner| !everybody || wants.contains(owner));
+        self.line_up(owners);
+        self.serve(&|owner| wants.contains(owner), terms, now);
+    }
+
+    /// The same, at the price of what has changed: everybody else wants what they wanted before, and the
+    /// terms are as before.
+    pub fn change(&mut self, changes: &Changes<'_>, terms: Terms<'_>, now: BootInstant) {
+        for owner in changes.gone {
+            if let Some(port) = self.port(owner) {
+                self.release(port, now);
+            }
+        }
+        if changes.everybody && !changes.gone.is_empty() {
+            self.leave_queue(|owner| !(changes.wants)(owner));
+        }
+        self.forget(terms, now);
+        self.line_up(changes.come);
+        self.serve(changes.wants, terms, now);
+    }
+
+    fn release(&mut self, port: u16, now: BootInstant) {
+        if let Some(owner) = self.owned.remove(&port) {
+            self.touched.insert(port);
+            self.left.insert((now, port));
+            self.resting.entry(port).or_default().left = Some((owner, now));
+        }
+    }
+
+    fn leave_queue(&mut self, leaves: impl Fn(&Owner) -> bool) {
+        let before = self.queue.len();
+        self.queue.retain(|owner| !leaves(owner));
+        self.is_queue_touched |= self.queue.len() != before;
+    }
+
+    /// Has those wait for a port that have none.
+    fn line_up(&mut self, owners: &[Owner]) {
         let waiting: BTreeSet<&Owner> = self.queue.iter().collect();
-        let new: Vec<Owner> = wanted
+        let new: Vec<Owner> = owners
             .iter()
             .filter(|owner| !waiting.contains(owner) && self.port(owner).is_none())
             .cloned()
             .collect();
+        self.is_queue_touched |= !new.is_empty();
         self.queue.extend(new);
-        self.serve(&wants, terms, now);
-    }
-
-    fn release(&mut self, stays: impl Fn(u16, &Owner) -> bool, now: BootInstant) {
-        for (port, place) in &mut self.places {
-            if let Some(owner) = place.owner.take_if(|owner| !stays(*port, owner)) {
-                place.left = Some((owner, now));
-            }
-        }
-    }
-
-    /// Takes ports away until there are no more than `most`, from the least important on.
-    fn keep_within(&mut self, wanted: &[Owner], most: usize, now: BootInstant) {
-        let mut surplus = self.used().saturating_sub(most);
-        for owner in wanted.iter().rev() {
-            if surplus == 0 {
-                break;
-            }
-            if self.port(owner).is_some() {
-                self.release(|_, other| other != owner, now);
-                surplus -= 1;
-            }
-        }
     }
 
     /// Lets go of what cannot matter any more.
     fn forget(&mut self, terms: Terms<'_>, now: BootInstant) {
-        self.places
-            .retain(|_, place| !place.is_free(terms.cooldown, now));
-        let places = &self.places;
-        self.homes.retain(|owner, port| {
-            let place = places.get(port);
-            place.is_some_and(|place| {
-                let left = place.left.as_ref().map(|(last, _)| last);
-                place.owner.as_ref() == Some(owner) || left == Some(owner)
-            })
-        });
+        while let Some((at, port)) = self.left.first().copied()
+            && now.since(at) >= terms.cooldown
+        {
+            self.left.pop_first();
+            let resting = self.resting.get_mut(&port);
+            if let Some((owner, _)) = resting.and_then(|resting| resting.left.take())
+                && self.homes.get(&owner) == Some(&port)
+            {
+                self.homes.remove(&owner);
+            }
+            self.forget_port(port, terms);
+        }
+        while let Some((at, port)) = self.blocked.first().copied()
+            && now.since(at) >= LEFT_ALONE
+        {
+            self.blocked.pop_first();
+            if let Some(resting) = self.resting.get_mut(&port) {
+                resting.blocked = None;
+            }
+            self.forget_port(port, terms);
+        }
     }
 
-    fn serve(&mut self, wants: &BTreeSet<&Owner>, terms: Terms<'_>, now: BootInstant) {
+    /// Lets go of a port about which there is nothing to know.
+    fn forget_port(&mut self, port: u16, terms: Terms<'_>) {
+        if self.resting.get(&port) == Some(&Resting::default()) {
+            self.resting.remove(&port);
+            self.outside -= usize::from(!terms.ranges.contains(port));
+        }
+    }
+
+    fn serve(&mut self, wants: &dyn Fn(&Owner) -> bool, terms: Terms<'_>, now: BootInstant) {
+        self.served.clear();
         if self.queue.is_empty() {
             return;
         }
-        let mut used = self.used();
-        let mut free = self.counts(terms, now).free;
+        let mut free = self.counts(terms).free;
         for owner in mem::take(&mut self.queue) {
-            let port = match used < terms.most && wants.contains(&owner) {
+            let port = match self.owned.len() < terms.most && wants(&owner) {
                 true => self.find(&owner, free, terms, now),
                 false => None,
             };
@@ -189,22 +252,28 @@ impl Ports {
                 self.queue.push(owner);
                 continue;
             };
-            let place = self.places.entry(port).or_default();
-            free -= usize::from(place.is_free(terms.cooldown, now));
-            used += 1;
-            place.owner = Some(owner.clone());
-            place.left = None;
-            place.blocked = None;
+            match self.resting.remove(&port) {
+                None => free -= 1,
+                Some(Resting { left, blocked }) => {
+                    left.map(|(_, at)| self.left.remove(&(at, port)));
+                    blocked.map(|at| self.blocked.remove(&(at, port)));
+                }
+            }
+            self.touched.insert(port);
+            self.is_queue_touched = true;
+            self.served.insert(owner.clone());
+            self.owned.insert(port, owner.clone());
             self.homes.insert(owner, port);
         }
     }
 
     /// A port for `owner`: the one it had, or the first free one from where its name leads.
     fn find(&self, owner: &Owner, free: usize, terms: Terms<'_>, now: BootInstant) -> Option<u16> {
-        let unknown = Place::default();
         let fits = |port: &u16| {
-            let place = self.places.get(port).unwrap_or(&unknown);
-            terms.ranges.contains(*port) && place.is_free_for(owner, terms.cooldown, now)
+            let resting = self.resting.get(port);
+            let is_free =
+                resting.is_none_or(|resting| resting.is_free_for(owner, terms.cooldown, now));
+            is_free && terms.ranges.contains(*port) && !self.owned.contains_key(port)
         };
         if let Some(home) = self.homes.get(owner).filter(|port| fits(port)) {
             return Some(*home);
@@ -223,26 +292,37 @@ impl Ports {
     }
 
     /// Notes that a port could not be bound: it is left alone, and its owner is to find another.
-    pub fn block(&mut self, port: u16, now: BootInstant) {
-        let place = self.places.entry(port).or_default();
-        place.blocked = Some(now);
-        if let Some(owner) = place.owner.take() {
-            self.homes.remove(&owner);
-            place.left = Some((owner, now));
+    pub fn block(&mut self, port: u16, terms: Terms<'_>, now: BootInstant) {
+        if let Some(owner) = self.owned.get(&port) {
+            self.homes.remove(owner);
+            self.release(port, now);
+        } else if !self.resting.contains_key(&port) {
+            self.outside += usize::from(!terms.ranges.contains(port));
+        }
+        self.touched.insert(port);
+        self.blocked.insert((now, port));
+        let resting = self.resting.entry(port).or_default();
+        if let Some(before) = resting.blocked.replace(now)
+            && before != now
+        {
+            self.blocked.remove(&(before, port));
         }
     }
 
     /// The port that `owner` has.
     pub fn port(&self, owner: &Owner) -> Option<u16> {
         let port = *self.homes.get(owner)?;
-        let place = self.places.get(&port)?;
-        (place.owner.as_ref() == Some(owner)).then_some(port)
+        (self.owned.get(&port) == Some(owner)).then_some(port)
+    }
+
+    /// Who has a port.
+    pub fn owner(&self, port: u16) -> Option<&Owner> {
+        self.owned.get(&port)
     }
 
     /// Every owner with its port.
     pub fn owned(&self) -> impl Iterator<Item = (&Owner, u16)> {
-        let each = self.places.iter();
-        each.filter_map(|(port, place)| Some((place.owner.as_ref()?, *port)))
+        self.owned.iter().map(|(port, owner)| (owner, *port))
     }
 
     /// Who waits, the first to come first.
@@ -250,42 +330,50 @@ impl Ports {
         &self.queue
     }
 
-    fn used(&self) -> usize {
-        self.owned().count()
+    /// Who got a port by the last change.
+    pub fn take_served(&mut self) -> BTreeSet<Owner> {
+        mem::take(&mut self.served)
     }
 
-    /// The ports of the ranges in numbers.
-    pub fn counts(&self, terms: Terms<'_>, now: BootInstant) -> PortCounts {
-        let mut counts = PortCounts::default();
-        for (_, place) in self
-            .places
-            .iter()
-            .filter(|(port, _)| terms.ranges.contains(**port))
-        {
-            match () {
-                () if place.owner.is_some() => counts.used += 1,
-                () if place.is_blocked(now) => counts.blocked += 1,
-                () if place.is_cooling(terms.cooldown, now) => counts.cooling += 1,
-                () => {}
-            }
+    /// Has a port among those that were touched, as something else is to be kept of its owner.
+    pub fn touch(&mut self, port: u16) {
+        self.touched.insert(port);
+    }
+
+    /// Ports that got an owner or lost one since this was asked last.
+    pub fn take_touched(&mut self) -> BTreeSet<u16> {
+        mem::take(&mut self.touched)
+    }
+
+    /// Whether anybody has begun or ceased to wait since this was asked last.
+    pub fn take_queue_touched(&mut self) -> bool {
+        mem::take(&mut self.is_queue_touched)
+    }
+
+    /// The ports of the ranges in numbers, as they were at the last change.
+    pub fn counts(&self, terms: Terms<'_>) -> PortCounts {
+        let blocked = self.blocked.iter();
+        let blocked = blocked.filter(|(_, port)| terms.ranges.contains(*port));
+        let blocked = blocked.count();
+        let (used, resting) = (self.owned.len(), self.resting.len() - self.outside);
+        PortCounts {
+            used,
+            blocked,
+            cooling: resting - blocked,
+            free: terms.ranges.count().saturating_sub(used + resting),
         }
-        let known = counts.used + counts.cooling + counts.blocked;
-        counts.free = terms.ranges.count() - known;
-        counts
     }
 
     /// When the next port comes free by itself.
     pub fn next_free(&self, terms: Terms<'_>, now: BootInstant) -> Option<BootInstant> {
-        let places = self
-            .places
-            .iter()
-            .filter(|(port, place)| place.owner.is_none() && terms.ranges.contains(**port));
-        let free_at = places.map(|(_, place)| {
-            let cooled = place
+        let resting = self.resting.iter();
+        let resting = resting.filter(|(port, _)| terms.ranges.contains(**port));
+        let free_at = resting.map(|(_, resting)| {
+            let cooled = resting
                 .left
                 .as_ref()
                 .map(|(_, since)| since.after(terms.cooldown));
-            let tried = place.blocked.map(|since| since.after(LEFT_ALONE));
+            let tried = resting.blocked.map(|since| since.after(LEFT_ALONE));
             cooled.max(tried).unwrap_or(now)
         });
         free_at.min()

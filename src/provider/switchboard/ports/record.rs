@@ -1,13 +1,14 @@
 //! An allocation as it is kept over a restart: in JSON, with what else is known of the owners.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-use super::{Owner, Ports};
+use super::{Owner, Ports, Resting};
 use crate::provider::switchboard::boot_instant::BootInstant;
 
 /// Everything that has to outlive the process.
@@ -73,6 +74,50 @@ fn of_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SystemTime, 
     time.ok_or_else(|| D::Error::custom("no such time"))
 }
 
+/// What has changed since a [`Record`]: all there is to keep now of some ports, and who waits, if that is
+/// not who it was.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// The ports.
+    pub(crate) ports: BTreeSet<u16>,
+    pub(crate) owned: Vec<OwnedPort>,
+    pub(crate) left: Vec<LeftPort>,
+    pub(crate) blocked: Vec<BlockedPort>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) waiting: Option<Vec<Owner>>,
+}
+
+impl Record {
+    /// What it is after some steps.
+    pub(crate) fn after(self, steps: impl IntoIterator<Item = Step>) -> Self {
+        let mut waiting = self.waiting;
+        let owned = self.owned.into_iter().map(|one| (one.port, one));
+        let left = self.left.into_iter().map(|one| (one.port, one));
+        let blocked = self.blocked.into_iter().map(|one| (one.port, one));
+        let mut owned = BTreeMap::from_iter(owned);
+        let mut left = BTreeMap::from_iter(left);
+        let mut blocked = BTreeMap::from_iter(blocked);
+        for step in steps {
+            for port in &step.ports {
+                owned.remove(port);
+                left.remove(port);
+                blocked.remove(port);
+            }
+            owned.extend(step.owned.into_iter().map(|one| (one.port, one)));
+            left.extend(step.left.into_iter().map(|one| (one.port, one)));
+            blocked.extend(step.blocked.into_iter().map(|one| (one.port, one)));
+            waiting = step.waiting.unwrap_or(waiting);
+        }
+        Self {
+            boot: self.boot,
+            owned: owned.into_values().collect(),
+            left: left.into_values().collect(),
+            blocked: blocked.into_values().collect(),
+            waiting,
+        }
+    }
+}
+
 impl Ports {
     /// What has to be kept, with what is known of each owner.
     pub(crate) fn record(
@@ -80,30 +125,52 @@ impl Ports {
         boot: Option<String>,
         kept: impl Fn(&Owner) -> Option<Kept>,
     ) -> Record {
-        let mut record = Record {
+        let all = self.owned.keys().chain(self.resting.keys());
+        let Step {
+            ports: _,
+            owned,
+            left,
+            blocked,
+            waiting,
+        } = self.step(all.copied().collect(), true, kept);
+        Record {
             boot,
-            waiting: self.queue.clone(),
-            ..Record::default()
-        };
-        for (port, place) in &self.places {
-            let port = *port;
-            if let Some((owner, kept)) = place
-                .owner
-                .as_ref()
-                .and_then(|owner| Some((owner, kept(owner)?)))
+            owned,
+            left,
+            blocked,
+            waiting: waiting.unwrap_or_default(),
+        }
+    }
+
+    /// What of it has to be kept of some ports, and of who waits, if that is wanted.
+    pub(crate) fn step(
+        &self,
+        ports: BTreeSet<u16>,
+        with_queue: bool,
+        kept: impl Fn(&Owner) -> Option<Kept>,
+    ) -> Step {
+        let mut step = Step::default();
+        for port in ports.iter().copied() {
+            if let Some(owner) = self.owned.get(&port)
+                && let Some(kept) = kept(owner)
             {
                 let owner = owner.clone();
-                record.owned.push(OwnedPort { port, owner, kept });
+                step.owned.push(OwnedPort { port, owner, kept });
             }
-            if let Some((owner, at)) = &place.left {
+            let Some(resting) = self.resting.get(&port) else {
+                continue;
+            };
+            if let Some((owner, at)) = &resting.left {
                 let (owner, at) = (owner.clone(), *at);
-                record.left.push(LeftPort { port, owner, at });
+                step.left.push(LeftPort { port, owner, at });
             }
-            if let Some(at) = place.blocked {
-                record.blocked.push(BlockedPort { port, at });
+            if let Some(at) = resting.blocked {
+                step.blocked.push(BlockedPort { port, at });
             }
         }
-        record
+        step.ports = ports;
+        step.waiting = with_queue.then(|| self.queue.clone());
+        step
     }
 
     /// The allocation that was kept, by a process that runs in `boot`. Instants of another run of the
@@ -116,22 +183,30 @@ impl Ports {
             ..Self::default()
         };
         for OwnedPort { port, owner, .. } in &record.owned {
-            let place = ports.places.entry(*port).or_default();
             // Nobody can have two ports, nor a port two owners, whatever was kept.
-            if place.owner.is_none() && !ports.homes.contains_key(owner) {
-                place.owner = Some(owner.clone());
+            if !ports.owned.contains_key(port) && !ports.homes.contains_key(owner) {
+                ports.owned.insert(*port, owner.clone());
                 ports.homes.insert(owner.clone(), *port);
             }
         }
-        for LeftPort { port, owner, at } in &record.left {
+        let is_resting = |port: &u16| !ports.owned.contains_key(port);
+        let left = record.left.iter().filter(|one| is_resting(&one.port));
+        let blocked = record.blocked.iter().filter(|one| is_resting(&one.port));
+        let mut resting = BTreeMap::<u16, Resting>::new();
+        for LeftPort { port, owner, at } in left {
             let left = (owner.clone(), instant(*at));
-            ports.places.entry(*port).or_default().left = Some(left);
+            resting.entry(*port).or_default().left = Some(left);
             // Who has a port now has that one for a home.
             ports.homes.entry(owner.clone()).or_insert(*port);
         }
-        for BlockedPort { port, at } in record.blocked.iter().filter(|_| same_boot) {
-            ports.places.entry(*port).or_default().blocked = Some(instant(*at));
+        for BlockedPort { port, at } in blocked.filter(|_| same_boot) {
+            resting.entry(*port).or_default().blocked = Some(instant(*at));
         }
+        for (port, Resting { left, blocked }) in &resting {
+            ports.left.extend(left.iter().map(|(_, at)| (*at, *port)));
+            ports.blocked.extend(blocked.iter().map(|at| (*at, *port)));
+        }
+        ports.resting = resting;
         ports
     }
 }

@@ -128,7 +128,7 @@ fn a_port_that_cannot_be_bound_is_left_alone_for_a_while() {
     let mut ports = Ports::default();
     settle(&mut ports, &[owner(1)], &ranges, 0);
     let first = ports.port(&owner(1)).expect("a port");
-    ports.block(first, at(1));
+    ports.block(first, terms(&ranges), at(1));
     settle(&mut ports, &[owner(1)], &ranges, 1);
     let second = ports.port(&owner(1)).expect("another port");
     assert_ne!(first, second);
@@ -181,8 +181,8 @@ fn the_numbers_add_up() {
     settle(&mut ports, &[owner(1), owner(2)], &ranges, 0);
     settle(&mut ports, &[owner(1)], &ranges, 1);
     let blocked = (40_000..40_010).find(|port| ports.owned().all(|(_, owned)| owned != *port));
-    ports.block(blocked.expect("one of ten"), at(1));
-    let counts = ports.counts(terms(&ranges), at(2));
+    ports.block(blocked.expect("one of ten"), terms(&ranges), at(1));
+    let counts = ports.counts(terms(&ranges));
     let sum = counts.used + counts.cooling + counts.blocked + counts.free;
     assert_eq!((counts.used, counts.blocked, sum), (1, 1, 10));
 }
@@ -252,7 +252,7 @@ proptest! {
                     prop_assert_eq!(record(&ports).owned, record(&before).owned);
                     prop_assert_eq!(ports.waiting(), before.waiting());
                 }
-                Step::Block(port) => ports.block(port, at(time - booted)),
+                Step::Block(port) => ports.block(port, terms(&ranges), at(time - booted)),
                 Step::Ranges(count) => ranges = super::tests::ranges(count),
             }
             settle(&mut ports, &wanted, &ranges, time - booted);
@@ -281,7 +281,7 @@ proptest! {
                 prop_assert_eq!(waits, ports.port(owner).is_none());
             }
             if !ports.waiting().is_empty() {
-                prop_assert_eq!(ports.counts(terms(&ranges), at(time - booted)).free, 0);
+                prop_assert_eq!(ports.counts(terms(&ranges)).free, 0);
             }
         }
     }

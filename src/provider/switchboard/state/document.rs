@@ -1,4 +1,5 @@
-//! The file: JSON that says its version and a checksum, and what is kept.
+//! The files: JSON that says its version and a checksum, and what is kept; and lines of what has changed
+//! since, each with a checksum, the first of which says what they go on from.
 
 use std::{borrow::Cow, hash::Hasher};
 
@@ -6,10 +7,13 @@ use fnv::FnvHasher;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::provider::switchboard::ports::Record;
+use crate::provider::switchboard::ports::{Record, Step};
 
 /// The version of the format.
 const VERSION: u32 = 2;
+
+/// How lines of steps begin, and the checksum of the file they go on from.
+const STEPS: &str = "tml-proxy-ports-after 1 ";
 
 /// How a file of version 1 begins: with a line that ends in the checksum, before the JSON.
 const VERSION_1: &str = "tml-proxy-ports 1 ";
@@ -48,13 +52,18 @@ impl From<serde_json::Error> for Damage {
 
 /// It finds damage; it is no defence against whoever may write there.
 fn checksum(state: &str) -> String {
-    let mut hasher = FnvHasher::default();
-    hasher.write(state.as_bytes());
-    format!("{:016x}", hasher.finish())
+    format!("{:016x}", hash(state.as_bytes()))
 }
 
+fn hash(bytes: &[u8]) -> u64 {
+    let mut hasher = FnvHasher::default();
+    hasher.write(bytes);
+    hasher.finish()
+}
+
+const ALWAYS: &str = "text, numbers and lists are always JSON";
+
 pub(super) fn write(record: &Record) -> Vec<u8> {
-    const ALWAYS: &str = "text, numbers and lists are always JSON";
     let state = to_raw_value(record).expect(ALWAYS);
     let document = Document {
         version: VERSION,
@@ -82,4 +91,31 @@ pub(super) fn read(bytes: &[u8]) -> Result<Record, Damage> {
         return Err(Damage::Checksum);
     }
     Ok(serde_json::from_str(state)?)
+}
+
+/// What lines that go on from a file begin with: they are of no use beside another.
+pub(super) fn first_line(file: &[u8]) -> String {
+    format!("{STEPS}{:016x}\n", hash(file))
+}
+
+/// The line of a step.
+pub(super) fn line(step: &Step) -> String {
+    let step = serde_json::to_string(step).expect(ALWAYS);
+    format!("{} {step}\n", checksum(&step))
+}
+
+/// The steps in lines that go on from `file`. The last may be half written, and one that is not as it was
+/// written ends them.
+pub(super) fn steps(lines: &[u8], file: &[u8]) -> Vec<Step> {
+    let Some(lines) = lines.strip_prefix(first_line(file).as_bytes()) else {
+        return Vec::new();
+    };
+    let lines = lines.split_inclusive(|byte| *byte == b'\n');
+    let step = |line: &[u8]| {
+        let line = str::from_utf8(line).ok()?.strip_suffix('\n')?;
+        let (sum, step) = line.split_once(' ')?;
+        let step = (sum == checksum(step)).then(|| serde_json::from_str(step));
+        step?.ok()
+    };
+    lines.map_while(step).collect()
 }

@@ -2,7 +2,9 @@
 //!
 //! One file in one directory, replaced as a whole: written beside, flushed, renamed, the directory
 //! flushed. It says its version and a checksum; a file that is not as it was written is put aside
-//! under another name and never read again, so damage costs what was kept and nothing else.
+//! under another name and never read again, so damage costs what was kept and nothing else. Beside it are
+//! the steps from there to now, a line each, flushed one by one: what is kept of a change is as long as
+//! the change.
 //!
 //! One process at a time has the directory, and all it does there it does in the directory that it has
 //! locked, whatever has become of the path. Nobody but its user and root may be able to write there:
@@ -17,7 +19,7 @@ use std::{
     io::{self, Read, Write},
     os::{fd::OwnedFd, unix::fs::DirBuilderExt},
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use rustix::{
@@ -31,13 +33,20 @@ use rustix::{
 
 pub use document::Damage;
 
-use super::ports::Record;
+use super::ports::{Record, Step};
 
 /// The file.
 const FILE: &str = "ports.state";
 
 /// The one that takes its place.
 const NEW_FILE: &str = "ports.state.new";
+
+/// The one with the steps since.
+const STEPS_FILE: &str = "ports.steps";
+
+/// Steps are kept up to this length, or so many times that of the file.
+const STEPS_AT_LEAST: u64 = 64 << 10;
+const STEPS_PER_FILE: u64 = 4;
 
 /// No state is this long.
 const LONGEST: u64 = 64 << 20;
@@ -88,8 +97,33 @@ pub enum Found {
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
+    place: Mutex<Place>,
+}
+
+#[derive(Debug)]
+struct Place {
     /// Locked as long as it is open.
-    directory: Mutex<File>,
+    directory: File,
+    /// What steps go on from; nothing before the first record is kept.
+    whole: Option<Whole>,
+}
+
+/// A file that was written by this process.
+#[derive(Debug)]
+struct Whole {
+    first_line: String,
+    len: u64,
+    /// The file with the steps, and its length.
+    steps: Option<(File, u64)>,
+}
+
+impl Place {
+    fn new(directory: File) -> Mutex<Self> {
+        Mutex::new(Self {
+            directory,
+            whole: None,
+        })
+    }
 }
 
 fn failed<T, E: Into<io::Error>>(
@@ -163,7 +197,7 @@ impl StateDir {
     pub fn open(path: &Path) -> Result<Self, StateError> {
         Ok(Self {
             path: path.to_owned(),
-            directory: Mutex::new(take(path)?),
+            place: Place::new(take(path)?),
         })
     }
 
@@ -171,7 +205,7 @@ impl StateDir {
     pub(crate) fn handed_over(path: PathBuf, directory: OwnedFd) -> Self {
         Self {
             path,
-            directory: Mutex::new(directory.into()),
+            place: Place::new(directory.into()),
         }
     }
 
@@ -181,11 +215,14 @@ impl StateDir {
     ///
     /// There is no descriptor for it.
     pub(crate) fn hand_over(&self) -> io::Result<(PathBuf, OwnedFd)> {
-        let directory = self
-            .directory
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        Ok((self.path.clone(), directory.try_clone()?.into()))
+        Ok((
+            self.path.clone(),
+            self.place().directory.try_clone()?.into(),
+        ))
+    }
+
+    fn place(&self) -> MutexGuard<'_, Place> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What was kept.
@@ -194,32 +231,25 @@ impl StateDir {
     ///
     /// The file cannot be read, or a damaged one not be put aside.
     pub fn load(&self) -> Result<Found, StateError> {
-        let directory = self
-            .directory
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let path = self.path.join(FILE);
-        // A pipe of that name would be waited for.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = match openat(&*directory, FILE, flags, Mode::empty()) {
-            Err(Errno::NOENT) => return Ok(Found::Nothing),
-            file => failed(file, "cannot be opened", &path)?,
+        let place = self.place();
+        let directory = &place.directory;
+        let Some(read) = self.read(directory, FILE)? else {
+            return Ok(Found::Nothing);
         };
-        let mut bytes = Vec::new();
-        let damage = match is_file(&file) {
-            false => Damage::NotAFile,
-            true => {
-                let read = File::from(file).take(LONGEST).read_to_end(&mut bytes);
-                failed(read, "cannot be read", &path)?;
-                match document::read(&bytes) {
-                    Ok(record) => return Ok(Found::Record(record)),
-                    Err(damage) => damage,
+        let damage = match read {
+            None => Damage::NotAFile,
+            Some(bytes) => match document::read(&bytes) {
+                Ok(record) => {
+                    let lines = self.read(directory, STEPS_FILE)?.flatten();
+                    let steps = document::steps(&lines.unwrap_or_default(), &bytes);
+                    return Ok(Found::Record(record.after(steps)));
                 }
-            }
+                Err(damage) => damage,
+            },
         };
-        let aside = aside(&directory);
-        let moved = renameat(&*directory, FILE, &*directory, &aside);
-        failed(moved, "cannot be put aside", &path)?;
+        let aside = aside(directory);
+        let moved = renameat(directory, FILE, directory, &aside);
+        failed(moved, "cannot be put aside", &self.path.join(FILE))?;
         Ok(Found::Damaged {
             damage,
             aside: self.path.join(aside),
@@ -233,21 +263,94 @@ impl StateDir {
     ///
     /// What failed. What was kept before is still kept then.
     pub fn save(&self, record: &Record) -> Result<(), StateError> {
-        let mut directory = self
-            .directory
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if !is_at(&self.path, &directory) {
+        let mut place = self.place();
+        place.whole = None;
+        if !is_at(&self.path, &place.directory) {
             // It was removed, and may be another process's by now.
-            *directory = take(&self.path)?;
+            place.directory = take(&self.path)?;
         }
+        let directory = &place.directory;
         let new = self.path.join(NEW_FILE);
         let bytes = document::write(record);
-        failed(write_new(&directory, &bytes), "cannot be written", &new)?;
-        let renamed = renameat(&*directory, NEW_FILE, &*directory, FILE);
+        let written = write_new(directory, NEW_FILE, &bytes);
+        failed(written, "cannot be written", &new)?;
+        let renamed = renameat(directory, NEW_FILE, directory, FILE);
         failed(renamed, "cannot be replaced", &self.path.join(FILE))?;
-        failed(directory.sync_all(), "cannot be flushed", &self.path)
+        failed(directory.sync_all(), "cannot be flushed", &self.path)?;
+        place.whole = Some(Whole {
+            first_line: document::first_line(&bytes),
+            len: bytes.len() as u64,
+            steps: None,
+        });
+        Ok(())
     }
+
+    /// Whether a step can be kept: a whole record was kept by this process, no step has failed since, and
+    /// there are not too many.
+    pub fn takes_steps(&self) -> bool {
+        let place = self.place();
+        let is_short = |whole: &Whole| {
+            let most = STEPS_AT_LEAST.max(STEPS_PER_FILE * whole.len);
+            whole.steps.as_ref().is_none_or(|(_, len)| *len < most)
+        };
+        place.whole.as_ref().is_some_and(is_short)
+    }
+
+    /// Keeps a step from what was kept before; when this returns, it outlives a crash of the machine.
+    ///
+    /// # Errors
+    ///
+    /// What failed. A whole record has to be kept next: how much of the step is there is not known.
+    pub fn save_step(&self, step: &Step) -> Result<(), StateError> {
+        let mut place = self.place();
+        let Place { directory, whole } = &mut *place;
+        // If it fails, it is not put back.
+        let mut known = whole.take().filter(|_| is_at(&self.path, directory));
+        let path = self.path.join(STEPS_FILE);
+        let kept = keep_step(directory, known.as_mut(), &document::line(step));
+        failed(kept, "cannot be written", &path)?;
+        *whole = known;
+        Ok(())
+    }
+
+    /// What is in a file, if it is there; nothing if it is something else.
+    fn read(&self, directory: &File, name: &str) -> Result<Option<Option<Vec<u8>>>, StateError> {
+        let path = self.path.join(name);
+        // A pipe of that name would be waited for.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match openat(directory, name, flags, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(None),
+            file => failed(file, "cannot be opened", &path)?,
+        };
+        if !is_file(&file) {
+            return Ok(Some(None));
+        }
+        let mut bytes = Vec::new();
+        let read = File::from(file).take(LONGEST).read_to_end(&mut bytes);
+        failed(read, "cannot be read", &path)?;
+        Ok(Some(Some(bytes)))
+    }
+}
+
+fn keep_step(directory: &File, whole: Option<&mut Whole>, line: &str) -> io::Result<()> {
+    let nothing = || io::Error::other("there is nothing that it goes on from");
+    let Whole {
+        first_line, steps, ..
+    } = whole.ok_or_else(nothing)?;
+    match steps {
+        Some((file, len)) => {
+            file.write_all(line.as_bytes())?;
+            file.sync_data()?;
+            *len += line.len() as u64;
+        }
+        None => {
+            let text = format!("{first_line}{line}");
+            let file = write_new(directory, STEPS_FILE, text.as_bytes())?;
+            directory.sync_all()?;
+            *steps = Some((file, text.len() as u64));
+        }
+    }
+    Ok(())
 }
 
 fn is_file(file: &OwnedFd) -> bool {
@@ -262,16 +365,17 @@ fn aside(directory: &File) -> String {
     free.unwrap_or_else(|| name(99))
 }
 
-/// Writes the file that is to take the place of the one before, and nothing that was there already.
-fn write_new(directory: &File, bytes: &[u8]) -> io::Result<()> {
-    match unlinkat(directory, NEW_FILE, AtFlags::empty()) {
+/// Writes a file, and nothing that was there already.
+fn write_new(directory: &File, name: &str, bytes: &[u8]) -> io::Result<File> {
+    match unlinkat(directory, name, AtFlags::empty()) {
         // What a process left behind that did not get further.
         Ok(()) | Err(Errno::NOENT) => {}
         Err(error) => return Err(error.into()),
     }
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mode = Mode::RUSR | Mode::WUSR;
-    let mut file = File::from(openat(directory, NEW_FILE, flags, mode)?);
+    let mut file = File::from(openat(directory, name, flags, mode)?);
     file.write_all(bytes)?;
-    file.sync_all()
+    file.sync_all()?;
+    Ok(file)
 }

@@ -138,6 +138,86 @@ fn what_is_half_written_replaces_nothing() {
     );
 }
 
+/// Port 40 001 is another's, nobody waits any more.
+fn step() -> Step {
+    let OwnedPort { kept, .. } = record().owned[0];
+    Step {
+        ports: [40_001].into(),
+        owned: vec![OwnedPort {
+            port: 40_001,
+            owner: owner(3),
+            kept,
+        }],
+        waiting: Some(Vec::new()),
+        ..Step::default()
+    }
+}
+
+#[test]
+fn what_has_changed_since_is_found_again() {
+    let place = Place::new("steps");
+    let state = StateDir::open(&place.0).expect("a directory");
+    assert!(!state.takes_steps());
+    state
+        .save_step(&step())
+        .expect_err("there is nothing it goes on from");
+    state.save(&record()).expect("writable");
+    assert!(state.takes_steps());
+    state.save_step(&step()).expect("writable");
+    let freed = Step {
+        ports: [40_000, 40_002].into(),
+        ..Step::default()
+    };
+    state.save_step(&freed).expect("writable");
+    let Found::Record(found) = state.load().expect("readable") else {
+        panic!("nothing was found");
+    };
+    assert_eq!(found.owned, step().owned);
+    assert_eq!(
+        (found.left, found.blocked, found.waiting),
+        Default::default()
+    );
+    // They mean nothing beside another record.
+    state.save(&Record::default()).expect("writable");
+    let none = Found::Record(Record::default());
+    assert_eq!(state.load().expect("readable"), none);
+}
+
+#[test]
+fn a_step_that_a_crash_cut_off_loses_nothing_that_was_kept_before() {
+    let place = Place::new("cut");
+    let state = StateDir::open(&place.0).expect("a directory");
+    state.save(&record()).expect("writable");
+    state.save_step(&step()).expect("writable");
+    let kept = state.load().expect("readable");
+    let steps = place.0.join(STEPS_FILE);
+    let whole = fs::read(&steps).expect("it is there");
+    state.save_step(&Step::default()).expect("writable");
+    let two = fs::read(&steps).expect("it is there");
+    for len in whole.len()..two.len() {
+        fs::write(&steps, &two[..len]).expect("own file");
+        assert_eq!(state.load().expect("readable"), kept, "{len} bytes");
+    }
+    for len in 0..whole.len() {
+        fs::write(&steps, &two[..len]).expect("own file");
+        let before = Found::Record(record());
+        assert_eq!(state.load().expect("readable"), before, "{len} bytes");
+    }
+}
+
+#[test]
+fn steps_are_put_together_before_there_are_too_many() {
+    let place = Place::new("many");
+    let state = StateDir::open(&place.0).expect("a directory");
+    state.save(&record()).expect("writable");
+    let mut steps = 0;
+    while state.takes_steps() {
+        state.save_step(&step()).expect("writable");
+        steps += 1;
+    }
+    assert!((100..1000).contains(&steps), "{steps}");
+}
+
 #[test]
 fn what_others_planted_is_not_written_through() {
     let place = Place::new("planted");

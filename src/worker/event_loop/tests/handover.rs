@@ -94,7 +94,7 @@ impl Image {
         assert_eq!(sessions, open as usize);
         let counted = |table: &Table| {
             let counted = |mapping: &Arc<Mapping>| (mapping.name.clone(), mapping.stats.open());
-            table.mappings().iter().map(counted).collect::<Vec<_>>()
+            table.mappings().map(counted).collect::<Vec<_>>()
         };
         let counts = counted(&table);
         let next = self
@@ -175,7 +175,15 @@ impl Scene {
     }
 
     fn mapping(&self) -> Arc<Mapping> {
-        Arc::clone(&self.image.context.table.load().mappings()[0])
+        Arc::clone(
+            self.image
+                .context
+                .table
+                .load()
+                .mappings()
+                .next()
+                .expect("there is one"),
+        )
     }
 
     /// A client that has been accepted.
@@ -388,7 +396,16 @@ fn a_session_that_settles_gives_its_client_everything_and_then_the_reset() {
     let sent = vec![7; 60_000];
     (&target).write_all(&sent).expect("there is room");
     scene.image.turn_until("all to be passed on", |image| {
-        image.context.table.load().mappings()[0].stats.bytes_down() == 60_000
+        image
+            .context
+            .table
+            .load()
+            .mappings()
+            .next()
+            .expect("there is one")
+            .stats
+            .bytes_down()
+            == 60_000
     });
     let linger = SockRef::from(&target).set_linger(Some(Duration::ZERO));
     linger.expect("an open socket");

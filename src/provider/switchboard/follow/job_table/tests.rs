@@ -1,7 +1,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::provider::switchboard::client::{ConnectCause, FailureKind};
+use crate::provider::switchboard::{
+    HostId,
+    client::{ConnectCause, FailureKind},
+};
 
 fn id(number: u32) -> JobId {
     JobId::parse(&format!("10b00000-0000-7000-8000-{number:012}")).expect("an id")
@@ -71,8 +74,21 @@ fn listed(table: &mut JobTable, jobs: &[u32]) -> (Vec<JobId>, Vec<JobId>) {
 }
 
 fn known(table: &mut JobTable) -> Vec<JobId> {
-    table.changed = true;
-    table.changed().expect("news").jobs.into_keys().collect()
+    table.news = true;
+    let news = table.changed().expect("news");
+    news.jobs.keys().cloned().collect()
+}
+
+/// What is known of a job, as far as that is news.
+fn job_of(table: &mut JobTable, number: u32) -> Arc<Job> {
+    let news = table.changed().expect("news");
+    Arc::clone(news.jobs.get(&id(number)).expect("it is known"))
+}
+
+/// The same of one that is remembered.
+fn remembered_of(table: &mut JobTable, number: u32) -> Remembered {
+    let news = table.changed().expect("news");
+    *news.remembered.get(&id(number)).expect("it is remembered")
 }
 
 fn present(jobs: &[u32]) -> HashSet<JobId> {
@@ -294,7 +310,7 @@ fn a_job_that_came_during_a_walk_is_not_missed_by_it() {
 fn what_was_known_before_a_start_stays_until_an_answer() {
     let before = {
         let mut table = table(3);
-        table.changed = true;
+        table.news = true;
         table.changed().expect("news")
     };
     let mut table = JobTable::new(&before);
@@ -312,10 +328,7 @@ fn a_dead_host_shows_on_its_jobs() {
         let body = format!(r#"[{{"host_id":"{host}","live":{live}}}]"#);
         let hosts = crate::provider::switchboard::read::hosts(body.as_bytes()).expect("hosts");
         table.hosts_read(hosts, Instant::now(), Duration::from_secs(15));
-        assert_eq!(
-            table.changed().expect("news").jobs[&id(1)].host_live,
-            Some(live)
-        );
+        assert_eq!(job_of(&mut table, 1).host_live, Some(live));
     }
     // A reading of the job does not forget it.
     assert_eq!(
@@ -339,7 +352,7 @@ fn neither_a_new_start_nor_a_reading_without_the_host_takes_its_name_away() {
         AnswerMeaning::Same
     );
     table.hosts_read(hosts("[]").expect("hosts"), Instant::now(), apart);
-    let job = Arc::clone(&table.changed().expect("news").jobs[&id(1)]);
+    let job = job_of(&mut table, 1);
     assert_eq!((job.host_name.as_deref(), job.host_live), (Some("b"), None));
     assert_eq!(
         table.answer(&id(1), &detail(1, JobState::Ready)),
@@ -354,28 +367,28 @@ fn what_was_found_out_of_a_remembered_job_is_known_to_the_next_follower() {
     seen(&mut table, 2, JobState::Terminating);
     let before = table.changed().expect("news");
     let mut table = JobTable::new(&before);
-    table.changed = true;
+    table.news = true;
     assert_eq!(table.changed().expect("news").remembered, before.remembered);
 }
 
 #[test]
 fn a_remembered_job_is_listed_asked_about_and_ended_like_any_other() {
     let remembered = |table: &mut JobTable| {
-        table.changed = true;
+        table.news = true;
         table.changed().expect("news").remembered
     };
     let mut table = JobTable::new(&KnownJobs::remembering([1, 2, 3].map(id)));
     assert_eq!(remembered(&mut table).len(), 3);
     table.answer(&id(1), &Err(Failure::Forbidden));
-    assert!(table.changed().expect("news").remembered[&id(1)].asked);
+    assert!(remembered_of(&mut table, 1).asked);
     seen(&mut table, 1, JobState::Ready);
-    let listed = table.changed().expect("news").remembered[&id(1)].listed;
+    let listed = remembered_of(&mut table, 1).listed;
     assert_eq!(listed, Some(JobState::Ready));
     assert_eq!(seen(&mut table, 2, JobState::Finalized), RowMeaning::Ended);
     table.answer(&id(3), &detail(3, JobState::Ready));
     let news = table.changed().expect("news");
-    assert_eq!(news.remembered.into_keys().collect::<Vec<_>>(), [id(1)]);
-    assert_eq!(news.jobs.into_keys().collect::<Vec<_>>(), [id(3)]);
+    assert!(news.remembered.keys().eq([&id(1)]));
+    assert!(news.jobs.keys().eq([&id(3)]));
 }
 
 #[test]
