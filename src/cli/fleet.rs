@@ -229,7 +229,10 @@ const MAPPING_COLUMNS: [Column; 6] = [
 ];
 
 fn text(fleet: &Fleet, screen: &Screen) -> String {
-    let mut text = format!("{}\n\n", fleet.membership.in_words());
+    let Some(membership) = &fleet.membership else {
+        return "there is no [fleet] in the configuration\n".to_owned();
+    };
+    let mut text = format!("{}\n\n", membership.in_words());
     let rows: Vec<_> = fleet.proxies.iter().map(row).collect();
     text.push_str(&table(&COLUMNS, &rows, screen));
     if !fleet.mappings.is_empty() {

@@ -74,6 +74,9 @@ pub enum DatabaseError {
         /// What is wrong.
         reason: String,
     },
+    /// Nobody can wait for the files it takes.
+    #[error("password_file and ca_file: {0}")]
+    Files(String),
     /// It is not known whose certificates to trust.
     #[error(transparent)]
     Trust(#[from] TrustError),
@@ -151,10 +154,10 @@ pub(super) struct Database {
 impl Database {
     /// Connects to the first server that takes writes. Notices of changes by `own` are not told.
     pub async fn connect(access: &Access, own: &str) -> Result<Self, DatabaseError> {
-        let password = access.password_file.as_deref().map(password).transpose()?;
-        let tls = match access.url.is_encrypted {
-            true => Some(trusting(access.ca_file.as_deref())?),
-            false => None,
+        let (password, tls) = {
+            let access = access.clone();
+            let read = files::off_thread(move || credentials(&access)).await;
+            read.map_err(|error| DatabaseError::Files(error.to_string()))??
         };
         let mut config = tokio_postgres::Config::new();
         config
@@ -229,6 +232,18 @@ impl Database {
         while self.ended.clone().changed().await.is_ok() {}
         DatabaseError::Lost("the connection was lost".to_owned())
     }
+}
+
+/// The password, if there is one, and whom to trust, if anybody has to show a certificate.
+type Credentials = (Option<Vec<u8>>, Option<Arc<ClientConfig>>);
+
+fn credentials(access: &Access) -> Result<Credentials, DatabaseError> {
+    let password = access.password_file.as_deref().map(password).transpose()?;
+    let tls = match access.url.is_encrypted {
+        true => Some(trusting(access.ca_file.as_deref())?),
+        false => None,
+    };
+    Ok((password, tls))
 }
 
 fn password(path: &Path) -> Result<Vec<u8>, DatabaseError> {

@@ -1,8 +1,10 @@
 //! Who may take part, and as whom.
 
+use rustix::process::Signal;
+
 use super::{
     database::{Database, document, is, knows, membership},
-    harness::{Proxy, config, ports, postgresql::NEEDS, require::require, wait_until},
+    harness::{Proxy, config, mapping, ports, postgresql::NEEDS, require::require, wait_until},
 };
 
 #[test]
@@ -139,4 +141,26 @@ fn the_role_of_proxies_may_call_its_functions_and_nothing_else() {
     // A name belongs to the role that was first to use it.
     let answer = database.query("select tml_proxy.register('us-1', 'us', '1', 'x')->>'standing'");
     assert_eq!(answer, "of_another_role");
+}
+
+#[test]
+fn an_upgrade_keeps_the_name_and_what_was_told() {
+    if !require(&NEEDS) {
+        return;
+    }
+    let database = Database::start();
+    let mapping = mapping("web", ports::free(), "127.0.0.9:80", "");
+    let section = database.section("eu-1", "eu", "public_host = \"eu.example.org\"");
+    let proxy = Proxy::start(&config([mapping, section]));
+    is(&proxy, "connected");
+    let told = || database.query("select count(*) from tml_proxy.endpoint where entry is not null");
+    wait_until("its mapping to be told", || told() == "1");
+    let from = proxy.log().len();
+    proxy.signal(Signal::USR2);
+    proxy.wait_for_line(from, "upgraded");
+    proxy.wait_for_line(from, "member of the fleet");
+    is(&proxy, "connected");
+    assert_eq!(told(), "1");
+    let refused = proxy.said(|line| line.message() == "no part in the fleet");
+    assert!(refused.is_empty(), "{refused:?}");
 }

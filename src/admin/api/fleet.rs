@@ -1,6 +1,6 @@
 //! From what is known of a fleet to the documents of the API.
 
-use std::time::Instant;
+use std::{collections::HashSet, time::Instant};
 
 use super::{
     model::{self, Absence, Endpoint},
@@ -33,10 +33,11 @@ pub fn membership(sources: &Sources) -> Option<model::FleetMembership> {
     })
 }
 
-/// The fleet, if there is one.
-pub fn fleet(sources: &Sources) -> Option<model::Fleet> {
-    let membership = membership(sources)?;
-    let view = sources.fleet.read()?;
+/// The fleet; empty if there is none.
+pub fn fleet(sources: &Sources) -> model::Fleet {
+    let Some(view) = sources.fleet.read() else {
+        return model::Fleet::default();
+    };
     let proxies = view.proxies.iter().map(|proxy| {
         let (read, entries) = &proxy.published;
         model::FleetProxy {
@@ -76,11 +77,11 @@ pub fn fleet(sources: &Sources) -> Option<model::Fleet> {
                 }),
             })
     });
-    Some(model::Fleet {
-        membership,
+    model::Fleet {
+        membership: membership(sources),
         proxies: proxies.collect(),
         mappings: mappings.collect(),
-    })
+    }
 }
 
 fn ago(at: Instant) -> u64 {
@@ -105,7 +106,8 @@ pub fn with_others(own: Vec<Endpoint>, view: &FleetView, jobs: Option<&[JobId]>)
     };
     let mut own: Vec<_> = own.collect();
     let mut all = Vec::new();
-    for job in jobs {
+    let mut told = HashSet::new();
+    for job in jobs.iter().filter(|job| told.insert(*job)) {
         let mut of_job: Vec<_> = own.extract_if(.., |one| one.job == job.as_str()).collect();
         let others = view.elsewhere(Some(job));
         if others.is_empty() {

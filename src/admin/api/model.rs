@@ -490,8 +490,8 @@ documents! {
 
     /// The proxies that share a database, and the mappings of their files.
     Fleet {
-        /// How it stands with this proxy.
-        membership: FleetMembership,
+        /// How it stands with this proxy; none without a fleet in the configuration.
+        membership: Option<FleetMembership>,
         /// The proxies, this one too, by name.
         proxies: Vec<FleetProxy>,
         /// What the mappings of their files lead to, but for those that listen on a loopback address.

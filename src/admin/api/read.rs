@@ -174,10 +174,8 @@ pub async fn endpoints(
     }))
 }
 
-pub async fn fleet(State(sources): State<Arc<Sources>>) -> Answer<model::Fleet> {
-    let fleet = fleet::fleet(&sources);
-    let none = || ApiError::not_found("there is no fleet in the configuration");
-    fleet.map(Json).ok_or_else(none)
+pub async fn fleet(State(sources): State<Arc<Sources>>) -> Json<model::Fleet> {
+    Json(fleet::fleet(&sources))
 }
 
 fn job_id(text: &str) -> Result<JobId, ApiError> {
