@@ -47,6 +47,55 @@ fn the_rules_are_valid_and_fire_when_they_should() {
 }
 
 #[test]
+fn the_mixin_has_the_same_rules_and_panels_for_a_job_of_another_name() {
+    if !require(&[Need::Tool("promtool"), Need::Tool("jsonnet")]) {
+        return;
+    }
+    let dir = TempDir::new();
+    let mixin = shipped("prometheus/mixin.libsonnet");
+    let source = dir.write(
+        "all.jsonnet",
+        format!(
+            "local mixin = (import '{}') + {{ _config+:: {{ tmlProxyJob: 'proxies' }} }};
+            {{
+              rules: {{ groups: mixin.prometheusRules.groups + mixin.prometheusAlerts.groups }},
+              dashboards: mixin.grafanaDashboards,
+            }}",
+            mixin.display()
+        ),
+    );
+    let made = process::succeed(Command::new("jsonnet").arg(&source));
+    assert!(!made.contains("tml-proxy\\\""), "the job of before is left");
+    let made: Value = serde_json::from_str(&made).expect("JSON");
+
+    let file = dir.write("rules.json", made["rules"].to_string());
+    promtool(&["check", "rules"], &file);
+    let names = |text: &str| -> BTreeSet<String> {
+        let names = text.lines().filter_map(|line| {
+            let (key, name) = line.trim_start_matches([' ', '-']).split_once(": ")?;
+            ["alert", "record"].contains(&key).then(|| name.to_owned())
+        });
+        names.collect()
+    };
+    let rules = fs::read_to_string(shipped("prometheus/tml-proxy.rules.yml")).expect("rules");
+    let groups = made["rules"]["groups"].as_array().expect("groups");
+    let rules_made = groups
+        .iter()
+        .flat_map(|group| group["rules"].as_array().expect("rules"));
+    let names_made = rules_made.map(|rule| {
+        let name = rule.get("alert").or(rule.get("record"));
+        name.and_then(Value::as_str).expect("a name").to_owned()
+    });
+    assert_eq!(names_made.collect::<BTreeSet<_>>(), names(&rules));
+
+    let dashboard = &made["dashboards"]["tml-proxy.json"];
+    let shipped = fs::read_to_string(shipped("grafana/tml-proxy.json")).expect("a dashboard");
+    let shipped = shipped.replace(r#"job=\"tml-proxy\""#, r#"job=\"proxies\""#);
+    let shipped: Value = serde_json::from_str(&shipped).expect("JSON");
+    assert_eq!(*dashboard, shipped);
+}
+
+#[test]
 fn promtool_has_nothing_against_the_page() {
     if !require(&[Need::Tool("promtool")]) {
         return;
