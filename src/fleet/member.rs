@@ -236,9 +236,9 @@ impl Member {
             tokio::select! {
                 _ = beats.tick() => self.beat(database).await?,
                 () = database.changed.notified() => {
-                    sleep(APART).await;
                     self.beat(database).await?;
                     beats.reset();
+                    sleep(APART).await;
                 }
                 Ok(()) = own.changed() => {
                     let entries = own.borrow_and_update().clone();

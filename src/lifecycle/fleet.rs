@@ -6,10 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    task::JoinHandle,
-    time::{sleep, timeout},
-};
+use tokio::{task::JoinHandle, time::timeout};
 
 use super::tasks::{Ended, Tasks, end, why_ended};
 use crate::{
@@ -21,8 +18,8 @@ use crate::{
     telemetry::Task,
 };
 
-/// Between two looks whether what is served has changed.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Between two looks whether mappings of the file have changed; jobs are told of at once.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How long a change of the settings waits for the name to be let go of.
 const LEAVE_WITHIN: Duration = Duration::from_secs(3);
@@ -153,7 +150,8 @@ async fn look(settings: &Fleet, own: &Own, sources: &Sources) {
             // Kept, so that nothing else is at its place in memory.
             before = Some((config, overrides, exposure));
         }
-        sleep(LOOK_EVERY).await;
+        // Either way it is looked at everything.
+        let _ = timeout(LOOK_EVERY, sources.switchboard.replaced.notified()).await;
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
     board::Switchboard,
     database::{Database, document, endpoints, knows, open_at},
     harness::{
-        Proxy, config, metrics, ports,
+        Proxy, TempDir, config, metrics, ports,
         postgresql::NEEDS,
         process::{output, succeed},
         proxy::PROGRAM,
@@ -39,6 +39,7 @@ fn any_proxy_tells_where_a_job_is_on_all_of_them_nearest_first() {
         return;
     }
     let database = Database::start();
+    let dir = TempDir::new();
     let near = "nearest = [\"eu\", \"us\"]";
     let (first, one, lookup) = member(&database, "us-1", "us", "");
     let (second, two, _) = member(&database, "us-2", "us", "");
@@ -120,6 +121,25 @@ fn any_proxy_tells_where_a_job_is_on_all_of_them_nearest_first() {
     assert_eq!(names, ["board-eu-1", "board-us-1", "board-us-2"]);
     assert_eq!(mappings[0]["target"], "127.0.0.9:22");
 
+    let socket = dir.join("admin.sock");
+    let admin = format!("\n[admin]\nsocket = \"{}\"\n", socket.display());
+    let fleet = database.section("eu-2", "eu", "public_host = \"eu.example.org\"");
+    let asked_here = Proxy::start(&config([admin, fleet]));
+    knows(&asked_here, "eu-1", "up");
+    let listed = succeed(
+        Command::new(PROGRAM)
+            .args(["fleet", "--socket"])
+            .arg(&socket),
+    );
+    for text in [
+        "eu-2 in eu: connected",
+        "4 of 4 proxies up",
+        "board-us-2  us.example.org:",
+    ] {
+        assert!(listed.contains(text), "{text}: {listed}");
+    }
+    drop(asked_here);
+
     // A job that ends is gone everywhere, and so is a proxy that stops.
     third.finalize(job);
     wait_until("its end to be known", || {
@@ -161,7 +181,7 @@ fn ssh_tries_the_next_proxy_when_the_nearest_does_not_answer() {
     wait_until("both to be known", || {
         open_at(&one, &job) == ["us-1", "eu-1"]
     });
-    let dir = super::harness::TempDir::new();
+    let dir = TempDir::new();
     let ssh = dir.write("ssh", "#!/bin/sh\necho \"$@\"\n");
     std::fs::set_permissions(&ssh, std::os::unix::fs::PermissionsExt::from_mode(0o755))
         .expect("own file");

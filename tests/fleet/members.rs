@@ -1,10 +1,15 @@
 //! Who may take part, and as whom.
 
+use std::process::Command;
+
 use rustix::process::Signal;
 
 use super::{
     database::{Database, document, is, knows, membership},
-    harness::{Proxy, config, mapping, ports, postgresql::NEEDS, require::require, wait_until},
+    harness::{
+        Proxy, config, mapping, ports, postgresql::NEEDS, process::output, proxy::PROGRAM,
+        require::require, wait_until,
+    },
 };
 
 #[test]
@@ -96,6 +101,16 @@ fn a_schema_that_is_missing_or_of_another_version_leaves_the_proxy_without_a_fle
     let said = String::from_utf8_lossy(&again.stdout).into_owned();
     assert!(said.contains("has version 1 already"), "{again:?}");
     is(&proxy, "connected");
+    let examined = output(
+        Command::new(PROGRAM)
+            .args(["doctor", "--json", "--config"])
+            .arg(proxy.file()),
+    );
+    let examined = String::from_utf8_lossy(&examined.stdout).into_owned();
+    assert!(
+        examined.contains("takes writes and has the schema"),
+        "{examined}"
+    );
 
     // A newer one that still serves this version, and one that does not.
     database.query("insert into tml_proxy.schema values (2, 1)");

@@ -6,6 +6,8 @@ use std::{
     process::Command,
 };
 
+use rustix::process::Signal;
+
 use super::{
     database::{Database, document, endpoints, is, knows, membership, open_at},
     harness::{
@@ -92,6 +94,27 @@ fn sessions_and_lookups_go_on_while_the_database_is_killed_and_comes_back() {
         1
     );
     database.is_secret(&proxy);
+}
+
+#[test]
+fn a_database_that_stops_answering_in_the_middle_of_it_is_given_up_and_asked_again() {
+    if !require(&NEEDS) {
+        return;
+    }
+    let database = Database::start();
+    let (proxy, port, target) = serving(&database, "us-1");
+    is(&proxy, "connected");
+    tell_of_job(&database);
+    wait_until("the job to be known", || open_at(&proxy, JOB) == ["eu-1"]);
+    database.cluster.server.hold(Signal::STOP);
+    is(&proxy, "away");
+    let error = membership(&proxy)["error"].to_string();
+    assert!(error.contains("no answer within 5s"), "{error}");
+    assert_eq!(open_at(&proxy, JOB), ["eu-1"]);
+    let mut client = Peer::connect(port);
+    client.exchange(&mut target.accept(), b"as ever");
+    database.cluster.server.hold(Signal::CONT);
+    is(&proxy, "connected");
 }
 
 #[test]

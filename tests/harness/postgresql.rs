@@ -145,6 +145,17 @@ impl Server {
 }
 
 impl Server {
+    /// Has it and everything that it has started stand still, or go on.
+    pub fn hold(&self, signal: Signal) {
+        for pid in process::with_descendants(self.running.id()) {
+            let pid = i32::try_from(pid)
+                .ok()
+                .and_then(rustix::process::Pid::from_raw);
+            // What has ended meanwhile stands still.
+            let _ = pid.map(|pid| rustix::process::kill_process(pid, signal));
+        }
+    }
+
     /// Kills it and everything that it has started, so that nothing is put in order.
     pub fn kill(&mut self) {
         for pid in process::with_descendants(self.running.id()) {

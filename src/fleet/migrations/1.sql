@@ -36,7 +36,7 @@ create table tml_proxy.endpoint (
     -- That of the proxy when this was last changed.
     generation bigint not null,
     -- Null if it is gone.
-    entry jsonb check (pg_column_size(entry) <= 2048),
+    entry jsonb check (pg_column_size(entry) <= 1024),
     changed timestamptz not null default clock_timestamp(),
     primary key (proxy, key)
 );
@@ -162,8 +162,8 @@ begin
     where not is_whole or value <> 'null'::jsonb
     on conflict (proxy, key) do update
     set generation = excluded.generation, entry = excluded.entry, changed = clock_timestamp();
-    if (select count(*) from tml_proxy.endpoint where proxy = the_name) > 100000 then
-        raise exception 'more than 100000 endpoints of one proxy' using errcode = '54000';
+    if (select count(*) from tml_proxy.endpoint where proxy = the_name) > 70000 then
+        raise exception 'more than 70000 endpoints of one proxy' using errcode = '54000';
     end if;
     with gone as (
         delete from tml_proxy.endpoint
@@ -241,7 +241,8 @@ begin
         return false;
     end if;
     delete from tml_proxy.endpoint where proxy = the_name;
-    perform pg_notify('tml_proxy', the_name);
+    -- Of no proxy's own, so that it is heard by that one too.
+    perform pg_notify('tml_proxy', '');
     return true;
 end
 $$;

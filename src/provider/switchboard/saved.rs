@@ -12,6 +12,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 use super::{
     Exposure, Job, JobId, KnownJobs, Owner, Remembered, SwitchboardStatus,
@@ -128,6 +129,7 @@ impl SwitchboardStatus {
             stats,
             availability,
             token,
+            replaced: _,
         } = self;
         let exposure = exposure.load();
         let exposure = exposure.as_deref();
@@ -160,6 +162,7 @@ impl SwitchboardStatus {
             exposure.and_then(|exposure| serde_json::from_value::<Exposure>(exposure).ok());
         Self {
             exposure: ArcSwapOption::from_pointee(exposure),
+            replaced: Notify::new(),
             unusable: ArcSwapOption::from_pointee(unusable),
             publisher: ArcSwapOption::empty(),
             written: Mutex::new(written),

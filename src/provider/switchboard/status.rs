@@ -10,6 +10,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 use super::{
     JobId, Owner, RuleName,
@@ -34,6 +35,8 @@ use crate::{
 pub struct SwitchboardStatus {
     /// `None` as long as there is no switchboard in the configuration.
     pub(super) exposure: ArcSwapOption<Exposure>,
+    /// Whenever that is replaced; one may wait for it.
+    pub replaced: Notify,
     /// Why nobody can be asked, if that is so.
     pub(super) unusable: ArcSwapOption<String>,
     /// Who writes endpoints where users look for them, if somebody does.
@@ -200,6 +203,7 @@ impl Default for SwitchboardStatus {
     fn default() -> Self {
         Self {
             exposure: ArcSwapOption::empty(),
+            replaced: Notify::new(),
             unusable: ArcSwapOption::empty(),
             publisher: ArcSwapOption::empty(),
             written: Mutex::default(),
@@ -220,6 +224,7 @@ impl SwitchboardStatus {
     /// Replaces what is exposed.
     pub fn set(&self, exposure: Option<Exposure>) {
         self.exposure.store(exposure.map(Arc::new));
+        self.replaced.notify_one();
     }
 
     pub(super) fn written(&self) -> MutexGuard<'_, SavedWritten> {
