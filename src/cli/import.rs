@@ -5,9 +5,9 @@
 use std::{
     env,
     fs::OpenOptions,
-    io::Write,
+    io::{self, Write},
     net::{IpAddr, ToSocketAddrs},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -67,20 +67,26 @@ pub fn run(args: &ImportArgs) -> ExitCode {
     };
     let import = args.from.read(&args.files, &around);
     let text = import::toml(&import, &head(args));
-    let problems = problems(args, &import, &text);
-    let written = problems.is_empty().then_some(text.as_str());
+    let mut problems = problems(args, &import, &text);
+    let mut code = match problems.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::from(code::REFUSED),
+    };
+    let config = problems.is_empty().then_some(text.as_str());
+    if let (Some(text), Some(path)) = (config, &args.output)
+        && let Err(error) = write(path, text)
+    {
+        problems.push(format!("{}: {}", path.display(), in_words(&error)));
+        code = ExitCode::from(code::FAILED);
+    }
     if args.json {
         let report = Report {
-            config: written,
+            config,
             remarks: &import.remarks,
             left: &import.left,
             problems: &problems,
         };
-        let said = output::print(&output::json(&report));
-        return match written {
-            Some(_) => said,
-            None => ExitCode::from(code::REFUSED),
-        };
+        return output::print_one(&output::json(&report)).unwrap_or(code);
     }
     for remark in &import.remarks {
         output::complain(remark);
@@ -97,21 +103,16 @@ pub fn run(args: &ImportArgs) -> ExitCode {
     for problem in &problems {
         output::complain(problem);
     }
-    match (written, &args.output) {
-        (None, _) => ExitCode::from(code::REFUSED),
+    match (config, &args.output) {
         (Some(text), None) => output::print(text),
-        (Some(text), Some(path)) => {
-            let file = OpenOptions::new().write(true).create_new(true).open(path);
-            match file.and_then(|mut file| file.write_all(text.as_bytes())) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => {
-                    let why = in_words(&error);
-                    output::complain(&format_args!("{}: {why}", path.display()));
-                    ExitCode::from(code::FAILED)
-                }
-            }
-        }
+        _ => code,
     }
+}
+
+/// Writes a file that does not exist yet.
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
+    file.write_all(text.as_bytes())
 }
 
 /// The first line of what is written.

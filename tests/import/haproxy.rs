@@ -576,6 +576,22 @@ fn programs_get_the_same_as_json_and_a_file_is_not_written_over() {
     let again = import(dir.path(), &target);
     assert_eq!(again.status.code(), Some(4));
     assert!(said(&again).contains("new.toml: "), "{}", said(&again));
+
+    let target = [
+        "haproxy.cfg",
+        "--partial",
+        "--json",
+        "--output",
+        "json.toml",
+    ];
+    let output = import(dir.path(), &target);
+    assert_eq!(output.status.code(), Some(0));
+    checked(&dir.join("json.toml"));
+    let again = import(dir.path(), &target);
+    assert_eq!(again.status.code(), Some(4));
+    let json: Value = serde_json::from_slice(&again.stdout).expect("JSON");
+    let problem = json["problems"][0].as_str().expect("a problem");
+    assert!(problem.starts_with("json.toml: "), "{problem}");
 }
 
 #[test]
