@@ -16,7 +16,7 @@ use rustix::{
 };
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
-use crate::{os_error::in_words, table::Policy};
+use crate::os_error::in_words;
 
 /// What the kernel said, where socket2 has it as an error of the standard library.
 fn of_kernel<T>(result: std::io::Result<T>) -> Result<T> {
@@ -129,17 +129,12 @@ pub fn set_default_congestion(socket: &OwnedFd) -> Result<()> {
     }
 }
 
-/// Sets how the kernel notices a dead peer; may be called again when the policy changes.
-pub fn set_liveness(socket: &OwnedFd, policy: &Policy) -> Result<()> {
+/// Sets how the kernel notices a dead peer, if it is to; may be called again when that changes.
+pub fn set_keepalive(socket: &OwnedFd, keepalive: Option<TcpKeepalive>) -> Result<()> {
     let socket = SockRef::from(socket);
-    of_kernel(match policy.keepalive {
+    of_kernel(match keepalive {
         None => socket.set_keepalive(false),
-        Some(keepalive) => socket.set_tcp_keepalive(
-            &TcpKeepalive::new()
-                .with_time(keepalive.idle)
-                .with_interval(keepalive.interval)
-                .with_retries(keepalive.count),
-        ),
+        Some(keepalive) => socket.set_tcp_keepalive(&keepalive),
     })
 }
 

@@ -249,7 +249,7 @@ fn prepared(addr: &ListenAddr, policy: &Policy) -> Result<(OwnedFd, SocketAddr),
         socket::set_freebind(&socket, &bound)?;
     }
     socket::set_stream_options(&socket)?;
-    socket::set_liveness(&socket, policy)?;
+    socket::set_keepalive(&socket, policy.keepalive.map(Into::into))?;
     if let Some(algorithm) = towards_clients(policy) {
         socket::set_congestion(&socket, algorithm)?;
     }
@@ -292,7 +292,7 @@ pub fn has_ipv6() -> bool {
 
 /// Applies a changed policy to a socket that stays open.
 pub(super) fn adjust(socket: &OwnedFd, policy: &Policy) -> Result<(), Errno> {
-    socket::set_liveness(socket, policy)?;
+    socket::set_keepalive(socket, policy.keepalive.map(Into::into))?;
     match towards_clients(policy) {
         Some(algorithm) => socket::set_congestion(socket, algorithm)?,
         None => socket::set_default_congestion(socket)?,

@@ -651,7 +651,8 @@ impl Session {
         bandwidth::take_on(&mut self.extras, &self.route.mapping, &self.relay);
         self.take_on_user_timeout();
         self.guard();
-        if let Err(error) = socket::set_liveness(&self.client, &self.route.mapping.policy) {
+        let keepalive = self.route.mapping.policy.keepalive.map(Into::into);
+        if let Err(error) = socket::set_keepalive(&self.client, keepalive) {
             tracing::debug!(session = %self.id, %error, "the client's keepalive stays as it was");
         }
     }
@@ -659,7 +660,8 @@ impl Session {
     /// Has the kernel notice when the target's host is gone. The client's socket inherited that.
     fn guard(&mut self) {
         self.guarded = true;
-        if let Err(error) = socket::set_liveness(&self.target, &self.route.mapping.policy) {
+        let keepalive = self.route.mapping.policy.keepalive.map(Into::into);
+        if let Err(error) = socket::set_keepalive(&self.target, keepalive) {
             tracing::debug!(session = %self.id, %error, "the target's keepalive stays as it was");
         }
     }

@@ -5,6 +5,7 @@ use std::{net::IpAddr, time::Duration};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize};
+use socket2::TcpKeepalive;
 
 use super::SourceRules;
 use crate::{
@@ -176,6 +177,15 @@ pub struct Keepalive {
     /// Unanswered probes before the connection is given up.
     #[serde(with = "As::<Number<u32, 1, 127>>")]
     pub count: u32,
+}
+
+impl From<Keepalive> for TcpKeepalive {
+    fn from(keepalive: Keepalive) -> Self {
+        Self::new()
+            .with_time(keepalive.idle)
+            .with_interval(keepalive.interval)
+            .with_retries(keepalive.count)
+    }
 }
 
 impl Default for Keepalive {
