@@ -3,27 +3,77 @@
 use std::{
     path::PathBuf,
     process::{Command, Output},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    thread,
+    time::Duration,
 };
 
 use serde_json::Value;
 
 use super::harness::{
-    Proxy, TempDir, config, postgresql::Cluster, process::output, proxy::PROGRAM, wait_until,
+    Proxy, TempDir, config,
+    postgresql::{Client, Cluster},
+    process::output,
+    proxy::PROGRAM,
+    wait_until,
 };
 
 /// The password of the proxies' role, which nobody is to show.
 const PASSWORD: &str = "5e5ame-open";
 
-/// A server with a database `tml` and a role for proxies, the schema made or not.
+/// A database and a role for proxies, at a server of their own or that of all who share one.
 pub struct Database {
-    pub cluster: Cluster,
+    pub cluster: Arc<Mutex<Cluster>>,
+    /// What both are called.
+    pub name: String,
+    /// A session of the superuser, which is kept: to open one takes the server much longer than to answer.
+    session: Mutex<Option<Client>>,
     dir: TempDir,
+}
+
+/// The server of all tests that run at a time and do nothing to it.
+fn shared() -> Arc<Mutex<Cluster>> {
+    static SHARED: Mutex<Weak<Mutex<Cluster>>> = Mutex::new(Weak::new());
+    let mut known = lock(&SHARED);
+    known.upgrade().unwrap_or_else(|| {
+        let cluster = Arc::new(Mutex::new(Cluster::start()));
+        *known = Arc::downgrade(&cluster);
+        cluster
+    })
+}
+
+/// Locks what a test that failed leaves whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits until something holds that takes a heartbeat or two, without asking more than it has to.
+#[track_caller]
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    wait_until(what, || {
+        holds() || {
+            thread::sleep(Duration::from_millis(30));
+            false
+        }
+    });
 }
 
 impl Database {
     /// With the schema.
     pub fn start() -> Self {
-        let database = Self::empty();
+        Self::empty().migrated()
+    }
+
+    /// The same at a server of its own.
+    pub fn alone() -> Self {
+        Self::at(Arc::new(Mutex::new(Cluster::start()))).migrated()
+    }
+
+    fn migrated(self) -> Self {
+        let database = self;
         let migrated = database.migrate();
         let said = String::from_utf8_lossy(&migrated.stdout).into_owned();
         assert!(said.contains("made the schema"), "{migrated:?}");
@@ -32,19 +82,49 @@ impl Database {
 
     /// Without it.
     pub fn empty() -> Self {
-        let cluster = Cluster::start();
-        cluster.query("postgres", "create database tml");
-        let role = format!("create role tml_proxy login password '{PASSWORD}'");
-        cluster.query("postgres", &role);
+        Self::at(shared())
+    }
+
+    fn at(cluster: Arc<Mutex<Cluster>>) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("tml_{}", NEXT.fetch_add(1, Relaxed));
+        let sql = [
+            format!("create database {name}"),
+            format!("create role {name} login password '{PASSWORD}'"),
+        ];
+        for sql in sql {
+            lock(&cluster).query("postgres", &sql);
+        }
         let dir = TempDir::new();
         dir.write("password", format!("{PASSWORD}\n"));
-        Self { cluster, dir }
+        Self {
+            cluster,
+            name,
+            session: Mutex::default(),
+            dir,
+        }
+    }
+
+    /// The port of the server.
+    pub fn port(&self) -> u16 {
+        lock(&self.cluster).server.addr.port()
+    }
+
+    /// What is done to a server of its own.
+    pub fn server(&self) -> MutexGuard<'_, Cluster> {
+        *lock(&self.session) = None;
+        lock(&self.cluster)
     }
 
     /// Where it is, for proxies.
     pub fn url(&self) -> String {
-        let port = self.cluster.server.addr.port();
-        format!("postgresql://tml_proxy@localhost:{port}/tml")
+        self.url_by("localhost", self.port())
+    }
+
+    /// The same by another name or port.
+    pub fn url_by(&self, host: &str, port: u16) -> String {
+        let name = &self.name;
+        format!("postgresql://{name}@{host}:{port}/{name}")
     }
 
     /// The file with the password of proxies.
@@ -63,7 +143,7 @@ impl Database {
             "\n[fleet]\ndatabase = \"{url}\"\npassword_file = \"{}\"\nca_file = \"{}\"\nname = \"{name}\"\n\
              region = \"{region}\"\n{more}\n",
             self.password_file().display(),
-            self.cluster.ca_file().display(),
+            lock(&self.cluster).ca_file().display(),
         )
     }
 
@@ -76,8 +156,8 @@ impl Database {
 
     /// `tml-proxy fleet` with a command, as the superuser.
     pub fn operate(&self, words: &[&str]) -> Output {
-        let port = self.cluster.server.addr.port();
-        let url = format!("postgresql://postgres@127.0.0.1:{port}/tml?sslmode=disable");
+        let (port, name) = (self.port(), &self.name);
+        let url = format!("postgresql://postgres@127.0.0.1:{port}/{name}?sslmode=disable");
         output(
             Command::new(PROGRAM)
                 .arg("fleet")
@@ -88,7 +168,7 @@ impl Database {
 
     /// Has the schema made, and the role of proxies given its rights.
     pub fn migrate(&self) -> Output {
-        self.operate(&["migrate", "--grant", "tml_proxy"])
+        self.operate(&["migrate", "--grant", &self.name])
     }
 
     /// Checks that nobody has told the password.
@@ -102,7 +182,16 @@ impl Database {
     /// Runs a query in the database: the only column of the last row.
     #[track_caller]
     pub fn query(&self, sql: &str) -> String {
-        self.cluster.query("tml", sql)
+        let addr = lock(&self.cluster).server.addr;
+        let mut session = lock(&self.session);
+        let mut client = session.take().unwrap_or_else(|| {
+            let client = Client::connect_to(addr, &self.name);
+            client.unwrap_or_else(|error| panic!("{error}"))
+        });
+        let answer = client.query(sql);
+        let answer = answer.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        *session = Some(client);
+        answer
     }
 }
 
@@ -123,7 +212,7 @@ pub fn membership(proxy: &Proxy) -> Value {
 /// Waits until a proxy says that of itself and its fleet.
 #[track_caller]
 pub fn is(proxy: &Proxy, state: &str) {
-    wait_until(&format!("the fleet to be {state}"), || {
+    eventually(&format!("the fleet to be {state}"), || {
         membership(proxy)["state"] == state
     });
 }
@@ -131,7 +220,7 @@ pub fn is(proxy: &Proxy, state: &str) {
 /// Waits until a proxy knows how another is.
 #[track_caller]
 pub fn knows(proxy: &Proxy, name: &str, state: &str) {
-    wait_until(&format!("{name} to be known as {state}"), || {
+    eventually(&format!("{name} to be known as {state}"), || {
         let fleet = document(proxy, "/api/v1/fleet");
         let proxies = fleet["proxies"].as_array().expect("a list");
         proxies

@@ -6,14 +6,13 @@ use serde_json::Value;
 
 use super::{
     board::Switchboard,
-    database::{Database, document, endpoints, knows, open_at},
+    database::{Database, document, endpoints, eventually, knows, open_at},
     harness::{
         Proxy, TempDir, config, metrics, ports,
         postgresql::NEEDS,
         process::{output, succeed},
         proxy::PROGRAM,
         require::require,
-        wait_until,
     },
     stage::{Stage, opens},
 };
@@ -55,7 +54,7 @@ fn any_proxy_tells_where_a_job_is_on_all_of_them_nearest_first() {
         ["us-2", "us-1", "eu-1"],
         ["eu-1", "us-1", "us-2"],
     ]) {
-        wait_until("a job to be known on all proxies", || {
+        eventually("a job to be known on all proxies", || {
             open_at(proxy, job) == expected
         });
     }
@@ -142,14 +141,14 @@ fn any_proxy_tells_where_a_job_is_on_all_of_them_nearest_first() {
 
     // A job that ends is gone everywhere, and so is a proxy that stops.
     third.finalize(job);
-    wait_until("its end to be known", || {
+    eventually("its end to be known", || {
         open_at(&one, job) == ["us-1", "us-2"]
     });
     for proxy in proxies {
         database.is_secret(proxy);
     }
     two.stop();
-    wait_until("its end to be known", || open_at(&one, job) == ["us-1"]);
+    eventually("its end to be known", || open_at(&one, job) == ["us-1"]);
     knows(&one, "us-2", "stopped");
 }
 
@@ -178,7 +177,7 @@ fn ssh_tries_the_next_proxy_when_the_nearest_does_not_answer() {
         "select tml_proxy.register('eu-1', 'eu', '1', 'x');
          select tml_proxy.publish('eu-1', 'x', 0, true, '{{\"{key}\": {entry}}}')"
     ));
-    wait_until("both to be known", || {
+    eventually("both to be known", || {
         open_at(&one, &job) == ["us-1", "eu-1"]
     });
     let dir = TempDir::new();

@@ -5,10 +5,10 @@ use std::process::Command;
 use rustix::process::Signal;
 
 use super::{
-    database::{Database, document, is, knows, membership},
+    database::{Database, document, eventually, is, knows, membership},
     harness::{
         Proxy, config, mapping, ports, postgresql::NEEDS, process::output, proxy::PROGRAM,
-        require::require, wait_until,
+        require::require,
     },
 };
 
@@ -60,7 +60,7 @@ fn a_proxy_that_was_removed_stays_out_until_it_is_restored() {
     let other = database.proxy("us-1", "us");
     knows(&other, "eu-1", "up");
     let mappings = || document(&other, "/api/v1/fleet")["mappings"].to_string();
-    wait_until("its mapping to be known", || {
+    eventually("its mapping to be known", || {
         mappings().contains("eu.example.org")
     });
     assert!(!database.operate(&["remove", "xx-1"]).status.success());
@@ -85,7 +85,7 @@ fn a_schema_that_is_missing_or_of_another_version_leaves_the_proxy_without_a_fle
     let database = Database::empty();
     let proxy = database.proxy("us-1", "us");
     let refused = |why: &str| {
-        wait_until(why, || {
+        eventually(why, || {
             membership(&proxy)["error"]
                 .as_str()
                 .is_some_and(|error| error.contains(why))
@@ -141,16 +141,16 @@ fn the_role_of_proxies_may_call_its_functions_and_nothing_else() {
     let database = Database::start();
     let proxy = database.proxy("us-1", "us");
     is(&proxy, "connected");
+    let role = &database.name;
     let may = |what: &str| database.query(&format!("select {what}::text"));
     for table in ["proxy", "endpoint", "schema"] {
         for right in ["select", "insert", "update", "delete"] {
-            let asked = format!("has_table_privilege('tml_proxy', 'tml_proxy.{table}', '{right}')");
+            let asked = format!("has_table_privilege('{role}', 'tml_proxy.{table}', '{right}')");
             assert_eq!(may(&asked), "false", "{right} {table}");
         }
     }
     for function in ["remove(text)", "restore(text)", "standing(text, text)"] {
-        let asked =
-            format!("has_function_privilege('tml_proxy', 'tml_proxy.{function}', 'execute')");
+        let asked = format!("has_function_privilege('{role}', 'tml_proxy.{function}', 'execute')");
         assert_eq!(may(&asked), "false", "{function}");
     }
     // A name belongs to the role that was first to use it.
@@ -169,7 +169,7 @@ fn an_upgrade_keeps_the_name_and_what_was_told() {
     let proxy = Proxy::start(&config([mapping, section]));
     is(&proxy, "connected");
     let told = || database.query("select count(*) from tml_proxy.endpoint where entry is not null");
-    wait_until("its mapping to be told", || told() == "1");
+    eventually("its mapping to be told", || told() == "1");
     let from = proxy.log().len();
     proxy.signal(Signal::USR2);
     proxy.wait_for_line(from, "upgraded");

@@ -9,7 +9,7 @@ use std::{
 use rustix::process::Signal;
 
 use super::{
-    database::{Database, document, endpoints, is, knows, membership, open_at},
+    database::{Database, document, endpoints, eventually, is, knows, membership, open_at},
     harness::{
         Proxy, config, mapping,
         peers::{Peer, Target},
@@ -17,7 +17,6 @@ use super::{
         postgresql::{NEEDS, NOBODY, as_nobody},
         process::Running,
         require::{Need, require},
-        wait_until,
     },
 };
 
@@ -49,17 +48,17 @@ fn sessions_and_lookups_go_on_while_the_database_is_killed_and_comes_back() {
     if !require(&NEEDS) {
         return;
     }
-    let mut database = Database::start();
+    let database = Database::alone();
     let (proxy, port, target) = serving(&database, "us-1");
     is(&proxy, "connected");
     tell_of_job(&database);
-    wait_until("the job to be known", || open_at(&proxy, JOB) == ["eu-1"]);
+    eventually("the job to be known", || open_at(&proxy, JOB) == ["eu-1"]);
     let mut client = Peer::connect(port);
     let mut server = target.accept();
     client.exchange(&mut server, b"before");
     let pid = proxy.id();
 
-    database.cluster.server.kill();
+    database.server().server.kill();
     is(&proxy, "away");
     client.exchange(&mut server, b"meanwhile");
     let mut another = Peer::connect(port);
@@ -78,9 +77,9 @@ fn sessions_and_lookups_go_on_while_the_database_is_killed_and_comes_back() {
     let fleet = database.section("us-1", "us", "public_host = \"p.example.org\"");
     proxy.reload(&config([web, more, fleet]));
 
-    database.cluster.start_again();
+    database.server().start_again();
     is(&proxy, "connected");
-    wait_until("the new mapping to be told", || {
+    eventually("the new mapping to be told", || {
         let told =
             "select count(*) from tml_proxy.endpoint where proxy = 'us-1' and entry is not null";
         database.query(told) == "2"
@@ -101,19 +100,19 @@ fn a_database_that_stops_answering_in_the_middle_of_it_is_given_up_and_asked_aga
     if !require(&NEEDS) {
         return;
     }
-    let database = Database::start();
+    let database = Database::alone();
     let (proxy, port, target) = serving(&database, "us-1");
     is(&proxy, "connected");
     tell_of_job(&database);
-    wait_until("the job to be known", || open_at(&proxy, JOB) == ["eu-1"]);
-    database.cluster.server.hold(Signal::STOP);
+    eventually("the job to be known", || open_at(&proxy, JOB) == ["eu-1"]);
+    database.server().server.hold(Signal::STOP);
     is(&proxy, "away");
     let error = membership(&proxy)["error"].to_string();
     assert!(error.contains("no answer within 5s"), "{error}");
     assert_eq!(open_at(&proxy, JOB), ["eu-1"]);
     let mut client = Peer::connect(port);
     client.exchange(&mut target.accept(), b"as ever");
-    database.cluster.server.hold(Signal::CONT);
+    database.server().server.hold(Signal::CONT);
     is(&proxy, "connected");
 }
 
@@ -127,7 +126,7 @@ fn what_a_failover_lost_is_told_again() {
     let other = database.proxy("us-2", "us");
     knows(&other, "us-1", "up");
     let mappings = || document(&other, "/api/v1/fleet")["mappings"].to_string();
-    wait_until("its mapping to be known", || mappings().contains("web"));
+    eventually("its mapping to be known", || mappings().contains("web"));
     // As a standby is that never had the last commits.
     database.query(
         "delete from tml_proxy.endpoint where proxy = 'us-1';
@@ -137,13 +136,13 @@ fn what_a_failover_lost_is_told_again() {
         0,
         "the database has lost what this proxy told; it is told again",
     );
-    wait_until("it to be told again", || {
+    eventually("it to be told again", || {
         database.query("select count(*) from tml_proxy.endpoint where proxy = 'us-1'") == "1"
     });
-    wait_until("it to be known", || mappings().contains("web"));
+    eventually("it to be known", || mappings().contains("web"));
     // One that has forgotten the proxy altogether learns of it again.
     database.query("delete from tml_proxy.proxy where name = 'us-1'");
-    wait_until("it to have registered again", || {
+    eventually("it to have registered again", || {
         database.query("select count(*) from tml_proxy.proxy where name = 'us-1'") == "1"
     });
     is(&proxy, "connected");
@@ -157,19 +156,24 @@ fn a_server_that_says_nothing_or_takes_no_writes_is_passed_over() {
     let database = Database::start();
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let silent = silent.local_addr().expect("bound").port();
-    let port = database.cluster.server.addr.port();
-    let url = format!("postgresql://tml_proxy@127.0.0.1:{silent},localhost:{port}/tml");
+    let port = database.port();
+    let url = database.url_by(&format!("127.0.0.1:{silent},localhost"), port);
     let section = database.section_at(&url, "us-1", "us", "public_host = \"p.example.org\"");
     let proxy = Proxy::start(&config([section]));
     is(&proxy, "connected");
     assert_eq!(membership(&proxy)["server"], format!("localhost:{port}"));
 
-    database.query("alter role tml_proxy set default_transaction_read_only = on");
+    let role = &database.name;
+    database.query(&format!(
+        "alter role {role} set default_transaction_read_only = on"
+    ));
     let standby = database.proxy("us-2", "us");
     is(&standby, "away");
     let error = membership(&standby)["error"].to_string();
     assert!(error.contains("takes no writes"), "{error}");
-    database.query("alter role tml_proxy reset default_transaction_read_only");
+    database.query(&format!(
+        "alter role {role} reset default_transaction_read_only"
+    ));
     is(&standby, "connected");
 }
 
@@ -179,8 +183,7 @@ fn whoever_has_no_certificate_for_the_name_is_told_nothing() {
         return;
     }
     let database = Database::start();
-    let port = database.cluster.server.addr.port();
-    let url = format!("postgresql://tml_proxy@127.0.0.1:{port}/tml");
+    let url = database.url_by("127.0.0.1", database.port());
     let section = database.section_at(&url, "us-1", "us", "public_host = \"p.example.org\"");
     let proxy = Proxy::start(&config([section]));
     is(&proxy, "away");
@@ -201,14 +204,15 @@ fn a_pooler_that_lends_connections_for_a_transaction_may_be_in_the_way() {
     let database = Database::start();
     let port = ports::free();
     let dir = super::harness::TempDir::new();
-    let users = dir.write("users", "\"tml_proxy\" \"5e5ame-open\"\n");
+    let name = &database.name;
+    let users = dir.write("users", format!("\"{name}\" \"5e5ame-open\"\n"));
     let settings = dir.write(
         "pgbouncer.ini",
         format!(
-            "[databases]\ntml = host=127.0.0.1 port={} dbname=tml\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+            "[databases]\n{name} = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
              listen_port = {port}\nunix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {}\n\
              pool_mode = transaction\ndefault_pool_size = 2\n",
-            database.cluster.server.addr.port(),
+            database.port(),
             users.display(),
         ),
     );
@@ -218,7 +222,7 @@ fn a_pooler_that_lends_connections_for_a_transaction_may_be_in_the_way() {
     let program = super::harness::require::find_program("pgbouncer").expect("it was asked for");
     let mut command: Command = as_nobody(&program);
     let _pooler = Running::start(command.arg("-q").arg(&settings));
-    let url = format!("postgresql://tml_proxy@127.0.0.1:{port}/tml?sslmode=disable");
+    let url = format!("{}?sslmode=disable", database.url_by("127.0.0.1", port));
     let through = |name: &str| {
         let section = database.section_at(&url, name, "us", "public_host = \"p.example.org\"");
         Proxy::start(&config([
@@ -236,7 +240,7 @@ fn a_pooler_that_lends_connections_for_a_transaction_may_be_in_the_way() {
         is(proxy, "connected");
     }
     for proxy in &proxies {
-        wait_until("everybody's mapping to be known", || {
+        eventually("everybody's mapping to be known", || {
             document(proxy, "/api/v1/fleet")["mappings"]
                 .as_array()
                 .map(Vec::len)

@@ -180,7 +180,15 @@ fn init(data: &Path) {
     fs::create_dir(data).expect("a fresh directory");
     chown(data, Some(NOBODY), Some(NOBODY)).expect("root may");
     let mut initdb = as_nobody(&find_program("initdb").expect("it was asked for"));
-    initdb.args(["-U", "postgres", "-A", "trust", "--no-locale", "--no-sync"]);
+    initdb.args([
+        "-U",
+        "postgres",
+        "-A",
+        "trust",
+        "--no-locale",
+        "--no-sync",
+        "--wal-segsize=1",
+    ]);
     process::succeed(initdb.arg("-D").arg(data));
     let access = "host all postgres 127.0.0.0/8 trust\nhost replication all 127.0.0.0/8 trust\n\
                   host all all 127.0.0.0/8 scram-sha-256\n";
