@@ -390,6 +390,7 @@ fn why_unwanted(spec: &MappingSpec, switchboard: Option<&Switchboard>) -> Option
             () if !switchboard.allow.iter().any(allowed) => {
                 Some("its address is no longer in switchboard.targets")
             }
+            () if !rule.is_for(target.ip()) => Some("its host is no longer one of its rule's"),
             () => None,
         }
     })

@@ -42,6 +42,32 @@ fn a_board_that_reports_no_address_is_exposed_where_the_table_says() {
 }
 
 #[test]
+fn a_region_serves_the_jobs_of_its_own_hosts_and_says_of_others_why_not() {
+    let stage = Stage::new(10);
+    stage.board.add_host(2);
+    let rules = |hosts: &str| {
+        format!("[[switchboard.expose]]\nname = \"ssh\"\nport = 22\nhosts = {hosts}\n")
+    };
+    let with = |hosts: &str| config([stage.section_with("", &rules(hosts))]);
+    let proxy = Proxy::start(&with("[\"fdb0:7e57:1::/48\"]"));
+    let ours = stage.ready_on(1, 1, "fdb0:7e57:1::1");
+    let theirs = stage.ready_on(2, 2, "fdb0:7e57:2::1");
+    let port = opens(&proxy, &ours);
+    refuses(&proxy, &theirs, "other_hosts");
+    let found = endpoints(&proxy, &theirs);
+    assert_eq!(found[0]["note"], "the rule is for jobs on other hosts");
+    // That is no news to an operator.
+    let warned = proxy.said(|line| line.text("level") == "WARN");
+    assert!(warned.is_empty(), "{warned:?}");
+    proxy.reload(&with("[\"fdb0:7e57:1::/48\", \"fdb0:7e57:2::/48\"]"));
+    opens(&proxy, &theirs);
+    assert_eq!(opens(&proxy, &ours), port);
+    proxy.reload(&with("[\"fdb0:7e57:2::/48\"]"));
+    refuses(&proxy, &ours, "other_hosts");
+    proxy.stops_listening(port);
+}
+
+#[test]
 fn a_board_stays_open_when_its_host_is_missing_from_a_reading_or_not_read_yet() {
     let stage = Stage::new(10);
     let rules = "[[switchboard.expose]]\nname = \"ssh\"\nport = 22\n\

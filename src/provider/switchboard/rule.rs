@@ -1,11 +1,12 @@
 //! What to expose of a job.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, net::IpAddr, sync::Arc};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
 use super::Service;
-use crate::setting::{As, Found, Given, Json, Kind, Number, Refusal};
+use crate::setting::{As, Found, Given, Json, Kind, List, Number, Prefix, Refusal};
 
 /// A name that is part of a mapping's: 1 to 32 lower-case letters, digits and hyphens.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -71,6 +72,15 @@ pub struct Rule {
     pub port: u16,
     /// Of which jobs.
     pub condition: Condition,
+    /// Prefixes of which one must contain where the job is; none is everywhere.
+    pub hosts: Vec<IpNet>,
+}
+
+impl Rule {
+    /// Whether it is for jobs that are at `address`.
+    pub fn is_for(&self, address: IpAddr) -> bool {
+        self.hosts.is_empty() || self.hosts.iter().any(|net| net.contains(&address))
+    }
 }
 
 /// Of which jobs a rule exposes a port.
@@ -121,6 +131,13 @@ struct RuleTable {
         skip_serializing_if = "Option::is_none"
     )]
     protocol: Option<String>,
+    /// Only of jobs on hosts whose addresses are in one of these prefixes; without it, of all.
+    #[serde(
+        default,
+        with = "As::<List<Prefix>>",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    hosts: Vec<IpNet>,
 }
 
 impl Kind for Rule {
@@ -148,6 +165,7 @@ impl Kind for Rule {
             name: table.name,
             port: table.port,
             condition,
+            hosts: table.hosts,
         })
     }
 
@@ -162,6 +180,7 @@ impl Kind for Rule {
             port: rule.port,
             service,
             protocol,
+            hosts: rule.hosts.clone(),
         })
     }
 

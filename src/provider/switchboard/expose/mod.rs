@@ -22,7 +22,7 @@ pub use address::fit_for_any;
 use holders::Holders;
 pub use reason::{Closing, Reason};
 
-use super::{Job, JobId, JobState, KnownJobs, Owner, RuleName, Switchboard, ports::Kept};
+use super::{Job, JobId, JobState, KnownJobs, Owner, Rule, RuleName, Switchboard, ports::Kept};
 
 /// Everything the decision depends on.
 pub struct Inputs<'a> {
@@ -255,6 +255,7 @@ fn add_remembered(
     let listed = remembered.listed;
     let fit = match listed.is_some_and(|state| !inputs.settings.states.contains(&state)) {
         true => Err(Reason::State),
+        false if !rule.is_for(address) => Err(Reason::OtherHosts),
         false => fit_address(&owner.job, address, inputs, holders),
     };
     match fit {
@@ -325,19 +326,28 @@ fn fit_address(
 /// Adds what the rules make of a job.
 fn add_rules(job: &Job, address: IpAddr, settings: &Switchboard, decision: &mut Decision) {
     let rules = settings.expose.iter();
-    let matching = rules.filter(|rule| rule.condition.holds(&job.services));
+    let mut matching = rules
+        .filter(|rule| rule.condition.holds(&job.services))
+        .peekable();
+    let refused = |rule: Option<&Rule>, reason| Refused {
+        job: job.id.clone(),
+        rule: rule.map(|rule| rule.name.clone()),
+        reason,
+        address: Some(address),
+        state: None,
+    };
+    if matching.peek().is_none() {
+        decision.refused.push(refused(None, Reason::NoRule));
+    }
     let most = usize::try_from(settings.max_per_job).unwrap_or(usize::MAX);
-    let mut count = 0;
     for rule in matching {
-        count += 1;
-        if count > most {
-            decision.refused.push(Refused {
-                job: job.id.clone(),
-                rule: Some(rule.name.clone()),
-                reason: Reason::TooMany,
-                address: Some(address),
-                state: None,
-            });
+        let reason = match () {
+            () if !rule.is_for(address) => Some(Reason::OtherHosts),
+            () if decision.wanted.len() >= most => Some(Reason::TooMany),
+            () => None,
+        };
+        if let Some(reason) = reason {
+            decision.refused.push(refused(Some(rule), reason));
             continue;
         }
         decision.wanted.push(DesiredMapping {
@@ -347,15 +357,6 @@ fn add_rules(job: &Job, address: IpAddr, settings: &Switchboard, decision: &mut 
             },
             target: SocketAddr::new(address, rule.port),
             evidence: Evidence::Job,
-        });
-    }
-    if count == 0 {
-        decision.refused.push(Refused {
-            job: job.id.clone(),
-            rule: None,
-            reason: Reason::NoRule,
-            address: Some(address),
-            state: None,
         });
     }
 }

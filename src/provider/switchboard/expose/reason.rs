@@ -28,6 +28,8 @@ pub enum Reason {
     NoAddress,
     /// No rule fits the job.
     NoRule,
+    /// The rule is for jobs on other hosts.
+    OtherHosts,
     /// Its address is an IPv4 address inside an IPv6 one.
     #[strum(serialize = "mapped_address")]
     Mapped,
@@ -89,6 +91,7 @@ impl Reason {
             },
             Self::NoAddress => "job has no address yet",
             Self::NoRule => "no rule fits the job",
+            Self::OtherHosts => "the rule is for jobs on other hosts",
             Self::Mapped
             | Self::Unspecified
             | Self::Loopback
@@ -110,7 +113,10 @@ impl Reason {
 
     /// Whether it is part of every job's life and nobody has to hear of it.
     pub const fn is_ordinary(self) -> bool {
-        matches!(self, Self::State | Self::NoAddress | Self::NoRule)
+        matches!(
+            self,
+            Self::State | Self::NoAddress | Self::NoRule | Self::OtherHosts
+        )
     }
 }
 

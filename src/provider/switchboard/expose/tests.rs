@@ -57,6 +57,7 @@ fn rule(name: &str, port: u16, condition: Condition) -> Rule {
         name: RuleName::parse(name).expect("a name"),
         port,
         condition,
+        hosts: Vec::new(),
     }
 }
 
@@ -358,6 +359,33 @@ fn a_thousand_services_make_no_more_ports_than_there_are_rules() {
     let decision = decided(&one, &known_jobs([busy]));
     assert_eq!(rules_of(&decision), ["a"], "the first rule counts most");
     assert_eq!(decision.refused[0].reason, Reason::TooMany);
+}
+
+#[test]
+fn a_rule_for_some_hosts_exposes_no_job_on_another_and_says_so() {
+    let here = Rule {
+        hosts: vec!["fd00:1::/32".parse().expect("a prefix")],
+        ..rule("here", 22, Condition::Always)
+    };
+    let both = with_rules(vec![here.clone(), rule("all", 23, Condition::Always)]);
+    let known = known_jobs([job(1, "fd00:1::1"), job(2, "fd00:2::1")]);
+    let decision = decided(&both, &known);
+    let wanted = decision.wanted.iter().map(|one| one.target.to_string());
+    let expected = ["[fd00:1::1]:22", "[fd00:1::1]:23", "[fd00:2::1]:23"];
+    assert_eq!(wanted.collect::<Vec<_>>(), expected);
+    let refused = &decision.refused[0];
+    assert_eq!(refused.reason, Reason::OtherHosts);
+    assert_eq!(refused.rule, Some(here.name.clone()));
+    // It takes none of the ports that the job may have.
+    let one = Switchboard {
+        max_per_job: 1,
+        ..both
+    };
+    let decision = decided(&one, &known_jobs([job(2, "fd00:2::1")]));
+    assert_eq!(decision.wanted.len(), 1);
+    let alone = decided(&with_rules(vec![here]), &known_jobs([job(2, "fd00:2::1")]));
+    let reasons: Vec<_> = alone.refused.iter().map(|one| one.reason).collect();
+    assert_eq!(reasons, [Reason::OtherHosts]);
 }
 
 #[test]
