@@ -57,7 +57,7 @@ fn staged_with(jobs: u32, secure: bool, level: &str, setup: &Setup<'_>) -> (Stag
         secure,
         ..Kind::default()
     });
-    let stage = Stage::with(board, 6000);
+    let stage = Stage::with(board, (jobs + jobs / 2).max(1000) as u16);
     for host in 0..jobs {
         stage.board.add_host(host);
     }

@@ -242,6 +242,8 @@ fn a_state_that_cannot_be_kept_opens_no_port_and_closes_as_ever() {
     // Directories in the place of the files that are written.
     let steps = stage.state_dir().join("ports.steps");
     let new = stage.state_dir().join("ports.state.new");
+    // There may have been none yet.
+    let _ = fs::remove_file(&steps);
     for file in [&steps, &new] {
         fs::create_dir_all(file.join("x")).expect("own directory");
     }

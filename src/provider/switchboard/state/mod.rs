@@ -338,6 +338,10 @@ fn keep_step(directory: &File, whole: Option<&mut Whole>, line: &str) -> io::Res
         first_line, steps, ..
     } = whole.ok_or_else(nothing)?;
     match steps {
+        // Somebody has removed it, and nobody would find it again.
+        Some((file, _)) if fstat(&*file)?.st_nlink == 0 => {
+            return Err(io::Error::from(Errno::NOENT));
+        }
         Some((file, len)) => {
             file.write_all(line.as_bytes())?;
             file.sync_data()?;

@@ -206,6 +206,19 @@ fn a_step_that_a_crash_cut_off_loses_nothing_that_was_kept_before() {
 }
 
 #[test]
+fn steps_that_somebody_removed_are_not_gone_on_with() {
+    let place = Place::new("removed");
+    let state = StateDir::open(&place.0).expect("a directory");
+    state.save(&record()).expect("writable");
+    state.save_step(&step()).expect("writable");
+    fs::remove_file(place.0.join(STEPS_FILE)).expect("own file");
+    state.save_step(&step()).expect_err("nobody would find it");
+    assert!(!state.takes_steps());
+    state.save(&record()).expect("writable");
+    state.save_step(&step()).expect("writable");
+}
+
+#[test]
 fn steps_are_put_together_before_there_are_too_many() {
     let place = Place::new("many");
     let state = StateDir::open(&place.0).expect("a directory");
