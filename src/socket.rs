@@ -192,6 +192,34 @@ pub fn disconnect(socket: &OwnedFd) -> Result<()> {
     connect_unspec(socket)
 }
 
+/// Has the receive buffer stay as large as it is, or the kernel enlarge it as it sees fit (`SO_BUF_LOCK`,
+/// since Linux 5.15).
+pub fn keep_receive_buffer(socket: impl AsFd, keep: bool) -> Result<()> {
+    // From <asm-generic/socket.h> and <linux/socket.h>.
+    const SO_BUF_LOCK: uapi::c::c_int = 72;
+    const SOCK_RCVBUF_LOCK: u32 = 2;
+    let socket = socket.as_fd().as_raw_fd();
+    let locked = if keep { SOCK_RCVBUF_LOCK } else { 0 };
+    uapi::setsockopt(socket, uapi::c::SOL_SOCKET, SO_BUF_LOCK, &locked)
+        .map_err(|error| Errno::from_raw_os_error(error.0))
+}
+
+/// Gives a receive buffer so many bytes, as far as the kernel grants them, unless it has as many
+/// (socket(7) `SO_RCVBUF`, which counts twice what it is told), and has it stay so. What the peer may send
+/// follows only when it is told as well (tcp(7) `TCP_WINDOW_CLAMP`).
+pub fn enlarge_receive_buffer(socket: impl AsFd, bytes: usize) -> Result<()> {
+    let known = SockRef::from(&socket);
+    if of_kernel(known.recv_buffer_size())? >= bytes {
+        return Ok(());
+    }
+    of_kernel(known.set_recv_buffer_size(bytes / 2))?;
+    let window = u32::try_from(bytes).unwrap_or(u32::MAX >> 1);
+    let socket = socket.as_fd().as_raw_fd();
+    let (level, option) = (uapi::c::IPPROTO_TCP, uapi::c::TCP_WINDOW_CLAMP);
+    uapi::setsockopt(socket, level, option, &window)
+        .map_err(|error| Errno::from_raw_os_error(error.0))
+}
+
 /// Makes closing the socket send a reset instead of an end of stream (socket(7) `SO_LINGER`).
 pub fn reset_on_close(socket: &OwnedFd) {
     static SAID: Once = Once::new();

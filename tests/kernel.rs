@@ -9,7 +9,7 @@ use std::{
     cell::Cell,
     env,
     net::{Ipv4Addr, SocketAddr, TcpStream},
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     process::Command,
     time::Duration,
 };
@@ -34,6 +34,7 @@ use rustix::{
     net::{RecvFlags, SendFlags, recv, send, sockopt},
     pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice},
 };
+use socket2::SockRef;
 
 const CHUNK: usize = 1 << 20;
 
@@ -484,6 +485,44 @@ fn accepted_sockets_inherit_the_options_of_their_listener() {
     );
     assert_eq!(sockopt::tcp_keepcnt(&accepted), Ok(5));
     assert_eq!(sockopt::tcp_user_timeout(&accepted), Ok(123_000));
+}
+
+/// As much as fits has arrived, and then been read.
+fn fill_and_empty(sender: &mut Peer, receiver: &TcpStream, stream: &mut Stream) {
+    let most = stream.position() + (256 << 20);
+    sender.offer_stream(stream, most, Duration::from_millis(20));
+    let mut buf = vec![0; CHUNK];
+    while recv(receiver, &mut buf, RecvFlags::empty()).is_ok_and(|(_, read)| read > 0) {}
+}
+
+/// `SO_BUF_LOCK`, since Linux 5.15.
+fn keep_receive_buffer(socket: &TcpStream, keep: bool) {
+    const SO_BUF_LOCK: i32 = 72;
+    const SOCK_RCVBUF_LOCK: u32 = 2;
+    let locked = if keep { SOCK_RCVBUF_LOCK } else { 0 };
+    let socket = socket.as_raw_fd();
+    uapi::setsockopt(socket, uapi::c::SOL_SOCKET, SO_BUF_LOCK, &locked).expect("an open socket");
+}
+
+#[test]
+fn a_receive_buffer_that_is_kept_as_it_is_grows_again_once_it_is_not() {
+    let (mut sender, receiver) = pair();
+    let size = || {
+        let size = SockRef::from(&receiver).recv_buffer_size();
+        size.expect("an open socket")
+    };
+    let mut stream = Stream::new(1);
+    keep_receive_buffer(&receiver, true);
+    let kept = size();
+    for _ in 0..10 {
+        fill_and_empty(&mut sender, &receiver, &mut stream);
+    }
+    assert_eq!(size(), kept);
+    keep_receive_buffer(&receiver, false);
+    wait_until("the buffer to grow", || {
+        fill_and_empty(&mut sender, &receiver, &mut stream);
+        size() > kept
+    });
 }
 
 #[test]

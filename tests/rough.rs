@@ -6,8 +6,9 @@
 mod harness;
 
 use std::{
-    io::{ErrorKind, Read, Write},
+    io::{self, ErrorKind, Read, Write},
     net::{Ipv4Addr, Shutdown, SocketAddrV4},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
 };
@@ -162,6 +163,54 @@ fn a_network_silent_from_the_start_costs_the_client_the_configured_time() {
     let limit = Duration::from_millis(990);
     let line = ends_in_time(&proxy, &client, since, limit);
     assert_eq!(line.text("reason"), "connect_timeout");
+    proxy.settles();
+}
+
+/// Receive buffer of the proxy's socket to a port, in bytes.
+fn receive_buffer(lab: &Lab, port: u16) -> Option<u64> {
+    let mut ss = lab.proxy.command("ss");
+    let filter = format!("dport = :{port}");
+    let output = ss.args(["-tmnHO", "state", "established", &filter]);
+    let output = output.output().expect("ss runs");
+    let text = String::from_utf8(output.stdout).expect("text");
+    let (_, behind) = text.split_once(",rb")?;
+    behind.split(',').next()?.parse().ok()
+}
+
+/// What a near sender may have on its way does not do for one that is far.
+#[test]
+fn a_path_that_becomes_long_in_the_middle_of_bulk_gets_the_window_it_takes() {
+    if !available() || !require(&[Need::Tool("ss")]) {
+        return;
+    }
+    let lab = Lab::with_faults([Faults::default(); 2]);
+    let (proxy, target) = start(&lab, "");
+    let (client, server) = lab.pair(&target);
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let bytes = vec![7; 256 * 1024];
+            while !done.load(Relaxed) {
+                (&mut server.stream())
+                    .write_all(&bytes)
+                    .expect("the proxy takes it");
+            }
+            drop(server);
+        });
+        scope.spawn(|| io::copy(&mut client.stream(), &mut io::sink()).expect("all of it arrives"));
+        wait_until("a buffer for bulk", || {
+            receive_buffer(&lab, target.port()).is_some_and(|size| size >= 1 << 20)
+        });
+        lab.wires[1].set(Faults {
+            delay: Duration::from_millis(50),
+            ..Faults::default()
+        });
+        wait_until("a larger one", || {
+            receive_buffer(&lab, target.port()).is_some_and(|size| size >= 4 << 20)
+        });
+        done.store(true, Relaxed);
+    });
+    drop(client);
     proxy.settles();
 }
 

@@ -128,6 +128,8 @@ impl Session {
                 if quiet >= CALM {
                     self.relay.calm();
                     self.bulk = 0;
+                } else {
+                    self.bound.look_soon();
                 }
                 SessionStep::Wait
             }

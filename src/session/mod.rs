@@ -15,6 +15,7 @@ mod ending;
 mod error;
 mod extras;
 mod filter;
+mod near;
 mod path;
 mod proxy_header;
 mod queued;
@@ -44,6 +45,7 @@ pub use error::SessionError;
 use error::Step;
 pub use extras::Extras;
 pub use filter::SessionFilter;
+use near::Bound;
 pub use proxy_header::{HeaderRead, PendingProxyHeader};
 pub use queued::QueuedClient;
 pub use record::{SessionId, SessionLine, SessionRecord};
@@ -69,6 +71,10 @@ use crate::{
 /// Bytes a session has to move in bulk before it is worth a change of worker.
 const LONG_BULK: u32 = 512 * 1024;
 
+/// Bytes a direction may move in a turn before there is bulk. The kernel makes a receive buffer sixteen times
+/// larger when the first read of a pipe finds that much more than the one before; it has to be bounded first.
+const UNDECIDED_TURN: usize = 64 * 1024;
+
 /// A client connection and the connection to its target.
 #[derive(Debug)]
 pub struct Session {
@@ -86,6 +92,8 @@ pub struct Session {
     leave: Option<(Instant, EndReason)>,
     /// Whether the socket to the target notices a dead peer.
     guarded: bool,
+    /// What may wait to be read.
+    bound: Bound,
     /// Bytes of the PROXY header in front of what the target is sent.
     header_len: u16,
     /// Bytes moved since bulk began; 0 without.
@@ -224,6 +232,7 @@ impl Session {
             active: now,
             leave: None,
             guarded: false,
+            bound: Bound::default(),
             header_len: 0,
             bulk: 0,
             phase: Phase::Dialing,
@@ -501,11 +510,15 @@ impl Session {
     }
 
     fn relay(&mut self, turn: &mut Turn<'_>) -> SessionStep {
+        self.bound.look([self.client.as_fd(), self.target.as_fd()]);
         let before = (self.delivered(), self.relay.half_closed_by());
-        let budget = match &self.extras {
+        let mut budget = match &self.extras {
             None => Budget::turn(turn.budget),
             Some(extras) => bandwidth::budget(extras, &self.route.mapping, turn),
         };
+        if self.bulk == 0 {
+            budget.turn = budget.turn.min(UNDECIDED_TURN);
+        }
         let mut kernel = Kernel {
             client: self.client.as_fd(),
             target: self.target.as_fd(),
@@ -531,6 +544,9 @@ impl Session {
             && let Some(extras) = &mut self.extras
         {
             extras.retry = None;
+        }
+        if self.bulk == 0 && self.relay.is_bulk() {
+            self.bound.begin([self.client.as_fd(), self.target.as_fd()]);
         }
         self.bulk = match self.relay.is_bulk() {
             true => {

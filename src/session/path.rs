@@ -74,6 +74,19 @@ impl<'a> TcpInfo<'a> {
         Duration::from_millis(self.u32_at(56).into())
     }
 
+    /// The shortest round trip so far, where the kernel says so (`tcpi_min_rtt`).
+    pub(super) fn shortest_round_trip(self) -> Option<Duration> {
+        // Without a sample the kernel says the largest there is.
+        let us = Some(self.u32_at(148)).filter(|us| (1..u32::MAX).contains(us));
+        us.map(|us| Duration::from_micros(us.into()))
+    }
+
+    /// How long it takes from when a window is offered until it is full (`tcpi_rcv_rtt`): a round trip,
+    /// and what bytes wait at either end.
+    pub(super) fn receiving_round_trip(self) -> Duration {
+        Duration::from_micros(self.u32_at(92).into())
+    }
+
     /// Bytes that the peer has acknowledged in all, where the kernel counts them (`tcpi_bytes_acked`). A
     /// socket that was connected from here counts its first packet in.
     pub(super) fn acknowledged(self, connected_here: bool) -> Option<u64> {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Connection, Extras, Phase, QueuedClient, Session, SessionId, WaitingClient,
-    choice::SavedChoice, retry::Retry, user_timeout::UserTimeout,
+    choice::SavedChoice, near::Bound, retry::Retry, user_timeout::UserTimeout,
 };
 use crate::{
     end_reason::EndReason,
@@ -46,6 +46,8 @@ pub struct SavedSession {
     leave: Option<SavedLeave>,
     #[serde(default, skip_serializing_if = "is_default")]
     guarded: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    bound: Bound,
     #[serde(default, skip_serializing_if = "is_default")]
     header_len: u16,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -165,6 +167,7 @@ impl Session {
             active,
             leave,
             guarded,
+            bound,
             header_len,
             bulk,
             phase,
@@ -183,6 +186,7 @@ impl Session {
             active: *active,
             leave: leave.map(SavedLeave::of),
             guarded: *guarded,
+            bound: *bound,
             header_len: *header_len,
             bulk: *bulk,
             phase: *phase,
@@ -209,6 +213,7 @@ impl Session {
             active,
             leave,
             guarded,
+            bound,
             header_len,
             bulk,
             phase,
@@ -227,6 +232,7 @@ impl Session {
             active,
             leave: leave.map(SavedLeave::load),
             guarded,
+            bound,
             header_len,
             bulk,
             phase,

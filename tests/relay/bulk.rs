@@ -1,6 +1,6 @@
 //! Much traffic: whole, both ways at once, and without piling up in the proxy.
 
-use std::{net::SocketAddr, thread, time::Duration};
+use std::{fs, net::SocketAddr, thread, time::Duration};
 
 use super::{
     harness::{Peer, Scene, Setup, Stream, both_ways, process::resident_kib},
@@ -10,6 +10,7 @@ use super::{
 in_every_mode! {
     a_hundred_megabytes_each_way_at_once
     readers_that_stop_cost_no_memory_and_lose_nothing
+    a_reader_that_stops_leaves_little_waiting_in_the_proxy
     keystrokes_pass_beside_bulk
     a_reader_that_stops_holds_up_nobody_else
 }
@@ -67,6 +68,55 @@ fn readers_that_stop_cost_no_memory_and_lose_nothing(relay: &str) {
     scene.proxy.rests();
 
     scene.pass_whole(&sessions, LENGTH);
+    scene.finish();
+}
+
+/// Bytes that wait to be read from the socket with these ports, its own and its peer's.
+fn unread(own: u16, peers: u16) -> u64 {
+    let table = fs::read_to_string("/proc/net/tcp6").expect("proc(5) is mounted");
+    let ports = [own, peers].map(|port| format!(":{port:04X}"));
+    let queues = table.lines().find_map(|line| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        let fits = columns[1].ends_with(&ports[0]) && columns[2].ends_with(&ports[1]);
+        fits.then(|| columns[4].to_owned())
+    });
+    let queues = queues.expect("the socket is open");
+    let (_, unread) = queues.split_once(':').expect("one to send, one to read");
+    u64::from_str_radix(unread, 16).expect("a hexadecimal number")
+}
+
+/// The memory of all sockets is one, and what one reader leaves there the others lack. The kernel alone
+/// would let many megabytes wait once bulk has been fast.
+fn a_reader_that_stops_leaves_little_waiting_in_the_proxy(relay: &str) {
+    const FAST: u64 = 50_000_000;
+    let most = fs::read_to_string("/proc/sys/net/core/rmem_max").expect("proc(5) is mounted");
+    if most.trim().parse::<u64>().expect("a number") < 2 << 20 {
+        println!("the kernel grants no buffers of that size");
+        return;
+    }
+    let scene = scene(relay);
+    let leaves = || {
+        let (mut client, mut server) = scene.pair();
+        let mut sent = Stream::new(1);
+        let mut received = sent.restart();
+        thread::scope(|scope| {
+            scope.spawn(|| server.send_stream(&mut sent, FAST));
+            client.expect_stream(&mut received, FAST);
+        });
+        server.offer_stream(&mut sent, 4 * FAST, Duration::from_millis(200));
+        let of_proxy = server.stream().peer_addr().expect("it is connected");
+        let unread = unread(of_proxy.port(), scene.target.port());
+        let end = sent.position();
+        client.expect_stream(&mut received, end);
+        unread
+    };
+    // On a machine that is busy a peer of the same machine may seem to be far.
+    let little = (0..10).any(|_| {
+        let unread = leaves();
+        println!("{unread} bytes wait to be read");
+        unread <= 2 << 20
+    });
+    assert!(little, "too much waits each time");
     scene.finish();
 }
 

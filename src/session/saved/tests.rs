@@ -186,7 +186,7 @@ fn session() -> impl Strategy<Value = Value> {
             maybe(leave),
         ),
         (
-            any::<bool>(),
+            any::<(bool, u8)>(),
             any::<u16>(),
             any::<u32>(),
             phase,
@@ -203,7 +203,7 @@ fn session() -> impl Strategy<Value = Value> {
         .prop_map(
             |(first, second, (mut up, mut down, client, target, fault))| {
                 let (id, opened, connected, active, leave) = first;
-                let (guarded, header_len, bulk, phase, extras) = second;
+                let ((guarded, bound), header_len, bulk, phase, extras) = second;
                 // As they are numbered when they are saved.
                 let (mut descriptor, mut at) = (2, 0);
                 for direction in [&mut up, &mut down] {
@@ -220,7 +220,7 @@ fn session() -> impl Strategy<Value = Value> {
                 json!({
                     "id": id, "route": 0, "client": 0, "target": 1, "peer": "192.0.2.1:1000",
                     "local": "[fe80::1%3]:5", "opened": opened, "connected": connected,
-                    "active": active, "leave": leave, "guarded": guarded, "header_len": header_len,
+                    "active": active, "leave": leave, "guarded": guarded, "bound": bound, "header_len": header_len,
                     "bulk": bulk, "phase": phase, "extras": extras,
                     "relay": {
                         "up": up, "down": down, "client": client, "target": target, "fault": fault,
