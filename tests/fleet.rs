@@ -14,6 +14,8 @@ mod stage;
 mod database;
 #[path = "fleet/lookup.rs"]
 mod lookup;
+#[path = "fleet/measure.rs"]
+mod measure;
 #[path = "fleet/members.rs"]
 mod members;
 #[path = "fleet/outage.rs"]

@@ -1,0 +1,68 @@
+//! What it takes to tell each other:
+//! `cargo test --release --test fleet measure -- --ignored --nocapture`.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{
+    board::Switchboard,
+    database::{Database, is, knows, open_at},
+    harness::{Proxy, config, figure, postgresql::NEEDS, require::require, wait_until},
+    stage::{Stage, opens},
+};
+
+/// Jobs that come one after the other.
+const JOBS: u32 = 50;
+
+/// How long idle proxies are watched.
+const IDLE: Duration = Duration::from_secs(10);
+
+#[test]
+#[ignore = "a measurement"]
+fn a_job_is_known_elsewhere_and_idle_proxies_ask_little() {
+    if !require(&NEEDS) {
+        return;
+    }
+    let database = Database::alone();
+    let stage = Stage::with(Switchboard::start(), JOBS as u16);
+    let section = stage.section("");
+    let fleet = database.section("us-1", "us", "");
+    let one = Proxy::start(&config([section, fleet]));
+    let other = database.proxy("eu-1", "eu");
+    is(&one, "connected");
+    knows(&other, "us-1", "up");
+    let mut took: Vec<Duration> = (0..JOBS)
+        .map(|number| {
+            let job = stage.ready(number + 1, &format!("fdb0:7e57::{number:x}"));
+            opens(&one, &job);
+            let open = Instant::now();
+            wait_until("it to be known", || open_at(&other, &job) == ["us-1"]);
+            open.elapsed()
+        })
+        .collect();
+    took.sort_unstable();
+    let at = |share: f64| took[(share * f64::from(JOBS - 1)) as usize];
+    figure(
+        "from a job's port being open to its being known on the other proxy",
+        format!("{:?} at half of the jobs, {:?} at 99 %", at(0.5), at(0.99)),
+    );
+    // A third that is idle as well, and time for what is under way.
+    let third = database.proxy("eu-2", "eu");
+    is(&third, "connected");
+    let asked = || {
+        let sql = "select pg_stat_force_next_flush(); \
+                   select xact_commit from pg_stat_database where datname = current_database()";
+        let asked: f64 = database.query(sql).parse().expect("a number");
+        asked
+    };
+    thread::sleep(IDLE);
+    let before = asked();
+    thread::sleep(IDLE);
+    let more = asked() - before;
+    figure(
+        "transactions a second of each of three idle proxies",
+        format!("{:.2}", more / 3.0 / IDLE.as_secs_f64()),
+    );
+}
