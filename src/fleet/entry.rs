@@ -66,6 +66,19 @@ pub struct Entry {
     pub since: Option<String>,
 }
 
+/// The longest target, in bytes: a mapping may have hundreds of them.
+const LONGEST_TARGET: usize = 300;
+
+/// What is told of a target: its beginning, if all of it is too long.
+pub fn target_told(target: &str) -> String {
+    const MORE: &str = " ...";
+    let plain: String = target.chars().filter(|c| matches!(c, ' '..='~')).collect();
+    match plain.len() {
+        ..=LONGEST_TARGET => plain,
+        _ => format!("{}{MORE}", &plain[..LONGEST_TARGET - MORE.len()]),
+    }
+}
+
 impl Entry {
     fn is_sound(&self) -> bool {
         let Self {
@@ -82,7 +95,9 @@ impl Entry {
             && *port != Some(0)
             && last.is_none_or(|last| port.is_some_and(|port| port < last))
             && words.into_iter().flatten().all(|word| is_plain(word, 40))
-            && target.as_ref().is_none_or(|target| is_plain(target, 300))
+            && target
+                .as_ref()
+                .is_none_or(|target| is_plain(target, LONGEST_TARGET))
     }
 }
 
@@ -162,6 +177,17 @@ mod tests {
         assert_eq!(found, [ssh.clone(), "mapping/web/80".to_owned()]);
         take(&mut entries, &stored(&[(&ssh, "null")]));
         assert_eq!(entries.len(), 1);
+    }
+
+    #[test]
+    fn a_mapping_with_hundreds_of_targets_is_told_of() {
+        let targets: Vec<_> = (0..256).map(|n| format!("[2001:db8::{n}]:22")).collect();
+        let told = target_told(&targets.join(", "));
+        assert!(
+            told.ends_with(" ...") && is_plain(&told, LONGEST_TARGET),
+            "{told}"
+        );
+        assert_eq!(target_told("192.0.2.1:22-31"), "192.0.2.1:22-31");
     }
 
     #[test]

@@ -13,7 +13,7 @@ mod migrate;
 mod settings;
 mod status;
 
-pub use entry::{Entries, Entry, Key};
+pub use entry::{Entries, Entry, Key, target_told};
 pub use member::{Own, run};
 pub use migrate::{Deed, Migrated, SchemaError, carry_out, examine, migrate};
 pub use settings::{Access, DatabaseUrl, Fleet, FleetName};

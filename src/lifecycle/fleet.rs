@@ -12,7 +12,7 @@ use super::tasks::{Ended, Tasks, end, why_ended};
 use crate::{
     admin::Sources,
     config::{Config, runs},
-    fleet::{self, Entries, Entry, Fleet, Key, Own},
+    fleet::{self, Entries, Entry, Fleet, Key, Own, target_told},
     provider::switchboard::{Exposure, expose::Reason},
     table::{ListenHost, MappingOverride, MappingOverrides},
     telemetry::Task,
@@ -214,7 +214,7 @@ fn entries(
                 host: host.to_string(),
                 port: Some(first.port()),
                 last: (first != last).then(|| last.port()),
-                target: Some(target.up_to(last_target)),
+                target: Some(target_told(&target.up_to(last_target))),
                 state: state.to_owned(),
                 reason: None,
                 since: None,
