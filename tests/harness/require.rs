@@ -8,6 +8,7 @@ use std::{
     fs::{self, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
+    process::Command,
     thread,
 };
 
@@ -18,6 +19,8 @@ pub enum Need {
     Root,
     /// A program.
     Tool(&'static str),
+    /// A module of Python's.
+    PythonModule(&'static str),
     /// This many file descriptors for the test and for every program it starts.
     Descriptors(u64),
 }
@@ -86,6 +89,12 @@ impl Need {
             Self::Tool(name) => find_program(name)
                 .is_none()
                 .then(|| format!("the program {name}")),
+            Self::PythonModule(name) => {
+                let mut python = Command::new("python3");
+                let imported = python.args(["-c", &format!("import {name}")]).output();
+                let is_there = imported.is_ok_and(|output| output.status.success());
+                (!is_there).then(|| format!("Python's module {name}"))
+            }
             Self::Descriptors(count) => {
                 let most = super::process::raise_descriptor_limit();
                 (most < count).then(|| format!("{count} descriptors ({most} is the limit)"))
