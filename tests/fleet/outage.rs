@@ -43,16 +43,23 @@ fn tell_of_job(database: &Database) {
     ));
 }
 
+/// A proxy that forwards a port, and knows of a job that it heard of from the other.
+fn knowing_of_job(database: &Database) -> (Proxy, u16, Target) {
+    let serving = serving(database, "us-1");
+    let proxy = &serving.0;
+    is(proxy, "connected");
+    tell_of_job(database);
+    eventually("the job to be known", || open_at(proxy, JOB) == ["eu-1"]);
+    serving
+}
+
 #[test]
 fn sessions_and_lookups_go_on_while_the_database_is_killed_and_comes_back() {
     if !require(&NEEDS) {
         return;
     }
     let database = Database::alone();
-    let (proxy, port, target) = serving(&database, "us-1");
-    is(&proxy, "connected");
-    tell_of_job(&database);
-    eventually("the job to be known", || open_at(&proxy, JOB) == ["eu-1"]);
+    let (proxy, port, target) = knowing_of_job(&database);
     let mut client = Peer::connect(port);
     let mut server = target.accept();
     client.exchange(&mut server, b"before");
@@ -101,10 +108,7 @@ fn a_database_that_stops_answering_in_the_middle_of_it_is_given_up_and_asked_aga
         return;
     }
     let database = Database::alone();
-    let (proxy, port, target) = serving(&database, "us-1");
-    is(&proxy, "connected");
-    tell_of_job(&database);
-    eventually("the job to be known", || open_at(&proxy, JOB) == ["eu-1"]);
+    let (proxy, port, target) = knowing_of_job(&database);
     database.server().server.hold(Signal::STOP);
     is(&proxy, "away");
     let error = membership(&proxy)["error"].to_string();
