@@ -12,6 +12,8 @@ mod stage;
 
 #[path = "fleet/database.rs"]
 mod database;
+#[path = "fleet/failover.rs"]
+mod failover;
 #[path = "fleet/lookup.rs"]
 mod lookup;
 #[path = "fleet/measure.rs"]

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use super::harness::{
@@ -70,6 +71,29 @@ impl Database {
     /// The same at a server of its own.
     pub fn alone() -> Self {
         Self::at(Arc::new(Mutex::new(Cluster::start()))).migrated()
+    }
+
+    /// The same with a standby, and these settings of the primary. Proxies are told of both by `url`.
+    pub fn with_standby(settings: &[&str]) -> (Self, Cluster) {
+        let [primary, standby] = Cluster::start_pair(settings);
+        let database = Self::at(Arc::new(Mutex::new(primary)));
+        (database.migrated(), standby)
+    }
+
+    /// The same without a standby, on a file system of its own.
+    pub fn within(size: &str) -> Self {
+        Self::at(Arc::new(Mutex::new(Cluster::start_within(size)))).migrated()
+    }
+
+    /// Kills the primary and everything it has started, and has its standby take its place. Returns what is
+    /// left of the primary, its certificate too.
+    #[must_use]
+    pub fn fail_over(&self, standby: Cluster) -> Cluster {
+        self.server().server.kill();
+        standby.server.hold(Signal::CONT);
+        let promoted = standby.query("postgres", "select pg_promote()");
+        assert_eq!(promoted, "t");
+        std::mem::replace(&mut *self.server(), standby)
     }
 
     fn migrated(self) -> Self {

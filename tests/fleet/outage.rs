@@ -3,7 +3,6 @@
 use std::{
     fs,
     net::{SocketAddr, TcpListener},
-    process::Command,
 };
 
 use rustix::process::Signal;
@@ -15,13 +14,13 @@ use super::{
         peers::{Peer, Target},
         ports,
         postgresql::{NEEDS, NOBODY, as_nobody},
-        process::Running,
+        process::{self, Running},
         require::{Need, require},
     },
 };
 
 /// A proxy with a mapping whose target is there.
-fn serving(database: &Database, name: &str) -> (Proxy, u16, Target) {
+pub fn serving(database: &Database, name: &str) -> (Proxy, u16, Target) {
     let target = Target::bind();
     let port = ports::free();
     let web = format!(
@@ -224,8 +223,8 @@ fn a_pooler_that_lends_connections_for_a_transaction_may_be_in_the_way() {
         std::os::unix::fs::chown(file, Some(NOBODY), Some(NOBODY)).expect("root may");
     }
     let program = super::harness::require::find_program("pgbouncer").expect("it was asked for");
-    let mut command: Command = as_nobody(&program);
-    let _pooler = Running::start(command.arg("-q").arg(&settings));
+    let start = || Running::start(as_nobody(&program).arg("-q").arg(&settings));
+    let pooler = start();
     let url = format!("{}?sslmode=disable", database.url_by("127.0.0.1", port));
     let through = |name: &str| {
         let section = database.section_at(&url, name, "us", "public_host = \"p.example.org\"");
@@ -243,12 +242,22 @@ fn a_pooler_that_lends_connections_for_a_transaction_may_be_in_the_way() {
     for proxy in &proxies {
         is(proxy, "connected");
     }
+    let is_known = || {
+        for proxy in &proxies {
+            eventually("everybody's mapping to be known", || {
+                let fleet = document(proxy, "/api/v1/fleet");
+                fleet["mappings"].as_array().map(Vec::len) == Some(3)
+            });
+        }
+    };
+    is_known();
+    process::kill(pooler.id());
     for proxy in &proxies {
-        eventually("everybody's mapping to be known", || {
-            document(proxy, "/api/v1/fleet")["mappings"]
-                .as_array()
-                .map(Vec::len)
-                == Some(3)
-        });
+        is(proxy, "away");
+    }
+    is_known();
+    let _pooler = start();
+    for proxy in &proxies {
+        is(proxy, "connected");
     }
 }

@@ -17,7 +17,7 @@ use super::{
     process::{self, Running},
     proxy::as_user,
     require::{Need, find_program},
-    wait_for,
+    wait_for, wait_until,
 };
 
 /// What it takes to run one.
@@ -218,13 +218,85 @@ pub fn fresh_data(data: &Path) {
 pub struct Cluster {
     pub server: Server,
     data: PathBuf,
+    space: Option<Space>,
     dir: TempDir,
+}
+
+/// A file system of its own, until it is dropped.
+struct Space(PathBuf);
+
+impl Space {
+    fn over(dir: &Path, size: &str) -> Self {
+        let mut mount = Command::new("mount");
+        mount
+            .args(["-t", "tmpfs", "-o"])
+            .arg(format!("size={size}"));
+        process::succeed(mount.arg("tmpfs").arg(dir));
+        Self(dir.to_owned())
+    }
+}
+
+impl Drop for Space {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
 }
 
 impl Cluster {
     /// One that runs.
     pub fn start() -> Self {
+        Self::start_on(TempDir::new())
+    }
+
+    /// One whose data are on a file system of its own. It takes mount(8).
+    pub fn start_within(size: &str) -> Self {
         let dir = TempDir::new();
+        let space = Space::over(dir.path(), size);
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("own directory");
+        Self {
+            space: Some(space),
+            ..Self::start_on(dir)
+        }
+    }
+
+    fn start_on(dir: TempDir) -> Self {
+        let data = Self::prepare(&dir);
+        Self::run(dir, data, &[])
+    }
+
+    /// Takes up the space that is left beside the data, or gives it back.
+    pub fn fill(&self, is_full: bool) {
+        let filler = self.dir.join("filler");
+        if !is_full {
+            return fs::remove_file(filler).expect("it was made");
+        }
+        let mut file = fs::File::create(filler).expect("a fresh file");
+        for size in [1 << 20, 4096] {
+            while file.write_all(&vec![b'x'; size]).is_ok() {}
+        }
+    }
+
+    /// A primary with these settings and a standby of it.
+    pub fn start_pair(settings: &[&str]) -> [Self; 2] {
+        let dir = TempDir::new();
+        let data = Self::prepare(&dir);
+        let beside = TempDir::new();
+        let copy = beside.join("data");
+        process::succeed(Command::new("cp").arg("-a").args([&data, &copy]));
+        fs::write(copy.join("standby.signal"), "").expect("a fresh file");
+        let primary = Self::run(dir, data, settings);
+        let addr = primary.server.addr;
+        let (host, port) = (addr.ip(), addr.port());
+        let from = format!("primary_conninfo=host={host} port={port} user=postgres");
+        let standby = Self::run(beside, copy, &[&from]);
+        wait_until("the standby to follow", || {
+            primary.query("postgres", "select count(*) from pg_stat_replication") == "1"
+        });
+        [primary, standby]
+    }
+
+    /// Data for one, with a certificate.
+    fn prepare(dir: &TempDir) -> PathBuf {
         let data = dir.join("data");
         fresh_data(&data);
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]);
@@ -239,10 +311,20 @@ impl Cluster {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("own file");
             chown(&path, Some(NOBODY), Some(NOBODY)).expect("root may");
         }
+        data
+    }
+
+    fn run(dir: TempDir, data: PathBuf, settings: &[&str]) -> Self {
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free()));
-        let server = Server::start(&data, addr, &["ssl=on"]);
+        let settings = [&["ssl=on"], settings].concat();
+        let server = Server::start(&data, addr, &settings);
         drop(server.client());
-        Self { server, data, dir }
+        Self {
+            server,
+            data,
+            space: None,
+            dir,
+        }
     }
 
     /// The file with the certificate that it shows.
