@@ -19,22 +19,31 @@ const PIECE: usize = 64 << 10;
 pub struct Records(Vec<u8>);
 
 impl Records {
-    /// Adds one.
+    /// Adds one; returns its text.
     ///
     /// # Errors
     ///
     /// It has no form as JSON, in words.
-    pub fn push(&mut self, record: &impl Serialize) -> Result<(), String> {
+    pub fn push(&mut self, record: &impl Serialize) -> Result<&[u8], String> {
+        let begin = self.0.len();
         serde_json::to_writer(&mut self.0, record).map_err(|error| error.to_string())?;
         self.0.push(b'\n');
-        Ok(())
+        Ok(&self.0[begin..])
     }
 
-    /// All of them, then all of `more`.
-    #[must_use]
-    pub fn followed_by(mut self, more: &Self) -> Self {
-        self.0.extend_from_slice(&more.0);
-        self
+    /// Adds one that has that text.
+    pub fn push_again(&mut self, text: &[u8]) {
+        self.0.extend_from_slice(text);
+    }
+
+    /// Puts all of `first` before them.
+    pub fn begin_with(&mut self, first: &Self) {
+        self.0.splice(..0, first.0.iter().copied());
+    }
+
+    /// Removes all, and keeps the memory for as many again.
+    pub fn clear(&mut self) {
+        self.0.clear();
     }
 
     /// As they travel.

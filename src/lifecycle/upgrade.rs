@@ -330,6 +330,7 @@ impl Running {
 
     /// Notes that an upgrade has changed nothing, and why.
     fn failed(&self, number: u64, to: Option<String>, error: String) {
+        self.sources.workers.forget_described();
         tracing::error!(
             upgrade = number,
             to,

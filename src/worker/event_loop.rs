@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    io,
+    io, mem,
     os::fd::OwnedFd,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, mpsc::Receiver},
@@ -25,7 +25,7 @@ use super::{
     poller::{Poller, Token},
     queued_clients::{QueuedClients, Served},
     reported::{Clock, Reported, Wait},
-    saved::SavedWorker,
+    saved::{SavedWorker, WrittenSessions},
     session_table::SessionTable,
     slots::Key,
 };
@@ -78,6 +78,8 @@ pub(super) struct EventLoop {
     /// Whether a session came from the partner of whose sockets no wait could tell yet.
     took: bool,
     draining: bool,
+    /// As they were last described.
+    written: WrittenSessions,
     /// What to stand still for at the end of the turn.
     freeze: Option<Arc<Freeze>>,
     /// Who waits for the queues of closed listeners.
@@ -117,6 +119,7 @@ impl EventLoop {
             reported: Reported::new(now),
             took: false,
             draining: false,
+            written: WrittenSessions::default(),
             freeze: None,
             awaiting_queues: Vec::new(),
         })
@@ -169,25 +172,29 @@ impl EventLoop {
         let Some(freeze) = self.freeze.take() else {
             return;
         };
+        let mut written = mem::take(&mut self.written);
         freeze.stand_still(|sink| {
             // Nobody sends anything any more: what comes out of the queue now is all.
             self.run_commands();
             match self.acceptor.is_closing() {
                 true => Err("the queue of a removed listener is still being served".to_owned()),
-                false => self.save(sink),
+                false => self.save(sink, &mut written),
             }
         });
     }
 
     /// Hands over everything this worker has; returns how many sessions that are. It may go on with
     /// all of it.
-    fn save(&self, sink: &dyn Sink) -> Result<usize, String> {
+    fn save(&self, sink: &dyn Sink, written: &mut WrittenSessions) -> Result<usize, String> {
         // Nothing was changed, so that a panic leaves nothing half done.
         let saved = catch_unwind(AssertUnwindSafe(|| {
             let table = self.context.table.load_full();
             let (mut saver, mut routes) = (Saver::default(), RouteSaver::new(&table));
-            let (mut all, mut records) = (Records::default(), Records::default());
-            let sessions = self.sessions.save(&mut records, &mut saver, &mut routes)?;
+            let (mut all, mut records) = (Records::default(), mem::take(&mut written.gathered));
+            records.clear();
+            let sessions = self
+                .sessions
+                .save(&mut records, written, &mut saver, &mut routes)?;
             let headers = self
                 .headers
                 .clients
@@ -206,10 +213,20 @@ impl EventLoop {
                 queued,
             })?;
             let part = format!("{PART}{}", self.workers[self.number].label());
-            sink.put(&part, &all.followed_by(&records), saver)?;
+            records.begin_with(&all);
+            sink.put(&part, &records, saver)?;
+            written.gathered = records;
             Ok(sessions.count + headers.count + queued.count)
         }));
         saved.unwrap_or_else(|panic| Err(of_panic(&*panic).to_owned()))
+    }
+
+    /// Says what it would hand over, and keeps it.
+    fn describe(&mut self, sink: &dyn Sink) -> Result<usize, String> {
+        let mut written = WrittenSessions::default();
+        let saved = self.save(sink, &mut written);
+        self.written = written;
+        saved
     }
 
     /// Whether its last session has ended and none can arrive.
@@ -432,7 +449,8 @@ impl EventLoop {
             }
             Command::Freeze(freeze) => self.freeze = Some(freeze),
             // Whoever asked may have gone; the answer is then nobody's.
-            Command::Describe(Describe { sink, reply }) => _ = reply.send(self.save(&*sink)),
+            Command::Describe(Describe { sink, reply }) => _ = reply.send(self.describe(&*sink)),
+            Command::ForgetDescribed => self.written = WrittenSessions::default(),
             Command::ListSessions {
                 from,
                 filter,

@@ -198,6 +198,8 @@ pub enum Command {
     Freeze(Arc<Freeze>),
     /// Say what would be handed over now, and how many sessions that are, without standing still.
     Describe(Describe),
+    /// Nothing will be handed over yet: keep nothing of what was said.
+    ForgetDescribed,
     ListSessions {
         /// Where to begin: 0, or where the last page left off.
         from: usize,

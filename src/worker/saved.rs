@@ -16,7 +16,7 @@ use super::{
     waiting_clients::WaitingEntry,
 };
 use crate::{
-    handover::{Descriptor, LoadError, Loader, Values},
+    handover::{Descriptor, LoadError, Loader, Records, Values},
     session::{Loading, PendingProxyHeader, QueuedClient, SavedSession, Session, Waiting},
     table::{KnownMappings, SavedRoutes},
 };
@@ -56,7 +56,7 @@ impl SavedSlots {
 }
 
 /// The occupant of a slot.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct SavedEntry<T> {
     pub(super) key: Key,
     /// Whether it can go on without being told by epoll.
@@ -66,6 +66,38 @@ pub(super) struct SavedEntry<T> {
     #[serde(default)]
     pub(super) watched: bool,
     pub(super) is: T,
+}
+
+/// The sessions that were written before, by their place, and the text of each. Those that are the same
+/// need not be written again while all stand still, and most of many are idle. When one has ended, those
+/// behind it have other places.
+#[derive(Debug, Default)]
+pub(super) struct WrittenSessions {
+    all: Vec<(SavedEntry<SavedSession>, Box<[u8]>)>,
+    /// What they were gathered in, since memory that is new has to be had from the kernel.
+    pub(super) gathered: Records,
+}
+
+impl WrittenSessions {
+    /// Adds the record of a session to `records`.
+    pub(super) fn write(
+        &mut self,
+        place: usize,
+        session: SavedEntry<SavedSession>,
+        records: &mut Records,
+    ) -> Result<(), String> {
+        match self.all.get_mut(place) {
+            Some((known, text)) if *known == session => records.push_again(text),
+            Some(known) => *known = written(session, records)?,
+            None => self.all.push(written(session, records)?),
+        }
+        Ok(())
+    }
+}
+
+fn written<T: Serialize>(record: T, records: &mut Records) -> Result<(T, Box<[u8]>), String> {
+    let text = records.push(&record)?.into();
+    Ok((record, text))
 }
 
 /// What a worker has handed over, taken up and given to no worker yet.

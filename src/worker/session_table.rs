@@ -18,7 +18,7 @@ use super::{
     orders::{Effect, OrderLog, Pacing, order_session},
     poller::{Poller, Token},
     reported::Clock,
-    saved::{SavedEntry, SavedSlots},
+    saved::{SavedEntry, SavedSlots, WrittenSessions},
     slots::{Key, Slots},
     timers::Timers,
 };
@@ -488,16 +488,18 @@ impl SessionTable {
     pub(super) fn save<'a>(
         &'a self,
         records: &mut Records,
+        written: &mut WrittenSessions,
         saver: &mut Saver<'a>,
         routes: &mut RouteSaver<'_>,
     ) -> Result<SavedSlots, String> {
-        for (key, entry) in self.entries.iter() {
-            records.push(&SavedEntry {
+        for (place, (key, entry)) in self.entries.iter().enumerate() {
+            let saved = SavedEntry {
                 key,
                 queued: entry.queued,
                 watched: entry.watched,
                 is: entry.session.save(saver, routes),
-            })?;
+            };
+            written.write(place, saved, records)?;
         }
         Ok(SavedSlots::of(&self.entries))
     }

@@ -81,7 +81,8 @@ impl Workers {
     }
 
     /// Has all workers say what they would hand over, while they go on. What goes from one to another
-    /// meanwhile may be missing. Returns how many sessions there are.
+    /// meanwhile may be missing. They keep what they have said until they stand still or are told to
+    /// forget it, so that it need not all be said again then. Returns how many sessions there are.
     ///
     /// Blocks.
     ///
@@ -108,6 +109,13 @@ impl Workers {
             };
         }
         Ok(sessions)
+    }
+
+    /// Has workers let go of what they have kept of a description, since nothing comes of it.
+    pub fn forget_described(&self) {
+        for worker in &*self.workers {
+            worker.send(Command::ForgetDescribed);
+        }
     }
 
     /// Gives the workers all that was handed over, and has them begin. What one had begun with before

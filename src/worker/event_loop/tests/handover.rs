@@ -37,6 +37,18 @@ impl Sink for Kept {
     }
 }
 
+/// Only the values of what was handed over.
+#[derive(Default)]
+struct Text(Mutex<Vec<u8>>);
+
+impl Sink for Text {
+    fn put(&self, _: &str, values: &Records, _: Saver<'_>) -> Result<(), String> {
+        let mut text = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        text.extend_from_slice(values.as_bytes());
+        Ok(())
+    }
+}
+
 /// Pairs of workers that turn when told.
 struct Image {
     context: Arc<WorkerContext>,
@@ -80,15 +92,33 @@ impl Image {
         panic!("gave up waiting for {what}");
     }
 
+    /// Has workers say what they would hand over, as they do before an upgrade.
+    fn describe(&mut self) {
+        for worker in &mut self.loops {
+            let described = worker.describe(&Text::default());
+            described.expect("it takes all");
+        }
+    }
+
     /// Everything goes to another image with so many pairs of workers, as it does through an upgrade.
     fn upgrade(mut self, pairs: usize) -> Self {
         let departed = self.context.departed.load_full();
         let table = self.context.table.load_full();
         for worker in &mut self.loops {
             worker.run_commands();
+            let described = mem::take(&mut worker.written);
+            let [as_now, anew] = [described, WrittenSessions::default()].map(|mut written| {
+                let text = Text::default();
+                worker.save(&text, &mut written).expect("it takes all");
+                text.0.into_inner().expect("nobody panicked")
+            });
+            assert!(as_now == anew, "something is as it was described before");
         }
         let kept = Kept::default();
-        let saved = self.loops.iter().map(|worker| worker.save(&kept));
+        let saved = self
+            .loops
+            .iter()
+            .map(|worker| worker.save(&kept, &mut WrittenSessions::default()));
         let sessions: usize = saved.map(|saved| saved.expect("there is room")).sum();
         let open = self.context.stats.sessions_open();
         assert_eq!(sessions, open as usize);
@@ -208,7 +238,9 @@ impl Scene {
     fn session(&mut self) -> (TcpStream, TcpStream) {
         let client = self.connect();
         self.image.turn();
-        (client, self.answer())
+        let target = self.answer();
+        self.image.describe();
+        (client, target)
     }
 
     fn answer(&mut self) -> TcpStream {
@@ -280,7 +312,8 @@ impl Scene {
         let pipes = self.image.context.pipes.in_use();
         let kept = Kept::default();
         for worker in &self.image.loops {
-            worker.save(&kept).expect("there is room");
+            let saved = worker.save(&kept, &mut WrittenSessions::default());
+            saved.expect("there is room");
         }
         let kept = kept.0.into_inner().expect("nobody panicked");
         let mut all = kept.into_iter();
@@ -321,6 +354,34 @@ fn keystrokes_go_on_through_many_upgrades_and_other_numbers_of_workers() {
     }
     assert_eq!(scene.mapping().stats.opened(), 14);
     assert_eq!(scene.mapping().stats.open(), 14);
+    drop(sessions);
+    scene.finish();
+}
+
+#[test]
+fn what_happens_while_an_upgrade_is_rehearsed_is_not_forgotten_by_it() {
+    let mut scene = Scene::new(Policy::default());
+    let mut sessions: Vec<_> = (0..4).map(|_| scene.session()).collect();
+    for rehearsed in 0..3 {
+        scene.image.describe();
+        let (client, target) = &mut sessions[rehearsed];
+        client.write_all(b"a key").expect("there is room");
+        scene.receives(target, b"a key");
+        // The last one leaves the others in their places.
+        drop(sessions.remove([3, 0, 1][rehearsed]));
+        let left = sessions.len() as u32;
+        scene.image.turn_until("one to end", |image| {
+            image.context.stats.sessions_open() == left
+        });
+        let client = scene.connect();
+        scene.image.turn();
+        sessions.push((client, scene.answer()));
+        scene = scene.upgrade(1);
+        for (client, target) in &mut sessions {
+            target.write_all(b"echo").expect("there is room");
+            scene.receives(client, b"echo");
+        }
+    }
     drop(sessions);
     scene.finish();
 }
