@@ -103,7 +103,7 @@ impl SavedTelemetry {
             withheld: refusals.counted(),
             log_dropped: queue.dropped_in_all(),
             syslog_lost: log.syslog().lost_in_all(),
-            workers: Usage::read().workers,
+            workers: Usage::workers(),
         }
     }
 

@@ -53,8 +53,25 @@ impl Usage {
             descriptor_limit: descriptor_limits()
                 .map(|(soft, _)| soft)
                 .filter(|soft| *soft != u64::MAX),
-            workers: workers(),
+            workers: Self::workers(),
         }
+    }
+
+    /// The processor time of each data path thread: all that need be known while they stand still.
+    pub fn workers() -> Vec<(String, f64)> {
+        let Ok(threads) = fs::read_dir("/proc/self/task") else {
+            return Vec::new();
+        };
+        let earlier = |name: &str| EARLIER.get().and_then(|all| all.get(name)).unwrap_or(&0.0);
+        let mut workers: Vec<(String, f64)> = threads
+            .filter_map(|thread| Stat::read(&thread.ok()?.path().join("stat")))
+            .filter_map(|stat| {
+                let name = stat.name.strip_prefix("worker-")?;
+                Some((name.to_owned(), stat.cpu() + earlier(name)))
+            })
+            .collect();
+        workers.sort_by(|one, other| one.0.cmp(&other.0));
+        workers
     }
 }
 
@@ -132,22 +149,6 @@ fn open_descriptors() -> Option<u64> {
         0 => Some(fs::read_dir(directory).ok()?.count() as u64),
         count => Some(count),
     }
-}
-
-fn workers() -> Vec<(String, f64)> {
-    let Ok(threads) = fs::read_dir("/proc/self/task") else {
-        return Vec::new();
-    };
-    let earlier = |name: &str| EARLIER.get().and_then(|all| all.get(name)).unwrap_or(&0.0);
-    let mut workers: Vec<(String, f64)> = threads
-        .filter_map(|thread| Stat::read(&thread.ok()?.path().join("stat")))
-        .filter_map(|stat| {
-            let name = stat.name.strip_prefix("worker-")?;
-            Some((name.to_owned(), stat.cpu() + earlier(name)))
-        })
-        .collect();
-    workers.sort_by(|one, other| one.0.cmp(&other.0));
-    workers
 }
 
 #[cfg(test)]
