@@ -126,6 +126,7 @@ impl SavedControl {
     pub fn counted(&self, sources: &Sources) -> SavedCounted {
         let WorkerContext {
             table,
+            job_lease: _,
             stats,
             pipes,
             overrides: _,
@@ -274,6 +275,7 @@ impl LoadedControl {
             lost,
             closed: ArcSwap::default(),
             table: ArcSwap::new(Arc::clone(&self.mappings.table)),
+            job_lease: Arc::default(),
             stats: ProcessStats::load(&self.stats, of_departed),
             pipes: Arc::clone(&self.pipes),
             overrides: ArcSwap::from_pointee(std::mem::take(&mut self.overrides)),

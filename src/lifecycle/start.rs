@@ -291,6 +291,7 @@ fn fresh(
         lost,
         closed: ArcSwap::default(),
         table: ArcSwap::from_pointee(Table::default()),
+        job_lease: Arc::default(),
         stats: ProcessStats::default(),
         pipes: Arc::new(pipes),
         overrides: ArcSwap::default(),

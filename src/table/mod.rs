@@ -11,6 +11,7 @@
 mod conflict;
 mod diff;
 mod ends;
+mod job_lease;
 mod listen_addr;
 mod mapping;
 mod mapping_override;
@@ -30,6 +31,7 @@ pub(crate) use conflict::{Conflict, Reserved};
 pub(crate) use diff::{Diff, RouteChange};
 pub use diff::{Summary, diff};
 pub(crate) use ends::Ends;
+pub use job_lease::JobLease;
 pub use listen_addr::{ListenAddr, ListenHost};
 pub use mapping::{JobRule, Mapping, MappingName, MappingSpec, Origin, Pairs};
 pub(crate) use mapping_override::{DrainEnd, DrainEnds, MappingOverride, MappingOverrides};

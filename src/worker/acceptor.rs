@@ -39,6 +39,10 @@ const LOST_AFTER: usize = KEEPS_FAILING + 12;
 /// At most one log line in this time for each cause of accept trouble.
 const LOG_EVERY: Duration = Duration::from_secs(5);
 
+/// How long a listener is left alone whose route may not be used: control closes it, or the route may be used
+/// again.
+const LEASE_OVER_PAUSE: Duration = Duration::from_millis(100);
+
 /// Clients turned away in one go; a queue that is longer has to wait for the next.
 const TURNED_AWAY: usize = 1024;
 
@@ -184,6 +188,10 @@ impl Acceptor {
             // Without one, the route was removed a moment ago; the command to serve the queue a last
             // time and to close it is on its way.
             let route = self.context.table.load().route(&listener.addr).cloned()?;
+            if self.context.job_lease.forbids(&route) {
+                self.leave_alone(key, now, LEASE_OVER_PAUSE);
+                return None;
+            }
             match accept(&*listener.socket) {
                 Ok(accepted) => {
                     listener.backoff.reset();
@@ -228,6 +236,14 @@ impl Acceptor {
         now: Instant,
     ) -> Option<(Accepted, Arc<Route>, OrderNumber)> {
         while let Some(mut queue) = self.closing.pop_front() {
+            if self.context.job_lease.forbids(&queue.route) {
+                tracing::warn!(
+                    listen = %queue.route.listen,
+                    "clients of a removed listener were turned away: its port may be another's by now"
+                );
+                self.close_for_all(&queue.socket);
+                continue;
+            }
             match accept(&*queue.socket) {
                 Ok(accepted) => {
                     queue.failures = 0;
@@ -335,6 +351,15 @@ impl Acceptor {
         let listener = self.listeners.get_mut(key)?;
         let (listen, pause) = (listener.addr, listener.backoff.pause());
         self.context.stats.accept_pauses.fetch_add(1, Relaxed);
+        self.leave_alone(key, now, pause);
+        Some((listen, pause))
+    }
+
+    /// Does not look at a listener for a while.
+    fn leave_alone(&mut self, key: Key, now: Instant, pause: Duration) {
+        let Some(listener) = self.listeners.get_mut(key) else {
+            return;
+        };
         self.backing_off.push((now + pause, key));
         let silent =
             self.poller
@@ -342,7 +367,6 @@ impl Acceptor {
         if let Err(errno) = silent {
             self.lose(key, errno);
         }
-        Some((listen, pause))
     }
 
     fn may_log(&mut self, now: Instant) -> bool {

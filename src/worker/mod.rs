@@ -62,7 +62,9 @@ use crate::{
         SessionLine, SessionRecord, SessionView, UpgradeMarks,
     },
     socket,
-    table::{DrainEnds, ListenAddr, Mapping, MappingOverride, MappingOverrides, Route, Table},
+    table::{
+        DrainEnds, JobLease, ListenAddr, Mapping, MappingOverride, MappingOverrides, Route, Table,
+    },
     telemetry::{LogQueue, PathInfo, ProcessStats, Sampler, Tally},
 };
 
@@ -87,6 +89,8 @@ pub struct ClosedListener {
 #[derive(Debug)]
 pub struct WorkerContext {
     pub table: ArcSwap<Table>,
+    /// Until when routes of jobs may be used.
+    pub job_lease: Arc<JobLease>,
     pub stats: ProcessStats,
     pub pipes: Arc<PipeBudget>,
     /// The mappings an operator paused or drained. Control acts on it; workers only let wait.

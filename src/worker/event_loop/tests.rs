@@ -3,6 +3,7 @@
 mod handover;
 
 use std::{
+    io::{ErrorKind, Read},
     net::{TcpListener, TcpStream},
     sync::{
         atomic::{AtomicBool, AtomicU64},
@@ -18,7 +19,10 @@ use crate::{
     limit::{Gate, Limits},
     relay::PipeBudget,
     session::UpgradeMarks,
-    table::{ListenAddr, ListenHost, Mapping, MappingName, Policy, Table},
+    table::{
+        JobRule, ListenAddr, ListenHost, Mapping, MappingName, MappingSpec, Origin, Policy,
+        Surroundings, Table,
+    },
     telemetry::{LogQueue, ProcessStats, Sampler},
     worker::{Kill, SessionChange, SessionChanges, Workers, handle},
 };
@@ -28,6 +32,7 @@ fn context(table: Arc<Table>, pipes: PipeBudget) -> Arc<WorkerContext> {
     let (lost, _) = tokio::sync::mpsc::unbounded_channel();
     Arc::new(WorkerContext {
         table: ArcSwap::from(table),
+        job_lease: Arc::default(),
         stats: ProcessStats::default(),
         splice: AtomicBool::new(pipes.limit() > 0),
         pipes: Arc::new(pipes),
@@ -113,6 +118,13 @@ impl Stage {
         let (kill, told) = Kill::new(SessionFilter::default());
         self.workers.order(&SessionOrder::Kill(Arc::new(kill)));
         told
+    }
+
+    /// Lets the front worker look at what there is to do.
+    fn turn(&mut self) {
+        let mut events = Vec::with_capacity(EVENTS);
+        let turned = (self.front).turn(&mut events, Some(Duration::ZERO), &mut 0);
+        turned.expect("epoll works");
     }
 
     /// Has each worker go on while something wakes it.
@@ -231,4 +243,56 @@ fn a_worker_without_sessions_stays_until_none_can_come_from_a_busy_one() {
     let now = stage.bulk.now;
     stage.bulk.sessions.end(session, EndReason::Closed, now);
     assert!(stage.bulk.is_done());
+}
+
+#[test]
+fn a_process_that_slept_past_the_lease_of_its_ports_gives_no_client_to_the_job_before() {
+    let mut stage = Stage::new();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.set_nonblocking(true).expect("an open socket");
+    let addr = listener.local_addr().expect("it listens");
+    let target = stage.target.local_addr().expect("it listens");
+    let (job, rule) = ("00000001".into(), "ssh".into());
+    let spec = MappingSpec {
+        name: MappingName::of_job(JobRule { job, rule }),
+        pairs: [(addr.into(), target.into())].into(),
+        policy: Arc::default(),
+        origin: Origin::Switchboard,
+    };
+    let around = Surroundings {
+        reserved: &[],
+        departed: &[],
+        is_local: &|_| true,
+        looping: &Default::default(),
+    };
+    let table = Table::build(&[spec], &Table::default(), &around).expect("no conflict");
+    let context = Arc::clone(&stage.front.context);
+    context.table.store(Arc::new(table));
+    let socket = Arc::new(listener.into());
+    stage.front.acceptor.listen(addr.into(), socket, false);
+    let _client = TcpStream::connect(addr).expect("it listens");
+
+    context.job_lease.ends_at(Some(Duration::ZERO));
+    stage.turn();
+    assert_eq!(stage.front.sessions.len(), 0);
+    // It was renewed before anybody else could have the port.
+    context.job_lease.ends_at(None);
+    while stage.front.sessions.len() == 0 {
+        stage.turn();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+
+    // Nor is anybody served who waits when it is closed.
+    let mut waits = TcpStream::connect(addr).expect("it listens");
+    context.job_lease.ends_at(Some(Duration::ZERO));
+    let route = context.table.load().route(&addr.into()).cloned();
+    let (closed, _) = tokio::sync::mpsc::channel(1);
+    let route = route.expect("it is there");
+    let acceptor = &mut stage.front.acceptor;
+    acceptor.unlisten(route, OrderNumber::default(), closed);
+    stage.turn();
+    assert_eq!(stage.front.sessions.len(), 1);
+    drop(stage);
+    let error = waits.read(&mut [0]).expect_err("nobody serves it");
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
 }
