@@ -226,6 +226,9 @@ impl Running {
         }
         running.follow_targets(&config).await;
         running.observe();
+        let heard = loaded.as_ref().and_then(|loaded| loaded.region_heard);
+        running.fleet.heard(heard);
+        running.share_ports(&config);
         if let (Some(switchboard), Some(loaded)) = (&config.switchboard, loaded) {
             running.adopt_jobs(switchboard, loaded).await;
         }

@@ -12,9 +12,13 @@ use super::tasks::{Ended, Tasks, end, why_ended};
 use crate::{
     admin::Sources,
     config::{Config, runs},
-    fleet::{self, Entries, Entry, Fleet, Key, Own, target_told},
-    provider::switchboard::{Exposure, expose::Reason},
-    table::{ListenHost, MappingOverride, MappingOverrides},
+    fleet::{self, DatabaseUrl, Entries, Entry, Fleet, FleetName, Key, Own, target_told},
+    provider::switchboard::{
+        BootInstant, Exposure,
+        expose::Reason,
+        region::{self, Heard, RegionClient, RegionServer},
+    },
+    table::{JobLease, ListenHost, MappingOverride, MappingOverrides},
     telemetry::Task,
 };
 
@@ -30,12 +34,20 @@ pub(super) struct Member {
     tasks: Tasks,
     settings: Option<Arc<Fleet>>,
     running: Option<Running>,
+    /// Whoever exposes jobs by the ports of the region, if somebody does.
+    region: Option<RegionClient>,
+    /// What is for the next to ask the database, with the settings that it is for.
+    next: Option<(Fleet, RegionServer)>,
+    /// When the database was last heard of, for the sake of those ports.
+    heard: Arc<Heard>,
 }
 
 #[derive(Debug)]
 struct Running {
     own: Arc<Own>,
     task: JoinHandle<String>,
+    /// Whether it asks for the ports of the region.
+    shares: bool,
 }
 
 impl Member {
@@ -45,17 +57,72 @@ impl Member {
             tasks,
             settings: None,
             running: None,
+            region: None,
+            next: None,
+            heard: Arc::default(),
         }
+    }
+
+    /// Goes on from when the database was last heard of.
+    pub fn heard(&mut self, at: Option<BootInstant>) {
+        self.heard = Arc::new(Heard::at(at));
+    }
+
+    /// Has the ports of jobs be those of the region from the next [`Member::set`] or start on, if these
+    /// settings share them. Returns what whoever exposes goes by.
+    pub fn share(&mut self, wanted: Option<&Fleet>, lease: &Arc<JobLease>) -> Option<RegionClient> {
+        let Some(wanted) = wanted.filter(|wanted| wanted.shares_ports()) else {
+            self.region = None;
+            self.next = None;
+            lease.ends_at(None);
+            return None;
+        };
+        let known = match &self.next {
+            Some((settings, _)) => Some(settings),
+            None => self.settings.as_deref(),
+        };
+        // That nobody asks any more is so after a failure.
+        let is_asked = |region: &RegionClient| region.ports.has_changed().is_ok();
+        if known != Some(wanted) || !self.region.as_ref().is_some_and(is_asked) {
+            let place = |fleet: &Fleet| {
+                (
+                    fleet.database.clone(),
+                    fleet.region.clone(),
+                    fleet.name.clone(),
+                )
+            };
+            if known.is_some_and(|known| place(known) != place(wanted)) {
+                self.heard = Arc::default();
+            }
+            let (client, server) = region::channel(Arc::clone(&self.heard), Arc::clone(lease));
+            self.region = Some(client);
+            self.next = Some((wanted.clone(), server));
+        }
+        self.region.clone()
     }
 
     /// Puts settings into force. Nothing about them can fail: what cannot be had is tried again.
     pub async fn set(&mut self, wanted: Option<&Fleet>, sources: &Arc<Sources>) {
-        if self.settings.as_deref() == wanted {
+        let shares = |running: &Running| running.shares == self.region.is_some();
+        let is_same = self.settings.as_deref() == wanted && self.next.is_none();
+        if is_same && self.running.as_ref().is_none_or(shares) {
             return self.start(sources);
         }
-        if let Some(Running { own, mut task }) = self.running.take() {
-            own.leaves.notify_one();
-            if timeout(LEAVE_WITHIN, &mut task).await.is_err() {
+        if let Some(Running {
+            own,
+            mut task,
+            shares,
+        }) = self.running.take()
+        {
+            let known = self.settings.as_deref();
+            let stays = known.zip(wanted).is_some_and(|(known, wanted)| {
+                shares && self.region.is_some() && place(known) == place(wanted)
+            });
+            // Whoever leaves says that ports are closed, which they are not for other settings.
+            if !stays {
+                own.leaves.notify_one();
+            }
+            if stays || timeout(LEAVE_WITHIN, &mut task).await.is_err() {
                 end(task).await;
             }
         }
@@ -75,6 +142,8 @@ impl Member {
             return;
         }
         let own = Arc::new(Own::default());
+        let region = self.next.take().map(|(_, server)| server);
+        let shares = region.is_some();
         let (settings, sources) = (Arc::clone(settings), Arc::clone(sources));
         let work = {
             let own = Arc::clone(&own);
@@ -83,13 +152,13 @@ impl Member {
                 tokio::select! {
                     biased;
                     () = look(&settings, &own, &sources) => {}
-                    () = fleet::run(Arc::clone(&settings), Arc::clone(&own), status) => {}
+                    () = fleet::run(Arc::clone(&settings), Arc::clone(&own), status, region) => {}
                 }
                 "it has left".to_owned()
             }
         };
         let task = self.tasks.spawn(work);
-        self.running = Some(Running { own, task });
+        self.running = Some(Running { own, task, shares });
     }
 
     /// What has ended by itself.
@@ -116,6 +185,11 @@ impl Member {
             let _ = timeout(LEAVE_WITHIN, running.task).await;
         }
     }
+}
+
+/// What makes it the same proxy of the same region.
+fn place(fleet: &Fleet) -> (&DatabaseUrl, &FleetName, &FleetName) {
+    (&fleet.database, &fleet.region, &fleet.name)
 }
 
 type InForce = (Arc<Config>, Arc<MappingOverrides>, Option<Arc<Exposure>>);

@@ -22,7 +22,10 @@ use crate::{
     listen::{ListenError, ListenStep},
     provider::{
         LocalAddresses,
-        switchboard::{KnownJobs, Switchboard, exposer::NotOpened},
+        switchboard::{
+            KnownJobs, Switchboard,
+            exposer::{NotOpened, Outcome},
+        },
     },
     resolve::Names,
     shared_map::SharedMap,
@@ -180,11 +183,11 @@ impl Forwarding {
         jobs: JobMappings,
         known_jobs: Arc<KnownJobs>,
         most: usize,
-    ) -> Vec<NotOpened> {
+    ) -> Outcome {
         self.known_jobs = known_jobs;
         if jobs.len() <= most && self.change_jobs(&jobs).await {
             self.jobs = jobs;
-            return Vec::new();
+            return Outcome::default();
         }
         let (jobs, mut too_many) = at_most(most, jobs.values().cloned().collect(), &self.jobs);
         let (file, reserved, allow) = (
@@ -201,11 +204,10 @@ impl Forwarding {
         let looping = self.control.looping().clone();
         let applied = self.try_apply(&file, jobs, judges, &looping).await;
         (self.file, self.reserved, self.allow) = (file, reserved, allow);
-        match applied {
+        let (not_opened, leaves_open) = match applied {
             Ok((_, jobs, lost)) => {
                 self.jobs = by_name(jobs);
-                too_many.extend(lost);
-                too_many
+                (lost, false)
             }
             // No listener of the file is opened here, so this is one of its mappings against
             // another, which no job can be blamed for.
@@ -218,9 +220,13 @@ impl Forwarding {
                         why: why.clone(),
                     })
                 });
-                too_many.extend(lost.into_iter().chain(unopened));
-                too_many
+                (lost.into_iter().chain(unopened).collect(), true)
             }
+        };
+        too_many.extend(not_opened);
+        Outcome {
+            not_opened: too_many,
+            leaves_open,
         }
     }
 

@@ -6,6 +6,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     path::PathBuf,
     sync::{Arc, Weak},
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -26,12 +27,13 @@ use crate::{
     handover::{Descriptor, LoadError, Loader, Saver},
     os_error::in_words,
     provider::switchboard::{
-        KnownJobs, SavedKnowledge, Switchboard, SwitchboardStatus,
+        BootInstant, KnownJobs, SavedKnowledge, Switchboard, SwitchboardStatus,
         exposer::{Exposer, Plan, Proposal},
         following::{self, Withdrawals},
+        region::{RegionClient, Role},
         state::StateDir,
     },
-    table::ListenAddr,
+    table::{JobLease, ListenAddr},
     telemetry::{Task, TaskFailures},
 };
 
@@ -42,6 +44,8 @@ pub(super) struct Jobs {
     status: Arc<SwitchboardStatus>,
     proposals: mpsc::Sender<Proposal>,
     withdrawals: Withdrawals,
+    /// The region whose ports are shared, if they are.
+    region: watch::Sender<Option<RegionClient>>,
     running: Option<Running>,
 }
 
@@ -58,6 +62,8 @@ struct Running {
     state_dir: Weak<StateDir>,
     following: Option<JoinHandle<String>>,
     lookup: Option<Lookup>,
+    /// What this proxy is in its region, as far as that was looked at.
+    role: Role,
 }
 
 /// Who answers in public.
@@ -77,6 +83,12 @@ pub(super) struct SavedJobs {
     state_dir: Option<(PathBuf, Descriptor)>,
     #[serde(default)]
     lookup: Option<(ListenAddr, Descriptor)>,
+    /// When the database was last heard of that has the ports of the region.
+    #[serde(default)]
+    region_heard: Option<BootInstant>,
+    /// When the lease of those ports ends, in the time since the machine booted.
+    #[serde(default)]
+    lease_ends: Option<Duration>,
 }
 
 /// What of the switchboard's part was handed over.
@@ -86,6 +98,8 @@ pub(super) struct LoadedJobs {
     open: Plan,
     state_dir: Option<(PathBuf, OwnedFd)>,
     lookup: Option<(ListenAddr, OwnedFd)>,
+    pub region_heard: Option<BootInstant>,
+    pub lease_ends: Option<Duration>,
 }
 
 impl SavedJobs {
@@ -99,6 +113,8 @@ impl SavedJobs {
             knowledge,
             state_dir,
             lookup,
+            region_heard,
+            lease_ends,
         } = self;
         let (known, open) = knowledge.load()?;
         let state_dir = state_dir.map(|(path, fd)| Ok((path, loader.descriptor(fd)?)));
@@ -109,6 +125,8 @@ impl SavedJobs {
             open,
             state_dir,
             lookup: lookup.transpose()?,
+            region_heard,
+            lease_ends,
         })
     }
 }
@@ -146,6 +164,7 @@ impl Jobs {
             status,
             proposals,
             withdrawals: Withdrawals::new(failures),
+            region: watch::Sender::default(),
             running: None,
         };
         (jobs, proposed)
@@ -161,6 +180,7 @@ impl Jobs {
     pub fn save<'a>(
         &'a self,
         state_dir: Option<&'a (PathBuf, OwnedFd)>,
+        lease: &JobLease,
         saver: &mut Saver<'a>,
     ) -> Option<SavedJobs> {
         let Self {
@@ -168,8 +188,10 @@ impl Jobs {
             status: _,
             proposals: _,
             withdrawals: _,
+            region,
             running,
         } = self;
+        let region = region.borrow();
         let Running {
             settings: _,
             known_jobs,
@@ -178,12 +200,15 @@ impl Jobs {
             state_dir: _,
             following: _,
             lookup,
+            role: _,
         } = running.as_ref()?;
         let lookup = lookup.as_ref();
         Some(SavedJobs {
             knowledge: SavedKnowledge::new(&known_jobs.borrow(), &open.load()),
             state_dir: state_dir.map(|(path, fd)| (path.clone(), saver.descriptor(fd.as_fd()))),
             lookup: lookup.map(|lookup| (lookup.addr, saver.descriptor(lookup.socket.as_fd()))),
+            region_heard: region.as_ref().and_then(|region| region.heard.last()),
+            lease_ends: lease.end(),
         })
     }
 
@@ -205,6 +230,8 @@ impl Jobs {
             open,
             state_dir: _,
             lookup,
+            region_heard: _,
+            lease_ends: _,
         } = loaded;
         self.running = Some(Running {
             settings: watch::Sender::new(Arc::new(wanted.clone())),
@@ -214,11 +241,12 @@ impl Jobs {
             state_dir: Weak::new(),
             following: None,
             lookup: None,
+            role: Role::Unknown,
         });
         if let Some(exposer) = exposer {
             self.expose(exposer);
         }
-        self.follow();
+        self.take_role();
         let lookup = lookup.filter(|(addr, _)| wanted.lookup == Some(*addr));
         let Some((_, socket)) = lookup else {
             return Ok(());
@@ -312,6 +340,7 @@ impl Jobs {
                     state_dir: Weak::new(),
                     following: None,
                     lookup: None,
+                    role: Role::Unknown,
                 });
                 Arc::clone(&wanted)
             }
@@ -337,7 +366,7 @@ impl Jobs {
                 end(old.serving).await;
             }
         }
-        self.follow();
+        self.take_role();
         if let Some(listener) = prepared.lookup
             && let Err(error) = self.serve_lookup(listener, sources)
         {
@@ -378,6 +407,7 @@ impl Jobs {
             let exposing = exposer.run(
                 running.known_jobs.subscribe(),
                 running.settings.subscribe(),
+                self.region.subscribe(),
                 self.proposals.clone(),
                 Arc::clone(&running.open),
             );
@@ -385,9 +415,72 @@ impl Jobs {
         }
     }
 
+    /// Shares the ports of a region from now on, or of none.
+    pub fn share(&mut self, region: Option<RegionClient>) {
+        let is_same = match (&*self.region.borrow(), &region) {
+            (Some(before), Some(now)) => before.ports.same_channel(&now.ports),
+            (before, now) => before.is_none() && now.is_none(),
+        };
+        if !is_same {
+            self.region.send_replace(region);
+            self.take_role();
+        }
+    }
+
+    /// Waits until this proxy is something else in its region than it was when that was last
+    /// [taken](Self::take_role).
+    pub async fn role_changed(&self) {
+        let (Some(running), Some(mut region)) = (&self.running, self.region.borrow().clone())
+        else {
+            return std::future::pending().await;
+        };
+        let role = running.role;
+        if region.ports.wait_for(|now| now.role != role).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// Follows the switchboard if that is what this proxy is for, and ceases to if it is not. Whoever begins
+    /// knows of nothing but the jobs that have ports.
+    pub fn take_role(&mut self) {
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        let ports = self.region.borrow().clone().map(|region| {
+            // It is asked again what it is.
+            Arc::clone(&region.ports.borrow())
+        });
+        let role = ports.as_ref().map(|ports| ports.role);
+        running.role = role.unwrap_or_default();
+        if role == Some(Role::Unknown) {
+            return;
+        }
+        let follows = role.is_none_or(Role::follows);
+        let known = running.known_jobs.borrow().followed_as;
+        if known != running.role {
+            if let Some(before) = running.following.take() {
+                before.abort();
+                // Whoever leads now goes on with what was written for users.
+                self.status.publisher.store(None);
+            }
+            let open = running.open.load();
+            let map = ports.as_ref().and_then(|ports| ports.map.as_ref());
+            let shared = map.into_iter().flat_map(|map| map.owners());
+            let jobs = open.keys().chain(shared).map(|owner| owner.job.clone());
+            let remembered = KnownJobs::remembering(jobs.filter(|_| follows));
+            running.known_jobs.send_replace(Arc::new(KnownJobs {
+                followed_as: running.role,
+                ..remembered
+            }));
+        }
+        self.follow();
+    }
+
     fn follow(&mut self) {
+        let is_shared = self.region.borrow().is_some();
         if let Some(running) = &mut self.running
             && running.following.is_none()
+            && (!is_shared || running.role.follows())
         {
             let following = following::run(
                 running.settings.borrow().clone(),
@@ -432,7 +525,9 @@ impl Jobs {
         for part in parts.into_iter().flatten() {
             end(part).await;
         }
-        let withdraw = running.settings.borrow().withdraw;
+        // Whoever leads next goes on with it.
+        let is_shared = self.region.borrow().is_some();
+        let withdraw = running.settings.borrow().withdraw && !is_shared;
         self.withdrawals.replace(&self.status, None, withdraw);
         self.status.set_unusable(None);
         self.status.set(None);

@@ -100,6 +100,7 @@ impl Running {
                 }
                 Some(order) = self.orders.recv() => self.carry_out(order),
                 Some(proposal) = self.proposed.recv() => self.expose(proposal).await,
+                () = self.jobs.role_changed() => self.jobs.take_role(),
                 Some(found) = self.looked_up.recv() => self.lead(found).await,
                 Some(down) = self.down.recv() => self.forwarding.leave_down(down),
                 Some(lost) = self.lost.recv() => {
@@ -188,7 +189,10 @@ impl Running {
             }
             Task::Resolving => self.lookups.start(),
             Task::Checking => self.checks.start(),
-            Task::Fleet => self.fleet.start(&self.sources),
+            Task::Fleet => {
+                self.share_ports(&config);
+                self.fleet.start(&self.sources);
+            }
             // Those look after themselves.
             Task::Ticker | Task::Withdrawing | Task::Echo | Task::Log => {}
         }
@@ -211,6 +215,14 @@ impl Running {
         self.checks.set(&table, config).await;
     }
 
+    /// Has the ports of jobs be those of a region, if the configuration has one that shares them.
+    pub(super) fn share_ports(&mut self, config: &Config) {
+        let fleet = config.fleet.as_ref();
+        let fleet = fleet.filter(|_| config.switchboard.is_some());
+        let lease = &self.sources.shared.job_lease;
+        self.jobs.share(self.fleet.share(fleet, lease));
+    }
+
     async fn check_targets(&mut self) {
         let table = self.forwarding.control.table();
         let config = self.sources.config.load_full();
@@ -226,14 +238,14 @@ impl Running {
         let started = time::Instant::now();
         let most = job_listeners(&self.sources.config.load(), self.budget.descriptors);
         let forwarding = &mut self.forwarding;
-        let failed = forwarding
+        let outcome = forwarding
             .expose(proposal.specs, proposal.known_jobs, most)
             .await;
         let took_us = started.elapsed().as_micros() as u64;
         tracing::debug!(took_us, "mappings of jobs applied");
         self.count_listeners();
         // Whoever asked may have been ended.
-        let _ = proposal.reply.send(failed);
+        let _ = proposal.reply.send(outcome);
     }
 
     fn carry_out(&mut self, order: Order) {
@@ -350,6 +362,7 @@ impl Running {
             }
         };
         self.follow_targets(&config).await;
+        self.share_ports(&config);
         self.jobs.set(wanted, prepared, &self.sources).await;
         self.admin
             .set(&config.admin, prepared_admin, &self.sources)

@@ -31,7 +31,8 @@ use crate::{
     resolve::{Names, SavedNames},
     session::{SessionLine, UpgradeMarks},
     table::{
-        DrainEnds, KnownMappings, MappingOverrides, MappingSpec, Origin, SavedCounters, SavedTable,
+        DrainEnds, JobLease, KnownMappings, MappingOverrides, MappingSpec, Origin, SavedCounters,
+        SavedTable,
     },
     telemetry::{
         LoadedTelemetry, LogQueue, ProcessStats, Sampler, SavedProcessStats, SavedTelemetry,
@@ -115,7 +116,7 @@ impl SavedControl {
             drain_ends: DrainEnds::clone(&shared.drain_ends.load()),
             upgrade_marks: shared.upgrade_marks.clone(),
             admin: admin.save(saver),
-            jobs: jobs.save(state_dir, saver),
+            jobs: jobs.save(state_dir, &shared.job_lease, saver),
             status: sources.switchboard.save(),
             names: sources.names.save(),
         }
@@ -271,11 +272,13 @@ impl LoadedControl {
         let of_departed = departed.iter().map(|mapping| &mapping.stats);
         let per_second = settings.refusals_per_second.map(NonZeroU32::get);
         let refusals = Sampler::new(per_second, std::time::Instant::now());
+        let job_lease = JobLease::default();
+        job_lease.ends_at(self.jobs.as_ref().and_then(|jobs| jobs.lease_ends));
         WorkerContext {
             lost,
             closed: ArcSwap::default(),
             table: ArcSwap::new(Arc::clone(&self.mappings.table)),
-            job_lease: Arc::default(),
+            job_lease: Arc::new(job_lease),
             stats: ProcessStats::load(&self.stats, of_departed),
             pipes: Arc::clone(&self.pipes),
             overrides: ArcSwap::from_pointee(std::mem::take(&mut self.overrides)),

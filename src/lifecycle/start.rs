@@ -199,6 +199,7 @@ impl Running {
             .admin
             .set(&config.admin, prepared_admin, &sources)
             .await;
+        running.share_ports(&config);
         running
             .jobs
             .set(config.switchboard.as_ref(), prepared, &sources)

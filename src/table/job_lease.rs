@@ -31,6 +31,12 @@ impl JobLease {
         self.0.store(since_boot.map_or(u64::MAX, millis), Relaxed);
     }
 
+    /// When it ends, in the time since the machine booted; none if never.
+    pub fn end(&self) -> Option<Duration> {
+        let end = self.0.load(Relaxed);
+        (end != u64::MAX).then(|| Duration::from_millis(end))
+    }
+
     /// Whether it is over.
     pub fn is_over(&self) -> bool {
         let end = self.0.load(Relaxed);

@@ -24,6 +24,11 @@ impl BootInstant {
         Self(millis)
     }
 
+    /// The milliseconds.
+    pub const fn as_millis(self) -> u64 {
+        self.0
+    }
+
     /// The moment this is called in.
     pub fn now() -> Self {
         let now = clock_gettime(ClockId::Boottime);

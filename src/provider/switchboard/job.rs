@@ -16,7 +16,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use strum::IntoStaticStr;
 
-use super::saved::shared_text;
+use super::{region::Role, saved::shared_text};
 use crate::shared_map::SharedMap;
 
 /// A job's id: a UUID in its canonical lower-case form.
@@ -185,6 +185,9 @@ pub struct KnownJobs {
     pub silent: SharedMap<JobId, Duration>,
     /// When a complete listing was last had; `None` until the first one.
     pub complete: Option<SystemTime>,
+    /// As what the switchboard was followed for it, where several proxies share their ports: what was heard
+    /// of jobs before another one began to lead says nothing of those that came since.
+    pub followed_as: Role,
 }
 
 /// What is known of a job that is remembered from before a start.
@@ -214,6 +217,7 @@ impl KnownJobs {
             remembered,
             silent,
             complete: _,
+            followed_as: _,
         } = self;
         let jobs = jobs.differences(&before.jobs, Arc::ptr_eq);
         let remembered = remembered.differences(&before.remembered, Remembered::eq);

@@ -19,6 +19,7 @@ use super::{
     client::{Availability, SavedAvailability},
     exposer::Plan,
     publish::{Publisher, SavedWritten},
+    region::Role,
     stats::{FollowStats, SavedFollowStats},
     token_file::{Known, TokenState},
 };
@@ -36,6 +37,7 @@ pub(crate) struct SavedKnowledge {
     remembered: BTreeMap<JobId, Remembered>,
     silent: BTreeMap<JobId, Duration>,
     complete: Option<SystemTime>,
+    followed_as: Role,
     open: Vec<(Owner, u16, SocketAddr)>,
 }
 
@@ -67,6 +69,7 @@ impl SavedKnowledge {
             remembered,
             silent,
             complete,
+            followed_as,
         } = known;
         let open = open.iter();
         Self {
@@ -74,6 +77,7 @@ impl SavedKnowledge {
             remembered: owned(remembered),
             silent: owned(silent),
             complete: *complete,
+            followed_as: *followed_as,
             open: open
                 .map(|(owner, (port, target))| (owner.clone(), *port, *target))
                 .collect(),
@@ -91,6 +95,7 @@ impl SavedKnowledge {
             remembered,
             silent,
             complete,
+            followed_as,
             open,
         } = self;
         let mut known = KnownJobs {
@@ -98,6 +103,7 @@ impl SavedKnowledge {
             remembered: remembered.into_iter().collect(),
             silent: silent.into_iter().collect(),
             complete,
+            followed_as,
         };
         for job in jobs {
             if let Some(twice) = known.jobs.insert(job.id.clone(), Arc::new(job)) {
@@ -265,6 +271,7 @@ mod tests {
             remembered: [(id(2), remembered)].into(),
             silent: [(id(1), Duration::from_millis(1500))].into(),
             complete: Some(SystemTime::now()),
+            followed_as: Role::Leading { term: 3 },
         };
         let open = Plan::from([
             (owner(1), (40_000, target())),

@@ -18,6 +18,7 @@ use super::{
     expose::{Closing, Reason, Refused},
     ports::PortCounts,
     publish::{Publisher, SavedWritten},
+    region::Role,
     saved::shared_text,
     stats::FollowStats,
     token_file::TokenState,
@@ -60,6 +61,8 @@ pub enum Contact {
     Starting,
     /// It answers.
     Following,
+    /// Another proxy of the region follows it, of that name if it is known.
+    Elsewhere(Option<String>),
     /// Some of its answers are of no use; in words, how.
     Troubled(String),
     /// It cannot be asked, or not as ourselves; in words, why.
@@ -67,11 +70,15 @@ pub enum Contact {
 }
 
 impl Contact {
+    /// Every word for it.
+    pub const WORDS: [&str; 5] = ["starting", "following", "elsewhere", "troubled", "away"];
+
     /// It in one word.
     pub const fn word(&self) -> &'static str {
         match self {
             Self::Starting => "starting",
             Self::Following => "following",
+            Self::Elsewhere(_) => "elsewhere",
             Self::Troubled(_) => "troubled",
             Self::Away(_) => "away",
         }
@@ -80,7 +87,7 @@ impl Contact {
     /// What goes wrong, if anything does.
     pub fn error(&self) -> Option<&str> {
         match self {
-            Self::Starting | Self::Following => None,
+            Self::Starting | Self::Following | Self::Elsewhere(_) => None,
             Self::Troubled(words) | Self::Away(words) => Some(words),
         }
     }
@@ -115,6 +122,21 @@ pub struct Exposure {
     pub unconfirmed: usize,
     /// Why allocations cannot be kept, if they cannot.
     pub not_kept: Option<String>,
+    /// The region whose ports these are, where several proxies share them.
+    pub region: Option<RegionView>,
+}
+
+/// A region whose proxies share their ports, and this proxy's part in it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegionView {
+    /// What this proxy is.
+    pub role: Role,
+    /// The proxy that follows the switchboard, if one is known to.
+    pub leader: Option<String>,
+    /// The generation of the map that is known here.
+    pub generation: u64,
+    /// That of the map that is in force here.
+    pub applied: u64,
 }
 
 /// One public port of a job, or the wish for one.
@@ -238,6 +260,16 @@ impl SwitchboardStatus {
 
     /// How the switchboard is doing, as seen from here.
     pub fn contact(&self) -> Contact {
+        let exposure = self.exposure.load();
+        let region = exposure.as_ref().and_then(|now| now.region.as_ref());
+        match region.map(|region| region.role) {
+            None | Some(Role::Leading { .. } | Role::Alone { .. }) => {}
+            Some(Role::Unknown) => return Contact::Starting,
+            Some(Role::Serving | Role::Expired) => {
+                let leader = region.and_then(|region| region.leader.clone());
+                return Contact::Elsewhere(leader);
+            }
+        }
         if let Some(why) = self.unusable.load_full() {
             return Contact::Away((*why).clone());
         }
@@ -254,11 +286,7 @@ impl SwitchboardStatus {
             .filter(|kind| self.stats.episodes_open(*kind) > 0);
         let failing: Vec<_> = failing.collect();
         let words: Vec<_> = failing.iter().map(|kind| kind.word()).collect();
-        let complete = self
-            .exposure
-            .load()
-            .as_ref()
-            .is_some_and(|now| now.complete.is_some());
+        let complete = (exposure.as_ref()).is_some_and(|now| now.complete.is_some());
         match () {
             () if !failing.is_empty() => Contact::Troubled(words.join(", ")),
             () if !complete => Contact::Starting,

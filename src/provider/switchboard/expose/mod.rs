@@ -126,8 +126,14 @@ impl Decisions {
         }
     }
 
+    /// Begins to decide by what jobs say, after somebody else has decided: who is where is not known yet but
+    /// for what is exposed.
+    pub fn begin_after(&mut self, kept: &BTreeMap<Owner, Kept>) {
+        self.holders = Holders::of_kept(kept);
+    }
+
     /// Every job about which something is decided.
-    pub fn jobs(&self) -> impl Iterator<Item = &JobId> {
+    pub fn jobs(&self) -> impl ExactSizeIterator<Item = &JobId> {
         self.made.keys()
     }
 
@@ -183,28 +189,64 @@ impl Decisions {
             let now = decide(&job, inputs, &self.holders);
             let confirmed = now.wanted.iter();
             exposed.extend(confirmed.map(|desired| (desired.target.ip(), job.clone())));
-            let known = self.made.get(&job);
-            if known.map_or(now == Decision::default(), |known| *known == now) {
+            let Some(old) = self.decided(&job, now) else {
                 continue;
-            }
-            let old = self.made.remove(&job).unwrap_or_default();
-            for desired in &old.wanted {
-                self.unconfirmed.remove(&desired.owner);
-            }
-            for desired in &now.wanted {
-                if !desired.evidence.is_confirmed() {
-                    self.unconfirmed.insert(desired.owner.clone());
-                }
-            }
-            if now != Decision::default() {
-                self.made.insert(job.clone(), now);
-            }
+            };
             before.insert(job, old);
         }
         for (address, job) in exposed {
             self.holders.exposed(address, &job);
         }
         before
+    }
+
+    /// Takes in what is decided for a job. Returns what was decided before, if that is something else.
+    pub fn decided(&mut self, job: &JobId, now: Decision) -> Option<Decision> {
+        let known = self.made.get(job);
+        if known.map_or(now == Decision::default(), |known| *known == now) {
+            return None;
+        }
+        let old = self.made.remove(job).unwrap_or_default();
+        for desired in &old.wanted {
+            self.unconfirmed.remove(&desired.owner);
+        }
+        for desired in &now.wanted {
+            if !desired.evidence.is_confirmed() {
+                self.unconfirmed.insert(desired.owner.clone());
+            }
+        }
+        if now != Decision::default() {
+            self.made.insert(job.clone(), now);
+        }
+        Some(old)
+    }
+}
+
+/// What may be exposed here of what another proxy has decided: an owner, its port and where that leads.
+/// Nothing is taken on trust: the map may come from one with other settings.
+pub fn add_told(
+    (owner, port, target): (&Owner, u16, SocketAddr),
+    settings: &Switchboard,
+    is_own: &dyn Fn(IpAddr) -> bool,
+    decision: &mut Decision,
+) {
+    let fit = match settings.ports.contains(port) {
+        true => address::fit(target.ip(), settings, is_own),
+        false => Err(Reason::OtherPorts),
+    };
+    match fit {
+        Ok(()) => decision.wanted.push(DesiredMapping {
+            owner: owner.clone(),
+            target,
+            evidence: Evidence::Job,
+        }),
+        Err(reason) => decision.refused.push(Refused {
+            job: owner.job.clone(),
+            rule: Some(owner.rule.clone()),
+            reason,
+            address: Some(target.ip()),
+            state: None,
+        }),
     }
 }
 

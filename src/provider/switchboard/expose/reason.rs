@@ -70,6 +70,12 @@ pub enum Reason {
     NotKept,
     /// It was exposed before a restart, and the switchboard is asked first.
     NotConfirmed,
+    /// Another proxy of the region gave it a port that is not among this one's.
+    OtherPorts,
+    /// The proxies of the region have not agreed on its port yet: it is not in the database.
+    NotAgreed,
+    /// The database was not heard of for longer than the lease: its port may be another's.
+    LeaseOver,
 }
 
 impl Reason {
@@ -107,6 +113,9 @@ impl Reason {
             Self::NotOpened => "its port cannot be opened",
             Self::NotKept => "allocations cannot be kept",
             Self::NotConfirmed => "the switchboard is asked first",
+            Self::OtherPorts => "its port is outside of switchboard.ports",
+            Self::NotAgreed => "its port is not in the fleet's database yet",
+            Self::LeaseOver => "the fleet's database was not heard of for longer than the lease",
         };
         text.to_owned()
     }

@@ -4,12 +4,14 @@
 //! not be opened. It looks at what has changed: at all jobs only at its beginning, for other settings, and
 //! once in a while. What may be closed or led elsewhere is done before anything is written, what is opened
 //! only after its allocation is kept: a port that was reachable once is known as somebody's after any
-//! crash. Everything that fails is tried again, and meanwhile the rest goes on.
+//! crash. Everything that fails is tried again, and meanwhile the rest goes on. What is different where
+//! several proxies share their ports is in [`region`].
 
 mod annotations;
 mod exposure_log;
 mod keeper;
 mod own_addresses;
+mod region;
 #[cfg(test)]
 mod tests;
 
@@ -29,7 +31,8 @@ use tokio::{
 use super::{
     BootInstant, Endpoint, Exposure, JobId, KnownJobs, Owner, Switchboard, SwitchboardStatus,
     expose::{Decision, Decisions, DesiredMapping, Evidence, Inputs, Reason},
-    ports::{Changes, Kept, Ports, Terms, Wanted},
+    ports::{Changes, Kept, LEFT_ALONE, Ports, Terms, Wanted},
+    region::{RegionClient, Role},
     state::{StateDir, StateError},
 };
 use crate::{
@@ -41,6 +44,7 @@ use annotations::Annotations;
 use exposure_log::ExposureLog;
 use keeper::Keeper;
 use own_addresses::{GOOD_FOR, OwnAddresses};
+use region::{Course, Region};
 
 /// How long a start waits for the switchboard before it falls back on what was kept: what is kept
 /// may be out of date, and an address somebody else's.
@@ -71,8 +75,17 @@ pub(crate) struct Proposal {
     /// All of them.
     pub specs: SharedMap<MappingName, MappingSpec>,
     pub known_jobs: Arc<KnownJobs>,
-    /// Who waits for those that could not be.
-    pub reply: oneshot::Sender<Vec<NotOpened>>,
+    /// Who waits for what comes of it.
+    pub reply: oneshot::Sender<Outcome>,
+}
+
+/// What came of a proposal.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// What could not be put into force.
+    pub not_opened: Vec<NotOpened>,
+    /// Whether something is still open that was to be closed.
+    pub leaves_open: bool,
 }
 
 /// A mapping of a job that could not be put into force.
@@ -128,6 +141,8 @@ impl Specs {
 #[derive(Debug)]
 pub(crate) struct Exposer {
     settings: Arc<Switchboard>,
+    /// The region whose ports are shared, if they are.
+    region: Option<Region>,
     keeper: Keeper,
     ports: Ports,
     /// What is known of owners of ports.
@@ -140,6 +155,8 @@ pub(crate) struct Exposer {
     specs: Specs,
     /// Whether something was opened for the first time in this round.
     opened: bool,
+    /// Whether something is still open that was to be closed.
+    leaves_open: bool,
     /// What of it could not be opened.
     not_opened: BTreeSet<Owner>,
     /// What is to be open and is not, but for lack of a port.
@@ -197,6 +214,7 @@ impl Exposer {
         let kept = keeper.owners();
         Ok(Self {
             settings,
+            region: None,
             ports: keeper.ports(),
             keeper,
             decisions: Decisions::after(&kept),
@@ -205,6 +223,7 @@ impl Exposer {
             proposed: Plan::default(),
             specs: Specs::default(),
             opened: false,
+            leaves_open: false,
             not_opened: BTreeSet::new(),
             unsettled: BTreeSet::new(),
             stale: false,
@@ -228,11 +247,13 @@ impl Exposer {
     }
 
     /// Exposes until nobody takes its proposals any more. What `open` holds is taken for what a task
-    /// before this one has proposed: what no longer has a job is closed.
+    /// before this one has proposed: what no longer has a job is closed. With a region, its ports are those
+    /// of the region.
     pub fn run(
         mut self,
         known_jobs: watch::Receiver<Arc<KnownJobs>>,
         settings: watch::Receiver<Arc<Switchboard>>,
+        region: watch::Receiver<Option<RegionClient>>,
         proposals: mpsc::Sender<Proposal>,
         open: Arc<ArcSwap<Plan>>,
     ) -> impl Future<Output = ()> + Send {
@@ -243,13 +264,14 @@ impl Exposer {
             }));
         }
         self.take_over(&open.load());
-        self.work(known_jobs, settings, proposals, open)
+        self.work(known_jobs, settings, region, proposals, open)
     }
 
     async fn work(
         mut self,
         mut known_jobs: watch::Receiver<Arc<KnownJobs>>,
         mut settings: watch::Receiver<Arc<Switchboard>>,
+        mut regions: watch::Receiver<Option<RegionClient>>,
         proposals: mpsc::Sender<Proposal>,
         open: Arc<ArcSwap<Plan>>,
     ) {
@@ -263,6 +285,7 @@ impl Exposer {
                 self.stale = true;
                 self.decided = None;
             }
+            self.be_in(regions.borrow_and_update().as_ref());
             let started = Instant::now();
             let Some(again) = self.round(&known, &proposals, &open).await else {
                 return;
@@ -271,6 +294,8 @@ impl Exposer {
             tokio::select! {
                 changed = known_jobs.changed() => if changed.is_err() { return },
                 changed = settings.changed() => if changed.is_err() { return },
+                changed = regions.changed() => if changed.is_err() { return },
+                () = of_region(&mut self.region) => {}
                 () = sleep_until(again.into()) => {}
                 () = addresses.next() => {
                     self.own.forget_all();
@@ -278,6 +303,18 @@ impl Exposer {
                 }
                 () = proposals.closed() => return,
             }
+        }
+    }
+
+    /// Shares the ports of a region from now on, or of none.
+    fn be_in(&mut self, region: Option<&RegionClient>) {
+        let is_same = match (&self.region, region) {
+            (Some(known), Some(client)) => known.is_of(client),
+            (known, client) => known.is_none() && client.is_none(),
+        };
+        if !is_same {
+            self.region = region.cloned().map(Region::new);
+            self.decided = None;
         }
     }
 
@@ -303,18 +340,34 @@ impl Exposer {
     ) -> Option<Instant> {
         let started = Instant::now();
         let now = BootInstant::now();
-        let mut changed = self.decide(known_jobs, started);
+        let course = self.course(known_jobs);
+        let mut changed = match course {
+            Course::Hold => Changed::default(),
+            Course::Decide => {
+                let owners = self.take_in_map();
+                let mut changed = self.decide(known_jobs, started);
+                self.note_displaced(owners, &mut changed);
+                changed
+            }
+            Course::Serve => self.serve(started),
+        };
         let needed = self.evidence_needed(started);
         self.opened = false;
+        self.leaves_open = false;
         for _ in 0..TRIES {
-            self.allocate(&mut changed, known_jobs);
+            if course == Course::Decide {
+                self.allocate(&mut changed, known_jobs);
+            }
             let plan = self.plan(&changed, needed);
             let durable = self.durable(&plan, &changed);
-            if durable.len() < plan.len() && durable != self.proposed {
+            let unwritten = self.unwritten();
+            let waits = durable.len() < plan.len() || !unwritten.is_empty();
+            if waits && durable != self.proposed {
                 let proposal = (durable, known_jobs);
                 self.propose(proposal, &mut changed, proposals, open)
                     .await?;
             }
+            let is_refused = self.write(unwritten, &mut changed).await;
             self.keeper
                 .save(&mut self.ports, &self.kept, &self.status)
                 .await;
@@ -325,14 +378,21 @@ impl Exposer {
                     .await?;
                 self.stale = false;
             }
-            if self.proposed.len() == count {
+            if self.proposed.len() == count && !is_refused {
                 break;
             }
+        }
+        if let Some(region) = &self.region
+            && course != Course::Hold
+            && !self.leaves_open
+        {
+            region.applied();
         }
         if self.opened {
             self.status.reachable.observe(started.elapsed());
         }
-        let waits_for_evidence = self.decisions.unconfirmed().iter().any(|owner| {
+        let mut unconfirmed = self.decisions.unconfirmed().iter();
+        let waits_for_evidence = unconfirmed.any(|owner| {
             let desired = self.decisions.desired(owner);
             let lacks = desired.is_some_and(|desired| desired.evidence < needed);
             lacks && !self.proposed.contains_key(owner)
@@ -384,13 +444,16 @@ impl Exposer {
         changed.owners.extend(changed.come.iter().cloned());
         changed.owners.extend(changed.gone.iter().cloned());
         if changed.everything {
-            let wanted = self.decisions.wanted().map(|desired| &desired.owner);
-            let open = self.proposed.keys().chain(self.exposure.endpoints.keys());
-            changed
-                .owners
-                .extend(wanted.chain(open).chain(self.kept.keys()).cloned());
+            self.look_at_all(&mut changed);
         }
         changed
+    }
+
+    fn look_at_all(&self, changed: &mut Changed) {
+        let wanted = self.decisions.wanted().map(|desired| &desired.owner);
+        let open = self.proposed.keys().chain(self.exposure.endpoints.keys());
+        let all = wanted.chain(open).chain(self.kept.keys());
+        changed.owners.extend(all.cloned());
     }
 
     /// How much has to speak for a mapping before it is opened. Where the switchboard has not said
@@ -405,18 +468,35 @@ impl Exposer {
         }
     }
 
-    fn terms(settings: &Switchboard) -> Terms<'_> {
-        Terms {
+    fn terms(&self) -> Terms<'_> {
+        Self::terms_of(&self.settings, self.region.as_ref())
+    }
+
+    fn terms_of<'a>(settings: &'a Switchboard, region: Option<&Region>) -> Terms<'a> {
+        let own = Terms {
             ranges: &settings.ports,
             cooldown: settings.cooldown,
+            left_alone: LEFT_ALONE,
             most: settings.max_total.map_or(usize::MAX, |most| {
                 usize::try_from(most).unwrap_or(usize::MAX)
             }),
+            gives: true,
+        };
+        match region {
+            None => own,
+            // Whether a port rests is what the map says.
+            Some(region) => Terms {
+                cooldown: Duration::MAX,
+                left_alone: Duration::MAX,
+                gives: matches!(region.role(), Role::Leading { .. }),
+                ..own
+            },
         }
     }
 
     fn allocate(&mut self, changed: &mut Changed, known_jobs: &KnownJobs) {
-        let (terms, now) = (Self::terms(&self.settings), BootInstant::now());
+        let terms = Self::terms_of(&self.settings, self.region.as_ref());
+        let now = BootInstant::now();
         let everybody = known_jobs.complete.is_some();
         if std::mem::take(&mut changed.everything) {
             let owners: Vec<_> = (self.decisions.wanted())
@@ -439,6 +519,12 @@ impl Exposer {
         (changed.come, changed.gone) = Default::default();
         let served = self.ports.take_served();
         changed.owners.extend(served.iter().cloned());
+        if let Some(region) = &mut self.region {
+            let of_owners = changed.owners.iter();
+            let of_owners = of_owners.filter_map(|owner| self.ports.port(owner));
+            let touched = self.ports.touched().iter().copied();
+            of_owners.chain(touched).for_each(|port| region.note(port));
+        }
         for owner in &changed.owners {
             let desired = self.decisions.desired(owner);
             let Some((desired, port)) = desired.zip(self.ports.port(owner)) else {
@@ -480,11 +566,17 @@ impl Exposer {
         plan
     }
 
-    /// Those of a plan whose allocations are kept.
+    /// Those of a plan whose allocations are kept, where everybody who has to know finds them.
     fn durable(&self, plan: &Plan, changed: &Changed) -> Plan {
         let mut durable = plan.clone();
         for owner in &changed.owners {
-            let is_kept = |(port, _): &(u16, _)| self.keeper.has_kept(owner, *port);
+            let is_kept = |(port, _): &(u16, _)| match &self.region {
+                None => self.keeper.has_kept(owner, *port),
+                Some(region) => {
+                    let open = self.proposed.get(owner);
+                    open.is_some_and(|(open, _)| open == port) || region.has(owner, *port)
+                }
+            };
             if !plan.get(owner).is_some_and(is_kept) {
                 durable.remove(owner);
             }
@@ -510,7 +602,11 @@ impl Exposer {
         // Before anybody can open it: whoever comes after this task has to know.
         open.store(Arc::new(plan.clone()));
         proposals.send(proposal).await.ok()?;
-        let failed = answer.await.ok()?;
+        let Outcome {
+            not_opened: failed,
+            leaves_open,
+        } = answer.await.ok()?;
+        self.leaves_open = leaves_open;
         let differ = plan.differences(&self.proposed, PartialEq::eq);
         let is_new = |owner: &Owner| !self.proposed.contains_key(owner);
         self.opened |= differ.into_iter().any(is_new);
@@ -526,16 +622,20 @@ impl Exposer {
             };
             let port = failure.listen.port();
             changed.owners.insert(owner.clone());
-            if failure.blame_port {
-                tracing::warn!(%owner, port, why = failure.why, "port skipped");
-                let terms = Self::terms(&self.settings);
-                self.ports.block(port, terms, BootInstant::now());
-                self.proposed.remove(owner);
-                changed.come.push(owner.clone());
-            } else {
-                self.log.not_opened(owner, &failure.why);
-                self.not_opened.insert(owner.clone());
+            match &self.region {
+                None if failure.blame_port => {
+                    tracing::warn!(%owner, port, why = failure.why, "port skipped");
+                    let terms = Self::terms_of(&self.settings, None);
+                    self.ports.block(port, terms, BootInstant::now());
+                    self.proposed.remove(owner);
+                    changed.come.push(owner.clone());
+                    continue;
+                }
+                Some(region) if failure.blame_port => region.block(port),
+                None | Some(_) => {}
             }
+            self.log.not_opened(owner, &failure.why);
+            self.not_opened.insert(owner.clone());
         }
         Some(())
     }
@@ -549,6 +649,7 @@ impl Exposer {
             Some(_) if self.not_opened.contains(owner) => Some(Reason::NotOpened),
             Some(_) if self.proposed.contains_key(owner) => None,
             Some(_) if desired.evidence < needed => Some(Reason::NotConfirmed),
+            Some(_) if self.region.is_some() => Some(Reason::NotAgreed),
             Some(_) => Some(Reason::NotKept),
         };
         Some(Endpoint {
@@ -592,12 +693,16 @@ impl Exposer {
         self.exposure = Exposure {
             host: self.settings.public_host.as_str().into(),
             unconfirmed: self.decisions.unconfirmed().len(),
-            ports: self.ports.counts(Self::terms(&self.settings)),
-            jobs: known_jobs.jobs.len(),
+            ports: self.ports.counts(self.terms()),
+            jobs: match &self.region {
+                Some(region) if !region.role().follows() => self.decisions.jobs().len(),
+                _ => known_jobs.jobs.len(),
+            },
             complete: known_jobs.complete,
             not_kept: self.keeper.failure.clone(),
             endpoints: self.exposure.endpoints.clone(),
             refused: self.exposure.refused.clone(),
+            region: self.region.as_ref().map(Region::view),
         };
         let exposure = &self.exposure;
         let rules = &self.settings.expose;
@@ -608,7 +713,10 @@ impl Exposer {
             known_jobs,
             rules,
         );
-        if let Some(publisher) = self.status.publisher.load_full() {
+        let tells = |region: &Region| matches!(region.role(), Role::Leading { .. });
+        if self.region.as_ref().is_none_or(tells)
+            && let Some(publisher) = self.status.publisher.load_full()
+        {
             let jobs = changed.owners.iter().map(|owner| &owner.job);
             self.annotations
                 .tell(exposure, jobs.collect(), rules.len(), known_jobs, publisher);
@@ -622,7 +730,8 @@ impl Exposer {
         let from = |instant: BootInstant| clock + instant.since(now);
         let mut due = clock + Duration::from_secs(60);
         if !self.ports.waiting().is_empty()
-            && let Some(free) = self.ports.next_free(Self::terms(&self.settings), now)
+            && self.region.is_none()
+            && let Some(free) = self.ports.next_free(self.terms(), now)
         {
             // The clock of cool-downs counts in milliseconds.
             due = due.min(from(free) + Duration::from_millis(1));
@@ -630,9 +739,20 @@ impl Exposer {
         if self.keeper.failure.is_some() || !self.not_opened.is_empty() {
             due = due.min(clock + AGAIN);
         }
+        if let Some(next) = self.region.as_ref().and_then(Region::next) {
+            due = due.min(next);
+        }
         if waits_for_evidence {
             due = due.min(self.trusting_from.max(clock + LISTEN_AGAIN));
         }
         due
+    }
+}
+
+/// Waits until something else is known of a region, for ever if there is none.
+async fn of_region(region: &mut Option<Region>) {
+    match region {
+        Some(region) => region.changed().await,
+        None => std::future::pending().await,
     }
 }

@@ -1,3 +1,5 @@
+mod region;
+
 use std::{sync::Arc, time::SystemTime};
 
 use super::*;
@@ -5,6 +7,7 @@ use crate::provider::switchboard::{Job, JobState, expose};
 
 struct Scene {
     settings: watch::Sender<Arc<Switchboard>>,
+    region: watch::Sender<Option<RegionClient>>,
     known_jobs: watch::Sender<Arc<KnownJobs>>,
     proposals: mpsc::Sender<Proposal>,
     proposed: mpsc::Receiver<Proposal>,
@@ -21,6 +24,7 @@ impl Scene {
         let (proposals, proposed) = mpsc::channel(1);
         Self {
             settings: watch::Sender::new(Arc::new(settings)),
+            region: watch::Sender::default(),
             known_jobs: watch::Sender::new(Arc::default()),
             proposals,
             proposed,
@@ -35,6 +39,7 @@ impl Scene {
         tokio::spawn(exposer.run(
             self.known_jobs.subscribe(),
             self.settings.subscribe(),
+            self.region.subscribe(),
             self.proposals.clone(),
             Arc::clone(&self.open),
         ))
@@ -54,7 +59,8 @@ impl Scene {
         let proposal = self.proposed.recv().await.expect("the task runs");
         let names = proposal.specs.keys().map(ToString::to_string);
         let names = names.collect();
-        proposal.reply.send(Vec::new()).expect("the task waits");
+        let outcome = Outcome::default();
+        proposal.reply.send(outcome).expect("the task waits");
         names
     }
 }

@@ -6,12 +6,16 @@
 //! port waits, and is served in the order of coming. A port that could not be bound is left alone
 //! for a while.
 //!
+//! Where several proxies share their ports, somebody else decides when a port has cooled down or may be
+//! tried again, and whose it is meanwhile: that is [told](Ports::told) port by port.
+//!
 //! Pure: time is told, nothing is opened or written. What has to outlive the process goes through
 //! [`Ports::record`] and [`Ports::restore`].
 
 mod record;
 #[cfg(test)]
 mod tests;
+mod told;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,6 +28,7 @@ use fnv::FnvHasher;
 use serde::{Deserialize, Serialize};
 
 pub use record::{BlockedPort, Kept, LeftPort, OwnedPort, Record, Step};
+pub use told::Told;
 
 use super::{Owner, PortRanges, boot_instant::BootInstant};
 
@@ -37,8 +42,12 @@ pub struct Terms<'a> {
     pub ranges: &'a PortRanges,
     /// How long a port goes to nobody else.
     pub cooldown: Duration,
+    /// How long a port that could not be bound is left alone.
+    pub left_alone: Duration,
     /// How many may be owned at once.
     pub most: usize,
+    /// Whether anybody gets a port.
+    pub gives: bool,
 }
 
 /// Who wants a port.
@@ -95,9 +104,9 @@ struct Resting {
 }
 
 impl Resting {
-    fn is_blocked(&self, now: BootInstant) -> bool {
+    fn is_blocked(&self, left_alone: Duration, now: BootInstant) -> bool {
         self.blocked
-            .is_some_and(|since| now.since(since) < LEFT_ALONE)
+            .is_some_and(|since| now.since(since) < left_alone)
     }
 
     fn is_cooling(&self, cooldown: Duration, now: BootInstant) -> bool {
@@ -107,9 +116,10 @@ impl Resting {
     }
 
     /// Whether `owner` may have it.
-    fn is_free_for(&self, owner: &Owner, cooldown: Duration, now: BootInstant) -> bool {
+    fn is_free_for(&self, owner: &Owner, terms: Terms<'_>, now: BootInstant) -> bool {
         let was_theirs = || self.left.as_ref().is_some_and(|(last, _)| last == owner);
-        !self.is_blocked(now) && (!self.is_cooling(cooldown, now) || was_theirs())
+        let is_cooling = self.is_cooling(terms.cooldown, now);
+        !self.is_blocked(terms.left_alone, now) && (!is_cooling || was_theirs())
     }
 }
 
@@ -152,8 +162,7 @@ impl Ports {
         for port in gone {
             self.release(port, now);
         }
-        let is_outside = |port: &&u16| !terms.ranges.contains(**port);
-        self.outside = self.resting.keys().filter(is_outside).count();
+        self.count_outside(terms.ranges);
         if everybody {
             self.leave_queue(|owner| !wants.contains(owner));
         }
@@ -176,6 +185,12 @@ impl Ports {
         self.forget(terms, now);
         self.line_up(changes.come);
         self.serve(changes.wants, terms, now);
+    }
+
+    /// Counts anew what is outside of ranges that may be others than before.
+    pub fn count_outside(&mut self, ranges: &PortRanges) {
+        let is_outside = |port: &&u16| !ranges.contains(**port);
+        self.outside = self.resting.keys().filter(is_outside).count();
     }
 
     fn release(&mut self, port: u16, now: BootInstant) {
@@ -219,7 +234,7 @@ impl Ports {
             self.forget_port(port, terms);
         }
         while let Some((at, port)) = self.blocked.first().copied()
-            && now.since(at) >= LEFT_ALONE
+            && now.since(at) >= terms.left_alone
         {
             self.blocked.pop_first();
             if let Some(resting) = self.resting.get_mut(&port) {
@@ -239,7 +254,7 @@ impl Ports {
 
     fn serve(&mut self, wants: &dyn Fn(&Owner) -> bool, terms: Terms<'_>, now: BootInstant) {
         self.served.clear();
-        if self.queue.is_empty() {
+        if self.queue.is_empty() || !terms.gives {
             return;
         }
         let mut free = self.counts(terms).free;
@@ -271,8 +286,7 @@ impl Ports {
     fn find(&self, owner: &Owner, free: usize, terms: Terms<'_>, now: BootInstant) -> Option<u16> {
         let fits = |port: &u16| {
             let resting = self.resting.get(port);
-            let is_free =
-                resting.is_none_or(|resting| resting.is_free_for(owner, terms.cooldown, now));
+            let is_free = resting.is_none_or(|resting| resting.is_free_for(owner, terms, now));
             is_free && terms.ranges.contains(*port) && !self.owned.contains_key(port)
         };
         if let Some(home) = self.homes.get(owner).filter(|port| fits(port)) {
@@ -315,6 +329,11 @@ impl Ports {
         (self.owned.get(&port) == Some(owner)).then_some(port)
     }
 
+    /// Every port about which there is something to know.
+    pub fn known(&self) -> impl Iterator<Item = u16> {
+        self.owned.keys().chain(self.resting.keys()).copied()
+    }
+
     /// Who has a port.
     pub fn owner(&self, port: u16) -> Option<&Owner> {
         self.owned.get(&port)
@@ -338,6 +357,11 @@ impl Ports {
     /// Has a port among those that were touched, as something else is to be kept of its owner.
     pub fn touch(&mut self, port: u16) {
         self.touched.insert(port);
+    }
+
+    /// Ports that got an owner or lost one since they were last taken.
+    pub fn touched(&self) -> &BTreeSet<u16> {
+        &self.touched
     }
 
     /// Ports that got an owner or lost one since this was asked last.
@@ -373,7 +397,7 @@ impl Ports {
                 .left
                 .as_ref()
                 .map(|(_, since)| since.after(terms.cooldown));
-            let tried = resting.blocked.map(|since| since.after(LEFT_ALONE));
+            let tried = resting.blocked.map(|since| since.after(terms.left_alone));
             cooled.max(tried).unwrap_or(now)
         });
         free_at.min()

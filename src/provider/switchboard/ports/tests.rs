@@ -22,7 +22,9 @@ fn terms(ranges: &PortRanges) -> Terms<'_> {
     Terms {
         ranges,
         cooldown: COOLDOWN,
+        left_alone: LEFT_ALONE,
         most: usize::MAX,
+        gives: true,
     }
 }
 
@@ -285,4 +287,49 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn what_others_say_of_a_port_goes_before_whatever_was_known() {
+    let ranges = ranges(3);
+    let for_ever = Terms {
+        cooldown: Duration::MAX,
+        left_alone: Duration::MAX,
+        ..terms(&ranges)
+    };
+    let counts = |ports: &Ports| {
+        let PortCounts {
+            used,
+            cooling,
+            blocked,
+            free,
+        } = ports.counts(for_ever);
+        [used, cooling, blocked, free]
+    };
+    let told = |ports: &mut Ports, port, told: Told<'_>| ports.told(port, told, &ranges, at(0));
+    let mut ports = Ports::default();
+    told(&mut ports, 40_000, Told::Owned(&owner(1)));
+    told(&mut ports, 40_001, Told::Left(&owner(2)));
+    told(&mut ports, 40_002, Told::Blocked);
+    // One that is outside of the ranges counts for nothing.
+    told(&mut ports, 50_000, Told::Blocked);
+    assert_eq!(counts(&ports), [1, 1, 1, 0]);
+    // However long it lasts, nobody else gets what was left.
+    let owners = [owner(1), owner(2), owner(3)];
+    let wanted = Wanted {
+        owners: &owners,
+        everybody: true,
+    };
+    ports.settle(wanted, for_ever, at(1_000_000));
+    assert_eq!(ports.port(&owner(2)), Some(40_001));
+    assert_eq!(ports.waiting(), [owner(3)]);
+    // Who moves gives up the port before, and who lost one waits for none.
+    told(&mut ports, 40_001, Told::Owned(&owner(1)));
+    assert_eq!(ports.owner(40_000), None);
+    assert_eq!(ports.port(&owner(2)), None);
+    told(&mut ports, 40_000, Told::Owned(&owner(3)));
+    assert_eq!(ports.waiting(), []);
+    told(&mut ports, 40_002, Told::Free);
+    told(&mut ports, 50_000, Told::Free);
+    assert_eq!(counts(&ports), [2, 0, 0, 1]);
 }

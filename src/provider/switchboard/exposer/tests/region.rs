@@ -1,0 +1,365 @@
+//! Exposing in a region, with somebody who answers as the database would.
+
+use std::net::SocketAddr;
+
+use super::*;
+use crate::provider::switchboard::{
+    RuleName,
+    expose::Reason,
+    region::{
+        self, PortChange, PortMap, PortOwner, PortRefused, RefusedWhy, RegionPort, RegionPorts,
+        RegionRequest, RegionServer, Role,
+    },
+};
+
+const LEADING: Role = Role::Leading { term: 1 };
+const ALONE: Role = Role::Alone {
+    heard: BootInstant::from_millis(1),
+};
+
+struct Shared {
+    scene: Scene,
+    server: RegionServer,
+    map: PortMap,
+    _task: tokio::task::JoinHandle<()>,
+    dir: std::path::PathBuf,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+impl Shared {
+    fn start(name: &str) -> Self {
+        Self::start_after(name, Plan::default())
+    }
+
+    /// With what a task before this one has proposed.
+    fn start_after(name: &str, open: Plan) -> Self {
+        let name = format!("tml-proxy-region-{name}-{}", std::process::id());
+        let dir = std::env::temp_dir().join(name);
+        let scene = Scene::new(&dir);
+        scene.open.store(Arc::new(open));
+        let (client, server) = region::channel(Arc::default(), Arc::default());
+        scene.region.send_replace(Some(client));
+        let task = scene.start();
+        Self {
+            scene,
+            server,
+            map: PortMap::default(),
+            _task: task,
+            dir,
+        }
+    }
+
+    /// Has the region know of ports and the proxy be something.
+    fn say(&mut self, role: Role, ports: impl IntoIterator<Item = (u16, Option<RegionPort>)>) {
+        self.map.generation += 1;
+        for (port, known) in ports {
+            match known {
+                Some(known) => _ = self.map.ports.insert(port, known),
+                None => _ = self.map.ports.remove(&port),
+            }
+        }
+        self.server.ports.send_replace(Arc::new(RegionPorts {
+            map: Some(self.map.clone()),
+            role,
+            leader: None,
+        }));
+    }
+
+    /// Has the switchboard tell of these jobs, and of nothing yet of those that are remembered.
+    fn know(&self, role: Role, jobs: &[usize], remembered: &[usize]) {
+        let known = jobs.iter().map(|number| job(*number));
+        let known = known.map(|job| (job.id.clone(), Arc::new(job)));
+        let remembered = remembered.iter().map(|number| job(*number).id);
+        let remembered = KnownJobs::remembering(remembered);
+        let complete = remembered.remembered.is_empty();
+        self.scene.known_jobs.send_replace(Arc::new(KnownJobs {
+            jobs: known.collect(),
+            complete: complete.then(SystemTime::now),
+            followed_as: role,
+            ..remembered
+        }));
+    }
+
+    /// What is asked for next; the map is as it was.
+    async fn asked(&mut self) -> RegionRequest {
+        let request = self.server.requests.recv();
+        request.await.expect("the task runs")
+    }
+
+    /// The changes that are asked for next, which are made but for those that are `refused`.
+    async fn written(&mut self, refused: Option<RefusedWhy>) -> Vec<PortChange> {
+        let RegionRequest::Write {
+            term,
+            changes,
+            reply,
+            ..
+        } = self.asked().await
+        else {
+            panic!("nobody was to block a port");
+        };
+        assert_eq!(LEADING, Role::Leading { term });
+        let mut not_made = Vec::new();
+        let mut made = Vec::new();
+        for PortChange { port, to } in changes.clone() {
+            match (to, refused) {
+                (PortOwner::Owned { owner, .. }, Some(why)) => {
+                    not_made.push(PortRefused { port, owner, why });
+                }
+                (PortOwner::Owned { owner, target }, None) => {
+                    made.push((port, Some(owned(owner, target, 7))));
+                }
+                (PortOwner::Released { owner }, _) => {
+                    made.push((port, Some(RegionPort::Left { owner })));
+                }
+            }
+        }
+        self.say(LEADING, made);
+        reply.send(Ok(not_made)).expect("the task waits");
+        changes
+    }
+
+    /// The jobs and ports that are to be open next.
+    async fn opened(&mut self) -> Vec<(usize, u16)> {
+        self.opened_but(None).await
+    }
+
+    /// The same, where a port cannot be bound.
+    async fn opened_but(&mut self, taken: Option<u16>) -> Vec<(usize, u16)> {
+        let proposal = self.scene.proposed.recv().await.expect("the task runs");
+        let mut open = Vec::new();
+        let mut outcome = Outcome::default();
+        for (name, spec) in &proposal.specs {
+            let listen = spec.pairs.first().expect("a port").0;
+            let number = (0..20).find(|number| owner(*number).mapping() == *name);
+            open.push((number.expect("one of these jobs"), listen.port()));
+            if Some(listen.port()) == taken {
+                outcome.not_opened.push(NotOpened {
+                    mapping: name.clone(),
+                    listen,
+                    blame_port: true,
+                    why: "it is in use".to_owned(),
+                });
+            }
+        }
+        proposal.reply.send(outcome).expect("the task waits");
+        open
+    }
+
+    fn reason(&self, number: usize) -> Option<Reason> {
+        let exposure = self.scene.status.read().expect("there is a switchboard");
+        let endpoint = exposure.endpoints.get(&owner(number));
+        let closed = endpoint.and_then(|endpoint| endpoint.closed);
+        let subject = (job(number).id, Some(owner(number).rule));
+        closed.or_else(|| Some(exposure.refused.get(&subject)?.reason))
+    }
+
+    /// Waits until the map is in force.
+    async fn in_force(&mut self) {
+        let generation = self.map.generation;
+        let applied = &mut self.server.applied;
+        let applied = applied.wait_for(|applied| *applied == generation).await;
+        assert_eq!(*applied.expect("the task runs"), generation);
+    }
+}
+
+fn owner(number: usize) -> Owner {
+    Owner {
+        job: job(number).id,
+        rule: RuleName::parse("ssh").expect("a name"),
+    }
+}
+
+fn target(number: usize) -> SocketAddr {
+    let address = job(number).address.expect("it says one");
+    SocketAddr::new(address, 22)
+}
+
+fn owned(owner: Owner, target: SocketAddr, generation: u64) -> RegionPort {
+    RegionPort::Owned {
+        owner,
+        target,
+        since: SystemTime::UNIX_EPOCH,
+        generation,
+    }
+}
+
+/// A job that has a port in the map.
+fn has(number: usize, port: u16) -> (u16, Option<RegionPort>) {
+    (port, Some(owned(owner(number), target(number), 7)))
+}
+
+fn wants(number: usize, port: u16) -> PortChange {
+    let (owner, target) = (owner(number), target(number));
+    let to = PortOwner::Owned { owner, target };
+    PortChange { port, to }
+}
+
+fn leaves(number: usize, port: u16) -> PortChange {
+    let owner = owner(number);
+    let to = PortOwner::Released { owner };
+    PortChange { port, to }
+}
+
+#[tokio::test]
+async fn a_proxy_that_serves_opens_and_closes_what_the_map_says_as_far_as_it_allows() {
+    let mut shared = Shared::start("serving");
+    let elsewhere: SocketAddr = "192.0.2.1:22".parse().expect("an address");
+    let not_allowed = (40_002, Some(owned(owner(2), elsewhere, 7)));
+    shared.say(Role::Serving, [has(1, 40_001), not_allowed, has(3, 50_000)]);
+    assert_eq!(shared.opened().await, [(1, 40_001)]);
+    shared.in_force().await;
+    assert_eq!(shared.reason(1), None);
+    assert_eq!(shared.reason(2), Some(Reason::NotAllowed));
+    assert_eq!(shared.reason(3), Some(Reason::OtherPorts));
+    // What the switchboard says is for others.
+    shared.know(Role::Unknown, &[4], &[]);
+    shared.say(Role::Serving, [has(5, 40_005)]);
+    assert_eq!(shared.opened().await, [(1, 40_001), (5, 40_005)]);
+    let left = RegionPort::Left { owner: owner(1) };
+    shared.say(Role::Serving, [(40_001, Some(left))]);
+    assert_eq!(shared.opened().await, [(5, 40_005)]);
+    shared.in_force().await;
+    let exposure = shared.scene.status.read().expect("there is a switchboard");
+    assert_eq!((exposure.ports.used, exposure.ports.cooling), (3, 1));
+    assert_eq!(exposure.jobs, 3);
+}
+
+#[tokio::test]
+async fn a_proxy_that_takes_over_closes_nothing_until_the_switchboard_has_spoken() {
+    let mut shared = Shared::start("takes-over");
+    shared.say(Role::Serving, [has(1, 40_001), has(2, 40_002)]);
+    assert_eq!(shared.opened().await, [(1, 40_001), (2, 40_002)]);
+    // Following has not begun: what is known is of before.
+    shared.say(LEADING, []);
+    shared.know(LEADING, &[], &[1, 2]);
+    shared.in_force().await;
+    shared.know(LEADING, &[1, 3], &[2]);
+    let changes = shared.written(None).await;
+    let [change] = &changes[..] else {
+        panic!("{changes:?}");
+    };
+    assert_eq!(*change, wants(3, change.port));
+    let all = [(1, 40_001), (2, 40_002), (3, change.port)];
+    assert_eq!(shared.opened().await, all);
+    let port = change.port;
+    shared.know(LEADING, &[1, 3], &[]);
+    // It is closed here before others may have it.
+    assert_eq!(shared.opened().await, [(1, 40_001), (3, port)]);
+    assert_eq!(shared.written(None).await, [leaves(2, 40_002)]);
+    shared.in_force().await;
+}
+
+#[tokio::test]
+async fn a_port_that_is_refused_or_cannot_be_bound_is_looked_for_elsewhere() {
+    let mut shared = Shared::start("refused");
+    shared.say(LEADING, []);
+    shared.know(LEADING, &[1], &[]);
+    let first = shared.written(Some(RefusedWhy::Taken)).await[0].port;
+    let second = shared.written(None).await;
+    let second = second[0].port;
+    assert_ne!(first, second);
+    assert_eq!(shared.opened_but(Some(second)).await, [(1, second)]);
+    let asked = shared.asked().await;
+    let RegionRequest::Block { port, generation } = asked else {
+        panic!("{asked:?}");
+    };
+    assert_eq!((port, generation), (second, 7));
+    shared.say(LEADING, [(second, Some(RegionPort::Blocked))]);
+    // It is closed wherever it was open.
+    assert_eq!(shared.opened().await, []);
+    let third = shared.written(None).await;
+    assert_eq!(third, [wants(1, third[0].port)]);
+    assert!(![first, second].contains(&third[0].port));
+    assert_eq!(shared.opened().await, [(1, third[0].port)]);
+    shared.in_force().await;
+}
+
+#[tokio::test]
+async fn nobody_is_served_before_it_is_written() {
+    let mut shared = Shared::start("not-written");
+    shared.say(LEADING, []);
+    shared.know(LEADING, &[1], &[]);
+    let RegionRequest::Write { changes, reply, .. } = shared.asked().await else {
+        panic!("nobody was to block a port");
+    };
+    let away = Err("the database is away".to_owned());
+    reply.send(away).expect("the task waits");
+    // The same is asked for again.
+    assert_eq!(shared.written(Some(RefusedWhy::Unsettled)).await, changes);
+    assert_eq!(shared.reason(1), Some(Reason::NotAgreed));
+    assert_eq!(shared.written(None).await, changes);
+    assert_eq!(shared.opened().await, [(1, changes[0].port)]);
+}
+
+#[tokio::test]
+async fn a_proxy_alone_closes_what_has_ended_and_gives_nobody_a_port() {
+    let mut shared = Shared::start("alone");
+    shared.say(Role::Serving, [has(1, 40_001), has(2, 40_002)]);
+    shared.opened().await;
+    shared.say(ALONE, []);
+    shared.know(ALONE, &[1, 3], &[]);
+    assert_eq!(shared.opened().await, [(1, 40_001)]);
+    shared.in_force().await;
+    assert_eq!(shared.reason(3), Some(Reason::NoPort));
+    // What the map says counts again.
+    shared.say(Role::Serving, [(40_002, None)]);
+    shared.in_force().await;
+    assert_eq!(shared.reason(3), None);
+    assert!(shared.server.requests.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_proxy_whose_lease_is_over_closes_everything() {
+    let mut shared = Shared::start("expired");
+    shared.say(Role::Serving, [has(1, 40_001), has(2, 40_002)]);
+    shared.opened().await;
+    shared.say(Role::Expired, []);
+    assert_eq!(shared.opened().await, []);
+    shared.in_force().await;
+    assert_eq!(shared.reason(1), Some(Reason::LeaseOver));
+    shared.say(Role::Serving, []);
+    assert_eq!(shared.opened().await, [(1, 40_001), (2, 40_002)]);
+}
+
+#[tokio::test]
+async fn a_proxy_that_has_heard_nothing_changes_nothing_as_after_an_upgrade() {
+    let open = Plan::from([(owner(1), (40_001, target(1)))]);
+    let mut shared = Shared::start_after("unknown", open);
+    shared.know(Role::Unknown, &[2], &[]);
+    // It is told what is open, which it may not know.
+    assert_eq!(shared.opened().await, [(1, 40_001)]);
+    shared.scene.settings.send_modify(|settings| {
+        let settings = Arc::make_mut(settings);
+        settings.cooldown *= 2;
+    });
+    assert_eq!(shared.opened().await, [(1, 40_001)]);
+    // Whoever leads as before goes on with what it knew.
+    shared.say(LEADING, [has(1, 40_001)]);
+    shared.know(LEADING, &[1], &[]);
+    shared.in_force().await;
+    shared.know(LEADING, &[], &[]);
+    assert_eq!(shared.opened().await, []);
+    assert_eq!(shared.written(None).await, [leaves(1, 40_001)]);
+}
+
+#[tokio::test]
+async fn ports_that_were_given_out_before_there_was_a_region_are_kept_by_who_leads() {
+    let mut shared = Shared::start("before");
+    shared.scene.region.send_replace(None);
+    shared.know(Role::Unknown, &[1], &[]);
+    let own = shared.opened().await;
+    let (client, server) = region::channel(Arc::default(), Arc::default());
+    shared.scene.region.send_replace(Some(client));
+    shared.server = server;
+    shared.say(LEADING, []);
+    shared.know(LEADING, &[], &[1]);
+    let port = own[0].1;
+    assert_eq!(shared.written(None).await, [wants(1, port)]);
+    shared.in_force().await;
+    assert_eq!(shared.reason(1), None);
+}

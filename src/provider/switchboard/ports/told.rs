@@ -1,0 +1,80 @@
+//! What somebody else has decided of a port.
+
+use super::{Ports, Resting};
+use crate::provider::switchboard::{Owner, PortRanges, boot_instant::BootInstant};
+
+/// How it stands with a port, as somebody else says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told<'a> {
+    /// It belongs to somebody.
+    Owned(&'a Owner),
+    /// It belonged to somebody, and nobody else may have it.
+    Left(&'a Owner),
+    /// It cannot be bound.
+    Blocked,
+    /// It may be had.
+    Free,
+}
+
+impl Ports {
+    /// Takes in how it stands with a port, whatever was known of it. An owner that has another port gives
+    /// that up. One that loses this one waits for none by itself.
+    pub fn told(&mut self, port: u16, told: Told<'_>, ranges: &PortRanges, now: BootInstant) {
+        self.forget_all_of(port, ranges);
+        let resting = match told {
+            Told::Owned(owner) => {
+                if let Some(other) = self.port(owner) {
+                    self.owned.remove(&other);
+                    self.touched.insert(other);
+                }
+                self.owned.insert(port, owner.clone());
+                self.homes.insert(owner.clone(), port);
+                self.leave_queue(|waiting| waiting == owner);
+                None
+            }
+            Told::Left(owner) => {
+                self.left.insert((now, port));
+                self.homes.entry(owner.clone()).or_insert(port);
+                let left = Some((owner.clone(), now));
+                Some(Resting {
+                    left,
+                    blocked: None,
+                })
+            }
+            Told::Blocked => {
+                self.blocked.insert((now, port));
+                let blocked = Some(now);
+                Some(Resting {
+                    left: None,
+                    blocked,
+                })
+            }
+            Told::Free => None,
+        };
+        if let Some(resting) = resting {
+            self.outside += usize::from(!ranges.contains(port));
+            self.resting.insert(port, resting);
+        }
+        self.touched.insert(port);
+    }
+
+    /// Lets go of everything that is known of a port.
+    fn forget_all_of(&mut self, port: u16, ranges: &PortRanges) {
+        let mut former = self.owned.remove(&port);
+        if let Some(Resting { left, blocked }) = self.resting.remove(&port) {
+            self.outside -= usize::from(!ranges.contains(port));
+            if let Some((owner, at)) = left {
+                self.left.remove(&(at, port));
+                former = Some(owner);
+            }
+            if let Some(at) = blocked {
+                self.blocked.remove(&(at, port));
+            }
+        }
+        if let Some(owner) = former
+            && self.homes.get(&owner) == Some(&port)
+        {
+            self.homes.remove(&owner);
+        }
+    }
+}

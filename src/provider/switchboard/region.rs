@@ -1,0 +1,275 @@
+//! The ports of a region, which several proxies share: what passes between the one who exposes jobs and
+//! the one who asks the database where those ports are kept.
+//!
+//! Plain values and the two ends of a channel. Nobody here knows of a database: whoever exposes reads a
+//! map and a role, asks for changes, and says what of the map is in force.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, SystemTime},
+};
+
+use serde::{Deserialize, Serialize};
+use strum::IntoStaticStr;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{BootInstant, Owner, ports::PortCounts};
+use crate::{shared_map::SharedMap, table::JobLease};
+
+/// Requests that may wait for the database.
+const WAITING: usize = 64;
+
+/// The ports of a region as this proxy knows them, and what it is in that region. A clone costs nothing.
+#[derive(Debug, Clone, Default)]
+pub struct RegionPorts {
+    /// The map as it was last read; none until then.
+    pub map: Option<PortMap>,
+    /// What this proxy is.
+    pub role: Role,
+    /// The name of the proxy that follows the switchboard, if one is known to.
+    pub leader: Option<String>,
+}
+
+/// Whose the ports of a region are.
+#[derive(Debug, Clone, Default)]
+pub struct PortMap {
+    /// Goes up with every change.
+    pub generation: u64,
+    /// Every port about which there is something to know; free ones are not there.
+    pub ports: SharedMap<u16, RegionPort>,
+}
+
+impl PortMap {
+    /// Everybody who has a port.
+    pub fn owners(&self) -> impl Iterator<Item = &Owner> {
+        self.ports.values().filter_map(|port| match port {
+            RegionPort::Owned { owner, .. } => Some(owner),
+            RegionPort::Left { .. } | RegionPort::Blocked => None,
+        })
+    }
+}
+
+/// What there is to know of a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RegionPort {
+    /// It belongs to somebody.
+    Owned {
+        /// To whom.
+        owner: Owner,
+        /// Where its sessions go.
+        target: SocketAddr,
+        /// Since when it is theirs.
+        since: SystemTime,
+        /// That of its last change.
+        generation: u64,
+    },
+    /// It had an owner, and nobody else may have it yet.
+    Left {
+        /// Who had it.
+        owner: Owner,
+    },
+    /// A proxy could not bind it.
+    Blocked,
+}
+
+/// What a proxy is in its region.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum Role {
+    /// Nothing was heard since this process began: nothing is opened or closed.
+    #[default]
+    Unknown,
+    /// It serves what another one decides.
+    Serving,
+    /// It follows the switchboard and decides for all.
+    Leading {
+        /// Goes up whenever another one begins to lead.
+        term: u64,
+    },
+    /// The database is not heard of: it follows the switchboard to close what has ended.
+    Alone {
+        /// When it was last heard of.
+        heard: BootInstant,
+    },
+    /// It was not heard of for so long that others may have the ports, or it has removed this proxy:
+    /// everything is closed.
+    Expired,
+}
+
+impl Role {
+    /// Every word for it.
+    pub const WORDS: [&str; 5] = ["unknown", "serving", "leading", "alone", "expired"];
+
+    /// It in one word.
+    pub fn word(self) -> &'static str {
+        self.into()
+    }
+
+    /// Whether it takes following the switchboard.
+    pub const fn follows(self) -> bool {
+        matches!(self, Self::Leading { .. } | Self::Alone { .. })
+    }
+}
+
+/// What whoever exposes asks of the one who asks the database.
+#[derive(Debug)]
+pub enum RegionRequest {
+    /// Changes of the map, by the one who leads. The answer comes once they are in the database and in
+    /// the map that is watched; meanwhile nobody asks for more.
+    Write {
+        /// That of the role in which they were decided.
+        term: u64,
+        /// What changes.
+        changes: Vec<PortChange>,
+        /// How long a port that is released goes to nobody else.
+        cooldown: Duration,
+        /// The ports of the region in numbers, with these changes.
+        counts: PortCounts,
+        /// What was refused of them. An error, in words: nothing has changed, or nobody knows whether it
+        /// has.
+        reply: oneshot::Sender<Result<Vec<PortRefused>, String>>,
+    },
+    /// This proxy could not bind a port.
+    Block {
+        /// The port.
+        port: u16,
+        /// Which its entry in the map has.
+        generation: u64,
+    },
+}
+
+/// A port and whose it becomes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortChange {
+    /// The port.
+    pub port: u16,
+    /// Whose it becomes.
+    pub to: PortOwner,
+}
+
+/// Whose a port becomes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PortOwner {
+    /// An owner's, or it stays theirs and leads elsewhere.
+    Owned {
+        /// To whom.
+        owner: Owner,
+        /// Where its sessions go.
+        target: SocketAddr,
+    },
+    /// Nobody's; nothing changes if it is not this one's.
+    Released {
+        /// Who had it.
+        owner: Owner,
+    },
+}
+
+/// A change that was not made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortRefused {
+    /// The port.
+    pub port: u16,
+    /// Who was to have it.
+    pub owner: Owner,
+    /// Why not.
+    pub why: RefusedWhy,
+}
+
+/// Why an owner does not get a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusedWhy {
+    /// It belongs to another.
+    Taken,
+    /// It belonged to another until lately, or is open somewhere yet.
+    Cooling,
+    /// A proxy could not bind it.
+    Blocked,
+    /// It is not known yet what the proxies of the region serve, after the database has lost changes.
+    Unsettled,
+    /// The owner has this port already.
+    HasPort(u16),
+}
+
+/// When the database was last heard of: as of when it was asked. It outlives whoever asks.
+#[derive(Debug, Default)]
+pub struct Heard(AtomicU64);
+
+impl Heard {
+    /// As it was heard of before.
+    pub fn at(instant: Option<BootInstant>) -> Self {
+        Self(AtomicU64::new(instant.map_or(0, BootInstant::as_millis)))
+    }
+
+    /// When that was; none if it never was.
+    pub fn last(&self) -> Option<BootInstant> {
+        let millis = self.0.load(Relaxed);
+        (millis > 0).then(|| BootInstant::from_millis(millis))
+    }
+
+    /// Notes that it has answered what was asked then.
+    pub fn note(&self, asked: BootInstant) {
+        self.0.fetch_max(asked.as_millis(), Relaxed);
+    }
+
+    /// Notes that what was heard is worth nothing any more.
+    pub fn forget(&self) {
+        self.0.store(0, Relaxed);
+    }
+}
+
+/// The end of whoever exposes.
+#[derive(Debug, Clone)]
+pub struct RegionClient {
+    /// What is known.
+    pub ports: watch::Receiver<Arc<RegionPorts>>,
+    /// Takes requests.
+    pub requests: mpsc::Sender<RegionRequest>,
+    /// The generation of the map that is in force here: what was to be closed by it is closed.
+    pub applied: Arc<watch::Sender<u64>>,
+    /// When the database was last heard of.
+    pub heard: Arc<Heard>,
+    /// Whether what is open is of another region, whose database is told that it is closed.
+    pub is_elsewhere: bool,
+}
+
+/// The end of the one who asks the database.
+#[derive(Debug)]
+pub struct RegionServer {
+    /// What is known.
+    pub ports: watch::Sender<Arc<RegionPorts>>,
+    /// What is asked for.
+    pub requests: mpsc::Receiver<RegionRequest>,
+    /// The generation of the map that is in force here; 0 if none is.
+    pub applied: watch::Receiver<u64>,
+    /// When the database was last heard of.
+    pub heard: Arc<Heard>,
+    /// Until when workers accept for jobs.
+    pub lease: Arc<JobLease>,
+}
+
+/// The two ends; nothing is known yet.
+pub fn channel(heard: Arc<Heard>, lease: Arc<JobLease>) -> (RegionClient, RegionServer) {
+    let (ports, watched) = watch::channel(Arc::default());
+    let (requests, asked) = mpsc::channel(WAITING);
+    let (applied, in_force) = watch::channel(0);
+    let client = RegionClient {
+        ports: watched,
+        requests,
+        applied: Arc::new(applied),
+        heard: Arc::clone(&heard),
+        is_elsewhere: false,
+    };
+    let server = RegionServer {
+        ports,
+        requests: asked,
+        applied: in_force,
+        heard,
+        lease,
+    };
+    (client, server)
+}
