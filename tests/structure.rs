@@ -17,7 +17,7 @@ const MAY_IMPORT: &str = "
     import:    file_pattern files os_error text units
     config:    client_mask file_pattern files fleet handover host_port limit provider resolve setting table target text units
     provider:  files handover host_port setting shared_map table telemetry text tls_roots units
-    fleet:     files os_error provider setting text tls_roots units
+    fleet:     files os_error provider setting shared_map text tls_roots units
     tls_roots: files
     worker:    end_reason handover limit listen os_error proxy_protocol relay session socket table telemetry text
     session:   client_mask end_reason handover limit listen os_error proxy_protocol relay setting socket table

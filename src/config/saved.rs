@@ -233,6 +233,9 @@ mod tests {
         region = "b"
         public_host = "p.example.org"
         nearest = ["b", "c"]
+        ports = "own"
+        follow = false
+        lease = "2h"
     "#;
 
     #[test]

@@ -34,7 +34,7 @@ use tokio_postgres::{
 use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::settings::Access;
+use super::settings::{Access, Fleet};
 use crate::{
     files::{self, FileError},
     os_error::in_words,
@@ -62,6 +62,9 @@ const SHOWN: usize = 300;
 
 /// The channel on which the functions of the database tell whose entries have changed.
 const CHANNEL: &str = "tml_proxy";
+
+/// The one on which they tell of which region the ports have changed, and the generation of them.
+const REGIONS: &str = "tml_proxy_region";
 
 /// Why the database is of no use.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +101,11 @@ pub enum DatabaseError {
 }
 
 impl DatabaseError {
+    /// Of an answer that is not what it should be.
+    pub fn of_no_use(error: &serde_json::Error) -> Self {
+        Self::Refused(format!("an answer of no use: {error}"))
+    }
+
     /// Of a question that was asked.
     fn of(error: &tokio_postgres::Error) -> Self {
         let Some(said) = error.as_db_error() else {
@@ -147,13 +155,18 @@ pub(super) struct Database {
     pub server: String,
     /// Whenever somebody else's entries have changed.
     pub changed: Arc<Notify>,
+    /// The generation of the region's ports, as it was last told of.
+    pub region: watch::Receiver<u64>,
     ended: watch::Receiver<()>,
     _driver: AbortOnDropHandle<()>,
 }
 
 impl Database {
-    /// Connects to the first server that takes writes. Notices of changes by `own` are not told.
-    pub async fn connect(access: &Access, own: &str) -> Result<Self, DatabaseError> {
+    /// Connects to the first server that takes writes. A member hears of changes by others.
+    pub async fn connect(
+        access: &Access,
+        member: Option<&Arc<Fleet>>,
+    ) -> Result<Self, DatabaseError> {
         let (password, tls) = {
             let access = access.clone();
             let read = files::off_thread(move || credentials(&access)).await;
@@ -174,7 +187,7 @@ impl Database {
         let mut failed = Vec::new();
         for (host, port) in &access.url.hosts {
             let server = format!("{host}:{port}");
-            let connecting = connect_to(&config, host, *port, tls.clone(), own);
+            let connecting = connect_to(&config, host, *port, tls.clone(), member.cloned());
             match timeout(SERVER_WITHIN, connecting).await {
                 Ok(Ok(database)) => return Ok(database),
                 Ok(Err(why)) => failed.push(format!("{server}: {why}")),
@@ -206,8 +219,7 @@ impl Database {
             .transpose()
             .map_err(|error| DatabaseError::of(&error))?;
         let text = text.flatten().unwrap_or("null");
-        serde_json::from_str(text)
-            .map_err(|error| DatabaseError::Refused(format!("an answer of no use: {error}")))
+        serde_json::from_str(text).map_err(|error| DatabaseError::of_no_use(&error))
     }
 
     /// Runs statements that have no answer.
@@ -223,7 +235,8 @@ impl Database {
 
     /// Has others' changes noticed at once, where no pooler is in the way.
     pub async fn listen(&self) -> Result<(), DatabaseError> {
-        self.run(&format!("listen {CHANNEL}")).await
+        self.run(&format!("listen {CHANNEL}; listen {REGIONS}"))
+            .await
     }
 
     /// Waits until the connection has ended.
@@ -279,7 +292,7 @@ async fn connect_to(
     host: &str,
     port: u16,
     tls: Option<Arc<ClientConfig>>,
-    own: &str,
+    member: Option<Arc<Fleet>>,
 ) -> Result<Database, String> {
     let stream = open(host, port).await.map_err(|error| in_words(&error))?;
     let name = ServerName::try_from(host.to_owned());
@@ -289,11 +302,18 @@ async fn connect_to(
     let (client, connection) = connected.map_err(|error| in_full(&error))?;
     let changed = Arc::new(Notify::new());
     let (alive, ended) = watch::channel(());
-    let driver = drive(connection, own.to_owned(), Arc::clone(&changed), alive);
+    let (of_region, region) = watch::channel(0);
+    let notices = member.map(|member| Notices {
+        member,
+        changed: Arc::clone(&changed),
+        region: of_region,
+    });
+    let driver = drive(connection, notices, alive);
     let database = Database {
         client,
         server: format!("{host}:{port}"),
         changed,
+        region,
         ended,
         _driver: AbortOnDropHandle::new(tokio::spawn(driver)),
     };
@@ -326,18 +346,37 @@ async fn open(host: &str, port: u16) -> io::Result<TcpStream> {
 /// Moves what is said over a connection, until that ends.
 async fn drive(
     mut connection: Connection<TcpStream, Encrypted>,
-    own: String,
-    changed: Arc<Notify>,
+    notices: Option<Notices>,
     alive: watch::Sender<()>,
 ) {
     while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
-        if let AsyncMessage::Notification(of) = message
-            && of.payload() != own
-        {
-            changed.notify_one();
+        if let (AsyncMessage::Notification(of), Some(notices)) = (message, &notices) {
+            notices.take(of.channel(), of.payload());
         }
     }
     drop(alive);
+}
+
+/// Where a member hears of changes.
+struct Notices {
+    member: Arc<Fleet>,
+    changed: Arc<Notify>,
+    region: watch::Sender<u64>,
+}
+
+impl Notices {
+    fn take(&self, channel: &str, payload: &str) {
+        if channel == REGIONS {
+            let (region, generation) = payload.split_once(' ').unwrap_or_default();
+            if region == self.member.region.as_str()
+                && let Ok(generation) = generation.parse()
+            {
+                self.region.send_replace(generation);
+            }
+        } else if payload != self.member.name.as_str() {
+            self.changed.notify_one();
+        }
+    }
 }
 
 /// Encrypts, if there is whom to trust, and believes whoever has a certificate for that name.

@@ -6,6 +6,7 @@
 
 use std::{
     collections::BTreeMap,
+    future::pending,
     sync::{Arc, atomic::AtomicU64, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -15,17 +16,19 @@ use tokio::{
     sync::{Notify, watch},
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::types::Type;
 
 use super::{
+    caller::{Caller, End, Values},
     database::{Database, DatabaseError},
     entry::{Entries, Stored, changes, take},
     instance,
     migrate::{Schema, SchemaError},
+    region::{Link, Region},
     settings::{Fleet, FleetName},
-    status::{Contact, FleetProxy, FleetStatus, FleetView},
+    status::{Contact, FleetProxy, FleetRegion, FleetStatus, FleetView},
 };
-use crate::units::{duration_ms, jittered};
+use crate::{provider::switchboard::region::RegionServer, units::jittered};
 
 /// Between two heartbeats.
 const BEAT_EVERY: Duration = Duration::from_secs(5);
@@ -45,9 +48,6 @@ const WELL_AFTER: Duration = Duration::from_secs(30);
 /// How long it may take to let go of the name.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 
-/// Values of a query.
-type Values<'a> = [(&'a (dyn ToSql + Sync), Type)];
-
 /// What this proxy tells of itself.
 #[derive(Debug, Default)]
 pub struct Own {
@@ -59,24 +59,8 @@ pub struct Own {
     pub leaves: Notify,
 }
 
-/// How it stands with a proxy, as the database says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Standing {
-    Member,
-    Taken,
-    Fenced,
-    OfAnotherRole,
-    Full,
-    #[serde(other)]
-    Unknown,
-}
-
 #[derive(Debug, Deserialize)]
 struct Answer {
-    standing: Standing,
-    #[serde(default)]
-    silent_ms: u64,
     #[serde(default)]
     generation: u64,
     #[serde(default)]
@@ -85,6 +69,8 @@ struct Answer {
     is_whole: bool,
     #[serde(default)]
     proxies: Option<Vec<Told>>,
+    #[serde(default)]
+    regions: Vec<FleetRegion>,
     #[serde(default)]
     entries: Option<Stored>,
 }
@@ -98,38 +84,39 @@ struct Told {
     silent_ms: u64,
     sessions: u64,
     generation: u64,
+    applied: Option<u64>,
     has_left: bool,
     is_fenced: bool,
 }
 
-/// Why it does not go on with a connection.
-#[derive(Debug)]
-enum End {
-    /// The database is of no use.
-    Failed(SchemaError),
-    /// It will not have this proxy, which somebody has to do something about.
-    Refused(String),
-    /// It has forgotten this proxy.
-    Forgotten,
-    /// The proxy has let go of its name.
-    Left,
-}
-
-impl From<DatabaseError> for End {
-    fn from(error: DatabaseError) -> Self {
-        Self::Failed(error.into())
-    }
-}
-
-impl From<SchemaError> for End {
-    fn from(error: SchemaError) -> Self {
-        Self::Failed(error)
-    }
-}
-
-/// Takes part until it is told to leave.
-pub async fn run(settings: Arc<Fleet>, own: Arc<Own>, status: Arc<FleetStatus>) {
+/// Takes part until it is told to leave; shares the ports of its region if there is whom to tell of them.
+pub async fn run(
+    settings: Arc<Fleet>,
+    own: Arc<Own>,
+    status: Arc<FleetStatus>,
+    region: Option<RegionServer>,
+) {
     status.begin(&settings);
+    let (link, links) = watch::channel(Link::default());
+    let region = region.map(|server| Region::new(Arc::clone(&settings), server));
+    let shares = async {
+        match region {
+            Some(region) => region.run(links).await,
+            None => pending().await,
+        }
+    };
+    tokio::select! {
+        () = take_part(settings, own, status, &link) => {}
+        () = shares => {}
+    }
+}
+
+async fn take_part(
+    settings: Arc<Fleet>,
+    own: Arc<Own>,
+    status: Arc<FleetStatus>,
+    link: &watch::Sender<Link>,
+) {
     let mut member = Member {
         instance: instance::own(),
         told: Arc::default(),
@@ -141,7 +128,11 @@ pub async fn run(settings: Arc<Fleet>, own: Arc<Own>, status: Arc<FleetStatus>) 
     let mut pause = PAUSE.0;
     loop {
         let began = Instant::now();
-        let end = member.take_part().await;
+        let end = member.take_part(link).await;
+        link.send_replace(match end {
+            End::Refused(_) => Link::Refused,
+            _ => Link::Down,
+        });
         if began.elapsed() >= WELL_AFTER {
             pause = PAUSE.0;
         }
@@ -194,9 +185,9 @@ struct Member {
 
 impl Member {
     /// Connects, and takes part for as long as the connection lasts.
-    async fn take_part(&mut self) -> End {
+    async fn take_part(&mut self, link: &watch::Sender<Link>) -> End {
         let access = self.settings.access();
-        let connecting = Database::connect(&access, self.settings.name.as_str());
+        let connecting = Database::connect(&access, Some(&self.settings));
         let leaves = Arc::clone(&self.own);
         let database = tokio::select! {
             connected = connecting => match connected {
@@ -205,44 +196,54 @@ impl Member {
             },
             () = leaves.leaves.notified() => return End::Left,
         };
+        let name = self.settings.name.clone();
+        let (caller, mut given_up) = Caller::new(database, name, self.instance.clone());
+        let caller = Arc::new(caller);
         let end = tokio::select! {
-            Err(end) = self.serve(&database) => end,
-            error = database.ended() => error.into(),
+            Err(end) = self.serve(&caller, link) => end,
+            error = caller.database.ended() => error.into(),
+            Some(end) = given_up.recv() => end,
             () = leaves.leaves.notified() => End::Left,
         };
         if let End::Left = end {
             // What is not said is found out by itself.
-            let _ = timeout(LEAVE_WITHIN, self.ask(&database, LEAVE, &[])).await;
+            let _ = timeout(LEAVE_WITHIN, caller.ask::<Answer>(LEAVE, &[])).await;
         }
         end
     }
 
-    async fn serve(&mut self, database: &Database) -> Result<std::convert::Infallible, End> {
+    async fn serve(
+        &mut self,
+        caller: &Arc<Caller>,
+        link: &watch::Sender<Link>,
+    ) -> Result<std::convert::Infallible, End> {
+        let database = &caller.database;
         Schema::of(database).await?.check()?;
         let (region, version) = (self.settings.region.as_str(), env!("CARGO_PKG_VERSION"));
         let particulars: &Values<'_> = &[(&region, Type::TEXT), (&version, Type::TEXT)];
-        let registered = self.ask(database, REGISTER, particulars).await?;
+        let registered: Answer = caller.ask(REGISTER, particulars).await?;
         self.generation = self.generation.max(registered.generation);
         database.listen().await?;
+        link.send_replace(Link::Up(Arc::clone(caller)));
         let mut own = self.own.entries.subscribe();
         let entries = own.borrow_and_update().clone();
-        self.publish(database, entries, true).await?;
-        self.beat(database).await?;
+        self.publish(caller, entries, true).await?;
+        self.beat(caller).await?;
         self.connected(database);
         let mut beats = interval(BEAT_EVERY);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         beats.reset();
         loop {
             tokio::select! {
-                _ = beats.tick() => self.beat(database).await?,
+                _ = beats.tick() => self.beat(caller).await?,
                 () = database.changed.notified() => {
-                    self.beat(database).await?;
+                    self.beat(caller).await?;
                     beats.reset();
                     sleep(APART).await;
                 }
                 Ok(()) = own.changed() => {
                     let entries = own.borrow_and_update().clone();
-                    self.publish(database, entries, false).await?;
+                    self.publish(caller, entries, false).await?;
                     sleep(APART).await;
                 }
             }
@@ -252,7 +253,7 @@ impl Member {
     /// Tells what can be reached through this proxy: what has changed, or everything.
     async fn publish(
         &mut self,
-        database: &Database,
+        caller: &Caller,
         entries: Arc<Entries>,
         is_whole: bool,
     ) -> Result<(), End> {
@@ -272,7 +273,7 @@ impl Member {
                 (&is_whole, Type::BOOL),
                 (&changes, Type::TEXT),
             ];
-            let answer = self.ask(database, PUBLISH, particulars).await?;
+            let answer: Answer = caller.ask(PUBLISH, particulars).await?;
             if !answer.is_behind || is_whole {
                 self.generation = answer.generation;
                 self.told = entries;
@@ -284,11 +285,11 @@ impl Member {
     }
 
     /// Tells that this proxy is there, and reads what has changed of others.
-    async fn beat(&mut self, database: &Database) -> Result<(), End> {
+    async fn beat(&mut self, caller: &Caller) -> Result<(), End> {
         let asked = Instant::now();
         let sessions = i64::try_from(self.own.sessions.load(Relaxed)).unwrap_or(i64::MAX);
         let particulars: &Values<'_> = &[(&sessions, Type::INT8)];
-        let answer = self.ask(database, HEARTBEAT, particulars).await?;
+        let answer: Answer = caller.ask(HEARTBEAT, particulars).await?;
         let known: BTreeMap<_, _> = (self.status.read().iter())
             .flat_map(|view| &view.proxies)
             .map(|proxy| (proxy.name.clone(), proxy.published.clone()))
@@ -302,7 +303,7 @@ impl Member {
             if is_own {
                 published = (self.generation, Arc::clone(&self.told));
             } else if told.generation != published.0 {
-                self.read(database, &told.name, &mut published).await?;
+                self.read(caller, &told.name, &mut published).await?;
             }
             let silent = Duration::from_millis(told.silent_ms);
             proxies.push(FleetProxy {
@@ -319,20 +320,24 @@ impl Member {
                     .unwrap_or(asked.into_std()),
                 sessions: told.sessions,
                 generation: told.generation,
+                applied: told.applied,
                 has_left: told.has_left,
                 is_fenced: told.is_fenced,
                 published,
             });
         }
+        let mut regions = answer.regions;
+        regions.sort_by(|one, other| one.name.cmp(&other.name));
         proxies.sort_by(|one, other| one.name.cmp(&other.name));
         self.status.change(|view| {
             view.heard = Some(asked.into_std());
             view.proxies = proxies;
+            view.regions = regions;
         });
         if is_behind {
             tracing::warn!("the database has lost what this proxy told; it is told again");
             let entries = self.own.entries.borrow().clone();
-            self.publish(database, entries, true).await?;
+            self.publish(caller, entries, true).await?;
         }
         Ok(())
     }
@@ -340,14 +345,14 @@ impl Member {
     /// Reads what another proxy tells.
     async fn read(
         &self,
-        database: &Database,
+        caller: &Caller,
         of: &FleetName,
         published: &mut (u64, Arc<Entries>),
     ) -> Result<(), End> {
         let since = i64::try_from(published.0).unwrap_or(0);
         let name = of.as_str();
         let particulars: &Values<'_> = &[(&name, Type::TEXT), (&since, Type::INT8)];
-        let answer = self.ask(database, PUBLISHED, particulars).await?;
+        let answer: Answer = caller.ask(PUBLISHED, particulars).await?;
         let (generation, entries) = published;
         if answer.is_whole {
             *entries = Arc::default();
@@ -355,40 +360,6 @@ impl Member {
         take(Arc::make_mut(entries), &answer.entries.unwrap_or_default());
         *generation = answer.generation;
         Ok(())
-    }
-
-    /// Calls a function as this proxy; what comes of it if the database has it as a member.
-    async fn ask(
-        &self,
-        database: &Database,
-        function: &str,
-        particulars: &Values<'_>,
-    ) -> Result<Answer, End> {
-        let (name, instance) = (self.settings.name.as_str(), self.instance.as_str());
-        let mut values: Vec<(&(dyn ToSql + Sync), Type)> =
-            vec![(&name, Type::TEXT), (&instance, Type::TEXT)];
-        values.extend_from_slice(particulars);
-        let answer: Answer = database.ask(function, &values).await?;
-        let silent = duration_ms(answer.silent_ms);
-        Err(End::Refused(match answer.standing {
-            Standing::Member => return Ok(answer),
-            Standing::Unknown => return Err(End::Forgotten),
-            Standing::Taken => format!(
-                "another process has the name \"{name}\" in this fleet and was heard of {silent} ago; if that \
-                 was this proxy before a restart, the name is free soon, otherwise give one of them \
-                 another fleet.name"
-            ),
-            Standing::Fenced => format!(
-                "the proxy \"{name}\" was removed from this fleet; `tml-proxy fleet restore {name}` \
-                 takes that back"
-            ),
-            Standing::OfAnotherRole => format!(
-                "the name \"{name}\" in this fleet belongs to another role of the database: take \
-                 another fleet.name, or give this one free by `tml-proxy fleet remove {name}` and \
-                 `restore {name}`"
-            ),
-            Standing::Full => "the fleet has 1000 proxies and takes no more".to_owned(),
-        }))
     }
 
     fn connected(&self, database: &Database) {

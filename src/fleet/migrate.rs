@@ -9,19 +9,27 @@ use super::{
 };
 
 /// Every migration, the first leading from nothing to version 1.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/1.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("migrations/1.sql"),
+    include_str!("migrations/2.sql"),
+];
 
 /// The version of the schema that this program makes.
 pub const VERSION: i32 = MIGRATIONS.len() as i32;
 
 /// What a proxy may call.
-const FUNCTIONS: [&str; 6] = [
+const FUNCTIONS: [&str; 11] = [
     "schema_version()",
     "register(text, text, text, text)",
     "heartbeat(text, text, bigint)",
     "publish(text, text, bigint, boolean, jsonb)",
     "published(text, text, text, bigint)",
     "leave(text, text)",
+    "region_beat(text, text, bigint, text, bigint, bigint, boolean, jsonb)",
+    "region_map(text, text, bigint)",
+    "region_write(text, text, text, bigint, bigint, bigint, jsonb, jsonb)",
+    "region_block(text, text, text, integer, bigint)",
+    "region_assert(text, text, text, bigint, jsonb)",
 ];
 
 /// The schema that a database has.
@@ -86,7 +94,7 @@ pub struct Migrated {
 ///
 /// Why nothing has changed.
 pub async fn migrate(access: &Access, role: Option<&str>) -> Result<Migrated, SchemaError> {
-    let database = Database::connect(access, "").await?;
+    let database = Database::connect(access, None).await?;
     database
         .run("begin; set local lock_timeout = '4s'; select pg_advisory_xact_lock(hashtext('tml_proxy'))")
         .await?;
@@ -132,7 +140,7 @@ pub enum Deed {
 ///
 /// Why nothing has changed.
 pub async fn carry_out(access: &Access, deed: Deed, name: &str) -> Result<bool, SchemaError> {
-    let database = Database::connect(access, "").await?;
+    let database = Database::connect(access, None).await?;
     let query = match deed {
         Deed::Remove => "select to_json(tml_proxy.remove($1))::text",
         Deed::Restore => "select to_json(tml_proxy.restore($1))::text",
@@ -155,7 +163,7 @@ pub async fn carry_out(access: &Access, deed: Deed, name: &str) -> Result<bool, 
 ///
 /// Why it could not.
 pub async fn examine(access: &Access) -> Result<String, SchemaError> {
-    let database = Database::connect(access, "").await?;
+    let database = Database::connect(access, None).await?;
     Schema::of(&database).await?.check()?;
     Ok(database.server.clone())
 }

@@ -5,11 +5,13 @@
 //! database but the one task here that asks it, and while it cannot be asked the last that was read
 //! stays. No port, session or reload depends on any of this.
 
+mod caller;
 mod database;
 mod entry;
 mod instance;
 mod member;
 mod migrate;
+mod region;
 mod settings;
 mod status;
 

@@ -1,13 +1,13 @@
 //! `[fleet]`: the database that proxies share, and which of them this one is.
 
-use std::{fmt, path::PathBuf};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     provider::switchboard::PublicHost,
-    setting::{As, Found, Json, Kind, List, Off, PathFromRoot, Refusal},
+    setting::{As, Found, Json, Kind, List, Off, PathFromRoot, Refusal, Span, Word, Words},
 };
 
 /// Everything about a fleet and this proxy's place in it.
@@ -36,6 +36,43 @@ pub struct Fleet {
     /// is among them, those that are not named come last.
     #[serde(default, with = "As::<List<FleetName>>")]
     pub nearest: Vec<FleetName>,
+    /// Whose the ports of jobs are: "shared" by all proxies of the region, who have the same ones, or
+    /// this proxy's "own".
+    #[serde(default = "shared", with = "As::<Word<JobPorts>>")]
+    pub ports: JobPorts,
+    /// Whether this proxy may be the one of its region that follows the switchboard, where ports are
+    /// shared.
+    #[serde(default = "yes")]
+    pub follow: bool,
+    /// How long shared ports stay open without an answer of the database. After that others may have
+    /// them.
+    #[serde(default = "hour", with = "As::<Span<60_000, 2_592_000>>")]
+    pub lease: Duration,
+}
+
+fn shared() -> JobPorts {
+    JobPorts::Shared
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn hour() -> Duration {
+    Duration::from_secs(3600)
+}
+
+/// Whose the ports of jobs are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobPorts {
+    /// The region's.
+    Shared,
+    /// Each proxy's.
+    Own,
+}
+
+impl Words for JobPorts {
+    const WORDS: &'static [(&'static str, Self)] = &[("shared", Self::Shared), ("own", Self::Own)];
 }
 
 impl Fleet {
@@ -46,6 +83,11 @@ impl Fleet {
             password_file: self.password_file.clone(),
             ca_file: self.ca_file.clone(),
         }
+    }
+
+    /// Whether ports of jobs are those of all proxies of the region.
+    pub fn shares_ports(&self) -> bool {
+        self.ports == JobPorts::Shared
     }
 }
 

@@ -11,12 +11,13 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
+use serde::Deserialize;
 
 use super::{
     entry::{Entries, Entry, Key},
     settings::{Fleet, FleetName},
 };
-use crate::provider::switchboard::{JobId, RuleName};
+use crate::provider::switchboard::{JobId, RuleName, ports::PortCounts};
 
 /// A proxy that was not heard of for so long is told as one that may be gone.
 const SILENT: Duration = Duration::from_secs(30);
@@ -43,6 +44,23 @@ pub struct FleetView {
     pub heard: Option<Instant>,
     /// Every proxy the database knows of, this one too, by name.
     pub proxies: Vec<FleetProxy>,
+    /// Every region whose proxies share ports, by name.
+    pub regions: Vec<FleetRegion>,
+}
+
+/// A region whose proxies share the ports of jobs.
+#[derive(Debug, Clone, Deserialize)]
+pub struct FleetRegion {
+    /// Its name.
+    pub name: FleetName,
+    /// The generation of its ports: goes up with every change.
+    pub generation: u64,
+    /// The proxy that leads, if one does.
+    pub leader: Option<String>,
+    /// Whether every proxy has told what it serves since the database has lost commits.
+    pub is_settled: bool,
+    /// Its ports in numbers, as the leader has told them.
+    pub counts: Option<PortCounts>,
 }
 
 /// How it stands with the database.
@@ -96,6 +114,8 @@ pub struct FleetProxy {
     pub sessions: u64,
     /// The generation of what it publishes.
     pub generation: u64,
+    /// The generation of its region's ports that is in force there, if it shares them.
+    pub applied: Option<u64>,
     /// Whether it has stopped.
     pub has_left: bool,
     /// Whether it was removed by an operator.
@@ -153,8 +173,8 @@ impl FleetStatus {
         let known = self
             .read()
             .filter(|view| view.settings.database == settings.database);
-        let (heard, proxies) = known.map_or((None, Vec::new()), |view| {
-            (view.heard, view.proxies.clone())
+        let (heard, proxies, regions) = known.map_or_else(Default::default, |view| {
+            (view.heard, view.proxies.clone(), view.regions.clone())
         });
         self.view.store(Some(Arc::new(FleetView {
             settings: Arc::clone(settings),
@@ -162,6 +182,7 @@ impl FleetStatus {
             server: None,
             heard,
             proxies,
+            regions,
         })));
     }
 

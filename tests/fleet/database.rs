@@ -1,6 +1,7 @@
 //! A database for proxies, and what they say of it.
 
 use std::{
+    net::SocketAddr,
     path::PathBuf,
     process::{Command, Output},
     sync::{
@@ -131,7 +132,12 @@ impl Database {
 
     /// The port of the server.
     pub fn port(&self) -> u16 {
-        lock(&self.cluster).server.addr.port()
+        self.server_addr().port()
+    }
+
+    /// Where the server listens.
+    pub fn server_addr(&self) -> SocketAddr {
+        lock(&self.cluster).server.addr
     }
 
     /// What is done to a server of its own.
@@ -206,7 +212,7 @@ impl Database {
     /// Runs a query in the database: the only column of the last row.
     #[track_caller]
     pub fn query(&self, sql: &str) -> String {
-        let addr = lock(&self.cluster).server.addr;
+        let addr = self.server_addr();
         let mut session = lock(&self.session);
         let mut client = session.take().unwrap_or_else(|| {
             let client = Client::connect_to(addr, &self.name);

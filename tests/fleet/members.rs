@@ -99,7 +99,7 @@ fn a_schema_that_is_missing_or_of_another_version_leaves_the_proxy_without_a_fle
     // The rights come with the same command, which changes nothing else.
     let again = database.migrate();
     let said = String::from_utf8_lossy(&again.stdout).into_owned();
-    assert!(said.contains("has version 1 already"), "{again:?}");
+    assert!(said.contains("has version 2 already"), "{again:?}");
     is(&proxy, "connected");
     let examined = output(
         Command::new(PROGRAM)
@@ -113,7 +113,7 @@ fn a_schema_that_is_missing_or_of_another_version_leaves_the_proxy_without_a_fle
     );
 
     // A newer one that still serves this version, and one that does not.
-    database.query("insert into tml_proxy.schema values (2, 1)");
+    database.query("insert into tml_proxy.schema values (3, 1)");
     let second = database.proxy("us-2", "us");
     is(&second, "connected");
     let migrated = database.migrate();
@@ -122,15 +122,65 @@ fn a_schema_that_is_missing_or_of_another_version_leaves_the_proxy_without_a_fle
         !migrated.status.success() && said.contains("takes a newer tml-proxy"),
         "{migrated:?}"
     );
-    database.query("update tml_proxy.schema set serves = 2 where version = 2");
+    database.query("update tml_proxy.schema set serves = 3 where version = 3");
     let third = database.proxy("us-3", "us");
     is(&third, "refused");
     let error = membership(&third)["error"].to_string();
     assert!(
-        error.contains("version 2 and this program knows version 1 at most"),
+        error.contains("version 3 and this program knows version 2 at most"),
         "{error}"
     );
     assert!(document(&third, "/readyz")["ready"] == true);
+}
+
+#[test]
+fn the_schema_is_brought_up_to_date_while_proxies_of_the_version_before_go_on() {
+    if !require(&NEEDS) {
+        return;
+    }
+    let database = Database::empty();
+    let role = &database.name;
+    database.query(include_str!("../../src/fleet/migrations/1.sql"));
+    let functions = [
+        "schema_version()",
+        "register(text, text, text, text)",
+        "heartbeat(text, text, bigint)",
+        "publish(text, text, bigint, boolean, jsonb)",
+    ];
+    let functions = functions.map(|function| format!("tml_proxy.{function}"));
+    database.query(&format!(
+        "grant usage on schema tml_proxy to {role}; grant execute on function {} to {role}",
+        functions.join(", ")
+    ));
+    let proxy = database.proxy("us-1", "us");
+    eventually("it to say what to do", || {
+        let error = membership(&proxy)["error"].to_string();
+        error.contains(
+            "has version 1 and this program knows version 2: run `tml-proxy fleet migrate`",
+        )
+    });
+
+    // One of the version before, which has registered and goes on.
+    let as_before = |query: &str| {
+        let answer =
+            format!("set session authorization {role}; select tml_proxy.{query}->>'standing'");
+        let answer = database.query(&answer);
+        database.query("reset session authorization");
+        assert_eq!(answer, "member", "{query}");
+    };
+    as_before("register('eu-1', 'eu', '0.1', 'x')");
+    as_before("publish('eu-1', 'x', 0, true, '{}')");
+    let migrated = database.migrate();
+    let said = String::from_utf8_lossy(&migrated.stdout).into_owned();
+    assert!(said.contains("from version 1 to 2"), "{migrated:?}");
+    as_before("heartbeat('eu-1', 'x', 7)");
+    as_before("publish('eu-1', 'x', 1, false, '{}')");
+    is(&proxy, "connected");
+    knows(&proxy, "eu-1", "up");
+    assert_eq!(
+        database.query("select (tml_proxy.schema_version()->>'serves')::int"),
+        "1"
+    );
 }
 
 #[test]
@@ -143,13 +193,20 @@ fn the_role_of_proxies_may_call_its_functions_and_nothing_else() {
     is(&proxy, "connected");
     let role = &database.name;
     let may = |what: &str| database.query(&format!("select {what}::text"));
-    for table in ["proxy", "endpoint", "schema"] {
+    for table in ["proxy", "endpoint", "schema", "region", "port", "process"] {
         for right in ["select", "insert", "update", "delete"] {
             let asked = format!("has_table_privilege('{role}', 'tml_proxy.{table}', '{right}')");
             assert_eq!(may(&asked), "false", "{right} {table}");
         }
     }
-    for function in ["remove(text)", "restore(text)", "standing(text, text)"] {
+    for function in [
+        "remove(text)",
+        "restore(text)",
+        "standing(text, text)",
+        "now()",
+        "region_locked(text, text, bigint)",
+        "region_rows(text, bigint)",
+    ] {
         let asked = format!("has_function_privilege('{role}', 'tml_proxy.{function}', 'execute')");
         assert_eq!(may(&asked), "false", "{function}");
     }

@@ -47,6 +47,7 @@ impl Client {
     pub fn connect_to(addr: SocketAddr, database: &str) -> Result<Self> {
         let stream = TcpStream::connect(addr)?;
         stream.set_read_timeout(Some(DEADLINE))?;
+        stream.set_nodelay(true)?;
         let mut client = Self(stream);
         const VERSION: i32 = 3 << 16;
         let mut hello = VERSION.to_be_bytes().to_vec();

@@ -1,0 +1,462 @@
+//! This proxy's part in its region, where proxies share the ports of jobs: it reads whose they are, and while it
+//! leads, writes what was decided here.
+//!
+//! Nothing is decided here. Everything that could give a port to two is refused by the functions of the
+//! database; the map that is handed on is what they have answered, and the role is what this proxy may do
+//! by the time of the last answer.
+
+mod part;
+mod rows;
+
+use std::{sync::Arc, time::Duration};
+
+use serde::Deserialize;
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
+};
+use tokio_postgres::types::Type;
+
+use self::{
+    part::Part,
+    rows::{Change, Refusal, Row, asserted, take},
+};
+use super::{
+    caller::{Caller, End, Values},
+    settings::Fleet,
+};
+use crate::{
+    provider::switchboard::{
+        BootInstant,
+        ports::PortCounts,
+        region::{PortMap, PortRefused, RegionPorts, RegionRequest, RegionServer, Role},
+    },
+    units::{jittered, millis},
+};
+
+/// Between two beats: a third of how long a lease to lead lasts.
+const BEAT_EVERY: Duration = Duration::from_secs(2);
+
+/// How soon it is told what was put into force: not each change of many.
+const APPLIED_WITHIN: Duration = Duration::from_millis(250);
+
+/// Between two readings that notices ask for.
+const APART: Duration = Duration::from_millis(10);
+
+/// Between two readings of everything, whatever was told of changes.
+const WHOLE_EVERY: Duration = Duration::from_secs(300);
+
+/// Between two looks how long ago the last answer was.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How it stands with the connection.
+#[derive(Clone, Default)]
+pub(super) enum Link {
+    /// There is none.
+    #[default]
+    Down,
+    /// The database will not have this proxy.
+    Refused,
+    /// It is a member, and this is how to ask.
+    Up(Arc<Caller>),
+}
+
+/// The part, and what is known of the region.
+pub(super) struct Region {
+    settings: Arc<Fleet>,
+    server: RegionServer,
+    part: Part,
+    /// What is another one after the database has lost commits.
+    epoch: Option<String>,
+    /// The first generation that was read of that epoch.
+    began: u64,
+    /// What has to be in force before clients that wait are accepted, after everything was closed.
+    awaited: Option<u64>,
+    /// The ports in numbers, as told by whoever decides.
+    counts: Option<PortCounts>,
+    leader: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Beat {
+    epoch: String,
+    generation: u64,
+    is_asserted: bool,
+    term: Option<u64>,
+    leader: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Answer {
+    epoch: Option<String>,
+    generation: u64,
+    rows: Vec<Row>,
+    refused: Vec<Refusal>,
+    is_deposed: bool,
+    is_behind: bool,
+}
+
+impl Region {
+    pub fn new(settings: Arc<Fleet>, server: RegionServer) -> Self {
+        Self {
+            part: Part::new(settings.lease, settings.follow),
+            settings,
+            server,
+            epoch: None,
+            began: 0,
+            awaited: None,
+            counts: None,
+            leader: None,
+        }
+    }
+
+    /// Takes part whenever there is a connection, and says what this proxy is at any time.
+    pub async fn run(mut self, mut links: watch::Receiver<Link>) {
+        let mut looks = interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut link = links.borrow_and_update().clone();
+        loop {
+            if let Link::Up(caller) = link {
+                let changed = tokio::select! {
+                    Err(end) = self.take_part(&caller) => {
+                        caller.give_up(end);
+                        false
+                    }
+                    changed = links.changed() => match changed {
+                        Ok(()) => true,
+                        Err(_) => return,
+                    },
+                };
+                link = match changed {
+                    true => links.borrow_and_update().clone(),
+                    false => Link::Down,
+                };
+                continue;
+            }
+            // A name that another process has was never this one's, unless it has taken part.
+            if matches!(link, Link::Refused) && self.server.heard.last().is_some() {
+                self.part.removed();
+                self.server.heard.forget();
+                self.server.lease.ends_at(Some(Duration::ZERO));
+            }
+            self.look();
+            tokio::select! {
+                changed = links.changed() => match changed {
+                    Ok(()) => link = links.borrow_and_update().clone(),
+                    Err(_) => return,
+                },
+                Some(request) = self.server.requests.recv() => refuse(request, "the database cannot be asked"),
+                _ = looks.tick() => {}
+            }
+        }
+    }
+
+    async fn take_part(&mut self, caller: &Caller) -> Result<std::convert::Infallible, End> {
+        let mut told = caller.database.region.clone();
+        self.beat(caller).await?;
+        let mut beat = Instant::now() + BEAT_EVERY;
+        let mut whole = Instant::now() + jittered(WHOLE_EVERY);
+        let mut looks = interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let is_current = tokio::select! {
+                Some(request) = self.server.requests.recv() => self.carry_out(caller, request).await?,
+                Ok(()) = told.changed() => {
+                    let generation = *told.borrow_and_update();
+                    let is_news = generation > self.known();
+                    let is_current = !is_news || self.read(caller, self.known()).await?;
+                    sleep(APART).await;
+                    is_current
+                }
+                Ok(()) = self.server.applied.changed() => {
+                    beat = beat.min(Instant::now() + APPLIED_WITHIN);
+                    self.extend();
+                    true
+                }
+                () = sleep_until(beat) => {
+                    beat = Instant::now() + BEAT_EVERY;
+                    self.beat(caller).await?;
+                    true
+                }
+                () = sleep_until(whole) => {
+                    whole = Instant::now() + jittered(WHOLE_EVERY);
+                    self.read(caller, 0).await?
+                }
+                _ = looks.tick() => {
+                    self.look();
+                    true
+                }
+            };
+            if !is_current {
+                beat = Instant::now();
+            }
+        }
+    }
+
+    /// The generation that is known.
+    fn known(&self) -> u64 {
+        let ports = self.server.ports.borrow();
+        ports.map.as_ref().map_or(0, |map| map.generation)
+    }
+
+    /// Tells that this proxy is there and what is in force here; learns who leads, and reads what has changed.
+    async fn beat(&mut self, caller: &Caller) -> Result<(), End> {
+        let asked = BootInstant::now();
+        let lease = number(millis(self.settings.lease));
+        let known = number(self.known());
+        let applied = *self.server.applied.borrow();
+        // That of an epoch before says nothing of this one.
+        let applied = number(if applied >= self.began { applied } else { 0 });
+        let leads = matches!(self.role(), Role::Leading { .. });
+        let counts = self.counts.filter(|_| leads).map(json);
+        let particulars: &Values<'_> = &[
+            (&lease, Type::INT8),
+            (&self.epoch, Type::TEXT),
+            (&known, Type::INT8),
+            (&applied, Type::INT8),
+            (&self.settings.follow, Type::BOOL),
+            (&counts, Type::TEXT),
+        ];
+        let answer: Beat = caller.ask(BEAT, particulars).await?;
+        // Whether everything was closed before it came.
+        self.look();
+        self.server.heard.note(asked);
+        self.part.told(answer.term, asked);
+        self.leader = answer.leader;
+        let is_new = self.epoch.as_ref() != Some(&answer.epoch);
+        if !answer.is_asserted {
+            self.assert(caller, answer.epoch).await?;
+            self.read(caller, 0).await?;
+        } else if is_new {
+            self.epoch = Some(answer.epoch);
+            self.began = 0;
+            self.read(caller, 0).await?;
+        } else if answer.generation != self.known() || self.part.is_out() {
+            self.read(caller, self.known()).await?;
+        }
+        self.look();
+        Ok(())
+    }
+
+    /// Has workers accept for as long as the last answer allows, unless what was read since everything was closed
+    /// is not in force yet.
+    fn extend(&mut self) {
+        let applied = *self.server.applied.borrow();
+        self.awaited = self.awaited.filter(|awaited| applied < *awaited);
+        if let (None, Some(heard)) = (self.awaited, self.server.heard.last())
+            && !self.part.is_out()
+        {
+            let ends = self.part.ends(heard).as_millis();
+            self.server.lease.ends_at(Some(Duration::from_millis(ends)));
+        }
+    }
+
+    /// Tells what is served here, as the database has lost commits.
+    async fn assert(&mut self, caller: &Caller, epoch: String) -> Result<(), End> {
+        let map = self.server.ports.borrow().map.clone();
+        let ports = map.filter(|_| !self.part.is_out());
+        let ports = ports.map_or_else(Vec::new, |map| asserted(&map.ports));
+        let (known, count) = (number(self.known()), ports.len());
+        let ports = json(ports);
+        let particulars: &Values<'_> = &[
+            (&epoch, Type::TEXT),
+            (&known, Type::INT8),
+            (&ports, Type::TEXT),
+        ];
+        let answer: Answer = caller.ask(ASSERT, particulars).await?;
+        if answer.is_behind {
+            // The next beat says of which epoch it is by now.
+            return Ok(());
+        }
+        tracing::warn!(
+            ports = count,
+            lost = answer.refused.len(),
+            "the database has lost changes of the region's ports: told it what is served here"
+        );
+        for lost in answer.refused {
+            let (port, owner, of) = (lost.port, lost.owner, lost.by);
+            let elsewhere = lost.has;
+            tracing::error!(
+                port,
+                owner,
+                of,
+                elsewhere,
+                "a port goes from its owner: the database had something newer"
+            );
+        }
+        self.epoch = Some(epoch);
+        self.began = 0;
+        Ok(())
+    }
+
+    /// Reads what has changed since a generation, or everything; whether it was of the epoch that is known.
+    async fn read(&mut self, caller: &Caller, since: u64) -> Result<bool, End> {
+        let since = number(since);
+        let answer: Answer = caller.ask(MAP, &[(&since, Type::INT8)]).await?;
+        if answer.epoch != self.epoch {
+            return Ok(false);
+        }
+        let known = self.server.ports.borrow().map.clone();
+        let mut map = known.clone().filter(|_| since > 0).unwrap_or_default();
+        take(&mut map.ports, &answer.rows);
+        map.generation = answer.generation;
+        if self.began == 0 {
+            // What was in force before is of a lower one.
+            self.began = answer.generation.max(1);
+        } else if since == 0
+            && let Some(known) = known
+            && known.generation == map.generation
+            && known.ports != map.ports
+        {
+            tracing::error!("what was known of the region's ports was wrong; it was read anew");
+        }
+        if self.part.is_out() {
+            self.awaited = Some(map.generation);
+        }
+        self.part.informed();
+        self.tell(Some(map));
+        Ok(true)
+    }
+
+    /// Carries out a request; whether what is known is of the right epoch yet.
+    async fn carry_out(&mut self, caller: &Caller, request: RegionRequest) -> Result<bool, End> {
+        match request {
+            RegionRequest::Write {
+                term,
+                changes,
+                cooldown,
+                counts,
+                reply,
+            } => {
+                self.counts = Some(counts);
+                let changes = changes.iter().map(Change::from).collect();
+                let done = match self.role() {
+                    Role::Leading { term: own } if own == term => {
+                        self.write(caller, term, changes, cooldown).await
+                    }
+                    _ => Ok(Err("another proxy leads".to_owned())),
+                };
+                let (told, end) = match done {
+                    Ok(told) => (told, None),
+                    Err(end) => (Err(end.why()), Some(end)),
+                };
+                let is_deposed = told.is_err();
+                // Whoever has asked may have ended.
+                let _ = reply.send(told);
+                end.map_or(Ok(!is_deposed), Err)
+            }
+            RegionRequest::Block { port, generation } => {
+                let (port, generation) = (i32::from(port), number(generation));
+                let particulars: &Values<'_> = &[
+                    (&self.epoch, Type::TEXT),
+                    (&port, Type::INT4),
+                    (&generation, Type::INT8),
+                ];
+                caller.ask::<Answer>(BLOCK, particulars).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    async fn write(
+        &mut self,
+        caller: &Caller,
+        term: u64,
+        changes: Vec<Change>,
+        cooldown: Duration,
+    ) -> Result<Result<Vec<PortRefused>, String>, End> {
+        let (since, term, cooldown) = (self.known(), number(term), number(millis(cooldown)));
+        let (known, counts, changes) = (number(since), self.counts.map(json), json(changes));
+        let particulars: &Values<'_> = &[
+            (&self.epoch, Type::TEXT),
+            (&known, Type::INT8),
+            (&term, Type::INT8),
+            (&cooldown, Type::INT8),
+            (&counts, Type::TEXT),
+            (&changes, Type::TEXT),
+        ];
+        let answer: Answer = caller.ask(WRITE, particulars).await?;
+        if answer.is_deposed || answer.epoch != self.epoch {
+            self.part.deposed();
+            self.tell(None);
+            return Ok(Err("another proxy leads by now".to_owned()));
+        }
+        let mut map = self.server.ports.borrow().map.clone().unwrap_or_default();
+        take(&mut map.ports, &answer.rows);
+        map.generation = answer.generation;
+        self.tell(Some(map));
+        Ok(Ok(answer
+            .refused
+            .iter()
+            .filter_map(Refusal::told)
+            .collect()))
+    }
+
+    /// What this proxy is now.
+    fn role(&mut self) -> Role {
+        self.part.role(self.server.heard.last(), BootInstant::now())
+    }
+
+    /// Says so if it has become something else, and lets those who wait in.
+    fn look(&mut self) {
+        self.tell(None);
+        self.extend();
+    }
+
+    /// Hands on what is known, if anything is another.
+    fn tell(&mut self, map: Option<PortMap>) {
+        let role = self.role();
+        let before = Arc::clone(&self.server.ports.borrow());
+        if role != before.role {
+            let (word, leader) = (role.word(), self.leader.as_deref());
+            let region = self.settings.region.as_str();
+            match role {
+                Role::Expired => tracing::error!(
+                    region,
+                    "ports of jobs are closed: others may have them, as the database was not heard of for too \
+                     long or has removed this proxy"
+                ),
+                Role::Alone { .. } => tracing::warn!(
+                    region,
+                    "the database is not heard of: no job gets a port until it is"
+                ),
+                Role::Leading { term } => tracing::info!(region, term, "leads the region"),
+                Role::Unknown | Role::Serving => {
+                    tracing::info!(region, role = word, leader, "part in the region");
+                }
+            }
+        }
+        if map.is_some() || role != before.role || self.leader != before.leader {
+            self.server.ports.send_replace(Arc::new(RegionPorts {
+                map: map.or_else(|| before.map.clone()),
+                role,
+                leader: self.leader.clone(),
+            }));
+        }
+    }
+}
+
+/// Has whoever asked know that nothing comes of it.
+fn refuse(request: RegionRequest, why: &str) {
+    if let RegionRequest::Write { reply, .. } = request {
+        // Whoever has asked may have ended.
+        let _ = reply.send(Err(why.to_owned()));
+    }
+}
+
+fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn json(value: impl serde::Serialize) -> String {
+    serde_json::to_string(&value).expect("texts and numbers are always JSON")
+}
+
+const BEAT: &str =
+    "select tml_proxy.region_beat($1, $2, $3, $4, $5, $6, $7, $8::text::jsonb)::text";
+const MAP: &str = "select tml_proxy.region_map($1, $2, $3)::text";
+const WRITE: &str =
+    "select tml_proxy.region_write($1, $2, $3, $4, $5, $6, $7::text::jsonb, $8::text::jsonb)::text";
+const BLOCK: &str = "select tml_proxy.region_block($1, $2, $3, $4, $5)::text";
+const ASSERT: &str = "select tml_proxy.region_assert($1, $2, $3, $4, $5::text::jsonb)::text";

@@ -1,0 +1,230 @@
+//! Ports of a region as the database has them.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    provider::switchboard::{
+        JobId, Owner, RuleName,
+        region::{PortChange, PortOwner, PortRefused, RefusedWhy, RegionPort},
+    },
+    shared_map::SharedMap,
+};
+
+/// What is said of a port.
+#[derive(Debug, Deserialize)]
+pub(super) struct Row {
+    port: u16,
+    generation: u64,
+    owner: Option<String>,
+    target: Option<String>,
+    #[serde(default)]
+    since_ms: u64,
+    left_by: Option<String>,
+    #[serde(default)]
+    is_blocked: bool,
+}
+
+fn owner(text: &str) -> Option<Owner> {
+    let (job, rule) = text.split_once('/')?;
+    Some(Owner {
+        job: JobId::parse(job)?,
+        rule: RuleName::parse(rule)?,
+    })
+}
+
+impl Row {
+    /// What there is to know of the port; none if it is free. One that cannot be read is nobody's to have.
+    fn known(&self) -> Option<RegionPort> {
+        match (&self.owner, &self.left_by) {
+            _ if self.is_blocked => Some(RegionPort::Blocked),
+            (Some(text), _) => {
+                let target = self.target.as_ref().and_then(|target| target.parse().ok());
+                let (Some(owner), Some(target)) = (owner(text), target) else {
+                    return Some(RegionPort::Blocked);
+                };
+                let since = UNIX_EPOCH + Duration::from_millis(self.since_ms);
+                let generation = self.generation;
+                Some(RegionPort::Owned {
+                    owner,
+                    target,
+                    since,
+                    generation,
+                })
+            }
+            (None, Some(text)) => {
+                let left = owner(text).map(|owner| RegionPort::Left { owner });
+                Some(left.unwrap_or(RegionPort::Blocked))
+            }
+            (None, None) => None,
+        }
+    }
+}
+
+/// Puts what is said of ports into what is known.
+pub(super) fn take(ports: &mut SharedMap<u16, RegionPort>, rows: &[Row]) {
+    for row in rows {
+        match row.known() {
+            Some(known) => _ = ports.insert(row.port, known),
+            None => _ = ports.remove(&row.port),
+        }
+    }
+}
+
+/// A change, as it is written.
+#[derive(Debug, Serialize)]
+pub(super) struct Change {
+    port: u16,
+    owner: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<String>,
+}
+
+impl From<&PortChange> for Change {
+    fn from(change: &PortChange) -> Self {
+        let (owner, target) = match &change.to {
+            PortOwner::Owned { owner, target } => (owner, Some(target.to_string())),
+            PortOwner::Released { owner } => (owner, None),
+        };
+        Self {
+            port: change.port,
+            owner: owner.to_string(),
+            target,
+        }
+    }
+}
+
+/// What a proxy serves, as it is asserted.
+#[derive(Debug, Serialize)]
+pub(super) struct Asserted {
+    port: u16,
+    owner: String,
+    target: String,
+    since_ms: u64,
+    generation: u64,
+}
+
+/// Everything that has an owner.
+pub(super) fn asserted(ports: &SharedMap<u16, RegionPort>) -> Vec<Asserted> {
+    let owned = ports.iter().filter_map(|(port, known)| match known {
+        RegionPort::Owned {
+            owner,
+            target,
+            since,
+            generation,
+        } => Some(Asserted {
+            port: *port,
+            owner: owner.to_string(),
+            target: target.to_string(),
+            since_ms: since
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| since.as_millis() as u64),
+            generation: *generation,
+        }),
+        RegionPort::Left { .. } | RegionPort::Blocked => None,
+    });
+    owned.collect()
+}
+
+/// A change that was refused, or what was asserted in vain.
+#[derive(Debug, Deserialize)]
+pub(super) struct Refusal {
+    /// The port.
+    pub port: u16,
+    /// Who was to have it.
+    pub owner: String,
+    why: Why,
+    /// Who has it.
+    pub by: Option<String>,
+    /// Which port the owner has.
+    pub has: Option<u16>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Why {
+    Taken,
+    Blocked,
+    HasPort,
+    Unsettled,
+    #[serde(other)]
+    Cooling,
+}
+
+impl Refusal {
+    /// It for whoever has asked.
+    pub fn told(&self) -> Option<PortRefused> {
+        let why = match (self.why, self.has) {
+            (Why::HasPort, Some(port)) => RefusedWhy::HasPort(port),
+            (Why::Taken, _) => RefusedWhy::Taken,
+            (Why::Blocked, _) => RefusedWhy::Blocked,
+            (Why::Unsettled, _) => RefusedWhy::Unsettled,
+            (Why::HasPort | Why::Cooling, _) => RefusedWhy::Cooling,
+        };
+        Some(PortRefused {
+            port: self.port,
+            owner: owner(&self.owner)?,
+            why,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const JOB: &str = "00000001-0000-4000-8000-000000000000";
+
+    fn known(text: &str) -> Option<RegionPort> {
+        let row: Row = serde_json::from_str(text).expect("a row");
+        row.known()
+    }
+
+    #[test]
+    fn a_port_of_which_nothing_sensible_is_said_is_not_opened_and_not_given_away() {
+        for owner in ["x", &format!("{JOB}/"), &format!("{JOB}/a b"), "/ssh"] {
+            let row =
+                format!(r#"{{"port":1,"generation":2,"owner":"{owner}","target":"192.0.2.1:22"}}"#);
+            assert_eq!(known(&row), Some(RegionPort::Blocked), "{owner}");
+            let row = format!(r#"{{"port":1,"generation":2,"left_by":"{owner}"}}"#);
+            assert_eq!(known(&row), Some(RegionPort::Blocked), "{owner}");
+        }
+        for target in ["", "192.0.2.1", "example.org:22", "192.0.2.1:99999"] {
+            let row =
+                format!(r#"{{"port":1,"generation":2,"owner":"{JOB}/ssh","target":"{target}"}}"#);
+            assert_eq!(known(&row), Some(RegionPort::Blocked), "{target}");
+        }
+        assert_eq!(known(r#"{"port":1,"generation":2}"#), None);
+    }
+
+    #[test]
+    fn what_is_asserted_is_what_was_read() {
+        let row = format!(
+            r#"{{"port":1,"generation":2,"owner":"{JOB}/ssh","target":"[2001:db8::1]:22","since_ms":3}}"#
+        );
+        let rows: Vec<Row> = serde_json::from_str(&format!(
+            r#"[{row},{{"port":2,"generation":2,"left_by":"{JOB}/ssh"}}]"#
+        ))
+        .expect("rows");
+        let mut ports = SharedMap::default();
+        take(&mut ports, &rows);
+        assert_eq!(ports.len(), 2);
+        let again = serde_json::to_value(asserted(&ports)).expect("JSON");
+        let row: serde_json::Value = serde_json::from_str(&row).expect("JSON");
+        assert_eq!(again, serde_json::json!([row]));
+        take(
+            &mut ports,
+            &[Row {
+                port: 1,
+                generation: 3,
+                owner: None,
+                target: None,
+                since_ms: 0,
+                left_by: None,
+                is_blocked: false,
+            }],
+        );
+        assert_eq!(ports.len(), 1);
+    }
+}
