@@ -10,6 +10,8 @@ mod board;
 #[path = "exposing/stage.rs"]
 mod stage;
 
+#[path = "fleet/allocation.rs"]
+mod allocation;
 #[path = "fleet/database.rs"]
 mod database;
 #[path = "fleet/failover.rs"]
@@ -22,3 +24,7 @@ mod measure;
 mod members;
 #[path = "fleet/outage.rs"]
 mod outage;
+#[path = "fleet/region.rs"]
+mod region;
+#[path = "fleet/shared.rs"]
+mod shared;

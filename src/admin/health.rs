@@ -17,7 +17,9 @@ use super::{
 use crate::{
     config::AutoOr,
     fleet::Contact,
-    provider::switchboard::{self, expose::Reason, read::Rights, token_file::SOON},
+    provider::switchboard::{
+        self, SwitchboardStatus, expose::Reason, read::Rights, region::Role, token_file::SOON,
+    },
     table::{DrainEnds, Mapping, MappingName, MappingOverrides, Table},
     target::{Member, MemberState},
     telemetry::{Failures, HISTORY_STEP, Task, Totals, Usage},
@@ -268,47 +270,31 @@ fn switchboard(sources: &Sources, found: &mut Found) {
         (None, 0) => "nothing is known of its jobs yet".to_owned(),
         (None, open) => format!("endpoints that are open as before the start: {open}"),
     };
-    match sources.switchboard.contact() {
+    let contact = board.contact();
+    match &contact {
         switchboard::Contact::Away(why) => {
             found.error(format!("The switchboard cannot be asked ({why}): {known}."))
         }
         switchboard::Contact::Troubled(why) => found.warning(format!(
             "Some answers of the switchboard are of no use ({why}): {known}."
         )),
-        switchboard::Contact::Starting | switchboard::Contact::Following => {}
+        switchboard::Contact::Starting
+        | switchboard::Contact::Following
+        | switchboard::Contact::Elsewhere(_) => {}
     }
-    let held = board.stats.held();
-    if held > 0 {
-        found.error(format!(
-            "Jobs missing from the listing, too many at once to be believed: {held}. They stay \
-                 open until another listing says the same. Is the database as it should be?"
-        ));
+    if let Some(region) = &exposure.region {
+        shared_ports(region.role, exposure.open(), found);
     }
-    if board.stats.rights() == Rights::Some {
-        found.note(
-            "The account of the switchboard's token may not read all jobs: only those it may read \
-             are exposed, and what it may no longer read stays open until it ends.",
-        );
-    }
-    let token = board.token.known();
-    if let Some(error) = token.unreadable {
-        found.warning(format!(
-            "No token for the switchboard can be read, the one in use stays: {error}."
-        ));
-    }
-    let left = token.expires.map(|at| at.duration_since(SystemTime::now()));
-    if let Some(Ok(left)) = left
-        && left < SOON
-    {
-        let left = duration_ms(millis(left));
-        found.warning(format!(
-            "The token for the switchboard expires in {left}. Put a new one into \
-                 switchboard.token_file; it is read when the file changes."
-        ));
+    if !matches!(contact, switchboard::Contact::Elsewhere(_)) {
+        following(board, found);
     }
     if let Some(why) = &exposure.not_kept {
+        let what = match exposure.region {
+            None => "so that no further port is opened",
+            Some(_) => "other than in the fleet's database",
+        };
         found.error(format!(
-            "Allocations of ports cannot be kept, so that no further port is opened. {why}"
+            "Allocations of ports cannot be kept, {what}. {why}"
         ));
     }
     for (reason, severity, words) in [
@@ -343,6 +329,58 @@ fn switchboard(sources: &Sources, found: &mut Found) {
         if count > 0 {
             found.add(severity, format!("{words}: {count}."));
         }
+    }
+}
+
+/// What is said of a switchboard while it is followed here.
+fn following(board: &SwitchboardStatus, found: &mut Found) {
+    let held = board.stats.held();
+    if held > 0 {
+        found.error(format!(
+            "Jobs missing from the listing, too many at once to be believed: {held}. They stay \
+                 open until another listing says the same. Is the database as it should be?"
+        ));
+    }
+    if board.stats.rights() == Rights::Some {
+        found.note(
+            "The account of the switchboard's token may not read all jobs: only those it may read \
+             are exposed, and what it may no longer read stays open until it ends.",
+        );
+    }
+    let token = board.token.known();
+    if let Some(error) = token.unreadable {
+        found.warning(format!(
+            "No token for the switchboard can be read, the one in use stays: {error}."
+        ));
+    }
+    let left = token.expires.map(|at| at.duration_since(SystemTime::now()));
+    if let Some(Ok(left)) = left
+        && left < SOON
+    {
+        let left = duration_ms(millis(left));
+        found.warning(format!(
+            "The token for the switchboard expires in {left}. Put a new one into \
+                 switchboard.token_file; it is read when the file changes."
+        ));
+    }
+}
+
+/// What a role means for the ports of jobs, where that is not what it is to be.
+fn shared_ports(role: Role, open: usize, found: &mut Found) {
+    match role {
+        Role::Serving | Role::Leading { .. } => {}
+        Role::Unknown => found.warning(format!(
+            "The ports of the region are not known yet: nothing is opened or closed. Endpoints that \
+             are open as before: {open}."
+        )),
+        Role::Alone { .. } => found.error(format!(
+            "The fleet's database is not heard of, so that no job gets a port. Endpoints that stay \
+             open: {open}."
+        )),
+        Role::Expired => found.error(
+            "The ports of jobs are closed: the fleet's database was not heard of for longer than \
+             fleet.lease, or has removed this proxy, and others may have them.",
+        ),
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
     output::{self, Align, Column, Screen, table},
 };
 use crate::{
-    admin::api::model::{Fleet, FleetMapping, FleetProxy},
+    admin::api::model::{Fleet, FleetMapping, FleetProxy, FleetRegion},
     config::{Config, Overrides, Source},
     fleet::{self, Access, DatabaseUrl, Deed, FleetName, Migrated, SchemaError},
     table::Table,
@@ -209,14 +209,26 @@ fn carry_out(args: &ProxyArgs, deed: Deed) -> ExitCode {
     }
 }
 
-const COLUMNS: [Column; 7] = [
+const COLUMNS: [Column; 9] = [
     Column::new("PROXY", Align::Name, 0),
     Column::new("REGION", Align::Left, 0),
     Column::new("STATE", Align::Left, 0),
+    Column::new("ROLE", Align::Left, 1),
     Column::new("HEARD", Align::Left, 0),
     Column::new("SESSIONS", Align::Right, 1),
     Column::new("READ", Align::Right, 2),
+    Column::new("PORTS", Align::Right, 1),
     Column::new("VERSION", Align::Left, 3),
+];
+
+const REGION_COLUMNS: [Column; 7] = [
+    Column::new("REGION", Align::Name, 0),
+    Column::new("LEADER", Align::Left, 0),
+    Column::new("GENERATION", Align::Right, 1),
+    Column::new("USED", Align::Right, 0),
+    Column::new("FREE", Align::Right, 0),
+    Column::new("COOLING", Align::Right, 0),
+    Column::new("BLOCKED", Align::Right, 0),
 ];
 
 const MAPPING_COLUMNS: [Column; 6] = [
@@ -233,8 +245,20 @@ fn text(fleet: &Fleet, screen: &Screen) -> String {
         return "there is no [fleet] in the configuration\n".to_owned();
     };
     let mut text = format!("{}\n\n", membership.in_words());
-    let rows: Vec<_> = fleet.proxies.iter().map(row).collect();
-    text.push_str(&table(&COLUMNS, &rows, screen));
+    let rows = fleet.proxies.iter().map(|proxy| row(proxy, &fleet.regions));
+    text.push_str(&table(&COLUMNS, &rows.collect::<Vec<_>>(), screen));
+    if !fleet.regions.is_empty() {
+        let rows: Vec<_> = fleet.regions.iter().map(region_row).collect();
+        text.push('\n');
+        text.push_str(&table(&REGION_COLUMNS, &rows, screen));
+        for region in fleet.regions.iter().filter(|region| !region.settled) {
+            text.push_str(&format!(
+                "{}: the database has lost changes, and no job gets a port until every proxy has told what it \
+                 serves\n",
+                region.region
+            ));
+        }
+    }
     if !fleet.mappings.is_empty() {
         let rows: Vec<_> = fleet.mappings.iter().map(mapping_row).collect();
         text.push('\n');
@@ -243,23 +267,43 @@ fn text(fleet: &Fleet, screen: &Screen) -> String {
     text
 }
 
-fn row(proxy: &FleetProxy) -> [String; 7] {
-    let FleetProxy {
-        generation,
-        generation_read: read,
-        ..
-    } = proxy;
+/// How far one generation is behind another.
+fn behind(generation: u64, reached: u64) -> String {
+    match generation.saturating_sub(reached) {
+        0 => "all".to_owned(),
+        behind => format!("{behind} behind"),
+    }
+}
+
+fn row(proxy: &FleetProxy, regions: &[FleetRegion]) -> [String; 9] {
+    let region = regions.iter().find(|one| one.region == proxy.region);
+    let applied = region.zip(proxy.ports_applied);
     [
         proxy.proxy.clone(),
         proxy.region.clone(),
         proxy.state.clone(),
+        proxy.role.clone().unwrap_or_else(|| "-".to_owned()),
         format!("{} ago", duration_ms(proxy.age_ms)),
         proxy.sessions.to_string(),
-        match generation.saturating_sub(*read) {
-            0 => "all".to_owned(),
-            behind => format!("{behind} behind"),
-        },
+        behind(proxy.generation, proxy.generation_read),
+        applied.map_or_else(
+            || "-".to_owned(),
+            |(region, applied)| behind(region.generation, applied),
+        ),
         proxy.version.clone(),
+    ]
+}
+
+fn region_row(region: &FleetRegion) -> [String; 7] {
+    let number = |of: Option<u64>| of.map_or_else(|| "-".to_owned(), |number| number.to_string());
+    [
+        region.region.clone(),
+        region.leader.clone().unwrap_or_else(|| "-".to_owned()),
+        region.generation.to_string(),
+        number(region.used),
+        number(region.free),
+        number(region.cooling),
+        number(region.blocked),
     ]
 }
 

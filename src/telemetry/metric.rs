@@ -228,7 +228,7 @@ metrics! {
     SYSLOG_LOST: Counter, "tml_proxy_syslog_lost_total", [], "Lines of the log that did not reach the syslog daemon of log.syslog, as far as that is known";
     LOG_DROPPED: Counter, "tml_proxy_log_dropped_total", [], "Lines of the log lost because whoever reads it is too slow, or could not be written";
     LOG_SAMPLED: Counter, "tml_proxy_session_log_sampled_total", [], "Refusals without a log line of their own because there were too many at once";
-    SWITCHBOARD_CONTACT: Gauge, "tml_proxy_switchboard_contact", ["state"], "1 for how the switchboard is doing: starting, following, troubled or away; this and the gauges that follow are there with [switchboard] only, and what was counted stays";
+    SWITCHBOARD_CONTACT: Gauge, "tml_proxy_switchboard_contact", ["state"], "1 for how the switchboard is doing: starting, following, elsewhere (another proxy of the region follows it), troubled or away; this and the gauges that follow are there with [switchboard] only, and what was counted stays";
     SWITCHBOARD_HEARD: Gauge, "tml_proxy_switchboard_heard_age_seconds", [], "Time since anything was last heard of the switchboard; appears with the first time";
     SWITCHBOARD_AGE: Gauge, "tml_proxy_switchboard_knowledge_age_seconds", [], "Time since all jobs were last heard of; appears with the first time";
     SWITCHBOARD_RIGHTS: Gauge, "tml_proxy_switchboard_rights", ["jobs"], "1 for the jobs that the account of the token may read: all, some or unknown";
@@ -258,6 +258,8 @@ metrics! {
     FLEET_HEARD: Gauge, "tml_proxy_fleet_heard_age_seconds", [], "Time since the fleet's database last answered; appears with the first time";
     FLEET_FAILURES: Counter, "tml_proxy_fleet_failures_total", [], "Times the fleet's database could not be asked, or would not have this proxy";
     FLEET_PROXIES: Gauge, "tml_proxy_fleet_proxies", ["state"], "Proxies of the fleet, this one too: up, silent, stopped or removed";
+    FLEET_ROLE: Gauge, "tml_proxy_fleet_role", ["role"], "1 for what this proxy is in its region: unknown, serving, leading, alone or expired; this and the next are there where ports are shared only";
+    FLEET_GENERATION: Gauge, "tml_proxy_fleet_ports_generation", ["at"], "Generation of the region's ports, which goes up with every change: known here, and applied here";
     WORKER_CPU: Counter, "tml_proxy_worker_cpu_seconds_total", ["worker"], "Processor time of each data path thread; its rate is the share of time the thread is busy";
     WORKER_SESSIONS: Gauge, "tml_proxy_worker_sessions", ["worker"], "Sessions of each data path thread";
     PROCESS_CPU: Counter, "process_cpu_seconds_total", [], "Processor time of the process";

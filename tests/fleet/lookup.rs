@@ -27,7 +27,8 @@ fn member(database: &Database, name: &str, region: &str, more: &str) -> (Stage, 
         "\n[[mapping]]\nname = \"board-{name}\"\nlisten = {}\ntarget = \"127.0.0.9:22\"\n",
         ports::free()
     );
-    let fleet = database.section(name, region, more);
+    // They are on one machine, where no two can have a port.
+    let fleet = database.section(name, region, &format!("ports = \"own\"\n{more}"));
     let proxy = Proxy::start(&config([section, mapping, fleet]));
     (stage, proxy, lookup)
 }

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     admin::Sources,
-    fleet::{Contact, Elsewhere, FleetView, Key},
-    provider::switchboard::JobId,
+    fleet::{Contact, Elsewhere, FleetProxy, FleetView, Key},
+    provider::switchboard::{JobId, RegionView, ports::PortCounts, region::Role},
     units::{duration_ms, millis},
 };
 
@@ -30,7 +30,29 @@ pub fn membership(sources: &Sources) -> Option<model::FleetMembership> {
             .iter()
             .filter(|one| one.state() == "up")
             .count() as u64,
+        ports: region(sources).map(|region| model::RegionPorts {
+            role: region.role.word().to_owned(),
+            leader: region.leader,
+            generation: region.generation,
+            applied: region.applied,
+        }),
     })
+}
+
+fn region(sources: &Sources) -> Option<RegionView> {
+    sources.switchboard.read()?.region.clone()
+}
+
+/// What a proxy is in the region of this one, as far as that is known here.
+fn role(proxy: &FleetProxy, view: &FleetView, region: Option<&RegionView>) -> Option<&'static str> {
+    let region = region.filter(|_| proxy.region == view.settings.region)?;
+    let name = proxy.name.as_str();
+    match () {
+        () if proxy.name == view.settings.name => Some(region.role.word()),
+        () if region.leader.as_deref() == Some(name) => Some(Role::Leading { term: 0 }.word()),
+        () if proxy.state() == "up" => Some(Role::Serving.word()),
+        () => None,
+    }
 }
 
 /// The fleet; empty if there is none.
@@ -38,6 +60,7 @@ pub fn fleet(sources: &Sources) -> model::Fleet {
     let Some(view) = sources.fleet.read() else {
         return model::Fleet::default();
     };
+    let region = region(sources);
     let proxies = view.proxies.iter().map(|proxy| {
         let (read, entries) = &proxy.published;
         model::FleetProxy {
@@ -54,9 +77,25 @@ pub fn fleet(sources: &Sources) -> model::Fleet {
                 .keys()
                 .filter(|key| matches!(key, Key::Job(..)))
                 .count() as u64,
+            role: role(proxy, &view, region.as_ref()).map(str::to_owned),
+            ports_applied: proxy.applied,
         }
     });
-    let of_proxy = |proxy: &&crate::fleet::FleetProxy| !proxy.is_fenced;
+    let regions = view.regions.iter().map(|region| {
+        let number =
+            |of: fn(&PortCounts) -> usize| region.counts.as_ref().map(|one| of(one) as u64);
+        model::FleetRegion {
+            region: region.name.to_string(),
+            leader: region.leader.clone(),
+            generation: region.generation,
+            settled: region.is_settled,
+            used: number(|ports| ports.used),
+            cooling: number(|ports| ports.cooling),
+            blocked: number(|ports| ports.blocked),
+            free: number(|ports| ports.free),
+        }
+    });
+    let of_proxy = |proxy: &&FleetProxy| !proxy.is_fenced;
     let mappings = view.proxies.iter().filter(of_proxy).flat_map(|proxy| {
         proxy
             .published
@@ -80,6 +119,7 @@ pub fn fleet(sources: &Sources) -> model::Fleet {
     model::Fleet {
         membership: membership(sources),
         proxies: proxies.collect(),
+        regions: regions.collect(),
         mappings: mappings.collect(),
     }
 }

@@ -370,9 +370,11 @@ documents! {
 
     /// What comes from the switchboard.
     Switchboard {
-        /// `following`; `starting` until all jobs were heard of once; `troubled` if some answers are
-        /// of no use, `away` if it cannot be asked.
+        /// `following`; `starting` until all jobs were heard of once; `elsewhere` if another proxy of the
+        /// region follows it; `troubled` if some answers are of no use, `away` if it cannot be asked.
         state: String,
+        /// The name of the proxy that follows it elsewhere, if it is known.
+        followed_by: Option<String>,
         /// What goes wrong.
         error: Option<String>,
         /// How long it has not answered as it has to, if it does not.
@@ -486,6 +488,21 @@ documents! {
         proxies: u64,
         /// Those of them that were heard of lately.
         up: u64,
+        /// The ports that the proxies of the region share; none if they do not.
+        ports: Option<RegionPorts>,
+    }
+
+    /// The ports that the proxies of a region share, and this proxy's part in that.
+    RegionPorts {
+        /// `leading` if it follows the switchboard and decides, `serving` if another one does; `alone` while
+        /// the database is not heard of, `expired` after fleet.lease without it; `unknown` before it was.
+        role: String,
+        /// The proxy that leads, if one is known to.
+        leader: Option<String>,
+        /// The generation of the region's ports that is known here: goes up with every change.
+        generation: u64,
+        /// The generation that is in force here.
+        applied: u64,
     }
 
     /// The proxies that share a database, and the mappings of their files.
@@ -494,6 +511,8 @@ documents! {
         membership: Option<FleetMembership>,
         /// The proxies, this one too, by name.
         proxies: Vec<FleetProxy>,
+        /// The regions whose proxies share the ports of jobs, by name.
+        regions: Vec<FleetRegion>,
         /// What the mappings of their files lead to, but for those that listen on a loopback address.
         mappings: Vec<FleetMapping>,
     }
@@ -520,6 +539,32 @@ documents! {
         generation_read: u64,
         /// Endpoints of jobs among that.
         endpoints: u64,
+        /// What it is in the region of this proxy: `leading` or `serving`, and of this proxy everything that
+        /// it can be.
+        role: Option<String>,
+        /// The generation of its region's ports that is in force there, if it shares them.
+        ports_applied: Option<u64>,
+    }
+
+    /// A region whose proxies share the ports of jobs, as it was last heard of.
+    FleetRegion {
+        /// Its name.
+        region: String,
+        /// The proxy that leads, if one does.
+        leader: Option<String>,
+        /// The generation of its ports: goes up with every change.
+        generation: u64,
+        /// Whether its proxies have told what they serve since the database lost changes for the last time.
+        /// Until then no job gets a port.
+        settled: bool,
+        /// Ports belonging to a job, as the leader has told.
+        used: Option<u64>,
+        /// Given to nobody else yet after their job.
+        cooling: Option<u64>,
+        /// Left alone because a proxy could not bind them.
+        blocked: Option<u64>,
+        /// To be had.
+        free: Option<u64>,
     }
 
     /// A mapping of a proxy's file.
@@ -734,6 +779,13 @@ impl Endpoint {
 impl Switchboard {
     /// It and what is known of its jobs, in a line.
     pub(crate) fn in_words(&self) -> String {
+        let jobs = count(self.jobs, "job");
+        let endpoints = count(self.endpoints, "endpoint");
+        if self.state == "elsewhere" {
+            let leader = self.followed_by.as_deref();
+            let leader = leader.unwrap_or("another proxy of the region");
+            return format!("followed by {leader}, {jobs}, {endpoints} open");
+        }
         let known = match (self.heard_ms, self.age_ms) {
             (_, None) => "not all jobs heard of yet".to_owned(),
             (Some(heard), Some(_)) => format!("heard {} ago", duration_ms(heard)),
@@ -746,8 +798,6 @@ impl Switchboard {
         if let Some(outage) = self.outage_ms {
             state.push_str(&format!(" for {}", duration_ms(outage)));
         }
-        let jobs = count(self.jobs, "job");
-        let endpoints = count(self.endpoints, "endpoint");
         format!("{state}, {known}, {jobs}, {endpoints} open")
     }
 
@@ -777,6 +827,7 @@ impl FleetMembership {
             heard_ms,
             proxies,
             up,
+            ports,
         } = self;
         let mut text = format!("{name} in {region}: {state}");
         match error {
@@ -786,7 +837,31 @@ impl FleetMembership {
         let heard = heard_ms.map(|heard| format!(", heard {} ago", duration_ms(heard)));
         text.push_str(heard.as_deref().unwrap_or(", not heard yet"));
         text.push_str(&format!(", {up} of {proxies} proxies up"));
+        if let Some(ports) = ports {
+            text.push_str(&format!("; {}", ports.in_words()));
+        }
         text
+    }
+}
+
+impl RegionPorts {
+    /// They in a line.
+    pub(crate) fn in_words(&self) -> String {
+        let Self {
+            role,
+            leader,
+            generation,
+            applied,
+        } = self;
+        let led = match leader.as_deref().filter(|_| role == "serving") {
+            Some(leader) => format!(", led by {leader}"),
+            None => String::new(),
+        };
+        let behind = match generation.saturating_sub(*applied) {
+            0 => String::new(),
+            behind => format!(", {behind} behind"),
+        };
+        format!("shared ports: {role}{led}, generation {generation}{behind}")
     }
 }
 
@@ -908,7 +983,14 @@ mod tests {
             heard_ms: Some(13_000),
             ..Switchboard::default()
         };
+        let elsewhere = Switchboard {
+            state: "elsewhere".to_owned(),
+            followed_by: Some("us-1-a".to_owned()),
+            jobs: 2,
+            ..Switchboard::default()
+        };
         for (switchboard, told) in [
+            (elsewhere, "followed by us-1-a, 2 jobs, 0 endpoints open"),
             // One is no plural.
             (following, "following, heard 2s ago, 1 job, 1 endpoint open"),
             (

@@ -322,6 +322,10 @@ pub fn switchboard(sources: &Sources) -> Option<model::Switchboard> {
     let ports = exposure.ports;
     Some(model::Switchboard {
         state: contact.word().to_owned(),
+        followed_by: match &contact {
+            Contact::Elsewhere(leader) => leader.clone(),
+            _ => None,
+        },
         error: contact.error().map(str::to_owned),
         token_expires: token.expires.map(time),
         token_lasts_ms: token.expires.and_then(lasts).map(millis),
@@ -417,6 +421,11 @@ fn absence(job: &JobId, sources: &Sources, exposure: &Exposure) -> (Absence, Str
     if stats.finished.contains(job) {
         return (Absence::Finished, "job has finished".to_owned());
     }
+    if let Contact::Elsewhere(_) = board.contact() {
+        let text = "no port of the region belongs to such a job: it waits for one, has finished, or is \
+             unknown";
+        return (Absence::Unknown, text.to_owned());
+    }
     let lasts = |outage: Outage| duration_ms(millis(outage.since.elapsed()));
     let why = match (board.contact(), board.availability.outage().map(lasts)) {
         (Contact::Away(_), Some(lasts)) => {
@@ -429,7 +438,7 @@ fn absence(job: &JobId, sources: &Sources, exposure: &Exposure) -> (Absence, Str
         _ if exposure.complete.is_none() || stats.jobs_active() > exposure.jobs as u64 => {
             "not all jobs have been asked about yet".to_owned()
         }
-        (Contact::Following | Contact::Troubled(_), None) => {
+        (Contact::Following | Contact::Troubled(_) | Contact::Elsewhere(_), None) => {
             let mut text = "there is no such job, or it has finished long ago".to_owned();
             if stats.rights() == Rights::Some {
                 text.push_str(", or the account of this proxy may not read it");

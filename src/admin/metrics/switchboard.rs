@@ -4,7 +4,9 @@ use std::time::UNIX_EPOCH;
 
 use super::{Sources, page::Page};
 use crate::{
-    provider::switchboard::{client::FailureKind, expose::Reason, read::Rights, watch::Purpose},
+    provider::switchboard::{
+        Contact, client::FailureKind, expose::Reason, read::Rights, region::Role, watch::Purpose,
+    },
     telemetry::metric,
 };
 
@@ -14,11 +16,22 @@ pub(super) fn record(sources: &Sources) {
     let Some(exposure) = board.read() else {
         return;
     };
-    let word = board.contact().word();
-    for state in ["starting", "following", "troubled", "away"] {
+    let contact = board.contact();
+    let word = contact.word();
+    for state in Contact::WORDS {
         metric::SWITCHBOARD_CONTACT.set(&[state], u8::from(state == word));
     }
-    following(sources);
+    if !matches!(contact, Contact::Elsewhere(_)) {
+        following(sources);
+    }
+    if let Some(region) = &exposure.region {
+        let word = region.role.word();
+        for role in Role::WORDS {
+            metric::FLEET_ROLE.set(&[role], u8::from(role == word));
+        }
+        metric::FLEET_GENERATION.set(&["known"], region.generation as f64);
+        metric::FLEET_GENERATION.set(&["applied"], region.applied as f64);
+    }
     for (metric, value) in [
         (&metric::SWITCHBOARD_JOBS, exposure.jobs),
         (&metric::SWITCHBOARD_ENDPOINTS, exposure.open()),
