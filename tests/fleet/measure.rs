@@ -8,9 +8,10 @@ use std::{
 
 use super::{
     board::Switchboard,
-    database::{Database, is, knows, open_at},
+    database::{Database, eventually, is, knows, open_at},
     harness::{Proxy, config, figure, postgresql::NEEDS, require::require, wait_until},
-    stage::{Stage, opens},
+    shared::Member,
+    stage::{Stage, opens, status},
 };
 
 /// Jobs that come one after the other.
@@ -51,6 +52,14 @@ fn a_job_is_known_elsewhere_and_idle_proxies_ask_little() {
     // A third that is idle as well, and time for what is under way.
     let third = database.proxy("eu-2", "eu");
     is(&third, "connected");
+    figure(
+        "transactions a second of each of three idle proxies",
+        asked_idle(&database),
+    );
+}
+
+/// Transactions a second of each of three proxies, once nothing is under way.
+fn asked_idle(database: &Database) -> String {
     let asked = || {
         let sql = "select pg_stat_force_next_flush(); \
                    select xact_commit from pg_stat_database where datname = current_database()";
@@ -61,8 +70,49 @@ fn a_job_is_known_elsewhere_and_idle_proxies_ask_little() {
     let before = asked();
     thread::sleep(IDLE);
     let more = asked() - before;
+    format!("{:.2}", more / 3.0 / IDLE.as_secs_f64())
+}
+
+/// Jobs that are there before.
+const KNOWN: u32 = 1000;
+
+#[test]
+#[ignore = "a measurement"]
+fn a_job_that_is_open_on_one_proxy_is_soon_open_on_all_of_its_region() {
+    if !require(&NEEDS) {
+        return;
+    }
+    let database = Database::alone();
+    let stage = Stage::with(Switchboard::start(), 3 * KNOWN as u16 / 2);
+    let ready = |number: u32| stage.ready(number, &format!("fdb0:7e57::1:{number:x}"));
+    for number in 0..KNOWN {
+        ready(number);
+    }
+    let members = ["us-1", "us-2", "us-3"];
+    let members = members.map(|name| Member::start(&database, &stage, name, "us"));
+    for member in &members {
+        eventually("the jobs to be open", || {
+            status(&member.proxy)["endpoints"] == KNOWN
+        });
+    }
+    let mut took: Vec<Duration> = (KNOWN..KNOWN + JOBS)
+        .map(|number| {
+            let job = ready(number);
+            let is_open = |member: &Member| member.port(&job).is_some();
+            wait_until("one to have it open", || members.iter().any(is_open));
+            let open = Instant::now();
+            wait_until("all to have it open", || members.iter().all(is_open));
+            open.elapsed()
+        })
+        .collect();
+    took.sort_unstable();
+    let at = |share: f64| took[(share * f64::from(JOBS - 1)) as usize];
     figure(
-        "transactions a second of each of three idle proxies",
-        format!("{:.2}", more / 3.0 / IDLE.as_secs_f64()),
+        "from a job's port being open on one proxy to its being open on all three of the region",
+        format!("{:?} at half of the jobs, {:?} at 99 %", at(0.5), at(0.99)),
+    );
+    figure(
+        "transactions a second of each of three idle proxies that share ports",
+        asked_idle(&database),
     );
 }

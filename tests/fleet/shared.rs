@@ -80,17 +80,17 @@ impl Drop for Bridge {
 }
 
 /// A proxy in a network of its own, from which it gets to the switchboard and the database.
-struct Member {
+pub struct Member {
     name: &'static str,
     text: String,
-    proxy: Proxy,
+    pub proxy: Proxy,
     target: Target,
     _bridges: [Bridge; 2],
     lab: Lab,
 }
 
 impl Member {
-    fn start(database: &Database, stage: &Stage, name: &'static str, region: &str) -> Self {
+    pub fn start(database: &Database, stage: &Stage, name: &'static str, region: &str) -> Self {
         Self::start_with(database, stage, name, region, "")
     }
 
@@ -133,7 +133,7 @@ impl Member {
     }
 
     /// The port at which a job is open here, if it is.
-    fn port(&self, job: &str) -> Option<u16> {
+    pub fn port(&self, job: &str) -> Option<u16> {
         let found = self.here(job);
         let open = found.iter().find(|one| one["state"] == "open")?;
         u16::try_from(open["port"].as_u64()?).ok()
