@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::json;
 
 use super::{
@@ -65,6 +66,44 @@ fn a_region_serves_the_jobs_of_its_own_hosts_and_says_of_others_why_not() {
     proxy.reload(&with("[\"fdb0:7e57:2::/48\"]"));
     refuses(&proxy, &ours, "other_hosts");
     proxy.stops_listening(port);
+}
+
+#[test]
+fn a_board_has_one_port_whoever_uses_it_and_nobody_else_gets_it() {
+    const COUNT: u16 = 3;
+    let stage = Stage::new(COUNT);
+    let rule = "[[switchboard.expose]]\nname = \"ssh\"\nport = 22\nallocate = \"host\"\n";
+    let text = config([stage.section_with("cooldown = \"1ms\"", rule)]);
+    let mut proxy = Proxy::start(&text);
+    let first = stage.ready_on(1, 1, "fdb0:7e57:1::1");
+    let port = opens(&proxy, &first);
+    stage.finalize(&first);
+    proxy.stops_listening(port);
+    // As many others as there are ports: the last finds none.
+    for host in 2..=u32::from(COUNT) {
+        stage.board.add_host(host);
+        let other = stage.ready_on(host, 10 + host, &format!("fdb0:7e57:{host}::1"));
+        assert_ne!(opens(&proxy, &other), port);
+    }
+    stage.board.add_host(9);
+    let last = stage.ready_on(9, 19, "fdb0:7e57:9::1");
+    refuses(&proxy, &last, "no_port");
+    let second = stage.ready_on(1, 2, "fdb0:7e57:1::2");
+    assert_eq!(opens(&proxy, &second), port);
+    // Two at once: the port is one's.
+    let third = stage.ready_on(1, 3, "fdb0:7e57:1::3");
+    refuses(&proxy, &third, "no_port");
+    stage.finalize(&second);
+    assert_eq!(opens(&proxy, &third), port);
+    stage.finalize(&third);
+    proxy.stops_listening(port);
+    proxy.signal(Signal::TERM);
+    proxy.wait();
+    let proxy = Proxy::start(&text);
+    refuses(&proxy, &last, "no_port");
+    let fourth = stage.ready_on(1, 4, "fdb0:7e57:1::4");
+    assert_eq!(opens(&proxy, &fourth), port);
+    assert_eq!(endpoints(&proxy, &last)[0]["state"], "waiting");
 }
 
 #[test]

@@ -89,6 +89,34 @@ fn no_session_of_an_ended_job_reaches_the_next_one_at_its_address() {
 }
 
 #[test]
+fn no_session_of_a_board_lives_into_its_next_job_whatever_becomes_of_others() {
+    let Some((lab, stage)) = staged() else { return };
+    let target = lab.listen(22);
+    let rule = "[[switchboard.expose]]\nname = \"ssh\"\nport = 22\nallocate = \"host\"\n";
+    let section = stage.section_with("on_remove = \"keep\"", rule);
+    let proxy = Proxy::start_with(&lab.setup(), &config([section]));
+    let mut before = stage.ready(1, &TARGET.to_string());
+    let port = opens(&proxy, &before);
+    for number in 2..5 {
+        let mut client = lab.connect(port);
+        let mut job = target.accept();
+        client.exchange(&mut job, b"one job");
+        stage.finalize(&before);
+        // Its successor may be there before it is known to have ended, or not.
+        if number % 2 == 0 {
+            closes(&proxy, &before);
+        }
+        let next = stage.ready(number, &TARGET.to_string());
+        client.expect_reset();
+        let line = proxy.ended_session(client.addr());
+        assert_eq!(line.text("mapping"), format!("job/{before}/ssh"));
+        assert_eq!(line.text("reason"), "mapping_removed");
+        assert_eq!(opens(&proxy, &next), port);
+        before = next;
+    }
+}
+
+#[test]
 fn a_job_that_moves_keeps_its_port_and_loses_its_sessions() {
     const OTHER: std::net::Ipv6Addr =
         std::net::Ipv6Addr::new(0xfd9d, 0x773b, 0xe6f8, 1, 0, 0, 0, 0x11);

@@ -28,6 +28,8 @@ const COOLDOWN: i64 = 60;
 const LEASE: i64 = 600;
 /// By how much a proxy thinks its lease to be over sooner.
 const MARGIN: i64 = 60;
+/// How long a port is held for a host.
+const HELD: i64 = 30 * 86_400;
 const PORTS: u64 = 12;
 const OWNERS: u64 = 10;
 
@@ -107,6 +109,21 @@ struct World<'a> {
 
 const NAMES: [&str; 3] = ["us-1", "us-2", "us-3"];
 const TABLES: [&str; 4] = ["proxy", "region", "port", "process"];
+
+/// What holds the port of an owner: two hosts, each for some of them.
+fn holder(owner: &str) -> Option<String> {
+    let number: u64 = owner
+        .strip_prefix("job-")?
+        .strip_suffix("/ssh")?
+        .parse()
+        .ok()?;
+    (number >= OWNERS / 2).then(|| format!("host/{}/ssh", number % 2))
+}
+
+/// Whether a port may be one's that is open for the other.
+fn share(one: &str, other: &str) -> bool {
+    one == other || holder(one).is_some() && holder(one) == holder(other)
+}
 
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
@@ -291,7 +308,7 @@ impl<'a> World<'a> {
         let entries: Vec<_> = (process.map.iter())
             .filter(|_| !is_expired)
             .map(|(port, owned)| {
-                json!({"port": port, "owner": owned.owner, "target": owned.target,
+                json!({"port": port, "owner": owned.owner, "holder": holder(&owned.owner), "target": owned.target,
                     "since_ms": owned.since_ms, "generation": owned.generation})
             })
             .collect();
@@ -345,6 +362,11 @@ impl<'a> World<'a> {
             match row["owner"].as_str() {
                 None => _ = process.map.remove(&port),
                 Some(owner) => {
+                    assert_eq!(
+                        row["holder"].as_str().map(str::to_owned),
+                        holder(owner),
+                        "{row}"
+                    );
                     let owned = Owned {
                         owner: owner.to_owned(),
                         target: row["target"].as_str().expect("a target").to_owned(),
@@ -391,9 +413,9 @@ impl<'a> World<'a> {
                     json!({"port": port, "owner": known.owner})
                 }
                 (1, Some(known)) => {
-                    json!({"port": port, "owner": known.owner, "target": format!("192.0.2.{host}:22")})
+                    json!({"port": port, "owner": known.owner, "holder": holder(&known.owner), "target": format!("192.0.2.{host}:22")})
                 }
-                _ => json!({"port": port, "owner": owner, "target": format!("192.0.2.{host}:22")}),
+                _ => json!({"port": port, "owner": owner, "holder": holder(&owner), "target": format!("192.0.2.{host}:22")}),
             });
         }
         let (epoch, since) = (self.epoch(at), self.processes[at].generation);
@@ -534,11 +556,14 @@ impl<'a> World<'a> {
         let mut whose: BTreeMap<u16, &String> = BTreeMap::new();
         for (port, owner) in served.chain(&certain) {
             let first = whose.entry(*port).or_insert(owner);
-            assert_eq!(*first, owner, "two have port {port}");
+            assert!(
+                share(first, owner),
+                "two have port {port}: {first}, {owner}"
+            );
         }
         for (port, owner) in &certain {
             if let Some((before, at)) = self.had.get(port)
-                && before != owner
+                && !share(before, owner)
             {
                 let rested = self.now - at;
                 assert!(
@@ -574,6 +599,7 @@ impl<'a> World<'a> {
                 let seconds = self.random.below(COOLDOWN as u64) as i64;
                 self.passes(seconds);
             }
+            22 if self.random.one_in(3) => self.passes(HELD),
             22 => self.passes(LEASE / 2),
             _ if count == 0 => {}
             23..25 => {
@@ -629,7 +655,7 @@ impl<'a> World<'a> {
             self.check();
             let waiting = self.database.query(
                 "select count(*) from tml_proxy.region r left join tml_proxy.port p on r.name = p.region
-                 where released is not null or not tml_proxy.region_is_settled(r)",
+                 where released is not null and holder is null or not tml_proxy.region_is_settled(r)",
             );
             let owners = &self.owners;
             if waiting == "0" && self.processes.iter().all(|one| one.open == *owners) {
@@ -661,6 +687,57 @@ impl<'a> World<'a> {
             self.processes.swap(0, tries % NAMES.len());
             tries += 1;
             assert!(tries < 50, "nobody leads");
+        }
+    }
+}
+
+/// What a host holds is its next job's at once, whoever has it open yet, and nobody else's for a month.
+#[test]
+fn the_port_of_a_host_goes_to_its_next_job_and_to_others_after_a_month() {
+    if !require(&NEEDS) {
+        return;
+    }
+    let database = Database::start();
+    let mut world = World::new(&database, 1);
+    world.start("us-1");
+    let write = |world: &mut World<'_>, owner: &str, is_there: bool| {
+        world.random = Random(1);
+        while world.processes[0].term.is_none() {
+            world.beat(0);
+        }
+        let (epoch, term) = (world.epoch(0), world.processes[0].term.expect("it leads"));
+        let change = match is_there {
+            true => {
+                json!([{"port": 40_001, "owner": owner, "holder": holder(owner), "target": "192.0.2.1:22"}])
+            }
+            false => json!([{"port": 40_001, "owner": owner}]),
+        };
+        let values = format!("{epoch}, 0, {term}, 1000, null, '{change}'");
+        let answer = world.call(0, "region_write", &values);
+        answer["refused"][0]["why"].as_str().map(str::to_owned)
+    };
+    assert_eq!(write(&mut world, "job-5/ssh", true), None);
+    assert_eq!(
+        write(&mut world, "job-7/ssh", true).as_deref(),
+        Some("taken")
+    );
+    assert_eq!(write(&mut world, "job-5/ssh", false), None);
+    // Nobody has confirmed anything.
+    assert_eq!(write(&mut world, "job-7/ssh", true), None);
+    assert_eq!(write(&mut world, "job-7/ssh", false), None);
+    for (seconds, refused) in [(0, true), (3600, true), (HELD, false)] {
+        world.passes(seconds);
+        world.processes[0].term = None;
+        world.beat(0);
+        world.read(0);
+        world.apply(0);
+        world.beat(0);
+        for owner in ["job-1/ssh", "job-6/ssh"] {
+            let why = write(&mut world, owner, true);
+            assert_eq!(why.is_some(), refused, "{owner} after {seconds} s: {why:?}");
+            if why.is_none() {
+                return;
+            }
         }
     }
 }

@@ -261,6 +261,42 @@ fn a_job_has_one_port_on_all_proxies_of_its_region_and_another_takes_over_when_i
 }
 
 #[test]
+fn a_board_has_one_port_on_all_proxies_and_no_session_lives_into_its_next_job() {
+    if !require(&NEEDS) {
+        return;
+    }
+    let database = Database::start();
+    let stage = Stage::with(Switchboard::start(), 20);
+    let members = ["us-1", "us-2"].map(|name| Member::start(&database, &stage, name, "us"));
+    for member in &members {
+        let text = member
+            .text
+            .replace("poll =", "on_remove = \"keep\"\npoll =");
+        let rule = "port = 22\n";
+        let text = text.replace(rule, &format!("{rule}allocate = \"host\"\n"));
+        member.proxy.reload(&text);
+    }
+    leader(&members);
+    let address = job_address();
+    let mut job = stage.ready(1, &address);
+    let port = open_at_all(&members, &job);
+    for number in 2..5 {
+        let sessions = members.each_ref().map(|member| member.session(port));
+        stage.finalize(&job);
+        let next = stage.ready(number, &address);
+        for (mut client, _server) in sessions {
+            client.expect_reset();
+        }
+        assert_eq!(open_at_all(&members, &next), port);
+        job = next;
+    }
+    stage.finalize(&job);
+    stage.board.add_host(2);
+    let other = stage.ready_on(2, 9, "fdb0:7e57::2");
+    assert_ne!(open_at_all(&members, &other), port);
+}
+
+#[test]
 fn ports_and_sessions_stay_while_the_database_is_away_and_new_jobs_wait_for_it() {
     if !require(&NEEDS) {
         return;

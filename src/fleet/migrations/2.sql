@@ -9,6 +9,12 @@ language sql volatile set search_path = pg_catalog, pg_temp as $$
     select clock_timestamp()
 $$;
 
+-- How long a port goes to nobody else.
+create function tml_proxy.rest(cooldown interval, holder text) returns interval
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+    select case when holder is null then cooldown else greatest(cooldown, interval '30 days') end
+$$;
+
 -- What is another one after a standby was promoted.
 create function tml_proxy.timeline() returns text
 language sql volatile set search_path = pg_catalog, pg_temp as $$
@@ -48,11 +54,15 @@ create table tml_proxy.port (
     -- Who had it last and when that ended, while nobody else may have it yet.
     left_by text,
     released timestamptz,
+    -- What holds it beyond its owner: whoever has the same holder may have it next at once, others only after
+    -- a long time.
+    holder text check (length(holder) <= 200),
     -- When a proxy could not bind it.
     blocked timestamptz,
     primary key (region, port),
     check ((owner is null) = (target is null) and (owner is null) = (since is null)),
-    check (owner is null or released is null and blocked is null)
+    check (owner is null or released is null and blocked is null),
+    check (holder is null or owner is not null or left_by is not null)
 );
 create unique index port_by_owner on tml_proxy.port (region, owner) where owner is not null;
 create index port_by_generation on tml_proxy.port (region, generation);
@@ -184,9 +194,9 @@ begin
     where region = the_region.name and generation <= the_region.lost;
     has_changed := found;
     update tml_proxy.port
-    set generation = next, left_by = null, released = null, blocked = null
+    set generation = next, left_by = null, released = null, blocked = null, holder = null
     where region = the_region.name and released is not null
-        and released + the_region.cooldown <= tml_proxy.now() and generation <= confirmed
+        and released + tml_proxy.rest(the_region.cooldown, holder) <= tml_proxy.now() and generation <= confirmed
         and (blocked is null or blocked + interval '10 min' <= tml_proxy.now());
     if found or has_changed then
         update tml_proxy.region set generation = next where name = the_region.name
@@ -204,7 +214,7 @@ language sql volatile security definer set search_path = pg_catalog, pg_temp as 
         select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
             'port', port, 'generation', port.generation, 'owner', owner, 'target', target,
             'since_ms', (extract(epoch from port.since) * 1000)::bigint,
-            'left_by', left_by, 'is_blocked', case when blocked is not null then true end
+            'left_by', left_by, 'holder', holder, 'is_blocked', case when blocked is not null then true end
         ))), '[]'::jsonb)
         from tml_proxy.port
         where region = one.name and port.generation > greatest(one.lost, region_rows.since)
@@ -354,8 +364,8 @@ begin
     -- What is given back comes first, the rest in its order.
     for wanted in
         select * from rows from (
-            jsonb_to_recordset(changes) as (port integer, owner text, target text)
-        ) with ordinality as c(port, owner, target, place)
+            jsonb_to_recordset(changes) as (port integer, owner text, holder text, target text)
+        ) with ordinality as c(port, owner, holder, target, place)
         order by c.target is not null, c.place
     loop
         select * into row from tml_proxy.port where region = the_region and port = wanted.port;
@@ -386,20 +396,25 @@ begin
             ) then 'unsettled'
             when row.owner is not null then 'taken'
             when row.blocked + interval '10 min' > tml_proxy.now() then 'blocked'
-            when row.released is not null and row.left_by <> wanted.owner and not (
-                row.released + one.cooldown <= tml_proxy.now() and row.generation <= confirmed
-            ) then 'cooling'
+            -- That of the same holder leads to the same place wherever it is open yet.
+            when row.released is not null and row.left_by <> wanted.owner
+                and (row.holder = wanted.holder) is not true
+                and not (
+                    row.released + tml_proxy.rest(one.cooldown, row.holder) <= tml_proxy.now()
+                    and row.generation <= confirmed
+                )
+            then 'cooling'
         end;
         if why is not null then
             refused := refused || jsonb_strip_nulls(jsonb_build_object('port', wanted.port,
                 'owner', wanted.owner, 'why', why, 'by', row.owner, 'has', has));
             continue;
         end if;
-        insert into tml_proxy.port (region, port, generation, owner, target, since)
-        values (the_region, wanted.port, next, wanted.owner, wanted.target, tml_proxy.now())
+        insert into tml_proxy.port (region, port, generation, owner, holder, target, since)
+        values (the_region, wanted.port, next, wanted.owner, wanted.holder, wanted.target, tml_proxy.now())
         on conflict (region, port) do update
-        set generation = excluded.generation, owner = excluded.owner, target = excluded.target,
-            since = excluded.since, left_by = null, released = null, blocked = null;
+        set generation = excluded.generation, owner = excluded.owner, holder = excluded.holder,
+            target = excluded.target, since = excluded.since, left_by = null, released = null, blocked = null;
         has_changed := true;
     end loop;
 
@@ -433,7 +448,9 @@ begin
     end if;
     update tml_proxy.port
     set owner = null, target = null, since = null, generation = one.generation + 1,
-        left_by = owner, released = tml_proxy.now(), blocked = tml_proxy.now()
+        left_by = owner, released = tml_proxy.now(), blocked = tml_proxy.now(),
+        -- Nobody holds what is of no use.
+        holder = null
     where region = the_region and port = the_port and generation = the_generation
         and generation > one.lost and one.epoch::text = the_epoch and owner is not null;
     if found then
@@ -480,7 +497,7 @@ begin
     next := greatest(one.generation, least(knows, 1::bigint << 60)) + 1;
     for entry in
         select * from jsonb_to_recordset(entries)
-            as e(port integer, owner text, target text, since_ms bigint, generation bigint)
+            as e(port integer, owner text, holder text, target text, since_ms bigint, generation bigint)
         order by generation, port
     loop
         select * into row from tml_proxy.port where region = the_region and port = entry.port;
@@ -500,12 +517,12 @@ begin
             set owner = null, target = null, since = null, generation = next,
                 left_by = owner, released = tml_proxy.now()
             where region = the_region and port = other.port;
-            insert into tml_proxy.port (region, port, generation, owner, target, since)
-            values (the_region, entry.port, next, entry.owner, entry.target,
+            insert into tml_proxy.port (region, port, generation, owner, holder, target, since)
+            values (the_region, entry.port, next, entry.owner, entry.holder, entry.target,
                 to_timestamp(entry.since_ms / 1000.0))
             on conflict (region, port) do update
-            set generation = excluded.generation, owner = excluded.owner, target = excluded.target,
-                since = excluded.since, left_by = null, released = null, blocked = null;
+            set generation = excluded.generation, owner = excluded.owner, holder = excluded.holder,
+                target = excluded.target, since = excluded.since, left_by = null, released = null, blocked = null;
         else
             lost := lost || jsonb_strip_nulls(jsonb_build_object('port', entry.port,
                 'owner', entry.owner, 'why', case when row.owner is null then 'cooling' else 'taken' end,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     provider::switchboard::{
-        JobId, Owner, RuleName,
+        HostId, JobId, Owner, RuleName,
         region::{PortChange, PortOwner, PortRefused, RefusedWhy, RegionPort},
     },
     shared_map::SharedMap,
@@ -22,21 +22,36 @@ pub(super) struct Row {
     #[serde(default)]
     since_ms: u64,
     left_by: Option<String>,
+    holder: Option<String>,
     #[serde(default)]
     is_blocked: bool,
 }
 
-fn owner(text: &str) -> Option<Owner> {
+fn owner(text: &str, holder: Option<&str>) -> Option<Owner> {
     let (job, rule) = text.split_once('/')?;
-    Some(Owner {
+    let owner = Owner {
         job: JobId::parse(job)?,
         rule: RuleName::parse(rule)?,
-    })
+        host: match holder {
+            None => None,
+            Some(text) => {
+                let (host, _) = text.strip_prefix("host/")?.split_once('/')?;
+                Some(HostId::parse(host)?)
+            }
+        },
+    };
+    let is_same = owner.holder().map(|holder| holder.to_string()).as_deref() == holder;
+    is_same.then_some(owner)
+}
+
+fn holder(owner: &Owner) -> Option<String> {
+    owner.holder().map(|holder| holder.to_string())
 }
 
 impl Row {
     /// What there is to know of the port; none if it is free. One that cannot be read is nobody's to have.
     fn known(&self) -> Option<RegionPort> {
+        let owner = |text: &str| owner(text, self.holder.as_deref());
         match (&self.owner, &self.left_by) {
             _ if self.is_blocked => Some(RegionPort::Blocked),
             (Some(text), _) => {
@@ -78,6 +93,8 @@ pub(super) struct Change {
     port: u16,
     owner: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    holder: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<String>,
 }
 
@@ -90,6 +107,7 @@ impl From<&PortChange> for Change {
         Self {
             port: change.port,
             owner: owner.to_string(),
+            holder: holder(owner),
             target,
         }
     }
@@ -100,6 +118,8 @@ impl From<&PortChange> for Change {
 pub(super) struct Asserted {
     port: u16,
     owner: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    holder: Option<String>,
     target: String,
     since_ms: u64,
     generation: u64,
@@ -116,6 +136,7 @@ pub(super) fn asserted(ports: &SharedMap<u16, RegionPort>) -> Vec<Asserted> {
         } => Some(Asserted {
             port: *port,
             owner: owner.to_string(),
+            holder: holder(owner),
             target: target.to_string(),
             since_ms: since
                 .duration_since(UNIX_EPOCH)
@@ -164,7 +185,7 @@ impl Refusal {
         };
         Some(PortRefused {
             port: self.port,
-            owner: owner(&self.owner)?,
+            owner: owner(&self.owner, None)?,
             why,
         })
     }
@@ -175,6 +196,7 @@ mod tests {
     use super::*;
 
     const JOB: &str = "00000001-0000-4000-8000-000000000000";
+    const HOST: &str = "00000002-0000-4000-8000-000000000000";
 
     fn known(text: &str) -> Option<RegionPort> {
         let row: Row = serde_json::from_str(text).expect("a row");
@@ -195,13 +217,19 @@ mod tests {
                 format!(r#"{{"port":1,"generation":2,"owner":"{JOB}/ssh","target":"{target}"}}"#);
             assert_eq!(known(&row), Some(RegionPort::Blocked), "{target}");
         }
+        for holder in ["", "host/x/ssh", HOST, &format!("host/{HOST}/web")] {
+            let row =
+                format!(r#"{{"port":1,"generation":2,"left_by":"{JOB}/ssh","holder":"{holder}"}}"#);
+            assert_eq!(known(&row), Some(RegionPort::Blocked), "{holder}");
+        }
         assert_eq!(known(r#"{"port":1,"generation":2}"#), None);
     }
 
     #[test]
     fn what_is_asserted_is_what_was_read() {
         let row = format!(
-            r#"{{"port":1,"generation":2,"owner":"{JOB}/ssh","target":"[2001:db8::1]:22","since_ms":3}}"#
+            r#"{{"port":1,"generation":2,"owner":"{JOB}/ssh","holder":"host/{HOST}/ssh",
+                "target":"[2001:db8::1]:22","since_ms":3}}"#
         );
         let rows: Vec<Row> = serde_json::from_str(&format!(
             r#"[{row},{{"port":2,"generation":2,"left_by":"{JOB}/ssh"}}]"#
@@ -222,6 +250,7 @@ mod tests {
                 target: None,
                 since_ms: 0,
                 left_by: None,
+                holder: None,
                 is_blocked: false,
             }],
         );

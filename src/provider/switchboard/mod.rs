@@ -32,9 +32,10 @@ pub mod watch;
 
 pub use boot_instant::{BootInstant, boot};
 pub use job::{HostId, Job, JobId, JobState, KnownJobs, Remembered, Service};
+use owner::Holder;
 pub use owner::Owner;
 pub use port_ranges::PortRanges;
-pub use rule::{Condition, Rule, RuleName};
+pub use rule::{Allocate, Condition, Rule, RuleName};
 pub(crate) use saved::{SavedKnowledge, SavedStatus};
 pub use settings::{PublicHost, Switchboard};
 pub use status::{Contact, Endpoint, Endpoints, Exposure, Refusals, RegionView, SwitchboardStatus};

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
 use super::Service;
-use crate::setting::{As, Found, Given, Json, Kind, List, Number, Prefix, Refusal};
+use crate::setting::{As, Found, Given, Json, Kind, List, Number, Prefix, Refusal, Word, Words};
 
 /// A name that is part of a mapping's: 1 to 32 lower-case letters, digits and hyphens.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -74,6 +74,28 @@ pub struct Rule {
     pub condition: Condition,
     /// Prefixes of which one must contain where the job is; none is everywhere.
     pub hosts: Vec<IpNet>,
+    /// What gets a port of its own.
+    pub allocate: Allocate,
+}
+
+/// What has a port of its own for a rule.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Allocate {
+    /// Each job.
+    #[default]
+    Job,
+    /// Each host, whatever job is there.
+    Host,
+}
+
+impl Allocate {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Words for Allocate {
+    const WORDS: &'static [(&'static str, Self)] = &[("job", Self::Job), ("host", Self::Host)];
 }
 
 impl Rule {
@@ -138,6 +160,13 @@ struct RuleTable {
         skip_serializing_if = "Vec::is_empty"
     )]
     hosts: Vec<IpNet>,
+    /// What has a port of its own: each job, or each host, whose jobs have it one after another.
+    #[serde(
+        default,
+        with = "As::<Word<Allocate>>",
+        skip_serializing_if = "Allocate::is_default"
+    )]
+    allocate: Allocate,
 }
 
 impl Kind for Rule {
@@ -166,6 +195,7 @@ impl Kind for Rule {
             port: table.port,
             condition,
             hosts: table.hosts,
+            allocate: table.allocate,
         })
     }
 
@@ -181,6 +211,7 @@ impl Kind for Rule {
             service,
             protocol,
             hosts: rule.hosts.clone(),
+            allocate: rule.allocate,
         })
     }
 

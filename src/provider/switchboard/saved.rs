@@ -232,6 +232,7 @@ mod tests {
         Owner {
             job: id(number),
             rule: RuleName::parse("ssh").expect("a name"),
+            host: None,
         }
     }
 

@@ -22,7 +22,9 @@ pub use address::fit_for_any;
 use holders::Holders;
 pub use reason::{Closing, Reason};
 
-use super::{Job, JobId, JobState, KnownJobs, Owner, Rule, RuleName, Switchboard, ports::Kept};
+use super::{
+    Allocate, Job, JobId, JobState, KnownJobs, Owner, Rule, RuleName, Switchboard, ports::Kept,
+};
 
 /// Everything the decision depends on.
 pub struct Inputs<'a> {
@@ -385,6 +387,9 @@ fn add_rules(job: &Job, address: IpAddr, settings: &Switchboard, decision: &mut 
     for rule in matching {
         let reason = match () {
             () if !rule.is_for(address) => Some(Reason::OtherHosts),
+            () if rule.allocate == Allocate::Host && job.host.is_none() => {
+                Some(Reason::HostUnknown)
+            }
             () if decision.wanted.len() >= most => Some(Reason::TooMany),
             () => None,
         };
@@ -396,6 +401,10 @@ fn add_rules(job: &Job, address: IpAddr, settings: &Switchboard, decision: &mut 
             owner: Owner {
                 job: job.id.clone(),
                 rule: rule.name.clone(),
+                host: match rule.allocate {
+                    Allocate::Job => None,
+                    Allocate::Host => job.host.clone(),
+                },
             },
             target: SocketAddr::new(address, rule.port),
             evidence: Evidence::Job,

@@ -30,6 +30,8 @@ pub enum Reason {
     NoRule,
     /// The rule is for jobs on other hosts.
     OtherHosts,
+    /// The rule has a port for each host, and that of the job is not known.
+    HostUnknown,
     /// Its address is an IPv4 address inside an IPv6 one.
     #[strum(serialize = "mapped_address")]
     Mapped,
@@ -98,6 +100,7 @@ impl Reason {
             Self::NoAddress => "job has no address yet",
             Self::NoRule => "no rule fits the job",
             Self::OtherHosts => "the rule is for jobs on other hosts",
+            Self::HostUnknown => "the switchboard does not say on which host the job is",
             Self::Mapped
             | Self::Unspecified
             | Self::Loopback

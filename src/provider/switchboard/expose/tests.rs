@@ -6,7 +6,7 @@ use std::{
 use super::*;
 use crate::{
     provider::switchboard::{
-        Condition, HostId, JobState, PortRanges, PublicHost, Remembered, Rule, Service,
+        Allocate, Condition, HostId, JobState, PortRanges, PublicHost, Remembered, Rule, Service,
         client::BaseUrl,
     },
     setting::AutoOr,
@@ -58,6 +58,7 @@ fn rule(name: &str, port: u16, condition: Condition) -> Rule {
         port,
         condition,
         hosts: Vec::new(),
+        allocate: Allocate::Job,
     }
 }
 
@@ -283,6 +284,7 @@ fn what_was_exposed_before_stands_until_the_jobs_are_known() {
     let owner = |number| Owner {
         job: job(number, "fd00::1").id,
         rule: RuleName::parse("ssh").expect("a name"),
+        host: None,
     };
     let kept = |address: &str| Kept {
         address: address.parse().expect("an address"),
@@ -386,6 +388,26 @@ fn a_rule_for_some_hosts_exposes_no_job_on_another_and_says_so() {
     let alone = decided(&with_rules(vec![here]), &known_jobs([job(2, "fd00:2::1")]));
     let reasons: Vec<_> = alone.refused.iter().map(|one| one.reason).collect();
     assert_eq!(reasons, [Reason::OtherHosts]);
+}
+
+#[test]
+fn a_rule_for_ports_of_hosts_exposes_no_job_of_which_the_host_is_not_known() {
+    let board = Rule {
+        allocate: Allocate::Host,
+        ..rule("board", 22, Condition::Always)
+    };
+    let both = with_rules(vec![board, rule("job", 23, Condition::Always)]);
+    let host = HostId::parse("00000007-0000-4000-8000-000000000000");
+    let on_host = Job {
+        host: host.clone(),
+        ..job(1, "fd00::1")
+    };
+    let decision = decided(&both, &known_jobs([on_host, job(2, "fd00::2")]));
+    let wanted = decision.wanted.iter();
+    let hosts: Vec<_> = wanted.map(|one| one.owner.host.clone()).collect();
+    assert_eq!(hosts, [host, None, None]);
+    let refused: Vec<_> = decision.refused.iter().map(|one| one.reason).collect();
+    assert_eq!(refused, [Reason::HostUnknown]);
 }
 
 #[test]

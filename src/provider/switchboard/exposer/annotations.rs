@@ -94,6 +94,7 @@ mod tests {
             owner: Owner {
                 job: job.clone(),
                 rule: RuleName::parse(rule).expect("a name"),
+                host: None,
             },
             port: Some(port),
             target: "[fd00::1]:22".parse().expect("an address"),

@@ -149,7 +149,11 @@ fn why_not(subject: &Subject, exposure: &Exposure) -> Option<Reason> {
     let (job, rule) = subject;
     let endpoint = rule.as_ref().and_then(|rule| {
         let (job, rule) = (job.clone(), rule.clone());
-        exposure.endpoints.get(&Owner { job, rule })
+        exposure.endpoints.get(&Owner {
+            job,
+            rule,
+            host: None,
+        })
     });
     let closed = endpoint.and_then(|endpoint| endpoint.closed);
     closed.or_else(|| Some(exposure.refused.get(subject)?.reason))
@@ -158,7 +162,7 @@ fn why_not(subject: &Subject, exposure: &Exposure) -> Option<Reason> {
 /// Everything that is not exposed.
 fn refused(exposure: &Exposure) -> BTreeMap<Subject, Reason> {
     let closed = exposure.endpoints.values().filter_map(|endpoint| {
-        let Owner { job, rule } = endpoint.owner.clone();
+        let Owner { job, rule, .. } = endpoint.owner.clone();
         Some(((job, Some(rule)), endpoint.closed?))
     });
     let refused = exposure.refused.values();

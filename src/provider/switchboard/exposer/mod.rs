@@ -38,7 +38,7 @@ use super::{
 use crate::{
     provider::AddressChanges,
     shared_map::SharedMap,
-    table::{ListenAddr, ListenHost, MappingName, MappingSpec, Origin, Policy},
+    table::{ListenAddr, ListenHost, MappingName, MappingSpec, Origin, Policy, RemovalPolicy},
 };
 use annotations::Annotations;
 use exposure_log::ExposureLog;
@@ -106,6 +106,8 @@ pub(crate) type Plan = SharedMap<Owner, (u16, SocketAddr)>;
 struct Specs {
     plan: Plan,
     policy: Arc<Policy>,
+    /// The same for ports of hosts: no session of one job there lives into the next.
+    of_hosts: Arc<Policy>,
     all: SharedMap<MappingName, MappingSpec>,
 }
 
@@ -115,6 +117,10 @@ impl Specs {
         if !Arc::ptr_eq(&self.policy, policy) {
             *self = Self {
                 policy: Arc::clone(policy),
+                of_hosts: Arc::new(Policy {
+                    on_remove: RemovalPolicy::Kill,
+                    ..Policy::clone(policy)
+                }),
                 ..Self::default()
             };
         }
@@ -127,7 +133,10 @@ impl Specs {
             let spec = MappingSpec {
                 name: name.clone(),
                 pairs: [(ListenAddr::new(ListenHost::Any, port), target.into())].into(),
-                policy: Arc::clone(policy),
+                policy: Arc::clone(match owner.host {
+                    None => policy,
+                    Some(_) => &self.of_hosts,
+                }),
                 origin: Origin::Switchboard,
             };
             self.all.insert(name, spec);
@@ -498,6 +507,10 @@ impl Exposer {
         let terms = Self::terms_of(&self.settings, self.region.as_ref());
         let now = BootInstant::now();
         let everybody = known_jobs.complete.is_some();
+        // What was said of a port may not say what holds it.
+        let come = changed.come.iter();
+        let come = come.filter_map(|owner| self.decisions.desired(owner));
+        changed.come = come.map(|desired| desired.owner.clone()).collect();
         if std::mem::take(&mut changed.everything) {
             let owners: Vec<_> = (self.decisions.wanted())
                 .map(|desired| desired.owner.clone())
@@ -556,11 +569,14 @@ impl Exposer {
                 desired.evidence >= needed || self.proposed.contains_key(owner)
             };
             let desired = self.decisions.desired(owner).filter(may);
-            let wanted = desired.and_then(|one| Some((self.ports.port(owner)?, one.target)));
+            let wanted = desired.and_then(|one| {
+                let port = self.ports.port(owner)?;
+                Some((&one.owner, (port, one.target)))
+            });
             match wanted {
                 None => _ = plan.remove(owner),
-                Some(to) if plan.get(owner) == Some(&to) => {}
-                Some(to) => _ = plan.insert(owner.clone(), to),
+                Some((_, to)) if plan.get(owner) == Some(&to) => {}
+                Some((owner, to)) => _ = plan.insert(owner.clone(), to),
             }
         }
         plan

@@ -384,7 +384,16 @@ impl Exposer {
             let port = *port;
             match (here, there) {
                 (Some(here), Some(there)) if here == there => return false,
-                (Some((owner, target)), _) => {
+                (Some((owner, target)), there) => {
+                    if let Some((former, _)) = there
+                        && former != owner
+                        && owner.host.is_some()
+                        && former.holder() == owner.holder()
+                    {
+                        let owner = former.clone();
+                        let to = PortOwner::Released { owner };
+                        released.push(PortChange { port, to });
+                    }
                     let owner = owner.clone();
                     let to = PortOwner::Owned { owner, target };
                     owned.push(PortChange { port, to });

@@ -2,7 +2,8 @@
 //!
 //! A port has one owner at most. It belongs to its owner until the owner does not want it any more,
 //! whatever happens meanwhile; then it cools down, and until it has, nobody gets it but the owner
-//! before. Where a port is free, who gets it depends on the owner and the ranges alone. Whoever finds no
+//! before. Where a port is free, who gets it depends on the owner and the ranges alone. A port that is held for
+//! a host goes from one job there to the next at once, and to others only after a long time. Whoever finds no
 //! port waits, and is served in the order of coming. A port that could not be bound is left alone
 //! for a while.
 //!
@@ -30,10 +31,13 @@ use serde::{Deserialize, Serialize};
 pub use record::{BlockedPort, Kept, LeftPort, OwnedPort, Record, Step};
 pub use told::Told;
 
-use super::{Owner, PortRanges, boot_instant::BootInstant};
+use super::{Holder, Owner, PortRanges, boot_instant::BootInstant};
 
 /// How long a port that could not be bound is left alone.
 pub const LEFT_ALONE: Duration = Duration::from_secs(600);
+
+/// How long a port that is held for a host goes to nobody else after the last job there.
+pub const HELD: Duration = Duration::from_secs(30 * 86_400);
 
 /// What an operator asked of the allocation.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +52,16 @@ pub struct Terms<'a> {
     pub most: usize,
     /// Whether anybody gets a port.
     pub gives: bool,
+}
+
+impl Terms<'_> {
+    /// How long a port goes to nobody else after that owner.
+    fn rest_after(&self, owner: &Owner) -> Duration {
+        match owner.host {
+            None => self.cooldown,
+            Some(_) => self.cooldown.max(HELD),
+        }
+    }
 }
 
 /// Who wants a port.
@@ -78,13 +92,16 @@ pub struct Ports {
     owned: BTreeMap<u16, Owner>,
     /// Ports that have none and about which there is something to know.
     resting: BTreeMap<u16, Resting>,
-    /// Resting ports in the order in which they were left, and in which they could not be bound.
-    left: BTreeSet<(BootInstant, u16)>,
+    /// Resting ports in the order in which they were left, those that are held for hosts last; and in which
+    /// they could not be bound.
+    left: BTreeSet<(bool, BootInstant, u16)>,
     blocked: BTreeSet<(BootInstant, u16)>,
     /// Resting ports that are in none of the ranges.
     outside: usize,
     /// The port that an owner has, or had last and may have again.
     homes: BTreeMap<Owner, u16>,
+    /// The port that is held for a host.
+    held: BTreeMap<Holder, u16>,
     /// Who waits, the first to come first.
     queue: Vec<Owner>,
     /// Who got a port by the last change.
@@ -109,16 +126,17 @@ impl Resting {
             .is_some_and(|since| now.since(since) < left_alone)
     }
 
-    fn is_cooling(&self, cooldown: Duration, now: BootInstant) -> bool {
-        self.left
-            .as_ref()
-            .is_some_and(|(_, since)| now.since(*since) < cooldown)
+    fn is_cooling(&self, terms: Terms<'_>, now: BootInstant) -> bool {
+        let left = self.left.as_ref();
+        left.is_some_and(|(owner, since)| now.since(*since) < terms.rest_after(owner))
     }
 
     /// Whether `owner` may have it.
     fn is_free_for(&self, owner: &Owner, terms: Terms<'_>, now: BootInstant) -> bool {
-        let was_theirs = || self.left.as_ref().is_some_and(|(last, _)| last == owner);
-        let is_cooling = self.is_cooling(terms.cooldown, now);
+        let is_same =
+            |last: &Owner| last == owner || last.host.is_some() && last.holder() == owner.holder();
+        let was_theirs = || self.left.as_ref().is_some_and(|(last, _)| is_same(last));
+        let is_cooling = self.is_cooling(terms, now);
         !self.is_blocked(terms.left_alone, now) && (!is_cooling || was_theirs())
     }
 }
@@ -196,7 +214,7 @@ impl Ports {
     fn release(&mut self, port: u16, now: BootInstant) {
         if let Some(owner) = self.owned.remove(&port) {
             self.touched.insert(port);
-            self.left.insert((now, port));
+            self.left.insert((owner.host.is_some(), now, port));
             self.resting.entry(port).or_default().left = Some((owner, now));
         }
     }
@@ -221,17 +239,19 @@ impl Ports {
 
     /// Lets go of what cannot matter any more.
     fn forget(&mut self, terms: Terms<'_>, now: BootInstant) {
-        while let Some((at, port)) = self.left.first().copied()
-            && now.since(at) >= terms.cooldown
-        {
-            self.left.pop_first();
-            let resting = self.resting.get_mut(&port);
-            if let Some((owner, _)) = resting.and_then(|resting| resting.left.take())
-                && self.homes.get(&owner) == Some(&port)
+        for (is_held, rest) in [(false, terms.cooldown), (true, terms.cooldown.max(HELD))] {
+            let from = (is_held, BootInstant::default(), 0);
+            while let Some((held, at, port)) = self.left.range(from..).next().copied()
+                && held == is_held
+                && now.since(at) >= rest
             {
-                self.homes.remove(&owner);
+                self.left.remove(&(held, at, port));
+                let resting = self.resting.get_mut(&port);
+                if let Some((owner, _)) = resting.and_then(|resting| resting.left.take()) {
+                    self.leave_home(&owner, port);
+                }
+                self.forget_port(port, terms);
             }
-            self.forget_port(port, terms);
         }
         while let Some((at, port)) = self.blocked.first().copied()
             && now.since(at) >= terms.left_alone
@@ -242,6 +262,27 @@ impl Ports {
             }
             self.forget_port(port, terms);
         }
+    }
+
+    /// Lets go of who had or held a port.
+    fn leave_home(&mut self, owner: &Owner, port: u16) {
+        if self.homes.get(owner) == Some(&port) {
+            self.homes.remove(owner);
+        }
+        if let Some(holder) = owner.holder()
+            && self.held.get(&holder) == Some(&port)
+        {
+            self.held.remove(&holder);
+        }
+    }
+
+    /// Notes who has a port.
+    fn give(&mut self, port: u16, owner: Owner) {
+        self.homes.insert(owner.clone(), port);
+        if let Some(holder) = owner.holder() {
+            self.held.insert(holder, port);
+        }
+        self.owned.insert(port, owner);
     }
 
     /// Lets go of a port about which there is nothing to know.
@@ -270,15 +311,17 @@ impl Ports {
             match self.resting.remove(&port) {
                 None => free -= 1,
                 Some(Resting { left, blocked }) => {
-                    left.map(|(_, at)| self.left.remove(&(at, port)));
+                    if let Some((last, at)) = left {
+                        self.left.remove(&(last.host.is_some(), at, port));
+                        self.leave_home(&last, port);
+                    }
                     blocked.map(|at| self.blocked.remove(&(at, port)));
                 }
             }
             self.touched.insert(port);
             self.is_queue_touched = true;
             self.served.insert(owner.clone());
-            self.owned.insert(port, owner.clone());
-            self.homes.insert(owner, port);
+            self.give(port, owner);
         }
     }
 
@@ -292,13 +335,28 @@ impl Ports {
         if let Some(home) = self.homes.get(owner).filter(|port| fits(port)) {
             return Some(*home);
         }
+        let holder = owner.holder();
+        match holder.as_ref().and_then(|holder| self.held.get(holder)) {
+            // Another job on the host has it yet.
+            Some(held)
+                if self
+                    .owned
+                    .get(held)
+                    .is_some_and(|one| one.holder() == holder) =>
+            {
+                return None;
+            }
+            Some(held) if fits(held) => return Some(*held),
+            Some(_) | None => {}
+        }
         if free == 0 {
             return None;
         }
         let count = terms.ranges.count();
         // The same in every run and every version.
         let mut hasher = FnvHasher::default();
-        hasher.write(owner.to_string().as_bytes());
+        let name = holder.map_or_else(|| owner.to_string(), |holder| holder.to_string());
+        hasher.write(name.as_bytes());
         let start = usize::try_from(hasher.finish() % count as u64).unwrap_or_default();
         (start..start + count)
             .map(|place| terms.ranges.nth(place))
@@ -307,8 +365,11 @@ impl Ports {
 
     /// Notes that a port could not be bound: it is left alone, and its owner is to find another.
     pub fn block(&mut self, port: u16, terms: Terms<'_>, now: BootInstant) {
-        if let Some(owner) = self.owned.get(&port) {
-            self.homes.remove(owner);
+        if let Some(mut owner) = self.owned.remove(&port) {
+            self.leave_home(&owner, port);
+            // Nobody holds what is of no use.
+            owner.host = None;
+            self.owned.insert(port, owner);
             self.release(port, now);
         } else if !self.resting.contains_key(&port) {
             self.outside += usize::from(!terms.ranges.contains(port));
@@ -396,7 +457,7 @@ impl Ports {
             let cooled = resting
                 .left
                 .as_ref()
-                .map(|(_, since)| since.after(terms.cooldown));
+                .map(|(owner, since)| since.after(terms.rest_after(owner)));
             let tried = resting.blocked.map(|since| since.after(terms.left_alone));
             cooled.max(tried).unwrap_or(now)
         });

@@ -185,8 +185,7 @@ impl Ports {
         for OwnedPort { port, owner, .. } in &record.owned {
             // Nobody can have two ports, nor a port two owners, whatever was kept.
             if !ports.owned.contains_key(port) && !ports.homes.contains_key(owner) {
-                ports.owned.insert(*port, owner.clone());
-                ports.homes.insert(owner.clone(), *port);
+                ports.give(*port, owner.clone());
             }
         }
         let is_resting = |port: &u16| !ports.owned.contains_key(port);
@@ -198,12 +197,18 @@ impl Ports {
             resting.entry(*port).or_default().left = Some(left);
             // Who has a port now has that one for a home.
             ports.homes.entry(owner.clone()).or_insert(*port);
+            if let Some(holder) = owner.holder() {
+                ports.held.entry(holder).or_insert(*port);
+            }
         }
         for BlockedPort { port, at } in blocked.filter(|_| same_boot) {
             resting.entry(*port).or_default().blocked = Some(instant(*at));
         }
         for (port, Resting { left, blocked }) in &resting {
-            ports.left.extend(left.iter().map(|(_, at)| (*at, *port)));
+            let left = left.iter();
+            ports
+                .left
+                .extend(left.map(|(owner, at)| (owner.host.is_some(), *at, *port)));
             ports.blocked.extend(blocked.iter().map(|at| (*at, *port)));
         }
         ports.resting = resting;

@@ -3,7 +3,7 @@ use std::{collections::BTreeSet, time::UNIX_EPOCH};
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
-use crate::provider::switchboard::{JobId, RuleName};
+use crate::provider::switchboard::{HostId, JobId, RuleName};
 
 const COOLDOWN: Duration = Duration::from_secs(60);
 
@@ -11,6 +11,16 @@ fn owner(number: usize) -> Owner {
     Owner {
         job: JobId::parse(&format!("{number:08x}-0000-4000-8000-000000000000")).expect("an id"),
         rule: RuleName::parse("ssh").expect("a name"),
+        host: None,
+    }
+}
+
+/// One whose port is that of a host.
+fn on_host(number: usize, host: usize) -> Owner {
+    let host = HostId::parse(&format!("{host:08x}-0000-4000-8000-000000000000"));
+    Owner {
+        host: Some(host.expect("an id")),
+        ..owner(number)
     }
 }
 
@@ -94,6 +104,66 @@ fn a_port_that_was_left_goes_back_to_its_owner_at_once_and_to_others_after_the_c
     assert_eq!(ports.next_free(terms(&ranges), at(79)), Some(at(80)));
     settle(&mut ports, &[owner(2)], &ranges, 80);
     assert_eq!(ports.port(&owner(2)), Some(40_000));
+}
+
+#[test]
+fn the_port_of_a_host_goes_to_its_next_job_at_once_and_to_others_after_a_month() {
+    let ranges = ranges(1);
+    let mut ports = Ports::default();
+    settle(&mut ports, &[on_host(1, 7)], &ranges, 0);
+    assert_eq!(ports.port(&on_host(1, 7)), Some(40_000));
+    settle(&mut ports, &[on_host(2, 7)], &ranges, 10);
+    assert_eq!(ports.port(&on_host(2, 7)), Some(40_000));
+    settle(&mut ports, &[], &ranges, 20);
+    let mut ports = restarted(&ports, true, 30);
+    let others = [owner(3), on_host(4, 8)];
+    let month = HELD.as_secs();
+    settle(&mut ports, &others, &ranges, 19 + month);
+    assert_eq!(ports.waiting(), others);
+    let free = ports.next_free(terms(&ranges), at(30));
+    assert_eq!(free, Some(at(20 + month)));
+    let mut same = ports.clone();
+    settle(&mut same, &[on_host(5, 7)], &ranges, 19 + month);
+    assert_eq!(same.port(&on_host(5, 7)), Some(40_000));
+    settle(&mut ports, &others, &ranges, 20 + month);
+    assert_eq!(ports.port(&owner(3)), Some(40_000));
+    // What was held and is another's is no longer the host's.
+    settle(&mut ports, &[owner(3), on_host(5, 7)], &ranges, 21 + month);
+    assert_eq!(ports.waiting(), [on_host(5, 7)]);
+}
+
+#[test]
+fn of_two_jobs_on_a_host_one_waits_for_the_others_port() {
+    let ranges = ranges(10);
+    let both = [on_host(1, 7), on_host(2, 7)];
+    let mut ports = Ports::default();
+    settle(&mut ports, &both, &ranges, 0);
+    let port = ports.port(&both[0]);
+    assert!(port.is_some());
+    assert_eq!(ports.waiting(), &both[1..]);
+    let mut ports = restarted(&ports, true, 1);
+    settle(&mut ports, &both[1..], &ranges, 2);
+    assert_eq!(ports.port(&both[1]), port);
+    // One that cannot be bound is held for nobody.
+    ports.block(port.expect("it has one"), terms(&ranges), at(3));
+    settle(&mut ports, &both[1..], &ranges, 3);
+    let other = ports.port(&both[1]);
+    assert!(other.is_some() && other != port);
+    settle(&mut ports, &both[..1], &ranges, 4);
+    assert_eq!(ports.port(&both[0]), other);
+    settle(&mut ports, &both[..1], &ranges, 1000);
+    assert_eq!(ports.counts(terms(&ranges)).cooling, 0);
+}
+
+#[test]
+fn a_job_that_has_a_port_keeps_it_when_ports_become_those_of_hosts() {
+    let ranges = ranges(10);
+    let mut ports = Ports::default();
+    settle(&mut ports, &[owner(1)], &ranges, 0);
+    let port = ports.port(&owner(1));
+    settle(&mut ports, &[on_host(1, 7), on_host(2, 7)], &ranges, 1);
+    assert_eq!(ports.port(&on_host(1, 7)), port);
+    assert!(ports.port(&on_host(2, 7)).is_some());
 }
 
 #[test]
@@ -217,10 +287,19 @@ enum Step {
     Ranges(u16),
 }
 
+/// Some of the ports are those of two hosts.
+fn numbered(number: usize) -> Owner {
+    match number {
+        8.. => on_host(number, number % 2),
+        _ => owner(number),
+    }
+}
+
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => proptest::collection::btree_set(0..12_usize, 0..10).prop_map(Step::Want),
         3 => (0..70_u64).prop_map(Step::Wait),
+        1 => Just(Step::Wait(HELD.as_secs())),
         1 => any::<bool>().prop_map(|same_boot| Step::Restart { same_boot }),
         1 => (40_000..40_008_u16).prop_map(Step::Block),
         1 => (1..9_u16).prop_map(Step::Ranges),
@@ -243,7 +322,7 @@ proptest! {
             let before = ports.clone();
             let mut moves = true;
             match step {
-                Step::Want(numbers) => wanted = numbers.into_iter().map(owner).collect(),
+                Step::Want(numbers) => wanted = numbers.into_iter().map(numbered).collect(),
                 Step::Wait(seconds) => time += seconds,
                 Step::Restart { same_boot } => {
                     moves = false;
@@ -266,6 +345,7 @@ proptest! {
                 prop_assert!(ranges.contains(*port));
                 if let Some((former, until)) = last.get(port)
                     && former != owner
+                    && (former.host.is_none() || former.holder() != owner.holder())
                 {
                     prop_assert!(time - until >= COOLDOWN.as_secs(), "port {port} is warm");
                 }
@@ -282,7 +362,9 @@ proptest! {
                 let waits = ports.waiting().contains(owner);
                 prop_assert_eq!(waits, ports.port(owner).is_none());
             }
-            if !ports.waiting().is_empty() {
+            let held: BTreeSet<_> = ports.owned().filter_map(|(owner, _)| owner.holder()).collect();
+            let waits = |owner: &Owner| owner.holder().is_none_or(|holder| !held.contains(&holder));
+            if ports.waiting().iter().any(waits) {
                 prop_assert_eq!(ports.counts(terms(&ranges)).free, 0);
             }
         }

@@ -27,14 +27,16 @@ impl Ports {
                     self.owned.remove(&other);
                     self.touched.insert(other);
                 }
-                self.owned.insert(port, owner.clone());
-                self.homes.insert(owner.clone(), port);
+                self.give(port, owner.clone());
                 self.leave_queue(|waiting| waiting == owner);
                 None
             }
             Told::Left(owner) => {
-                self.left.insert((now, port));
+                self.left.insert((owner.host.is_some(), now, port));
                 self.homes.entry(owner.clone()).or_insert(port);
+                if let Some(holder) = owner.holder() {
+                    self.held.entry(holder).or_insert(port);
+                }
                 let left = Some((owner.clone(), now));
                 Some(Resting {
                     left,
@@ -64,17 +66,15 @@ impl Ports {
         if let Some(Resting { left, blocked }) = self.resting.remove(&port) {
             self.outside -= usize::from(!ranges.contains(port));
             if let Some((owner, at)) = left {
-                self.left.remove(&(at, port));
+                self.left.remove(&(owner.host.is_some(), at, port));
                 former = Some(owner);
             }
             if let Some(at) = blocked {
                 self.blocked.remove(&(at, port));
             }
         }
-        if let Some(owner) = former
-            && self.homes.get(&owner) == Some(&port)
-        {
-            self.homes.remove(&owner);
+        if let Some(owner) = former {
+            self.leave_home(&owner, port);
         }
     }
 }

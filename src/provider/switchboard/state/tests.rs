@@ -33,6 +33,7 @@ fn owner(number: usize) -> Owner {
     Owner {
         job: JobId::parse(&format!("{number:08x}-0000-4000-8000-000000000000")).expect("an id"),
         rule: RuleName::parse("ssh").expect("a name"),
+        host: None,
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::*;
 use crate::provider::switchboard::{
-    RuleName,
+    Allocate, HostId, Job, RuleName,
     expose::Reason,
     region::{
         self, PortChange, PortMap, PortOwner, PortRefused, RefusedWhy, RegionPort, RegionPorts,
@@ -72,7 +72,10 @@ impl Shared {
 
     /// Has the switchboard tell of these jobs, and of nothing yet of those that are remembered.
     fn know(&self, role: Role, jobs: &[usize], remembered: &[usize]) {
-        let known = jobs.iter().map(|number| job(*number));
+        let known = jobs.iter().map(|number| Job {
+            host: (*number >= 10).then(host),
+            ..job(*number)
+        });
         let known = known.map(|job| (job.id.clone(), Arc::new(job)));
         let remembered = remembered.iter().map(|number| job(*number).id);
         let remembered = KnownJobs::remembering(remembered);
@@ -171,7 +174,13 @@ fn owner(number: usize) -> Owner {
     Owner {
         job: job(number).id,
         rule: RuleName::parse("ssh").expect("a name"),
+        host: None,
     }
+}
+
+/// The host of jobs from the tenth on.
+fn host() -> HostId {
+    HostId::parse("00000007-0000-4000-8000-000000000000").expect("an id")
 }
 
 fn target(number: usize) -> SocketAddr {
@@ -277,6 +286,36 @@ async fn a_port_that_is_refused_or_cannot_be_bound_is_looked_for_elsewhere() {
     assert!(![first, second].contains(&third[0].port));
     assert_eq!(shared.opened().await, [(1, third[0].port)]);
     shared.in_force().await;
+}
+
+#[tokio::test]
+async fn the_port_of_a_host_is_written_for_its_next_job_at_once() {
+    let mut shared = Shared::start("host");
+    shared.scene.settings.send_modify(|settings| {
+        let settings = Arc::make_mut(settings);
+        settings.expose[0].allocate = Allocate::Host;
+    });
+    shared.say(LEADING, []);
+    shared.know(LEADING, &[11], &[]);
+    let port = shared.written(None).await[0].port;
+    assert_eq!(shared.opened().await, [(11, port)]);
+    shared.know(LEADING, &[12], &[]);
+    assert_eq!(shared.opened().await, []);
+    let changes = shared.written(None).await;
+    assert_eq!(changes, [leaves(11, port), wants(12, port)]);
+    let PortOwner::Owned { owner, .. } = &changes[1].to else {
+        panic!("it is wanted");
+    };
+    assert_eq!(owner.host, Some(host()));
+    assert_eq!(shared.opened().await, [(12, port)]);
+    shared.in_force().await;
+    // Of one who led before.
+    shared.know(LEADING, &[], &[]);
+    assert_eq!(shared.opened().await, []);
+    assert_eq!(shared.written(None).await, [leaves(12, port)]);
+    shared.know(LEADING, &[13], &[]);
+    assert_eq!(shared.written(None).await, [wants(13, port)]);
+    assert_eq!(shared.opened().await, [(13, port)]);
 }
 
 #[tokio::test]
