@@ -227,7 +227,8 @@ impl Running {
         running.follow_targets(&config).await;
         running.observe();
         let heard = loaded.as_ref().and_then(|loaded| loaded.region_heard);
-        running.fleet.heard(heard);
+        let lease = loaded.as_ref().and_then(|loaded| loaded.region_lease);
+        running.fleet.heard(heard, lease);
         running.share_ports(&config);
         if let (Some(switchboard), Some(loaded)) = (&config.switchboard, loaded) {
             running.adopt_jobs(switchboard, loaded).await;

@@ -63,9 +63,9 @@ impl Member {
         }
     }
 
-    /// Goes on from when the database was last heard of.
-    pub fn heard(&mut self, at: Option<BootInstant>) {
-        self.heard = Arc::new(Heard::at(at));
+    /// Goes on from when the database was last heard of and told a lease.
+    pub fn heard(&mut self, at: Option<BootInstant>, lease: Option<Duration>) {
+        self.heard = Arc::new(Heard::at(at, lease));
     }
 
     /// Has the ports of jobs be those of the region from the next [`Member::set`] or start on, if these

@@ -86,6 +86,9 @@ pub(super) struct SavedJobs {
     /// When the database was last heard of that has the ports of the region.
     #[serde(default)]
     region_heard: Option<BootInstant>,
+    /// The lease that it was told.
+    #[serde(default)]
+    region_lease: Option<Duration>,
     /// When the lease of those ports ends, in the time since the machine booted.
     #[serde(default)]
     lease_ends: Option<Duration>,
@@ -99,6 +102,7 @@ pub(super) struct LoadedJobs {
     state_dir: Option<(PathBuf, OwnedFd)>,
     lookup: Option<(ListenAddr, OwnedFd)>,
     pub region_heard: Option<BootInstant>,
+    pub region_lease: Option<Duration>,
     pub lease_ends: Option<Duration>,
 }
 
@@ -114,6 +118,7 @@ impl SavedJobs {
             state_dir,
             lookup,
             region_heard,
+            region_lease,
             lease_ends,
         } = self;
         let (known, open) = knowledge.load()?;
@@ -126,6 +131,7 @@ impl SavedJobs {
             state_dir,
             lookup: lookup.transpose()?,
             region_heard,
+            region_lease,
             lease_ends,
         })
     }
@@ -208,6 +214,7 @@ impl Jobs {
             state_dir: state_dir.map(|(path, fd)| (path.clone(), saver.descriptor(fd.as_fd()))),
             lookup: lookup.map(|lookup| (lookup.addr, saver.descriptor(lookup.socket.as_fd()))),
             region_heard: region.as_ref().and_then(|region| region.heard.last()),
+            region_lease: region.as_ref().and_then(|region| region.heard.lease()),
             lease_ends: lease.end(),
         })
     }
@@ -231,6 +238,7 @@ impl Jobs {
             state_dir: _,
             lookup,
             region_heard: _,
+            region_lease: _,
             lease_ends: _,
         } = loaded;
         self.running = Some(Running {

@@ -100,7 +100,7 @@ struct Answer {
 impl Region {
     pub fn new(settings: Arc<Fleet>, server: RegionServer) -> Self {
         Self {
-            part: Part::new(settings.lease, settings.follow),
+            part: Part::new(server.heard.may_be_told(settings.lease), settings.follow),
             settings,
             server,
             epoch: None,
@@ -221,7 +221,8 @@ impl Region {
         let answer: Beat = caller.ask(BEAT, particulars).await?;
         // Whether everything was closed before it came.
         self.look();
-        self.server.heard.note(asked);
+        self.server.heard.note(asked, self.settings.lease);
+        self.part.granted(self.settings.lease);
         self.part.told(answer.term, asked);
         self.leader = answer.leader;
         let is_new = self.epoch.as_ref() != Some(&answer.epoch);
@@ -269,11 +270,16 @@ impl Region {
             // The next beat says of which epoch it is by now.
             return Ok(());
         }
-        tracing::warn!(
-            ports = count,
-            lost = answer.refused.len(),
-            "the database has lost changes of the region's ports: told it what is served here"
-        );
+        let lost = answer.refused.len();
+        match self.epoch.as_ref() == Some(&epoch) {
+            // It had forgotten this process, because it was removed or silent for long.
+            true => tracing::info!(ports = count, lost, "told the database what is served here"),
+            false => tracing::warn!(
+                ports = count,
+                lost,
+                "the database has lost changes of the region's ports: told it what is served here"
+            ),
+        }
         for lost in answer.refused {
             let (port, owner, of) = (lost.port, lost.owner, lost.by);
             let elsewhere = lost.has;

@@ -64,6 +64,11 @@ impl Part {
         }
     }
 
+    /// Notes how long the lease is by now that the database knows of.
+    pub fn granted(&mut self, lease: Duration) {
+        self.lease = lease;
+    }
+
     /// Notes that the map was read after the database has answered.
     pub fn informed(&mut self) {
         self.is_informed = true;
@@ -95,6 +100,7 @@ impl Part {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::provider::switchboard::region::Heard;
 
     fn at(seconds: u64) -> BootInstant {
         BootInstant::from_millis(seconds * 1000)
@@ -132,6 +138,30 @@ mod tests {
         assert_eq!(part.role(Some(heard), at(700)), Role::Serving);
         part.removed();
         assert_eq!(part.role(Some(heard), at(700)), Role::Expired);
+    }
+
+    #[test]
+    fn a_lease_made_longer_while_the_database_is_away_keeps_no_port_open_that_others_may_have() {
+        const MINUTE: Duration = Duration::from_secs(60);
+        let heard = Heard::default();
+        assert_eq!(heard.may_be_told(MINUTE), MINUTE);
+        heard.note(at(100), MINUTE);
+        let mut part = Part::new(heard.may_be_told(LEASE), true);
+        part.informed();
+        assert_eq!(part.role(heard.last(), at(154)), Role::Expired);
+        // It knows of the longer one.
+        heard.note(at(200), LEASE);
+        part.granted(LEASE);
+        part.informed();
+        assert_eq!(part.role(heard.last(), at(200)), Role::Serving);
+        assert_eq!(part.role(heard.last(), at(200 + 540)), Role::Expired);
+        // It may know of a shorter one, of which nothing was heard.
+        assert_eq!(heard.may_be_told(MINUTE), MINUTE);
+        assert_eq!(heard.may_be_told(LEASE), MINUTE);
+        assert_eq!(
+            Heard::at(heard.last(), heard.lease()).may_be_told(LEASE),
+            MINUTE
+        );
     }
 
     #[test]

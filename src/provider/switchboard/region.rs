@@ -18,7 +18,7 @@ use strum::IntoStaticStr;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{BootInstant, Owner, ports::PortCounts};
-use crate::{shared_map::SharedMap, table::JobLease};
+use crate::{shared_map::SharedMap, table::JobLease, units::millis};
 
 /// Requests that may wait for the database.
 const WAITING: usize = 64;
@@ -196,29 +196,58 @@ pub enum RefusedWhy {
 }
 
 /// When the database was last heard of: as of when it was asked. It outlives whoever asks.
-#[derive(Debug, Default)]
-pub struct Heard(AtomicU64);
+#[derive(Debug)]
+pub struct Heard {
+    /// 0 if it never was.
+    at: AtomicU64,
+    /// How long a lease it may have been told since, in milliseconds: the shortest.
+    lease: AtomicU64,
+}
+
+impl Default for Heard {
+    fn default() -> Self {
+        Self::at(None, None)
+    }
+}
 
 impl Heard {
-    /// As it was heard of before.
-    pub fn at(instant: Option<BootInstant>) -> Self {
-        Self(AtomicU64::new(instant.map_or(0, BootInstant::as_millis)))
+    /// As it was heard of before, and told a lease.
+    pub fn at(instant: Option<BootInstant>, lease: Option<Duration>) -> Self {
+        Self {
+            at: AtomicU64::new(instant.map_or(0, BootInstant::as_millis)),
+            lease: AtomicU64::new(lease.map_or(u64::MAX, millis)),
+        }
     }
 
     /// When that was; none if it never was.
     pub fn last(&self) -> Option<BootInstant> {
-        let millis = self.0.load(Relaxed);
+        let millis = self.at.load(Relaxed);
         (millis > 0).then(|| BootInstant::from_millis(millis))
     }
 
-    /// Notes that it has answered what was asked then.
-    pub fn note(&self, asked: BootInstant) {
-        self.0.fetch_max(asked.as_millis(), Relaxed);
+    /// Notes that it has answered what was asked then, and was told that lease.
+    pub fn note(&self, asked: BootInstant, lease: Duration) {
+        self.at.fetch_max(asked.as_millis(), Relaxed);
+        self.lease.store(millis(lease), Relaxed);
+    }
+
+    /// The lease that it was told; none if it never was.
+    pub fn lease(&self) -> Option<Duration> {
+        let lease = self.lease.load(Relaxed);
+        (lease < u64::MAX).then(|| Duration::from_millis(lease))
+    }
+
+    /// Notes that it may be told that lease, and no answer may come. How long the lease is until it answers: a
+    /// longer one counts only once it knows of it.
+    pub fn may_be_told(&self, lease: Duration) -> Duration {
+        let lease = millis(lease);
+        Duration::from_millis(self.lease.fetch_min(lease, Relaxed).min(lease))
     }
 
     /// Notes that what was heard is worth nothing any more.
     pub fn forget(&self) {
-        self.0.store(0, Relaxed);
+        self.at.store(0, Relaxed);
+        self.lease.store(u64::MAX, Relaxed);
     }
 }
 
