@@ -638,7 +638,7 @@ impl Exposer {
             };
             let port = failure.listen.port();
             changed.owners.insert(owner.clone());
-            match &self.region {
+            match &mut self.region {
                 None if failure.blame_port => {
                     tracing::warn!(%owner, port, why = failure.why, "port skipped");
                     let terms = Self::terms_of(&self.settings, None);

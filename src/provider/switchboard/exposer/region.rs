@@ -34,6 +34,10 @@ const WRITE_AGAIN: Duration = Duration::from_secs(1);
 /// How long a port is left alone that was refused for no reason that the map shows.
 const REFUSED_FOR: Duration = Duration::from_secs(60);
 
+/// How many ports this proxy may have the region leave alone at once because it cannot bind them, and after
+/// how long one more: one that can bind none, such as a second one on a machine, would take those of all.
+const BLOCKS: (u32, Duration) = (16, Duration::from_secs(600));
+
 /// A region as an exposer knows it.
 #[derive(Debug)]
 pub(super) struct Region {
@@ -50,6 +54,12 @@ pub(super) struct Region {
     unwritten: BTreeSet<u16>,
     /// When everything is to be looked at again.
     look_again: Option<Instant>,
+    /// Ports that could not be bound here, with the generation of which that was told.
+    blocked: BTreeMap<u16, u64>,
+    /// When all of [`BLOCKS`] may be told of again.
+    blocks_whole: Instant,
+    /// Whether the log says that there were more.
+    blocks_spent: bool,
 }
 
 /// How a round goes.
@@ -73,6 +83,9 @@ impl Region {
             ports: BTreeMap::new(),
             unwritten: BTreeSet::new(),
             look_again: None,
+            blocked: BTreeMap::new(),
+            blocks_whole: Instant::now(),
+            blocks_spent: false,
         }
     }
 
@@ -121,16 +134,39 @@ impl Region {
         });
     }
 
-    /// Tells that a port cannot be bound here.
-    pub fn block(&self, port: u16) {
+    /// Tells that a port cannot be bound here, unless there were many: it is closed here alone then.
+    pub fn block(&mut self, port: u16) {
         let map = self.latest.map.as_ref();
         if let Some(RegionPort::Owned { generation, .. }) = map.and_then(|map| map.ports.get(&port))
         {
             let generation = *generation;
+            if self.blocked.get(&port) != Some(&generation) {
+                if !self.may_block(Instant::now()) {
+                    return;
+                }
+                self.blocked.insert(port, generation);
+            }
             // It is told again as long as it cannot be bound.
             let request = RegionRequest::Block { port, generation };
             let _ = self.client.requests.try_send(request);
         }
+    }
+
+    fn may_block(&mut self, now: Instant) -> bool {
+        let (at_once, one_more) = BLOCKS;
+        let whole = self.blocks_whole.max(now) + one_more;
+        let may = whole <= now + one_more * at_once;
+        if may {
+            self.blocks_whole = whole;
+        } else if !self.blocks_spent {
+            tracing::error!(
+                ports = at_once,
+                "too many ports cannot be bound here for the region to do without: more of them stay closed on this \
+                 proxy alone; is another proxy of the region on this machine?"
+            );
+        }
+        self.blocks_spent = !may;
+        may
     }
 
     /// It as everybody may see it.

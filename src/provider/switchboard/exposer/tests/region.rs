@@ -128,11 +128,11 @@ impl Shared {
 
     /// The jobs and ports that are to be open next.
     async fn opened(&mut self) -> Vec<(usize, u16)> {
-        self.opened_but(None).await
+        self.opened_but(|_| false).await
     }
 
-    /// The same, where a port cannot be bound.
-    async fn opened_but(&mut self, taken: Option<u16>) -> Vec<(usize, u16)> {
+    /// The same, where some ports cannot be bound.
+    async fn opened_but(&mut self, is_taken: impl Fn(u16) -> bool) -> Vec<(usize, u16)> {
         let proposal = self.scene.proposed.recv().await.expect("the task runs");
         let mut open = Vec::new();
         let mut outcome = Outcome::default();
@@ -140,7 +140,7 @@ impl Shared {
             let listen = spec.pairs.first().expect("a port").0;
             let number = (0..20).find(|number| owner(*number).mapping() == *name);
             open.push((number.expect("one of these jobs"), listen.port()));
-            if Some(listen.port()) == taken {
+            if is_taken(listen.port()) {
                 outcome.not_opened.push(NotOpened {
                     mapping: name.clone(),
                     listen,
@@ -272,7 +272,10 @@ async fn a_port_that_is_refused_or_cannot_be_bound_is_looked_for_elsewhere() {
     let second = shared.written(None).await;
     let second = second[0].port;
     assert_ne!(first, second);
-    assert_eq!(shared.opened_but(Some(second)).await, [(1, second)]);
+    assert_eq!(
+        shared.opened_but(|port| port == second).await,
+        [(1, second)]
+    );
     let asked = shared.asked().await;
     let RegionRequest::Block { port, generation } = asked else {
         panic!("{asked:?}");
@@ -316,6 +319,28 @@ async fn the_port_of_a_host_is_written_for_its_next_job_at_once() {
     shared.know(LEADING, &[13], &[]);
     assert_eq!(shared.written(None).await, [wants(13, port)]);
     assert_eq!(shared.opened().await, [(13, port)]);
+}
+
+#[tokio::test]
+async fn a_proxy_that_can_bind_no_port_does_not_take_those_of_its_region() {
+    let mut shared = Shared::start("binds-nothing");
+    let ports = (1..20).zip(40_001..);
+    shared.say(Role::Serving, ports.map(|(number, port)| has(number, port)));
+    let mut told = BTreeSet::new();
+    // They are tried again, and told of again.
+    for _ in 0..2 {
+        assert_eq!(shared.opened_but(|_| true).await.len(), 19);
+        shared.in_force().await;
+        while let Ok(request) = shared.server.requests.try_recv() {
+            let RegionRequest::Block { port, .. } = request else {
+                panic!("{request:?}");
+            };
+            told.insert(port);
+        }
+        assert_eq!(told.len(), 16);
+        shared.say(Role::Serving, []);
+    }
+    assert_eq!(shared.reason(19), Some(Reason::NotOpened));
 }
 
 #[tokio::test]
