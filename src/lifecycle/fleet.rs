@@ -3,7 +3,7 @@
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{task::JoinHandle, time::timeout};
@@ -27,6 +27,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How long a change of the settings waits for the name to be let go of.
 const LEAVE_WITHIN: Duration = Duration::from_secs(3);
+
+/// How long ports of another region, or of the proxy by another name, stay open until it is known whose they are
+/// here: less than anybody waits for who has left.
+const ELSEWHERE_FOR: Duration = Duration::from_secs(10);
 
 /// The member, if there is a fleet.
 #[derive(Debug)]
@@ -84,17 +88,18 @@ impl Member {
         // That nobody asks any more is so after a failure.
         let is_asked = |region: &RegionClient| region.ports.has_changed().is_ok();
         if known != Some(wanted) || !self.region.as_ref().is_some_and(is_asked) {
-            let place = |fleet: &Fleet| {
-                (
-                    fleet.database.clone(),
-                    fleet.region.clone(),
-                    fleet.name.clone(),
-                )
-            };
-            if known.is_some_and(|known| place(known) != place(wanted)) {
+            let moves =
+                known.is_some_and(|known| known.shares_ports() && place(known) != place(wanted));
+            if moves {
                 self.heard = Arc::default();
             }
-            let (client, server) = region::channel(Arc::clone(&self.heard), Arc::clone(lease));
+            let (mut client, server) = region::channel(Arc::clone(&self.heard), Arc::clone(lease));
+            let known = self.region.as_ref();
+            let arrives = known.filter(|known| known.ports.borrow().map.is_none());
+            client.elsewhere_until = match moves {
+                true => Some(Instant::now() + ELSEWHERE_FOR),
+                false => arrives.and_then(|known| known.elsewhere_until),
+            };
             self.region = Some(client);
             self.next = Some((wanted.clone(), server));
         }

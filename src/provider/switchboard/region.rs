@@ -10,7 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use serde::{Deserialize, Serialize};
@@ -262,8 +262,16 @@ pub struct RegionClient {
     pub applied: Arc<watch::Sender<u64>>,
     /// When the database was last heard of.
     pub heard: Arc<Heard>,
-    /// Whether what is open is of another region, whose database is told that it is closed.
-    pub is_elsewhere: bool,
+    /// Until when that stays open which is of another place, whose database is told that it is closed.
+    pub elsewhere_until: Option<Instant>,
+}
+
+impl RegionClient {
+    /// Whether what is open is to be closed, as others may have it in another place by now.
+    pub fn is_elsewhere(&self) -> bool {
+        self.elsewhere_until
+            .is_some_and(|until| until <= Instant::now())
+    }
 }
 
 /// The end of the one who asks the database.
@@ -291,7 +299,7 @@ pub fn channel(heard: Arc<Heard>, lease: Arc<JobLease>) -> (RegionClient, Region
         requests,
         applied: Arc::new(applied),
         heard: Arc::clone(&heard),
-        is_elsewhere: false,
+        elsewhere_until: None,
     };
     let server = RegionServer {
         ports,

@@ -122,7 +122,9 @@ impl Region {
     pub fn next(&self) -> Option<Instant> {
         let leads = matches!(self.role, Role::Leading { .. });
         let write = (leads && !self.unwritten.is_empty()).then(|| Instant::now() + WRITE_AGAIN);
-        write.into_iter().chain(self.look_again).min()
+        let until = self.client.elsewhere_until;
+        let close = until.filter(|_| self.role == Role::Unknown);
+        write.into_iter().chain(self.look_again).chain(close).min()
     }
 
     /// Tells that what the map said is in force here.
@@ -246,7 +248,7 @@ impl Exposer {
         };
         region.latest = Arc::clone(&region.client.ports.borrow_and_update());
         let role = match region.latest.role {
-            Role::Unknown if region.client.is_elsewhere => Role::Expired,
+            Role::Unknown if region.client.is_elsewhere() => Role::Expired,
             role => role,
         };
         let is_begun = !role.follows() || known_jobs.followed_as == role;

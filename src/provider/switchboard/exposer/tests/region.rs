@@ -38,11 +38,17 @@ impl Shared {
 
     /// With what a task before this one has proposed.
     fn start_after(name: &str, open: Plan) -> Self {
+        Self::start_elsewhere(name, open, None)
+    }
+
+    /// With what is of another place, where it stays open so long.
+    fn start_elsewhere(name: &str, open: Plan, until: Option<Instant>) -> Self {
         let name = format!("tml-proxy-region-{name}-{}", std::process::id());
         let dir = std::env::temp_dir().join(name);
         let scene = Scene::new(&dir);
         scene.open.store(Arc::new(open));
-        let (client, server) = region::channel(Arc::default(), Arc::default());
+        let (mut client, server) = region::channel(Arc::default(), Arc::default());
+        client.elsewhere_until = until;
         scene.region.send_replace(Some(client));
         let task = scene.start();
         Self {
@@ -409,6 +415,19 @@ async fn a_proxy_that_has_heard_nothing_changes_nothing_as_after_an_upgrade() {
     shared.know(LEADING, &[], &[]);
     assert_eq!(shared.opened().await, []);
     assert_eq!(shared.written(None).await, [leaves(1, 40_001)]);
+}
+
+#[tokio::test]
+async fn a_proxy_that_moves_to_a_region_it_cannot_enter_closes_what_it_has_left() {
+    let open = Plan::from([(owner(1), (40_001, target(1)))]);
+    let until = Instant::now() + Duration::from_millis(10);
+    let mut shared = Shared::start_elsewhere("elsewhere", open, Some(until));
+    shared.know(Role::Unknown, &[1], &[]);
+    while !shared.opened().await.is_empty() {}
+    assert_eq!(shared.reason(1), Some(Reason::LeaseOver));
+    shared.say(Role::Serving, [has(1, 40_001)]);
+    assert_eq!(shared.opened().await, [(1, 40_001)]);
+    shared.in_force().await;
 }
 
 #[tokio::test]
