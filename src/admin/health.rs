@@ -283,6 +283,12 @@ fn switchboard(sources: &Sources, found: &mut Found) {
         | switchboard::Contact::Elsewhere(_) => {}
     }
     if let Some(region) = &exposure.region {
+        if region.role == Role::Serving && region.leader.is_none() {
+            found.warning(
+                "Nobody leads the region: no job gets a port, and none is closed that has ended. It takes a \
+                 proxy with a [switchboard] whose fleet.follow is true.",
+            );
+        }
         shared_ports(region.role, exposure.open(), found);
     }
     if !matches!(contact, switchboard::Contact::Elsewhere(_)) {

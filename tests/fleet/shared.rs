@@ -428,6 +428,10 @@ fn a_proxy_that_may_not_follow_never_leads() {
     });
     assert_eq!(members[0].role(), "serving");
     assert_eq!(members[0].opens(&job), port);
+    eventually("it to say so", || {
+        let problems = &document(&members[0].proxy, "/api/v1/status")["problems"];
+        problems.to_string().contains("Nobody leads the region")
+    });
 }
 
 #[test]

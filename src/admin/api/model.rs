@@ -783,7 +783,7 @@ impl Switchboard {
         let endpoints = count(self.endpoints, "endpoint");
         if self.state == "elsewhere" {
             let leader = self.followed_by.as_deref();
-            let leader = leader.unwrap_or("another proxy of the region");
+            let leader = leader.unwrap_or("nobody");
             return format!("followed by {leader}, {jobs}, {endpoints} open");
         }
         let known = match (self.heard_ms, self.age_ms) {
