@@ -78,6 +78,8 @@ impl Member {
         let Some(wanted) = wanted.filter(|wanted| wanted.shares_ports()) else {
             self.region = None;
             self.next = None;
+            // When ports are shared again, they are those of this proxy, whose lease is not over.
+            self.heard = Arc::default();
             lease.ends_at(None);
             return None;
         };

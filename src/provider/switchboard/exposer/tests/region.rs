@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::*;
 use crate::provider::switchboard::{
-    Allocate, HostId, Job, RuleName,
+    Allocate, HostId, Job, PortRanges, RuleName,
     expose::Reason,
     region::{
         self, PortChange, PortMap, PortOwner, PortRefused, RefusedWhy, RegionPort, RegionPorts,
@@ -330,12 +330,16 @@ async fn the_port_of_a_host_is_written_for_its_next_job_at_once() {
 #[tokio::test]
 async fn a_proxy_that_can_bind_no_port_does_not_take_those_of_its_region() {
     let mut shared = Shared::start("binds-nothing");
+    shared.scene.settings.send_modify(|settings| {
+        let settings = Arc::make_mut(settings);
+        settings.ports = PortRanges::new([40_000..=40_099]).expect("ports");
+    });
     let ports = (1..20).zip(40_001..);
     shared.say(Role::Serving, ports.map(|(number, port)| has(number, port)));
     let mut told = BTreeSet::new();
     // They are tried again, and told of again.
     for _ in 0..2 {
-        assert_eq!(shared.opened_but(|_| true).await.len(), 19);
+        while shared.opened_but(|_| true).await.len() < 19 {}
         shared.in_force().await;
         while let Ok(request) = shared.server.requests.try_recv() {
             let RegionRequest::Block { port, .. } = request else {
@@ -344,9 +348,9 @@ async fn a_proxy_that_can_bind_no_port_does_not_take_those_of_its_region() {
             told.insert(port);
         }
         assert_eq!(told.len(), 16);
+        assert_eq!(shared.reason(19), Some(Reason::NotOpened));
         shared.say(Role::Serving, []);
     }
-    assert_eq!(shared.reason(19), Some(Reason::NotOpened));
 }
 
 #[tokio::test]
@@ -424,7 +428,6 @@ async fn a_proxy_that_moves_to_a_region_it_cannot_enter_closes_what_it_has_left(
     let mut shared = Shared::start_elsewhere("elsewhere", open, Some(until));
     shared.know(Role::Unknown, &[1], &[]);
     while !shared.opened().await.is_empty() {}
-    assert_eq!(shared.reason(1), Some(Reason::LeaseOver));
     shared.say(Role::Serving, [has(1, 40_001)]);
     assert_eq!(shared.opened().await, [(1, 40_001)]);
     shared.in_force().await;
