@@ -122,9 +122,9 @@ fn sessions_follow_the_primary_of_postgresql_and_leave_the_former_one() {
     pair.leader.store(0, Relaxed);
     said(&proxy, from, "target is down", first);
     for client in &mut clients {
-        assert!(client.query("insert into kept values (9)").is_err());
         let line = proxy.ended_session(client.addr());
         assert_eq!(line.text("reason"), "target_down");
+        assert!(client.query("insert into kept values (9)").is_err());
     }
     refused(&proxy, port, "no_target");
     let promoted = pair.standby.client().query("select pg_promote()");
