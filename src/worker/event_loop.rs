@@ -225,6 +225,7 @@ impl EventLoop {
     fn describe(&mut self, sink: &dyn Sink) -> Result<usize, String> {
         let mut written = WrittenSessions::default();
         let saved = self.save(sink, &mut written);
+        written.is_complete = true;
         self.written = written;
         saved
     }

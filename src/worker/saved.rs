@@ -74,6 +74,9 @@ pub(super) struct SavedEntry<T> {
 #[derive(Debug, Default)]
 pub(super) struct WrittenSessions {
     all: Vec<(SavedEntry<SavedSession>, Box<[u8]>)>,
+    /// Whether these are all, so that no more are kept: nothing is to be had from the kernel while all stand
+    /// still.
+    pub(super) is_complete: bool,
     /// What they were gathered in, since memory that is new has to be had from the kernel.
     pub(super) gathered: Records,
 }
@@ -86,18 +89,17 @@ impl WrittenSessions {
         session: SavedEntry<SavedSession>,
         records: &mut Records,
     ) -> Result<(), String> {
-        match self.all.get_mut(place) {
+        match self.all.get(place) {
             Some((known, text)) if *known == session => records.push_again(text),
-            Some(known) => *known = written(session, records)?,
-            None => self.all.push(written(session, records)?),
+            _ => {
+                let text = records.push(&session)?;
+                if !self.is_complete {
+                    self.all.push((session, text.into()));
+                }
+            }
         }
         Ok(())
     }
-}
-
-fn written<T: Serialize>(record: T, records: &mut Records) -> Result<(T, Box<[u8]>), String> {
-    let text = records.push(&record)?.into();
-    Ok((record, text))
 }
 
 /// What a worker has handed over, taken up and given to no worker yet.
