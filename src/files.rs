@@ -174,18 +174,14 @@ mod tests {
 
     use super::*;
 
-    fn path(name: &str) -> std::path::PathBuf {
-        std::env::temp_dir().join(format!("tml-proxy-{}-{name}", std::process::id()))
-    }
-
     #[test]
     fn a_fifo_is_refused_and_not_waited_for() {
-        let path = path("fifo");
+        let dir = tempfile::tempdir().expect("a directory for temporary files");
+        let path = dir.path().join("fifo");
         let mode = Mode::RUSR | Mode::WUSR;
         rustix::fs::mkfifoat(rustix::fs::CWD, &path, mode).expect("a fresh name");
         let refused = read(&path, 100).expect_err("no file");
         assert_eq!(refused.to_string(), "found a FIFO, allowed: a regular file");
-        fs::remove_file(&path).expect("own file");
     }
 
     #[test]
@@ -196,12 +192,12 @@ mod tests {
 
     #[test]
     fn a_file_may_have_as_many_bytes_as_allowed_and_not_one_more() {
-        let path = path("length");
+        let dir = tempfile::tempdir().expect("a directory for temporary files");
+        let path = dir.path().join("length");
         fs::write(&path, [b'a'; 10]).expect("own file");
         assert_eq!(read(&path, 10).expect("ten of ten").len(), 10);
         let refused = read(&path, 9).expect_err("ten of nine").to_string();
         assert_eq!(refused, "found 10 bytes, allowed: at most 9");
-        fs::remove_file(&path).expect("own file");
         // It says that it is empty.
         let refused = read(Path::new("/proc/self/status"), 9).expect_err("longer");
         assert_eq!(

@@ -1,28 +1,18 @@
 //! `tml-proxy check` as an operator meets it: exit codes, and the very text on both outputs.
 
 use std::{
-    fs,
-    path::{Path, PathBuf},
+    io::Write,
+    path::Path,
     process::{Command, Output},
 };
 
+use tempfile::NamedTempFile;
+
 /// A configuration file of its own for each test, gone with it.
-struct File(PathBuf);
-
-impl File {
-    fn new(name: &str, content: &[u8]) -> Self {
-        let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let path = directory.join(format!("check-{name}-{}.toml", std::process::id()));
-        fs::write(&path, content).expect("the directory for temporary files is writable");
-        Self(path)
-    }
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        // One file left behind does no harm.
-        let _ = fs::remove_file(&self.0);
-    }
+fn file(content: &[u8]) -> NamedTempFile {
+    let mut file = NamedTempFile::with_suffix(".toml").expect("a directory for temporary files");
+    file.write_all(content).expect("space for a small file");
+    file
 }
 
 fn check(path: &Path, options: &[&str]) -> Output {
@@ -67,8 +57,8 @@ on_remove = { drain = "90s" }
 
 #[test]
 fn a_valid_file_is_printed_with_ranges_as_ranges_and_off_spelled_out() {
-    let file = File::new("good", GOOD.as_bytes());
-    let output = check(&file.0, &["--all"]);
+    let file = file(GOOD.as_bytes());
+    let output = check(file.path(), &["--all"]);
     assert_eq!(output.status.code(), Some(0));
     assert!(output.stderr.is_empty());
     let expected = "\
@@ -148,16 +138,16 @@ board-14  *:22014                [fd00::14]:22
 farm      *:22100-22199          [fd00::10]:22000-22099  idle_timeout = off, on_remove = { drain = 1m 30s }
 farm      127.0.0.1:23000-23099  [fd00::10]:22000-22099
 ";
-    let printed = text(output.stdout).replace(&file.0.display().to_string(), "FILE");
+    let printed = text(output.stdout).replace(&file.path().display().to_string(), "FILE");
     assert_eq!(printed, expected);
 }
 
 #[test]
 fn a_valid_file_is_said_to_be_valid_with_what_is_not_as_when_left_out() {
-    let file = File::new("short", GOOD.as_bytes());
-    let output = check(&file.0, &[]);
+    let file = file(GOOD.as_bytes());
+    let output = check(file.path(), &[]);
     assert_eq!(output.status.code(), Some(0));
-    let printed = text(output.stdout).replace(&file.0.display().to_string(), "FILE");
+    let printed = text(output.stdout).replace(&file.path().display().to_string(), "FILE");
     let settings = "FILE is valid\n\n\
                     process.shutdown_timeout  off\n\
                     defaults.idle_timeout     1h\n\n\
@@ -167,8 +157,8 @@ fn a_valid_file_is_said_to_be_valid_with_what_is_not_as_when_left_out() {
 
 #[test]
 fn json_has_the_same_under_stable_names() {
-    let file = File::new("json", GOOD.as_bytes());
-    let output = check(&file.0, &["--json"]);
+    let file = file(GOOD.as_bytes());
+    let output = check(file.path(), &["--json"]);
     assert_eq!(output.status.code(), Some(0));
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(json["version"], 1);
@@ -186,8 +176,7 @@ fn json_has_the_same_under_stable_names() {
 
 #[test]
 fn every_error_of_a_file_is_reported_at_once() {
-    let file = File::new(
-        "bad",
+    let file = file(
         br#"version = 1
 
 [process]
@@ -251,28 +240,25 @@ FILE:40:10: mapping \"loop\" has the target 127.0.0.1:22030, which is this proxy
 FILE:40:10: mapping \"loop\" has the target 127.0.0.1:22030, which is this proxy's own listener 127.0.0.1:22030 at FILE:45:10: connections would loop
 FILE:45:10: mapping \"again\" listens on 127.0.0.1:22030, which overlaps *:22030 of mapping \"loop\" at FILE:40:10
 ";
-    assert_eq!(complaints(&file.0), expected);
+    assert_eq!(complaints(file.path()), expected);
 }
 
 #[test]
 fn several_slips_of_syntax_are_reported_at_once() {
-    let file = File::new(
-        "syntax",
-        b"version = \n[process\nworkers = 2\n[log]\nlevel = 'info\n",
-    );
+    let file = file(b"version = \n[process\nworkers = 2\n[log]\nlevel = 'info\n");
     let expected = "\
 FILE:1:11: not TOML: string values must be quoted, expected literal string
 FILE:2:9: not TOML: unclosed table, expected `]`
 FILE:5:14: not TOML: invalid literal string, expected `'`
 ";
-    assert_eq!(complaints(&file.0), expected);
+    assert_eq!(complaints(file.path()), expected);
 }
 
 #[test]
 fn what_is_not_text_is_reported_where_it_stands() {
-    let file = File::new("utf8", b"version = 1\n# caf\xe9\n");
+    let file = file(b"version = 1\n# caf\xe9\n");
     assert_eq!(
-        complaints(&file.0),
+        complaints(file.path()),
         "FILE:2:6: not UTF-8 text (byte 0xe9)\n"
     );
 }
@@ -292,14 +278,12 @@ fn a_file_that_cannot_be_read_is_named_with_the_cause() {
 /// What the kernel makes of a setting is said, and the file stays valid.
 #[test]
 fn a_time_that_the_kernel_cuts_short_is_said_to_be() {
-    let file = File::new(
-        "notes",
-        b"version = 1\n[defaults]\nuser_timeout = \"1h\"\n\
+    let file = file(b"version = 1\n[defaults]\nuser_timeout = \"1h\"\n\
           [[mapping]]\nname = \"a\"\nlisten = 1\ntarget = \"10.0.0.1:22\"\n\
           [[mapping]]\nname = \"b\"\nlisten = 2\ntarget = \"10.0.0.1:22\"\nuser_timeout = \"2h\"\n\
           [[mapping]]\nname = \"c\"\nlisten = 3\ntarget = \"10.0.0.1:22\"\nuser_timeout = \"10m\"\n",
     );
-    let output = check(&file.0, &[]);
+    let output = check(file.path(), &[]);
     assert_eq!(output.status.code(), Some(0));
     let notes = text(output.stderr);
     let lines: Vec<&str> = notes.lines().collect();
@@ -335,15 +319,13 @@ fn a_wrong_command_line_is_another_exit_code() {
 
 #[test]
 fn a_key_of_an_earlier_version_is_read_and_said_to_be_outdated() {
-    let file = File::new(
-        "former",
-        b"version = 1\n[limits]\npenalty = { after = 2, within = \"1m\", lasts = \"1h\" }\n",
-    );
-    let output = check(&file.0, &[]);
+    let file =
+        file(b"version = 1\n[limits]\npenalty = { after = 2, within = \"1m\", lasts = \"1h\" }\n");
+    let output = check(file.path(), &[]);
     assert_eq!(output.status.code(), Some(0));
     let place = format!(
         "warning: {}:3:11: limits.penalty is called limits.ban now",
-        file.0.display()
+        file.path().display()
     );
     let said = text(output.stderr);
     assert!(said.starts_with(&place), "{said}");

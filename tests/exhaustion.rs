@@ -347,7 +347,7 @@ impl Group {
             skip("the memory controller of cgroups version 1");
             return None;
         }
-        let path = controller.join(format!("tml-{}-{tag}", std::process::id()));
+        let path = controller.join(format!("tml-{}-{tag}", process::run_id()));
         fs::create_dir(&path).expect("root may make groups");
         Some(Self(path))
     }

@@ -7,7 +7,9 @@ use std::os::{
     unix::net::{SocketAddr, UnixDatagram},
 };
 
-use harness::{DEADLINE, Peer, Proxy, Scene, Setup, Target, TempDir, config, mapping, ports};
+use harness::{
+    DEADLINE, Peer, Proxy, Scene, Setup, Target, TempDir, config, mapping, ports, process::run_id,
+};
 use rustix::process::Signal;
 
 fn with_timeout(timeout: &str) -> Scene {
@@ -222,7 +224,7 @@ fn systemd_is_told_of_start_reload_and_stop() {
 
 #[test]
 fn systemd_is_told_at_an_abstract_name_too() {
-    let name = format!("tml-proxy-test-{}", std::process::id());
+    let name = format!("tml-proxy-test-{}", run_id());
     let addr = SocketAddr::from_abstract_name(&name).expect("a short name");
     let manager = Manager {
         socket: UnixDatagram::bind_addr(&addr).expect("a name of its own"),

@@ -13,7 +13,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     os::unix::process::CommandExt,
     path::Path,
-    process::{self, Command, Stdio},
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -25,6 +25,7 @@ use crate::{
     args::Args,
     harness::{
         lab::Netns,
+        process::run_id,
         wire::{Faults, Wire},
     },
     net::PATIENCE,
@@ -277,7 +278,7 @@ fn dig(ends: [(&Netns, &str, &str); 2], mtu: u32) -> Result<Vec<Process>> {
     let mut names = Vec::new();
     for (number, (host, interface, address)) in ends.into_iter().enumerate() {
         // Its control socket is found by this name, in a directory that namespaces share.
-        let name = format!("tml{}{number}", process::id() % 1_000_000);
+        let name = format!("tml{}{number}", run_id());
         host.ip(&format!("addr add {}/24 dev {interface}", TUNNEL[number]));
         let mut command = host.command("wireguard-go");
         command.args(["-f", &name]).env("LOG_LEVEL", "error");

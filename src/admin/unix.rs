@@ -284,13 +284,14 @@ mod tests {
         NewSocket::open(&addr, None)?.put_in_place()
     }
 
-    fn path(name: &str) -> PathBuf {
-        std::env::temp_dir().join(format!("tml-proxy-{}-{name}", std::process::id()))
+    fn directory() -> tempfile::TempDir {
+        tempfile::tempdir().expect("a directory for temporary files")
     }
 
     #[tokio::test]
     async fn a_socket_has_its_mode_and_goes_with_its_owner() {
-        let path = path("mode.sock");
+        let dir = directory();
+        let path = dir.path().join("mode.sock");
         let socket = open(&path, 0o640).expect("a fresh name");
         let file = fs::metadata(&path).expect("it is there");
         assert_eq!(file.permissions().mode() & 0o777, 0o640);
@@ -302,7 +303,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_stale_socket_is_replaced_and_anything_else_is_left_alone() {
-        let path = path("stale.sock");
+        let dir = directory();
+        let path = dir.path().join("stale.sock");
         drop(std::os::unix::net::UnixListener::bind(&path).expect("a fresh name"));
         drop(open(&path, 0o600).expect("a stale one"));
         fs::write(&path, "mine").expect("a file");
@@ -312,16 +314,16 @@ mod tests {
             "{refused:?}"
         );
         assert_eq!(fs::read_to_string(&path).expect("still there"), "mine");
-        fs::remove_file(&path).expect("own file");
     }
 
     #[tokio::test]
     async fn a_path_as_long_as_the_kernel_takes_will_do() {
-        let directory = path(&"d".repeat(50));
-        fs::create_dir(&directory).expect("a fresh name");
+        let dir = directory();
         for file_name in ["s".to_owned(), "long.sock".to_owned()] {
-            let shortest = directory.join(&file_name).as_os_str().len();
-            let above = directory.join("d".repeat(LONGEST_SOCKET_PATH - shortest - 1));
+            let shortest = dir.path().join(&file_name).as_os_str().len();
+            let above = dir
+                .path()
+                .join("d".repeat(LONGEST_SOCKET_PATH - shortest - 1));
             fs::create_dir(&above).expect("a fresh name");
             let path = above.join(&file_name);
             assert_eq!(path.as_os_str().len(), LONGEST_SOCKET_PATH);
@@ -330,14 +332,14 @@ mod tests {
             drop(socket);
             fs::remove_dir(above).expect("nothing is left in it");
         }
-        fs::remove_dir(directory).expect("nothing is left in it");
     }
 
     /// Those who start at once, after one that was killed.
     #[test]
     fn of_many_that_start_at_once_one_has_the_socket() {
         const STARTS: usize = 8;
-        let path = path("many.sock");
+        let dir = directory();
+        let path = dir.path().join("many.sock");
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .build()
@@ -369,7 +371,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_start_beside_one_that_hangs_is_told_at_once() {
-        let path = path("hung.sock");
+        let dir = directory();
+        let path = dir.path().join("hung.sock");
         let hung = new_socket().expect("a socket");
         let address = SockAddr::unix(&path).expect("short");
         hung.bind(&address).expect("a fresh name");
@@ -384,7 +387,6 @@ mod tests {
         }
         let refused = open(&path, 0o600);
         assert!(matches!(refused, Err(SocketError::Taken(_))), "{refused:?}");
-        fs::remove_file(&path).expect("own file");
     }
 
     #[test]

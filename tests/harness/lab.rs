@@ -5,14 +5,14 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::AsFd,
     path::{Path, PathBuf},
-    process::{self, Command},
+    process::Command,
     sync::atomic::{AtomicU32, Ordering::Relaxed},
     thread,
 };
 
 use super::{
     Peer, Proxy, Setup, Stream, Target, both_ways, config, mapping,
-    process::succeed,
+    process::{run_id, succeed},
     wire::{Faults, Wire},
 };
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -28,7 +28,7 @@ impl Netns {
     pub fn new(tag: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Relaxed);
-        let name = format!("tml-{}-{number}-{tag}", process::id());
+        let name = format!("tml-{}-{number}-{tag}", run_id());
         succeed(Command::new("ip").args(["netns", "add", &name]));
         let netns = Self { name };
         netns.ip("link set lo up");

@@ -2,9 +2,11 @@
 
 use std::{
     fs::{self, File},
+    hash::{BuildHasher, RandomState},
     io::{BufRead, BufReader, Read},
     path::PathBuf,
     process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::LazyLock,
     thread,
     time::Duration,
 };
@@ -123,6 +125,16 @@ pub fn raise_descriptor_limit() -> u64 {
         setrlimit(Resource::Nofile, raised).expect("a soft limit may be raised to the hard one");
     }
     most
+}
+
+/// Names this run of this test file. Unlike a process id it never comes again, so that what a run that was
+/// killed has left behind is in nobody's way.
+pub fn run_id() -> &'static str {
+    static ID: LazyLock<String> = LazyLock::new(|| {
+        let random = RandomState::new().hash_one(std::process::id());
+        format!("{:08x}", random & u64::from(u32::MAX))
+    });
+    &ID
 }
 
 /// The id of a user who has nothing, so that its limits are not shared with anybody.

@@ -11,7 +11,7 @@ use rustix::{net::listen, process::Signal};
 
 use super::harness::{
     Peer, Proxy, Scene, Setup, Target, config, mapping, ports,
-    process::is_stopped,
+    process::{is_stopped, run_id},
     require::{Need, require, skip},
     wait_until,
 };
@@ -50,7 +50,7 @@ impl ByFreezer {
     fn new() -> Option<Self> {
         let is_v1 = Path::new(Self::V1).is_dir();
         let root = if is_v1 { Self::V1 } else { Self::V2 };
-        let group = Path::new(root).join(format!("tml-{}-stall", std::process::id()));
+        let group = Path::new(root).join(format!("tml-{}-stall", run_id()));
         fs::create_dir(&group).ok()?;
         let freezer = Self { group };
         freezer.file().is_some().then_some(freezer)

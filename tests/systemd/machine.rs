@@ -50,7 +50,7 @@ impl Machine {
         let turn = turn();
         let dir = TempDir::new();
         let number = NEXT.fetch_add(1, Relaxed);
-        let name = format!("tml-proxy-{}-{number}", std::process::id());
+        let name = format!("tml-proxy-{}-{number}", process::run_id());
         let console = dir.join("console");
         let output = fs::File::create(&console).expect("space for a small file");
         let sudo = dir.write("sudo", "#!/bin/sh\nexec \"$@\"\n");
@@ -244,7 +244,7 @@ fn root() -> PathBuf {
     if root.exists() {
         return root;
     }
-    let new = kept.join(format!("debian-{release}.{}", std::process::id()));
+    let new = kept.join(format!("debian-{release}.{}", process::run_id()));
     let packages = "--include=systemd,systemd-sysv,dbus,haproxy,openssh-server,rsync";
     let made = Command::new("debootstrap")
         .args(["--variant=minbase", packages, &release])

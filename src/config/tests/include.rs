@@ -1,35 +1,27 @@
 //! A configuration in several files.
 
-use std::{fs, path::PathBuf};
+use std::fs;
 
 use super::*;
 
 /// Files in a directory of their own, gone with it.
-struct Files(PathBuf);
+struct Files(tempfile::TempDir);
 
 impl Files {
-    fn new(name: &str, files: &[(&str, &str)]) -> Self {
-        let directory =
-            std::env::temp_dir().join(format!("tml-proxy-{}-{name}", std::process::id()));
+    fn new(files: &[(&str, &str)]) -> Self {
+        let directory = tempfile::tempdir().expect("a directory for temporary files");
         for (name, content) in files {
-            let path = directory.join(name);
-            fs::create_dir_all(path.parent().expect("a directory")).expect("a fresh name");
+            let path = directory.path().join(name);
+            fs::create_dir_all(path.parent().expect("a directory")).expect("own directory");
             fs::write(path, content).expect("space for a small file");
         }
         Self(directory)
     }
 
     fn load(&self) -> Result<Config, String> {
-        let loaded = load(&self.0.join("main.toml"));
-        let place = format!("{}/", self.0.display());
+        let loaded = load(&self.0.path().join("main.toml"));
+        let place = format!("{}/", self.0.path().display());
         loaded.map_err(|errors| errors.to_string().replace(&place, ""))
-    }
-}
-
-impl Drop for Files {
-    fn drop(&mut self) {
-        // A few small files.
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -44,28 +36,25 @@ fn names(config: &Config) -> Vec<&str> {
 
 #[test]
 fn mappings_of_all_files_come_in_the_order_of_the_patterns_and_their_names() {
-    let files = Files::new(
-        "order",
-        &[
-            (
-                "main.toml",
-                &format!(
-                    "version = 1\ninclude = [\"b/*.toml\", \"a/only\", \"b/2.toml\", \"*.toml\"]\n{}",
-                    mapping("main", 1)
-                ),
+    let files = Files::new(&[
+        (
+            "main.toml",
+            &format!(
+                "version = 1\ninclude = [\"b/*.toml\", \"a/only\", \"b/2.toml\", \"*.toml\"]\n{}",
+                mapping("main", 1)
             ),
-            ("b/10.toml", &mapping("b10", 2)),
-            ("b/2.toml", &format!("version = 1\n{}", mapping("b2", 3))),
-            ("b/.hidden.toml", "not TOML"),
-            ("b/note.txt", "not TOML"),
-            ("b/empty.toml", ""),
-            ("a/only", &mapping("only", 4)),
-            (
-                "other.toml",
-                "[defaults]\nmax_sessions = 7\nkeepalive = { idle = \"5s\" }\n",
-            ),
-        ],
-    );
+        ),
+        ("b/10.toml", &mapping("b10", 2)),
+        ("b/2.toml", &format!("version = 1\n{}", mapping("b2", 3))),
+        ("b/.hidden.toml", "not TOML"),
+        ("b/note.txt", "not TOML"),
+        ("b/empty.toml", ""),
+        ("a/only", &mapping("only", 4)),
+        (
+            "other.toml",
+            "[defaults]\nmax_sessions = 7\nkeepalive = { idle = \"5s\" }\n",
+        ),
+    ]);
     let config = files.load().expect("a fit configuration");
     assert_eq!(names(&config), ["main", "b10", "b2", "only"]);
     for spec in &config.mappings {
@@ -77,39 +66,36 @@ fn mappings_of_all_files_come_in_the_order_of_the_patterns_and_their_names() {
 
 #[test]
 fn what_is_wrong_is_told_with_its_file_and_line() {
-    let files = Files::new(
-        "wrong",
-        &[
-            (
-                "main.toml",
-                &format!(
-                    "version = 1\ninclude = [\"a.toml\", \"none.toml\", \"gone/*.toml\", \"d\", \"b?.toml\"]\n[log]\n{}",
-                    mapping("one", 1)
-                ),
+    let files = Files::new(&[
+        (
+            "main.toml",
+            &format!(
+                "version = 1\ninclude = [\"a.toml\", \"none.toml\", \"gone/*.toml\", \"d\", \"b?.toml\"]\n[log]\n{}",
+                mapping("one", 1)
             ),
-            (
-                "a.toml",
-                &format!(
-                    "[log]\n[defaults]\nbacklog = 0\n[process]\nworker = 2\n{}",
-                    mapping("one", 2)
-                ),
+        ),
+        (
+            "a.toml",
+            &format!(
+                "[log]\n[defaults]\nbacklog = 0\n[process]\nworker = 2\n{}",
+                mapping("one", 2)
             ),
-            ("d/x", ""),
-            ("b1.toml", "include = [\"a.toml\"]\n"),
-            (
-                "b2.toml",
-                &format!("{}keepalive = {{ count = 9 }}\n", mapping("two", 1)),
-            ),
-            ("b3.toml", "version = 2\n[later]\n"),
-        ],
-    );
+        ),
+        ("d/x", ""),
+        ("b1.toml", "include = [\"a.toml\"]\n"),
+        (
+            "b2.toml",
+            &format!("{}keepalive = {{ count = 9 }}\n", mapping("two", 1)),
+        ),
+        ("b3.toml", "version = 2\n[later]\n"),
+    ]);
     // A file of another version may mean anything, so it is the only thing that is said.
     let said = files.load().expect_err("wrong");
     assert!(
         said.contains("b3.toml:1:11: version: found 2, allowed: 1"),
         "{said}"
     );
-    fs::write(files.0.join("b3.toml"), b"x = \"\xff").expect("space");
+    fs::write(files.0.path().join("b3.toml"), b"x = \"\xff").expect("space");
     let said = files.load().expect_err("wrong");
     for line in [
         "main.toml:2:22: include (item 2): none.toml: No such file or directory",
@@ -143,13 +129,13 @@ fn more_files_than_anybody_has_are_refused() {
     let many: Vec<_> = (0..1001).map(|number| format!("d/{number}")).collect();
     let mut files = vec![("main.toml", "version = 1\ninclude = [\"d/*\"]\n")];
     files.extend(many.iter().map(|name| (name.as_str(), "")));
-    let files = Files::new("many", &files);
+    let files = Files::new(&files);
     let said = files.load().expect_err("too many");
     assert!(
         said.contains("include (item 1): more than 1000 files are included"),
         "{said}"
     );
-    fs::remove_file(files.0.join("d/7")).expect("it was there");
+    fs::remove_file(files.0.path().join("d/7")).expect("it was there");
     files.load().expect("as many as allowed");
 }
 
@@ -197,24 +183,21 @@ fn a_variable_that_stands_for_nothing_is_told_with_its_key() {
 
 #[test]
 fn prefixes_may_stand_in_a_file_of_their_own() {
-    let files = Files::new(
-        "prefixes",
-        &[
-            (
-                "office",
-                "# offices\n198.51.100.0/24 ; Berlin\n\n2001:db8::/32\r\n198.51.100.7\n",
-            ),
-            ("none", "\n"),
-        ],
-    );
-    let at = |name: &str| files.0.join(name).display().to_string();
+    let files = Files::new(&[
+        (
+            "office",
+            "# offices\n198.51.100.0/24 ; Berlin\n\n2001:db8::/32\r\n198.51.100.7\n",
+        ),
+        ("none", "\n"),
+    ]);
+    let at = |name: &str| files.0.path().join(name).display().to_string();
     let (office, none) = (at("office"), at("none"));
     let main = format!(
         "version = 1\n[defaults]\nallow = [{{ file = \"{office}\" }}, \"10.0.0.0/8\"]\n{}{}deny = [{{ file = \"{none}\" }}, \"198.51.100.7\"]\n",
         mapping("a", 1),
         mapping("b", 2)
     );
-    fs::write(files.0.join("main.toml"), main).expect("space");
+    fs::write(files.0.path().join("main.toml"), main).expect("space");
     let config = files.load().expect("a fit configuration");
     for (client, permitted) in [
         ("198.51.100.7", [true, false]),
@@ -244,11 +227,8 @@ fn prefixes_may_stand_in_a_file_of_their_own() {
 
 #[test]
 fn what_is_wrong_in_a_file_with_prefixes_is_told_once_with_its_line() {
-    let files = Files::new(
-        "lists",
-        &[("list", "10.0.0.0/8\n  10.0.0.0/33 # no\nlocalhost\n")],
-    );
-    let list = files.0.join("list").display().to_string();
+    let files = Files::new(&[("list", "10.0.0.0/8\n  10.0.0.0/33 # no\nlocalhost\n")]);
+    let list = files.0.path().join("list").display().to_string();
     let deny = format!(
         "deny = [\"10.0.0.1\", {{ file = \"{list}\" }}, {{ file = \"/nonexistent/l\" }}]\n"
     );
@@ -258,7 +238,7 @@ fn what_is_wrong_in_a_file_with_prefixes_is_told_once_with_its_line() {
         mapping("b", 2),
         mapping("c", 3)
     );
-    fs::write(files.0.join("main.toml"), main).expect("space");
+    fs::write(files.0.path().join("main.toml"), main).expect("space");
     let said = files.load().expect_err("wrong");
     let lines: Vec<_> = said.lines().collect();
     assert!(

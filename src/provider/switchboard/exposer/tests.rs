@@ -13,12 +13,14 @@ struct Scene {
     proposed: mpsc::Receiver<Proposal>,
     status: Arc<SwitchboardStatus>,
     open: Arc<ArcSwap<Plan>>,
+    _state_dir: tempfile::TempDir,
 }
 
 impl Scene {
-    fn new(state_dir: &std::path::Path) -> Self {
+    fn new() -> Self {
+        let state_dir = tempfile::tempdir().expect("a directory for temporary files");
         let settings = Switchboard {
-            state_dir: state_dir.to_owned(),
+            state_dir: state_dir.path().to_owned(),
             ..expose::tests::settings()
         };
         let (proposals, proposed) = mpsc::channel(1);
@@ -30,6 +32,7 @@ impl Scene {
             proposed,
             status: Arc::default(),
             open: Arc::default(),
+            _state_dir: state_dir,
         }
     }
 
@@ -85,9 +88,7 @@ async fn breaks_down(task: tokio::task::JoinHandle<()>) {
 
 #[tokio::test]
 async fn ports_of_jobs_that_end_while_the_task_is_down_are_closed_once_it_is_back() {
-    let name = format!("tml-proxy-exposer-{}", std::process::id());
-    let dir = std::env::temp_dir().join(name);
-    let mut scene = Scene::new(&dir);
+    let mut scene = Scene::new();
     let names = [1, 2].map(|number| format!("job/{}/ssh", job(number).id));
     scene.know([job(1), job(2)]);
     let task = scene.start();
@@ -101,14 +102,11 @@ async fn ports_of_jobs_that_end_while_the_task_is_down_are_closed_once_it_is_bac
     let task = scene.start();
     assert_eq!(scene.proposed().await, Vec::<String>::new());
     breaks_down(task).await;
-    std::fs::remove_dir_all(dir).expect("own directory");
 }
 
 #[tokio::test]
 async fn a_task_that_is_back_before_anything_is_known_closes_nothing() {
-    let name = format!("tml-proxy-exposer-unknown-{}", std::process::id());
-    let dir = std::env::temp_dir().join(name);
-    let mut scene = Scene::new(&dir);
+    let mut scene = Scene::new();
     let names = [format!("job/{}/ssh", job(1).id)];
     scene.know([job(1)]);
     let task = scene.start();
@@ -119,5 +117,4 @@ async fn a_task_that_is_back_before_anything_is_known_closes_nothing() {
     let task = scene.start();
     assert_eq!(scene.proposed().await, names);
     breaks_down(task).await;
-    std::fs::remove_dir_all(dir).expect("own directory");
 }

@@ -13,20 +13,8 @@ use crate::provider::switchboard::{
     ports::{BlockedPort, Kept, LeftPort, OwnedPort},
 };
 
-/// A directory that is gone afterwards.
-struct Place(PathBuf);
-
-impl Place {
-    fn new(name: &str) -> Self {
-        let process = std::process::id();
-        Self(std::env::temp_dir().join(format!("tml-proxy-state-{process}-{name}")))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a directory for temporary files")
 }
 
 fn owner(number: usize) -> Owner {
@@ -70,9 +58,9 @@ const VERSION_1: &str = "tml-proxy-ports 1 b74005c2d80139e2\n\
 
 #[test]
 fn an_update_loses_no_port() {
-    let place = Place::new("update");
-    let state = StateDir::open(&place.0).expect("a directory");
-    fs::write(place.0.join(FILE), VERSION_1).expect("own file");
+    let dir = directory();
+    let state = StateDir::open(dir.path()).expect("a directory");
+    fs::write(dir.path().join(FILE), VERSION_1).expect("own file");
     assert_eq!(state.load().expect("readable"), Found::Record(record()));
     let damaged = VERSION_1.replace("40000", "40003");
     assert_eq!(document::read(damaged.as_bytes()), Err(Damage::Checksum));
@@ -80,8 +68,8 @@ fn an_update_loses_no_port() {
 
 #[test]
 fn what_was_kept_is_found_again() {
-    let place = Place::new("found");
-    let state = StateDir::open(&place.0).expect("a directory");
+    let dir = directory();
+    let state = StateDir::open(dir.path()).expect("a directory");
     assert_eq!(state.load().expect("readable"), Found::Nothing);
     state.save(&Record::default()).expect("writable");
     state.save(&record()).expect("writable");
@@ -90,22 +78,22 @@ fn what_was_kept_is_found_again() {
 
 #[test]
 fn a_directory_belongs_to_one_process_at_a_time() {
-    let place = Place::new("one");
-    let state = StateDir::open(&place.0).expect("a directory");
+    let dir = directory();
+    let state = StateDir::open(dir.path()).expect("a directory");
     assert!(matches!(
-        StateDir::open(&place.0),
+        StateDir::open(dir.path()),
         Err(StateError::InUse(_))
     ));
     drop(state);
-    StateDir::open(&place.0).expect("free again");
+    StateDir::open(dir.path()).expect("free again");
 }
 
 #[test]
 fn a_damaged_file_is_put_aside_and_is_there_to_be_looked_at() {
-    let place = Place::new("damaged");
-    let state = StateDir::open(&place.0).expect("a directory");
+    let dir = directory();
+    let state = StateDir::open(dir.path()).expect("a directory");
     for (number, text) in [(1, "nonsense"), (2, "more nonsense\n")] {
-        fs::write(place.0.join(FILE), text).expect("own file");
+        fs::write(dir.path().join(FILE), text).expect("own file");
         let Found::Damaged { damage, aside } = state.load().expect("never fatal") else {
             panic!("nonsense was read");
         };
@@ -127,10 +115,10 @@ fn a_file_of_a_later_version_is_known_as_such() {
 
 #[test]
 fn what_is_half_written_replaces_nothing() {
-    let place = Place::new("half");
-    let state = StateDir::open(&place.0).expect("a directory");
+    let dir = directory();
+    let state = StateDir::open(dir.path()).expect("a directory");
     state.save(&record()).expect("writable");
-    fs::write(place.0.join(format!("{FILE}.new")), "half").expect("own file");
+    fs::write(dir.path().join(format!("{FILE}.new")), "half").expect("own file");
     assert_eq!(state.load().expect("readable"), Found::Record(record()));
     state.save(&Record::default()).expect("writable");
     assert_eq!(
@@ -156,8 +144,8 @@ fn step() -> Step {
 
 #[test]
 fn what_has_changed_since_is_found_again() {
-    let place = Place::new("steps");
-    let state = StateDir::open(&place.0).expect("a directory");
+    let dir = directory();
+    let state = StateDir::open(dir.path()).expect("a directory");
     assert!(!state.takes_steps());
     state
         .save_step(&step())
@@ -186,12 +174,12 @@ fn what_has_changed_since_is_found_again() {
 
 #[test]
 fn a_step_that_a_crash_cut_off_loses_nothing_that_was_kept_before() {
-    let place = Place::new("cut");
-    let state = StateDir::open(&place.0).expect("a directory");
+    let dir = directory();
+    let state = StateDir::open(dir.path()).expect("a directory");
     state.save(&record()).expect("writable");
     state.save_step(&step()).expect("writable");
     let kept = state.load().expect("readable");
-    let steps = place.0.join(STEPS_FILE);
+    let steps = dir.path().join(STEPS_FILE);
     let whole = fs::read(&steps).expect("it is there");
     state.save_step(&Step::default()).expect("writable");
     let two = fs::read(&steps).expect("it is there");
@@ -208,11 +196,11 @@ fn a_step_that_a_crash_cut_off_loses_nothing_that_was_kept_before() {
 
 #[test]
 fn steps_that_somebody_removed_are_not_gone_on_with() {
-    let place = Place::new("removed");
-    let state = StateDir::open(&place.0).expect("a directory");
+    let dir = directory();
+    let state = StateDir::open(dir.path()).expect("a directory");
     state.save(&record()).expect("writable");
     state.save_step(&step()).expect("writable");
-    fs::remove_file(place.0.join(STEPS_FILE)).expect("own file");
+    fs::remove_file(dir.path().join(STEPS_FILE)).expect("own file");
     state.save_step(&step()).expect_err("nobody would find it");
     assert!(!state.takes_steps());
     state.save(&record()).expect("writable");
@@ -221,8 +209,8 @@ fn steps_that_somebody_removed_are_not_gone_on_with() {
 
 #[test]
 fn steps_are_put_together_before_there_are_too_many() {
-    let place = Place::new("many");
-    let state = StateDir::open(&place.0).expect("a directory");
+    let dir = directory();
+    let state = StateDir::open(dir.path()).expect("a directory");
     state.save(&record()).expect("writable");
     let mut steps = 0;
     while state.takes_steps() {
@@ -234,11 +222,11 @@ fn steps_are_put_together_before_there_are_too_many() {
 
 #[test]
 fn what_others_planted_is_not_written_through() {
-    let place = Place::new("planted");
-    let state = StateDir::open(&place.0).expect("a directory");
-    let victim = place.0.join("victim");
+    let dir = directory();
+    let state = StateDir::open(dir.path()).expect("a directory");
+    let victim = dir.path().join("victim");
     fs::write(&victim, "precious").expect("own file");
-    symlink(&victim, place.0.join(NEW_FILE)).expect("own directory");
+    symlink(&victim, dir.path().join(NEW_FILE)).expect("own directory");
     state.save(&record()).expect("writable");
     assert_eq!(fs::read_to_string(&victim).expect("there"), "precious");
     assert_eq!(state.load().expect("readable"), Found::Record(record()));
@@ -246,33 +234,33 @@ fn what_others_planted_is_not_written_through() {
 
 #[test]
 fn what_is_no_file_is_put_aside_without_waiting_for_it() {
-    let place = Place::new("pipe");
-    let state = StateDir::open(&place.0).expect("a directory");
+    let dir = directory();
+    let state = StateDir::open(dir.path()).expect("a directory");
     let mode = Mode::RUSR | Mode::WUSR;
-    rustix::fs::mkfifoat(rustix::fs::CWD, place.0.join(FILE), mode).expect("own directory");
+    rustix::fs::mkfifoat(rustix::fs::CWD, dir.path().join(FILE), mode).expect("own directory");
     assert!(matches!(state.load(), Ok(Found::Damaged { .. })));
     assert_eq!(state.load().expect("readable"), Found::Nothing);
 }
 
 #[test]
 fn a_directory_that_others_may_write_to_is_refused() {
-    let place = Place::new("open");
-    drop(StateDir::open(&place.0).expect("a directory"));
+    let dir = directory();
+    drop(StateDir::open(dir.path()).expect("a directory"));
     for mode in [0o777, 0o1777, 0o702] {
-        fs::set_permissions(&place.0, fs::Permissions::from_mode(mode)).expect("own directory");
-        let refused = StateDir::open(&place.0).expect_err("others may write");
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode)).expect("own directory");
+        let refused = StateDir::open(dir.path()).expect_err("others may write");
         let text = refused.to_string();
         assert!(text.contains(&format!("mode {mode:04o}")), "{text}");
     }
-    fs::set_permissions(&place.0, fs::Permissions::from_mode(0o755)).expect("own directory");
-    StateDir::open(&place.0).expect("private again");
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("own directory");
+    StateDir::open(dir.path()).expect("private again");
 }
 
 #[test]
 fn whose_a_directory_has_to_be() {
-    let place = Place::new("whose");
-    drop(StateDir::open(&place.0).expect("a directory"));
-    let mut found = stat(&place.0).expect("it is there");
+    let dir = directory();
+    drop(StateDir::open(dir.path()).expect("a directory"));
+    let mut found = stat(dir.path()).expect("it is there");
     let mut fits = |owner: u32, group: u32, mode: u32| {
         (found.st_uid, found.st_gid, found.st_mode) = (owner, group, mode);
         objection(&found, 7, 8).is_none()
@@ -296,11 +284,11 @@ fn whose_a_directory_has_to_be() {
 
 #[test]
 fn a_directory_that_is_made_again_is_still_one_processs() {
-    let place = Place::new("again");
-    let first = StateDir::open(&place.0).expect("a directory");
+    let dir = directory();
+    let first = StateDir::open(dir.path()).expect("a directory");
     first.save(&record()).expect("writable");
-    fs::remove_dir_all(&place.0).expect("own directory");
-    let second = StateDir::open(&place.0).expect("a new one");
+    fs::remove_dir_all(dir.path()).expect("own directory");
+    let second = StateDir::open(dir.path()).expect("a new one");
     second.save(&Record::default()).expect("writable");
     assert!(matches!(first.save(&record()), Err(StateError::InUse(_))));
     let kept = second.load().expect("readable");
@@ -309,10 +297,10 @@ fn a_directory_that_is_made_again_is_still_one_processs() {
     // Whoever is there alone goes on, and has the directory that is there now.
     first.save(&record()).expect("nobody else has it");
     assert!(matches!(
-        StateDir::open(&place.0),
+        StateDir::open(dir.path()),
         Err(StateError::InUse(_))
     ));
-    fs::remove_dir_all(&place.0).expect("own directory");
+    fs::remove_dir_all(dir.path()).expect("own directory");
     first.save(&record()).expect("it is made again");
     assert_eq!(first.load().expect("readable"), Found::Record(record()));
 }

@@ -22,30 +22,21 @@ struct Shared {
     server: RegionServer,
     map: PortMap,
     _task: tokio::task::JoinHandle<()>,
-    dir: std::path::PathBuf,
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.dir);
-    }
 }
 
 impl Shared {
-    fn start(name: &str) -> Self {
-        Self::start_after(name, Plan::default())
+    fn start() -> Self {
+        Self::start_after(Plan::default())
     }
 
     /// With what a task before this one has proposed.
-    fn start_after(name: &str, open: Plan) -> Self {
-        Self::start_elsewhere(name, open, None)
+    fn start_after(open: Plan) -> Self {
+        Self::start_elsewhere(open, None)
     }
 
     /// With what is of another place, where it stays open so long.
-    fn start_elsewhere(name: &str, open: Plan, until: Option<Instant>) -> Self {
-        let name = format!("tml-proxy-region-{name}-{}", std::process::id());
-        let dir = std::env::temp_dir().join(name);
-        let scene = Scene::new(&dir);
+    fn start_elsewhere(open: Plan, until: Option<Instant>) -> Self {
+        let scene = Scene::new();
         scene.open.store(Arc::new(open));
         let (mut client, server) = region::channel(Arc::default(), Arc::default());
         client.elsewhere_until = until;
@@ -56,7 +47,6 @@ impl Shared {
             server,
             map: PortMap::default(),
             _task: task,
-            dir,
         }
     }
 
@@ -222,7 +212,7 @@ fn leaves(number: usize, port: u16) -> PortChange {
 
 #[tokio::test]
 async fn a_proxy_that_serves_opens_and_closes_what_the_map_says_as_far_as_it_allows() {
-    let mut shared = Shared::start("serving");
+    let mut shared = Shared::start();
     let elsewhere: SocketAddr = "192.0.2.1:22".parse().expect("an address");
     let not_allowed = (40_002, Some(owned(owner(2), elsewhere, 7)));
     shared.say(Role::Serving, [has(1, 40_001), not_allowed, has(3, 50_000)]);
@@ -246,7 +236,7 @@ async fn a_proxy_that_serves_opens_and_closes_what_the_map_says_as_far_as_it_all
 
 #[tokio::test]
 async fn a_proxy_that_takes_over_closes_nothing_until_the_switchboard_has_spoken() {
-    let mut shared = Shared::start("takes-over");
+    let mut shared = Shared::start();
     shared.say(Role::Serving, [has(1, 40_001), has(2, 40_002)]);
     assert_eq!(shared.opened().await, [(1, 40_001), (2, 40_002)]);
     // Following has not begun: what is known is of before.
@@ -271,7 +261,7 @@ async fn a_proxy_that_takes_over_closes_nothing_until_the_switchboard_has_spoken
 
 #[tokio::test]
 async fn a_port_that_is_refused_or_cannot_be_bound_is_looked_for_elsewhere() {
-    let mut shared = Shared::start("refused");
+    let mut shared = Shared::start();
     shared.say(LEADING, []);
     shared.know(LEADING, &[1], &[]);
     let first = shared.written(Some(RefusedWhy::Taken)).await[0].port;
@@ -299,7 +289,7 @@ async fn a_port_that_is_refused_or_cannot_be_bound_is_looked_for_elsewhere() {
 
 #[tokio::test]
 async fn the_port_of_a_host_is_written_for_its_next_job_at_once() {
-    let mut shared = Shared::start("host");
+    let mut shared = Shared::start();
     shared.scene.settings.send_modify(|settings| {
         let settings = Arc::make_mut(settings);
         settings.expose[0].allocate = Allocate::Host;
@@ -329,7 +319,7 @@ async fn the_port_of_a_host_is_written_for_its_next_job_at_once() {
 
 #[tokio::test]
 async fn a_proxy_that_can_bind_no_port_does_not_take_those_of_its_region() {
-    let mut shared = Shared::start("binds-nothing");
+    let mut shared = Shared::start();
     shared.scene.settings.send_modify(|settings| {
         let settings = Arc::make_mut(settings);
         settings.ports = PortRanges::new([40_000..=40_099]).expect("ports");
@@ -355,7 +345,7 @@ async fn a_proxy_that_can_bind_no_port_does_not_take_those_of_its_region() {
 
 #[tokio::test]
 async fn nobody_is_served_before_it_is_written() {
-    let mut shared = Shared::start("not-written");
+    let mut shared = Shared::start();
     shared.say(LEADING, []);
     shared.know(LEADING, &[1], &[]);
     let RegionRequest::Write { changes, reply, .. } = shared.asked().await else {
@@ -372,7 +362,7 @@ async fn nobody_is_served_before_it_is_written() {
 
 #[tokio::test]
 async fn a_proxy_alone_closes_what_has_ended_and_gives_nobody_a_port() {
-    let mut shared = Shared::start("alone");
+    let mut shared = Shared::start();
     shared.say(Role::Serving, [has(1, 40_001), has(2, 40_002)]);
     shared.opened().await;
     shared.say(ALONE, []);
@@ -389,7 +379,7 @@ async fn a_proxy_alone_closes_what_has_ended_and_gives_nobody_a_port() {
 
 #[tokio::test]
 async fn a_proxy_whose_lease_is_over_closes_everything() {
-    let mut shared = Shared::start("expired");
+    let mut shared = Shared::start();
     shared.say(Role::Serving, [has(1, 40_001), has(2, 40_002)]);
     shared.opened().await;
     shared.say(Role::Expired, []);
@@ -403,7 +393,7 @@ async fn a_proxy_whose_lease_is_over_closes_everything() {
 #[tokio::test]
 async fn a_proxy_that_has_heard_nothing_changes_nothing_as_after_an_upgrade() {
     let open = Plan::from([(owner(1), (40_001, target(1)))]);
-    let mut shared = Shared::start_after("unknown", open);
+    let mut shared = Shared::start_after(open);
     shared.know(Role::Unknown, &[2], &[]);
     // It is told what is open, which it may not know.
     assert_eq!(shared.opened().await, [(1, 40_001)]);
@@ -425,7 +415,7 @@ async fn a_proxy_that_has_heard_nothing_changes_nothing_as_after_an_upgrade() {
 async fn a_proxy_that_moves_to_a_region_it_cannot_enter_closes_what_it_has_left() {
     let open = Plan::from([(owner(1), (40_001, target(1)))]);
     let until = Instant::now() + Duration::from_millis(10);
-    let mut shared = Shared::start_elsewhere("elsewhere", open, Some(until));
+    let mut shared = Shared::start_elsewhere(open, Some(until));
     shared.know(Role::Unknown, &[1], &[]);
     while !shared.opened().await.is_empty() {}
     shared.say(Role::Serving, [has(1, 40_001)]);
@@ -435,7 +425,7 @@ async fn a_proxy_that_moves_to_a_region_it_cannot_enter_closes_what_it_has_left(
 
 #[tokio::test]
 async fn ports_that_were_given_out_before_there_was_a_region_are_kept_by_who_leads() {
-    let mut shared = Shared::start("before");
+    let mut shared = Shared::start();
     shared.scene.region.send_replace(None);
     shared.know(Role::Unknown, &[1], &[]);
     let own = shared.opened().await;
