@@ -7,6 +7,9 @@ mod harness;
 #[path = "harness/switchboard/mod.rs"]
 mod board;
 #[allow(dead_code, reason = "each test file uses a part of it")]
+#[path = "openssh/peers.rs"]
+mod peers;
+#[allow(dead_code, reason = "each test file uses a part of it")]
 #[path = "exposing/stage.rs"]
 mod stage;
 
@@ -28,3 +31,5 @@ mod outage;
 mod region;
 #[path = "fleet/shared.rs"]
 mod shared;
+#[path = "fleet/ssh.rs"]
+mod ssh;

@@ -17,6 +17,9 @@ const JOBS_AT_ONCE: usize = 50;
 const BUSY_TRIES: u32 = 5;
 const BUSY_PAUSE: Duration = Duration::from_secs(1);
 
+/// How long one may take while there is another to ask.
+const NEXT_AFTER: Duration = Duration::from_secs(5);
+
 const PATH: &str = "/api/v1/endpoints";
 
 /// Who is asked.
@@ -59,7 +62,7 @@ impl LookupArgs {
         found.extend(jobs.iter().map(|job| (job, Vec::new())));
         let mut failed = None;
         let mut answered = false;
-        for server in self.lookup.iter().map(HostPort::to_string) {
+        for (place, server) in self.lookup.iter().map(HostPort::to_string).enumerate() {
             let is_open = |endpoints: &[Endpoint]| endpoints.iter().any(|one| one.state == "open");
             let missing: Vec<_> = (found.iter())
                 .filter(|(_, endpoints)| !is_open(endpoints))
@@ -68,7 +71,11 @@ impl LookupArgs {
             if missing.is_empty() {
                 break;
             }
-            match in_parts(&missing, |path| get_from(&server, path, ANSWER_WITHIN)) {
+            let within = match place + 1 < self.lookup.len() {
+                true => NEXT_AFTER,
+                false => ANSWER_WITHIN,
+            };
+            match in_parts(&missing, |path| get_from(&server, path, within)) {
                 Ok(endpoints) => {
                     answered = true;
                     for (job, known) in &mut found {

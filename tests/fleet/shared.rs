@@ -86,20 +86,21 @@ pub struct Member {
     pub proxy: Proxy,
     target: Target,
     _bridges: [Bridge; 2],
-    lab: Lab,
+    pub lab: Lab,
 }
 
 impl Member {
     pub fn start(database: &Database, stage: &Stage, name: &'static str, region: &str) -> Self {
-        Self::start_with(database, stage, name, region, "")
+        Self::start_edited(database, stage, name, region, |text| text)
     }
 
-    fn start_with(
+    /// One whose file is another than most have; `[fleet]` is its last section.
+    pub fn start_edited(
         database: &Database,
         stage: &Stage,
         name: &'static str,
         region: &str,
-        more: &str,
+        edit: impl FnOnce(String) -> String,
     ) -> Self {
         let lab = Lab::new();
         let board = SocketAddr::from((Ipv4Addr::LOCALHOST, stage.board.port()));
@@ -108,7 +109,7 @@ impl Member {
         let section = stage
             .section("cooldown = \"1s\"\n")
             .replace(&state_dir, &format!("{state_dir}-{name}"));
-        let text = config([section, database.section(name, region, more)]);
+        let text = edit(config([section, database.section(name, region, "")]));
         let proxy = Proxy::start_with(&lab.setup(), &text);
         let target = lab.listen(22);
         Self {
@@ -141,7 +142,7 @@ impl Member {
 
     /// Waits until a job is open here, and says at which port.
     #[track_caller]
-    fn opens(&self, job: &str) -> u16 {
+    pub fn opens(&self, job: &str) -> u16 {
         wait_for(&format!("{job} to be open at {}", self.name), || {
             self.port(job)
         })
@@ -414,7 +415,9 @@ fn a_proxy_that_may_not_follow_never_leads() {
     }
     let database = Database::start();
     let stage = Stage::with(Switchboard::start(), 20);
-    let never = Member::start_with(&database, &stage, "us-1", "us", "follow = false");
+    let never = Member::start_edited(&database, &stage, "us-1", "us", |text| {
+        text + "follow = false\n"
+    });
     eventually("it to serve", || never.role() == "serving");
     let job = stage.ready(1, &job_address());
     let other = Member::start(&database, &stage, "us-2", "us");
