@@ -15,6 +15,8 @@ mod stage;
 
 #[path = "fleet/allocation.rs"]
 mod allocation;
+#[path = "fleet/apart.rs"]
+mod apart;
 #[path = "fleet/database.rs"]
 mod database;
 #[path = "fleet/failover.rs"]
@@ -27,6 +29,8 @@ mod measure;
 mod members;
 #[path = "fleet/outage.rs"]
 mod outage;
+#[path = "fleet/pooler.rs"]
+mod pooler;
 #[path = "fleet/region.rs"]
 mod region;
 #[path = "fleet/shared.rs"]

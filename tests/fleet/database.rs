@@ -24,7 +24,7 @@ use super::harness::{
 };
 
 /// The password of the proxies' role, which nobody is to show.
-const PASSWORD: &str = "5e5ame-open";
+pub const PASSWORD: &str = "5e5ame-open";
 
 /// A database and a role for proxies, at a server of their own or that of all who share one.
 pub struct Database {

@@ -13,10 +13,10 @@ use super::{
         Proxy, config, mapping,
         peers::{Peer, Target},
         ports,
-        postgresql::{NEEDS, NOBODY, as_nobody},
-        process::{self, Running},
-        require::{Need, require},
+        postgresql::NEEDS,
+        require::require,
     },
+    pooler::{POOLER, Pooler},
 };
 
 /// A proxy with a mapping whose target is there.
@@ -201,31 +201,12 @@ fn whoever_has_no_certificate_for_the_name_is_told_nothing() {
 
 #[test]
 fn a_pooler_that_lends_connections_for_a_transaction_may_be_in_the_way() {
-    if !require(&[&NEEDS[..], &[Need::Tool("pgbouncer")]].concat()) {
+    if !require(&[&NEEDS[..], &[POOLER]].concat()) {
         return;
     }
     let database = Database::start();
-    let port = ports::free();
-    let dir = super::harness::TempDir::new();
-    let name = &database.name;
-    let users = dir.write("users", format!("\"{name}\" \"5e5ame-open\"\n"));
-    let settings = dir.write(
-        "pgbouncer.ini",
-        format!(
-            "[databases]\n{name} = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
-             listen_port = {port}\nunix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {}\n\
-             pool_mode = transaction\ndefault_pool_size = 2\n",
-            database.port(),
-            users.display(),
-        ),
-    );
-    for file in [&users, &settings] {
-        std::os::unix::fs::chown(file, Some(NOBODY), Some(NOBODY)).expect("root may");
-    }
-    let program = super::harness::require::find_program("pgbouncer").expect("it was asked for");
-    let start = || Running::start(as_nobody(&program).arg("-q").arg(&settings));
-    let pooler = start();
-    let url = format!("{}?sslmode=disable", database.url_by("127.0.0.1", port));
+    let mut pooler = Pooler::start(&database);
+    let url = pooler.url(&database);
     let through = |name: &str| {
         let section = database.section_at(&url, name, "us", "public_host = \"p.example.org\"");
         Proxy::start(&config([
@@ -251,12 +232,12 @@ fn a_pooler_that_lends_connections_for_a_transaction_may_be_in_the_way() {
         }
     };
     is_known();
-    process::kill(pooler.id());
+    pooler.kill();
     for proxy in &proxies {
         is(proxy, "away");
     }
     is_known();
-    let _pooler = start();
+    pooler.start_again();
     for proxy in &proxies {
         is(proxy, "connected");
     }

@@ -18,9 +18,10 @@ use super::{
     board::Switchboard,
     database::{Database, document, endpoints, eventually, membership},
     harness::{
-        Peer, Proxy, Target, config,
+        Line, Peer, Proxy, Target, config,
         lab::{Lab, Netns, TARGET},
         postgresql::NEEDS,
+        process::succeed,
         require::require,
         wait_for,
     },
@@ -82,10 +83,12 @@ impl Drop for Bridge {
 /// A proxy in a network of its own, from which it gets to the switchboard and the database.
 pub struct Member {
     name: &'static str,
-    text: String,
+    pub text: String,
     pub proxy: Proxy,
-    target: Target,
+    pub target: Target,
     _bridges: [Bridge; 2],
+    /// Where it gets to the database, in its own network too.
+    database: SocketAddr,
     pub lab: Lab,
 }
 
@@ -102,9 +105,21 @@ impl Member {
         region: &str,
         edit: impl FnOnce(String) -> String,
     ) -> Self {
+        Self::start_through(database.server_addr(), database, stage, name, region, edit)
+    }
+
+    /// The same with another way to the database.
+    pub fn start_through(
+        way: SocketAddr,
+        database: &Database,
+        stage: &Stage,
+        name: &'static str,
+        region: &str,
+        edit: impl FnOnce(String) -> String,
+    ) -> Self {
         let lab = Lab::new();
         let board = SocketAddr::from((Ipv4Addr::LOCALHOST, stage.board.port()));
-        let bridges = [board, database.server_addr()].map(|addr| Bridge::to(addr, &lab.proxy));
+        let bridges = [board, way].map(|addr| Bridge::to(addr, &lab.proxy));
         let state_dir = stage.state_dir().display().to_string();
         let section = stage
             .section("cooldown = \"1s\"\n")
@@ -118,11 +133,29 @@ impl Member {
             proxy,
             target,
             _bridges: bridges,
+            database: way,
             lab,
         }
     }
 
-    fn role(&self) -> Value {
+    /// Has everything between it and the database get lost, and nobody be told, or no more. It takes nft(8).
+    pub fn cut_off(&self, is_cut: bool) {
+        let port = self.database.port();
+        let nft = |words: &str| {
+            let mut nft = self.lab.proxy.command("nft");
+            succeed(nft.arg(words));
+        };
+        if !is_cut {
+            return nft("delete table inet cut");
+        }
+        nft("add table inet cut");
+        nft("add chain inet cut in { type filter hook input priority 0; }");
+        for end in ["sport", "dport"] {
+            nft(&format!("add rule inet cut in tcp {end} {port} drop"));
+        }
+    }
+
+    pub fn role(&self) -> Value {
         membership(&self.proxy)["ports"]["role"].clone()
     }
 
@@ -157,7 +190,7 @@ impl Member {
     }
 
     /// A session through a port, with a few bytes exchanged.
-    fn session(&self, port: u16) -> (Peer, Peer) {
+    pub fn session(&self, port: u16) -> (Peer, Peer) {
         let mut client = self.lab.connect(port);
         let mut server = self.target.accept();
         client.exchange(&mut server, b"hello");
@@ -173,7 +206,7 @@ impl Member {
 
 /// Waits until one of them leads, and says which.
 #[track_caller]
-fn leader(members: &[Member]) -> usize {
+pub fn leader(members: &[Member]) -> usize {
     let mut found = None;
     eventually("one to lead and the others to serve", || {
         let roles: Vec<_> = members.iter().map(Member::role).collect();
@@ -186,7 +219,7 @@ fn leader(members: &[Member]) -> usize {
 
 /// Waits until a job is open at all of them, and says at which port.
 #[track_caller]
-fn open_at_all(members: &[Member], job: &str) -> u16 {
+pub fn open_at_all(members: &[Member], job: &str) -> u16 {
     let ports: Vec<_> = members.iter().map(|member| member.opens(job)).collect();
     assert!(ports.iter().all(|port| *port == ports[0]), "{ports:?}");
     ports[0]
@@ -469,4 +502,27 @@ fn a_proxy_that_is_removed_closes_the_ports_of_jobs_and_opens_them_when_it_is_re
     assert_eq!(removed.opens(&job), port);
     assert_eq!(removed.opens(&next), next_port);
     drop(removed.session(port));
+    // The log says what became of it, and nothing else.
+    let said = removed.proxy.said(|line| {
+        let level = line.text("level");
+        !["job exposed", "session ended"].contains(&line.message()) && level != "DEBUG"
+    });
+    let said: Vec<_> = said.iter().map(Line::message).collect();
+    let begins = "ports of jobs are closed: others may have them";
+    let place = said.iter().position(|said| said.starts_with(begins));
+    let since = &said[place.expect("it was out") + 1..];
+    assert_eq!(
+        since[..4],
+        [
+            "job no longer exposed",
+            "job not exposed",
+            "member of the fleet",
+            "part in the region"
+        ]
+    );
+    let line = removed
+        .proxy
+        .log()
+        .all(|line| line.message() == "part in the region");
+    assert_eq!(line.last().map(|line| line.text("role")), Some("serving"));
 }

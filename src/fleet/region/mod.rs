@@ -273,6 +273,7 @@ impl Region {
         let lost = answer.refused.len();
         match self.epoch.as_ref() == Some(&epoch) {
             // It had forgotten this process, because it was removed or silent for long.
+            true if count == 0 => {}
             true => tracing::info!(ports = count, lost, "told the database what is served here"),
             false => tracing::warn!(
                 ports = count,
