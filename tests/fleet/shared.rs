@@ -408,6 +408,56 @@ fn a_port_that_one_proxy_cannot_bind_moves_for_all_of_its_region() {
 }
 
 #[test]
+fn a_port_that_one_who_comes_late_cannot_bind_is_told_by_all_as_moved_and_not_as_ended() {
+    if !require(&NEEDS) {
+        return;
+    }
+    let database = Database::start();
+    let stage = Stage::with(Switchboard::start(), 20);
+    let mut members: Vec<_> = ["us-1", "us-2", "us-3"]
+        .map(|name| Member::start(&database, &stage, name, "us"))
+        .into();
+    let job = stage.ready(1, &job_address());
+    let port = open_at_all(&members, &job);
+    let late = members.remove((leader(&members) + 1) % 3);
+    let mut sessions: Vec<_> = members.iter().map(|member| member.session(port)).collect();
+    late.proxy.signal(Signal::TERM);
+    late.proxy.log().wait_for_end();
+    let wildcard = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port));
+    let taken = || TcpListener::bind(wildcard).expect("it is free");
+    let _taken = late.lab.proxy.run(taken);
+    let late = Member {
+        proxy: Proxy::start_with(&late.lab.setup(), &late.text),
+        ..late
+    };
+    let moved = late.opens(&job);
+    assert_ne!(moved, port);
+    for (member, (client, server)) in members.iter().zip(&mut sessions) {
+        eventually("it to have moved", || member.port(&job) == Some(moved));
+        // As wherever a port is closed.
+        client.expect_reset();
+        server.expect_reset();
+        drop(member.session(moved));
+        let ordinary = ["listening", "session ended", "reload done", "job exposed"];
+        let said = member
+            .proxy
+            .said(|line| line.text("owner").starts_with(&*job));
+        let said: Vec<_> = said
+            .iter()
+            .filter(|line| !ordinary.contains(&line.message()))
+            .collect();
+        let [blocked, moves] = said[..] else {
+            panic!("{said:?}");
+        };
+        assert!(blocked.message().contains("cannot bind"), "{blocked:?}");
+        assert_eq!(blocked.number("port"), u64::from(port));
+        assert_eq!(moves.message(), "exposed job has moved");
+        assert_eq!(moves.number("port"), u64::from(moved));
+        assert_eq!(moves.number("port_before"), u64::from(port));
+    }
+}
+
+#[test]
 fn an_upgrade_of_who_leads_or_serves_keeps_ports_and_sessions() {
     if !require(&NEEDS) {
         return;
@@ -456,6 +506,9 @@ fn a_proxy_that_may_not_follow_never_leads() {
     let other = Member::start(&database, &stage, "us-2", "us");
     let members = [never, other];
     assert_eq!(leader(&members), 1);
+    for member in &members {
+        (member.proxy).wait_until("tml_proxy_fleet_region_led", &[], 1);
+    }
     let port = open_at_all(&members, &job);
     drop(members[0].session(port));
     members[1].proxy.signal(Signal::TERM);
@@ -464,6 +517,7 @@ fn a_proxy_that_may_not_follow_never_leads() {
     });
     assert_eq!(members[0].role(), "serving");
     assert_eq!(members[0].opens(&job), port);
+    (members[0].proxy).wait_until("tml_proxy_fleet_region_led", &[], 0);
     eventually("it to say so", || {
         let problems = &document(&members[0].proxy, "/api/v1/status")["problems"];
         problems.to_string().contains("Nobody leads the region")

@@ -8,6 +8,7 @@
 //! several proxies share their ports is in [`region`].
 
 mod annotations;
+mod displaced;
 mod exposure_log;
 mod keeper;
 mod own_addresses;

@@ -14,7 +14,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{ASK_FIRST, Changed, Exposer, GOOD_FOR};
+use super::{ASK_FIRST, Changed, Exposer, GOOD_FOR, displaced::Displaced};
 use crate::provider::switchboard::{
     BootInstant, JobId, KnownJobs, Owner, RegionView,
     expose::{Decision, Reason, Refused, add_told},
@@ -50,6 +50,8 @@ pub(super) struct Region {
     map: PortMap,
     /// The ports of the owners in it.
     ports: BTreeMap<Owner, u16>,
+    /// Those whose port is blocked.
+    displaced: Displaced,
     /// Ports of which the map may say something else than is decided here.
     unwritten: BTreeSet<u16>,
     /// When everything is to be looked at again.
@@ -81,6 +83,7 @@ impl Region {
             role: Role::Unknown,
             map: PortMap::default(),
             ports: BTreeMap::new(),
+            displaced: Displaced::default(),
             unwritten: BTreeSet::new(),
             look_again: None,
             blocked: BTreeMap::new(),
@@ -124,7 +127,8 @@ impl Region {
         let write = (leads && !self.unwritten.is_empty()).then(|| Instant::now() + WRITE_AGAIN);
         let until = self.client.elsewhere_until;
         let close = until.filter(|_| self.role == Role::Unknown);
-        write.into_iter().chain(self.look_again).chain(close).min()
+        let due = [write, self.look_again, close, self.displaced.next()];
+        due.into_iter().flatten().min()
     }
 
     /// Tells that what the map said is in force here.
@@ -184,9 +188,11 @@ impl Region {
     /// Makes the latest map the one that is taken in. Says which ports may be others' since, and whose
     /// they were and are.
     fn take_in(&mut self, everything: bool) -> (BTreeSet<u16>, BTreeSet<Owner>) {
-        let Some(new) = self.latest.map.clone() else {
+        let Some(mut new) = self.latest.map.clone() else {
             return Default::default();
         };
+        let serves = !self.role.follows();
+        let settled = (self.displaced).hold(&self.map, &mut new, serves, Instant::now());
         let before = std::mem::replace(&mut self.map, new);
         let ports: BTreeSet<u16> = match everything {
             true => before
@@ -200,7 +206,7 @@ impl Region {
                 ports.into_iter().copied().collect()
             }
         };
-        let mut owners = BTreeSet::new();
+        let mut owners: BTreeSet<_> = settled.into_iter().collect();
         for port in &ports {
             if let Some(RegionPort::Owned { owner, .. }) = before.ports.get(port) {
                 self.ports.remove(owner);
@@ -377,11 +383,16 @@ impl Exposer {
                     let mut targets: BTreeMap<_, _> = open.collect();
                     let known: Vec<_> = region.of_job(&job).collect();
                     targets.extend(known.iter().map(|(owner, _, target)| (*owner, target)));
-                    decision.refused = targets.into_iter().map(lease_over).collect();
+                    let targets = targets.into_iter();
+                    let refused = targets.map(|of| refused(of, Reason::LeaseOver));
+                    decision.refused = refused.collect();
                 } else {
                     for known in region.of_job(&job) {
                         add_told(known, &self.settings, &is_own, &mut decision);
                     }
+                    let waits = region.displaced.of_job(&job);
+                    let waits = waits.map(|of| refused(of, Reason::NoPort));
+                    decision.refused.extend(waits);
                 }
                 if let Some(before) = self.decisions.decided(&job, decision) {
                     let wanted = before.wanted.iter();
@@ -527,11 +538,11 @@ impl Exposer {
     }
 }
 
-fn lease_over((owner, target): (&Owner, &SocketAddr)) -> Refused {
+fn refused((owner, target): (&Owner, &SocketAddr), reason: Reason) -> Refused {
     Refused {
         job: owner.job.clone(),
         rule: Some(owner.rule.clone()),
-        reason: Reason::LeaseOver,
+        reason,
         address: Some(target.ip()),
         state: None,
     }

@@ -318,6 +318,28 @@ async fn the_port_of_a_host_is_written_for_its_next_job_at_once() {
 }
 
 #[tokio::test]
+async fn a_job_stays_at_a_port_that_another_proxy_cannot_bind_until_it_has_one_elsewhere() {
+    let mut shared = Shared::start();
+    shared.say(Role::Serving, [has(1, 40_001)]);
+    assert_eq!(shared.opened().await, [(1, 40_001)]);
+    shared.in_force().await;
+    let blocked = |port| (port, Some(RegionPort::Blocked));
+    shared.say(Role::Serving, [blocked(40_001), has(2, 40_002)]);
+    assert_eq!(shared.opened().await, [(1, 40_001), (2, 40_002)]);
+    shared.say(Role::Serving, [has(1, 40_003)]);
+    assert_eq!(shared.opened().await, [(1, 40_003), (2, 40_002)]);
+    shared.in_force().await;
+    // There is no other one.
+    shared.say(Role::Serving, [blocked(40_003)]);
+    assert_eq!(shared.opened().await, [(2, 40_002)]);
+    shared.in_force().await;
+    assert_eq!(shared.reason(1), Some(Reason::NoPort));
+    shared.say(Role::Serving, [(40_003, None)]);
+    shared.in_force().await;
+    assert_eq!(shared.reason(1), None);
+}
+
+#[tokio::test]
 async fn a_proxy_that_can_bind_no_port_does_not_take_those_of_its_region() {
     let mut shared = Shared::start();
     shared.scene.settings.send_modify(|settings| {
