@@ -258,7 +258,8 @@ metrics! {
     FLEET_HEARD: Gauge, "tml_proxy_fleet_heard_age_seconds", [], "Time since the fleet's database last answered; appears with the first time";
     FLEET_FAILURES: Counter, "tml_proxy_fleet_failures_total", [], "Times the fleet's database could not be asked, or would not have this proxy";
     FLEET_PROXIES: Gauge, "tml_proxy_fleet_proxies", ["state"], "Proxies of the fleet, this one too: up, silent, stopped or removed";
-    FLEET_ROLE: Gauge, "tml_proxy_fleet_role", ["role"], "1 for what this proxy is in its region: unknown, serving, leading, alone or expired; this and the next are there where ports are shared only";
+    FLEET_ROLE: Gauge, "tml_proxy_fleet_role", ["role"], "1 for what this proxy is in its region: unknown, serving, leading, alone or expired; this and the next two are there where ports are shared only";
+    FLEET_LED: Gauge, "tml_proxy_fleet_region_led", [], "1 if a proxy leads the region of this one, as far as this one knows; otherwise no job gets a port";
     FLEET_GENERATION: Gauge, "tml_proxy_fleet_ports_generation", ["at"], "Generation of the region's ports, which goes up with every change: known here, and applied here";
     WORKER_CPU: Counter, "tml_proxy_worker_cpu_seconds_total", ["worker"], "Processor time of each data path thread; its rate is the share of time the thread is busy";
     WORKER_SESSIONS: Gauge, "tml_proxy_worker_sessions", ["worker"], "Sessions of each data path thread";

@@ -853,9 +853,9 @@ impl RegionPorts {
             generation,
             applied,
         } = self;
-        let led = match leader.as_deref().filter(|_| role == "serving") {
-            Some(leader) => format!(", led by {leader}"),
-            None => String::new(),
+        let led = match leader.as_deref() {
+            _ if role != "serving" => String::new(),
+            leader => format!(", led by {}", leader.unwrap_or("nobody")),
         };
         let behind = match generation.saturating_sub(*applied) {
             0 => String::new(),

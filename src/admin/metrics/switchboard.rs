@@ -29,6 +29,7 @@ pub(super) fn record(sources: &Sources) {
         for role in Role::WORDS {
             metric::FLEET_ROLE.set(&[role], u8::from(role == word));
         }
+        metric::FLEET_LED.set(&[], u8::from(region.leader.is_some()));
         metric::FLEET_GENERATION.set(&["known"], region.generation as f64);
         metric::FLEET_GENERATION.set(&["applied"], region.applied as f64);
     }
