@@ -10,14 +10,15 @@ use std::{
 
 use super::report::Finding;
 use crate::{
+    config::Config,
     listen::has_ipv6,
     provider::LocalAddresses,
     session::AckProbe,
     table::{ListenHost, Route, Table},
 };
 
-pub(super) fn examine(table: &Table) -> Vec<Finding> {
-    let mut findings = vec![backlog(table), source_ports(table), clock()];
+pub(super) fn examine(config: &Config, table: &Table) -> Vec<Finding> {
+    let mut findings = vec![backlog(table), source_ports(config, table), clock()];
     findings.extend(lacking(table));
     findings.push(routes_to_targets(table));
     findings.extend(sources(table));
@@ -45,10 +46,13 @@ fn backlog(table: &Table) -> Finding {
 }
 
 /// Connections to one target address and port are limited by the source ports there are.
-fn source_ports(table: &Table) -> Finding {
+fn source_ports(config: &Config, table: &Table) -> Finding {
     let range = kernel_setting("net/ipv4/ip_local_port_range").unwrap_or_default();
     let reserved = kernel_setting("net/ipv4/ip_local_reserved_ports").unwrap_or_default();
-    let public = table.routes().map(|route| route.listen.port()).collect();
+    let of_jobs = config.switchboard.iter();
+    let of_jobs = of_jobs.flat_map(|switchboard| switchboard.ports.ranges().flatten());
+    let of_file = table.routes().map(|route| route.listen.port());
+    let public = of_file.chain(of_jobs).collect();
     judge_source_ports(&range, &reserved, &public)
 }
 
@@ -62,6 +66,7 @@ fn judge_source_ports(range: &str, reserved: &str, public: &BTreeSet<u16>) -> Fi
     let [first, last] = range[..] else {
         return Finding::note(check, "the range cannot be read", "");
     };
+    let before = reserved;
     let reserved: Vec<RangeInclusive<u16>> = reserved.split(',').filter_map(port_range).collect();
     let is_reserved = |port: &u16| reserved.iter().any(|range| range.contains(port));
     let count = (first..=last).filter(|port| !is_reserved(port)).count();
@@ -77,10 +82,16 @@ fn judge_source_ports(range: &str, reserved: &str, public: &BTreeSet<u16>) -> Fi
         _ => Finding::poor(
             check,
             format!(
-                "{found}; public ports lie in it, and an outgoing connection may hold one when the proxy starts: {}",
-                in_ranges(&exposed)
+                "{found}; public ports lie in it, and an outgoing connection may hold one that is to be opened: {}",
+                in_ranges(&exposed, NAMED)
             ),
-            "add them to net.ipv4.ip_local_reserved_ports, or use ports outside of the range",
+            format!(
+                "sysctl -w net.ipv4.ip_local_reserved_ports={}{}{}, and the same in /etc/sysctl.d, or use ports \
+                 outside of the range",
+                before,
+                if before.is_empty() { "" } else { "," },
+                in_ranges(&exposed, usize::MAX)
+            ),
         ),
     }
 }
@@ -91,21 +102,23 @@ pub(super) fn port_range(text: &str) -> Option<RangeInclusive<u16>> {
     Some(first.trim().parse().ok()?..=last.trim().parse().ok()?)
 }
 
-/// Ports that go up, in the form the kernel takes them in; only the first where there are many.
-fn in_ranges(ports: &[u16]) -> String {
-    const NAMED: usize = 10;
+/// Ranges that are shown.
+const NAMED: usize = 10;
+
+/// Ports that go up, in the form the kernel takes them in; so many ranges, and the number of the rest.
+fn in_ranges(ports: &[u16], most: usize) -> String {
     let ranges: Vec<_> = ports
         .chunk_by(|a, b| a.checked_add(1) == Some(*b))
         .collect();
     let named: Vec<String> = ranges
         .iter()
-        .take(NAMED)
+        .take(most)
         .map(|range| match range {
             [first, .., last] => format!("{first}-{last}"),
             _ => range.iter().map(u16::to_string).collect(),
         })
         .collect();
-    let left: usize = ranges.iter().skip(NAMED).map(|range| range.len()).sum();
+    let left: usize = ranges.iter().skip(most).map(|range| range.len()).sum();
     match left {
         0 => named.join(","),
         _ => format!("{} and {left} more", named.join(",")),
@@ -239,8 +252,13 @@ mod tests {
             finding.found.ends_with(": 40000,40009-40010"),
             "{finding:?}"
         );
+        assert!(
+            finding.advice.contains("=40100,40000,40009-40010, and"),
+            "{finding:?}"
+        );
         let finding = judge_source_ports(range, "", &public);
         assert!(finding.found.ends_with("40010,40100"), "{finding:?}");
+        assert!(finding.advice.contains("=40000,40009"), "{finding:?}");
     }
 
     #[test]
@@ -255,7 +273,7 @@ mod tests {
     #[test]
     fn many_ports_are_not_all_listed() {
         let every_other: Vec<u16> = (0..30).map(|place| 40_000 + 2 * place).collect();
-        assert!(in_ranges(&every_other).ends_with("40018 and 20 more"));
-        assert_eq!(in_ranges(&[65_534, 65_535]), "65534-65535");
+        assert!(in_ranges(&every_other, NAMED).ends_with("40018 and 20 more"));
+        assert_eq!(in_ranges(&[65_534, 65_535], NAMED), "65534-65535");
     }
 }

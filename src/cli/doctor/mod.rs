@@ -67,7 +67,7 @@ pub fn run(args: &DoctorArgs) -> ExitCode {
 fn examine(args: &DoctorArgs, config: &Config, table: &Table) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(process::examine(config, table));
-    findings.extend(machine::examine(table));
+    findings.extend(machine::examine(config, table));
     let in_file = || config.admin.socket.clone().value().flatten();
     let socket = args.socket.clone().or_else(in_file);
     let socket = socket.unwrap_or_else(|| DEFAULT_SOCKET.into());
