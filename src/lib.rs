@@ -42,6 +42,7 @@ pub(crate) mod worker;
 
 use std::process::ExitCode;
 
+pub use fleet::{reread_entries, reread_ports};
 pub use lifecycle::build_saved;
 pub use session::{AckProbe, PeerState, acknowledged};
 

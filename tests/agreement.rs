@@ -39,9 +39,10 @@ fn file() -> impl Strategy<Value = String> {
         defaults(),
         mappings(),
         switchboard(),
+        fleet(),
     );
-    parts.prop_map(|(process, admin, defaults, mappings, switchboard)| {
-        format!("version = 1\n{process}{admin}{defaults}{switchboard}{mappings}")
+    parts.prop_map(|(process, admin, defaults, mappings, switchboard, fleet)| {
+        format!("version = 1\n{process}{admin}{defaults}{switchboard}{fleet}{mappings}")
     })
 }
 
@@ -297,6 +298,44 @@ fn switchboard() -> impl Strategy<Value = String> {
              targets = {{ allow = [\"fd00::/8\"] }}\n[[switchboard.expose]]\nname = \"ssh\"\nport = 22\n"
         )
     });
+    prop_oneof![Just(String::new()), section]
+}
+
+fn fleet() -> impl Strategy<Value = String> {
+    let lines = (
+        needed(
+            "database",
+            &[
+                "\"postgresql://u@127.0.0.1:9/d\"",
+                "\"postgres://u%40x@localhost,[::1]:9/d?sslmode=disable\"",
+            ],
+            &[
+                "\"postgresql://u:sesame@h/d\"",
+                "\"postgresql://u@h/d?password=sesame\"",
+                "\"postgresql://h/d\"",
+                "\"postgresql://u@h:99999/d\"",
+                "9",
+            ],
+        ),
+        line(
+            "password_file",
+            &["\"DIR/token\"", "\"DIR/none\"", "\"off\""],
+            &["\"DIR/\\u0000\"", "\"\""],
+        ),
+        line("ca_file", &["\"DIR/none\"", "\"off\""], &["\"token\""]),
+        needed("name", &["\"us-1\""], &["\"US\"", "\"\""]),
+        needed("region", &["\"us\""], &["\"a b\""]),
+        line("nearest", &["[]", "[\"us\", \"eu\"]"], &["[\"-\"]"]),
+        line(
+            "lease",
+            &["\"1m\"", "\"30days\""],
+            &["\"59999ms\"", "\"31days\""],
+        ),
+        line("ports", &["\"own\"", "\"shared\""], &["\"mine\""]),
+        line("follow", &["false"], &["0"]),
+    );
+    let section = lines
+        .prop_map(|(a, b, c, d, e, f, g, h, i)| format!("[fleet]\n{a}{b}{c}{d}{e}{f}{g}{h}{i}"));
     prop_oneof![Just(String::new()), section]
 }
 

@@ -63,6 +63,8 @@ fn any_configuration_is_taken_or_refused_with_a_place() {
             "[limits]",
             "[switchboard]",
             "[admin]",
+            "[fleet]",
+            "database = \"postgresql://u@h:1,[::1]/d?sslmode=disable\"",
             "name = ",
             "listen = ",
             "target = ",
@@ -322,6 +324,65 @@ fn any_answer_of_a_switchboard_is_read_within_bounds_or_refused() {
         outcomes
             .map(|outcome| outcome.unwrap_or_else(|failure| gist(&failure.to_string())))
             .join("|")
+    });
+}
+
+#[test]
+fn whatever_the_database_of_a_fleet_says_is_read_as_far_as_it_is_sound() {
+    let target = Target {
+        name: "fleet",
+        words: &[
+            "{",
+            "}",
+            "[",
+            "]",
+            ",",
+            ":",
+            "null",
+            "true",
+            "-1",
+            "65536",
+            "18446744073709551615",
+            "\"\"",
+            "\\u0000",
+            "\\u001b",
+            "\\ud800",
+            "\"port\":",
+            "\"generation\":",
+            "\"owner\":",
+            "\"target\":",
+            "\"left_by\":",
+            "\"holder\":",
+            "\"is_blocked\":true",
+            "\"host\":",
+            "\"state\":\"open\"",
+            "\"last\":",
+            "-oProxyCommand=x",
+            "[fe80::1%1]:22",
+            "/ssh",
+            "host/",
+            "job/",
+            "mapping/",
+        ],
+        more: Vec::new(),
+    };
+    target.fuzz(|input| {
+        let outcomes = [tml_proxy::reread_entries, tml_proxy::reread_ports].map(|reread| {
+            let read = match reread(input) {
+                Ok(read) => read,
+                Err(error) => return gist(&error.to_string()),
+            };
+            // What was taken is sound: it can be shown, and told again.
+            assert!(read.chars().all(|c| matches!(c, ' '..='~')), "{read}");
+            assert!(
+                !read.contains("\"host\":\"-") && !read.contains("\\u"),
+                "{read}"
+            );
+            let again = reread(read.as_bytes());
+            assert_eq!(again.ok(), Some(read.clone()));
+            read.matches("\"port\"").count().min(3).to_string()
+        });
+        outcomes.join("|")
     });
 }
 

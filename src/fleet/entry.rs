@@ -138,6 +138,17 @@ pub(super) fn changes<'a>(
     new.chain(gone.map(|key| (key.to_string(), None))).collect()
 }
 
+/// What is read of entries in the database, as a proxy would tell it.
+///
+/// # Errors
+///
+/// They are no entries by their keys.
+pub fn reread_entries(stored: &[u8]) -> Result<String, serde_json::Error> {
+    let mut entries = Entries::new();
+    take(&mut entries, &serde_json::from_slice(stored)?);
+    serde_json::to_string(&changes(&Entries::new(), &entries))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,8 +15,9 @@ mod region;
 mod settings;
 mod status;
 
-pub use entry::{Entries, Entry, Key, target_told};
+pub use entry::{Entries, Entry, Key, reread_entries, target_told};
 pub use member::{Own, run};
 pub use migrate::{Deed, Migrated, SchemaError, carry_out, examine, migrate};
+pub use region::reread_ports;
 pub use settings::{Access, DatabaseUrl, Fleet, FleetName};
 pub use status::{Contact, Elsewhere, FleetProxy, FleetStatus, FleetView};

@@ -17,6 +17,8 @@ use tokio::{
 };
 use tokio_postgres::types::Type;
 
+pub use rows::reread_ports;
+
 use self::{
     part::Part,
     rows::{Change, Refusal, Row, asserted, take},

@@ -148,6 +148,18 @@ pub(super) fn asserted(ports: &SharedMap<u16, RegionPort>) -> Vec<Asserted> {
     owned.collect()
 }
 
+/// What is read of rows in the database, as a proxy would assert it.
+///
+/// # Errors
+///
+/// They are no rows.
+pub fn reread_ports(rows: &[u8]) -> Result<String, serde_json::Error> {
+    let rows: Vec<Row> = serde_json::from_slice(rows)?;
+    let mut ports = SharedMap::default();
+    take(&mut ports, &rows);
+    serde_json::to_string(&asserted(&ports))
+}
+
 /// A change that was refused, or what was asserted in vain.
 #[derive(Debug, Deserialize)]
 pub(super) struct Refusal {
