@@ -9,17 +9,15 @@ use std::{
     collections::BTreeMap,
     io::{ErrorKind, Read, Write},
     net::{Shutdown, SocketAddr},
-    process::{Command, Stdio},
     sync::Barrier,
     thread,
     time::Duration,
 };
 
 use harness::{
-    Peer, Proxy, Stream, Target, TempDir, config, mapping, ports, process,
+    Peer, Proxy, Stream, Target, TempDir, config, mapping, other_proxies, ports,
     process::Running,
     require::{Need, require},
-    wait_until,
 };
 
 /// A step of one peer.
@@ -337,29 +335,15 @@ fn play(script: &Script, port: u16, at: SocketAddr) -> String {
 
 /// HAProxy with one port that leads to `at`, until it is dropped.
 fn start_haproxy(dir: &TempDir, port: u16, at: SocketAddr) -> Running {
-    let file = dir.write(
-        "haproxy.cfg",
-        format!(
-            "global\n    maxconn 100\n\
-             defaults\n    mode tcp\n    timeout connect 10s\n    timeout client 60s\n    \
-             timeout server 60s\n\
-             listen m\n    bind :{port}\n    server target [{}]:{}\n",
-            at.ip(),
-            at.port()
-        ),
+    let text = format!(
+        "global\n    maxconn 100\n\
+         defaults\n    mode tcp\n    timeout connect 10s\n    timeout client 60s\n    \
+         timeout server 60s\n\
+         listen m\n    bind :{port}\n    server target [{}]:{}\n",
+        at.ip(),
+        at.port()
     );
-    let haproxy = Running::start(
-        Command::new("haproxy")
-            .args(["-db", "-f"])
-            .arg(file)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null()),
-    );
-    wait_until("HAProxy to listen", || {
-        !process::listening_inodes(haproxy.id(), port).is_empty()
-    });
-    haproxy
+    other_proxies::haproxy(dir, &text, port)
 }
 
 #[test]

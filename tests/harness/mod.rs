@@ -14,6 +14,7 @@ pub mod lab;
 pub mod log;
 pub mod manual;
 pub mod metrics;
+pub mod other_proxies;
 pub mod peers;
 pub mod ports;
 pub mod postgresql;

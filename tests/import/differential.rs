@@ -4,7 +4,7 @@ use std::{
     io::{ErrorKind, Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     path::Path,
-    process::{Command, Stdio},
+    process::Command,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -16,8 +16,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::{
     harness::{
-        DEADLINE, Proxy, TempDir, ports, process,
-        process::Running,
+        DEADLINE, Proxy, TempDir, other_proxies, ports,
         require::{Need, require},
         wait_until,
     },
@@ -244,16 +243,6 @@ fn play_queued(port: u16, targets: &Targets, proxy: &str) {
     );
 }
 
-/// Starts a proxy that listens on a port.
-fn start(command: &mut Command, port: u16) -> Running {
-    let command = command.stdin(Stdio::null()).stdout(Stdio::null());
-    let proxy = Running::start(command.stderr(Stdio::null()));
-    wait_until("it to listen", || {
-        !process::listening_inodes(proxy.id(), port).is_empty()
-    });
-    proxy
-}
-
 /// The source, and what clients do with it.
 fn scene(first: u16, targets: u16, closed: u16, health: u16) -> (String, Vec<Script>) {
     let port = |offset: u16| first + offset;
@@ -391,12 +380,11 @@ fn clients_see_the_same_from_haproxy_and_from_what_its_file_becomes() {
     let health = Health::start();
     let (source, scripts) = scene(first, targets.first, ports::free(), health.port);
     let dir = TempDir::new();
-    let file = dir.write("haproxy.cfg", source);
+    dir.write("haproxy.cfg", &source);
     let output = import(dir.path(), &["haproxy.cfg"]);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     {
-        let mut haproxy = Command::new("haproxy");
-        let _haproxy = start(haproxy.args(["-db", "-f"]).arg(file), first);
+        let _haproxy = other_proxies::haproxy(&dir, &source, first);
         health.wait();
         play_all(&scripts, &targets, "HAProxy");
         play_queued(first + 17, &targets, "HAProxy");
@@ -502,7 +490,7 @@ fn clients_see_the_same_from_nginx_and_from_what_its_file_becomes() {
     let output = import(dir.path(), &["nginx.conf", "--from", "nginx"]);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     {
-        let _nginx = start(Command::new("nginx").arg("-c").arg(file), first);
+        let _nginx = other_proxies::start(Command::new("nginx").arg("-c").arg(file), first);
         play_all(&scripts, &targets, "nginx");
     }
     let proxy = Proxy::start(&written(&output));

@@ -1,16 +1,12 @@
 //! HAProxy with the same servers.
 
-use std::{
-    io::Read,
-    net::IpAddr,
-    process::{Command, Stdio},
-};
+use std::{io::Read, net::IpAddr};
 
 use crate::{
     Stage,
     harness::{
-        Peer, Proxy, Target, TempDir, ports,
-        process::{self, Running},
+        Peer, Proxy, Target, TempDir, other_proxies, ports,
+        process::Running,
         require::{Need, require},
         wait_until,
     },
@@ -28,19 +24,7 @@ fn start_haproxy(dir: &TempDir, port: u16, balance: &str, servers: &[String]) ->
     for (number, server) in servers.iter().enumerate() {
         text.push_str(&format!("    server s{number} {server}\n"));
     }
-    let file = dir.write("haproxy.cfg", text);
-    let haproxy = Running::start(
-        Command::new("haproxy")
-            .args(["-db", "-f"])
-            .arg(file)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null()),
-    );
-    wait_until("HAProxy to listen", || {
-        !process::listening_inodes(haproxy.id(), port).is_empty()
-    });
-    haproxy
+    other_proxies::haproxy(dir, &text, port)
 }
 
 /// What is said of each target of ours, and of each server there.
@@ -66,19 +50,9 @@ fn orders(balance: &str, theirs: &str, said: Said, clients: usize) -> [Vec<usize
         port,
     };
     let ours = order(&stage, clients);
-    let haproxy = start_haproxy(&dir, ports::free(), theirs, &servers);
-    let (_, theirs) = (stage.port = port_of(&haproxy, &dir), order(&stage, clients));
-    [ours, theirs]
-}
-
-fn port_of(_: &Running, dir: &TempDir) -> u16 {
-    let text = std::fs::read_to_string(dir.join("haproxy.cfg")).expect("it was written");
-    let port = text
-        .split("bind :")
-        .nth(1)
-        .and_then(|rest| rest.lines().next());
-    port.and_then(|port| port.parse().ok())
-        .expect("it is there")
+    stage.port = ports::free();
+    let _haproxy = start_haproxy(&dir, stage.port, theirs, &servers);
+    [ours, order(&stage, clients)]
 }
 
 fn order(stage: &Stage, clients: usize) -> Vec<usize> {
