@@ -33,6 +33,8 @@ mod outage;
 mod pooler;
 #[path = "fleet/region.rs"]
 mod region;
+#[path = "fleet/reserve.rs"]
+mod reserve;
 #[path = "fleet/shared.rs"]
 mod shared;
 #[path = "fleet/ssh.rs"]

@@ -380,8 +380,8 @@ fn shared_ports(role: Role, open: usize, found: &mut Found) {
              are open as before: {open}."
         )),
         Role::Alone { .. } => found.error(format!(
-            "The fleet's database is not heard of, so that no job gets a port. Endpoints that stay \
-             open: {open}."
+            "The fleet's database is not heard of, so that no job gets a port but one that this proxy has \
+             beforehand (fleet.reserve). Endpoints that are open: {open}."
         )),
         Role::Expired => found.error(
             "The ports of jobs are closed: the fleet's database was not heard of for longer than \

@@ -221,7 +221,7 @@ const COLUMNS: [Column; 9] = [
     Column::new("VERSION", Align::Left, 3),
 ];
 
-const REGION_COLUMNS: [Column; 7] = [
+const REGION_COLUMNS: [Column; 8] = [
     Column::new("REGION", Align::Name, 0),
     Column::new("LEADER", Align::Left, 0),
     Column::new("GENERATION", Align::Right, 1),
@@ -229,6 +229,7 @@ const REGION_COLUMNS: [Column; 7] = [
     Column::new("FREE", Align::Right, 0),
     Column::new("COOLING", Align::Right, 0),
     Column::new("BLOCKED", Align::Right, 0),
+    Column::new("RESERVED", Align::Right, 1),
 ];
 
 const MAPPING_COLUMNS: [Column; 6] = [
@@ -294,7 +295,7 @@ fn row(proxy: &FleetProxy, regions: &[FleetRegion]) -> [String; 9] {
     ]
 }
 
-fn region_row(region: &FleetRegion) -> [String; 7] {
+fn region_row(region: &FleetRegion) -> [String; 8] {
     let number = |of: Option<u64>| of.map_or_else(|| "-".to_owned(), |number| number.to_string());
     [
         region.region.clone(),
@@ -304,6 +305,7 @@ fn region_row(region: &FleetRegion) -> [String; 7] {
         number(region.free),
         number(region.cooling),
         number(region.blocked),
+        number(region.reserved),
     ]
 }
 

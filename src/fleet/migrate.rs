@@ -18,7 +18,7 @@ const MIGRATIONS: [&str; 2] = [
 pub const VERSION: i32 = MIGRATIONS.len() as i32;
 
 /// What a proxy may call.
-const FUNCTIONS: [&str; 11] = [
+const FUNCTIONS: [&str; 12] = [
     "schema_version()",
     "register(text, text, text, text)",
     "heartbeat(text, text, bigint)",
@@ -30,6 +30,7 @@ const FUNCTIONS: [&str; 11] = [
     "region_write(text, text, text, bigint, bigint, bigint, jsonb, jsonb)",
     "region_block(text, text, text, integer, bigint)",
     "region_assert(text, text, text, bigint, jsonb)",
+    "region_reserve(text, text, text, jsonb, jsonb, integer)",
 ];
 
 /// The schema that a database has.

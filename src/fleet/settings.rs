@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     provider::switchboard::PublicHost,
-    setting::{As, Found, Json, Kind, List, Off, PathFromRoot, Refusal, Span, Word, Words},
+    setting::{As, Found, Json, Kind, List, Number, Off, PathFromRoot, Refusal, Span, Word, Words},
 };
 
 /// Everything about a fleet and this proxy's place in it.
@@ -48,6 +48,10 @@ pub struct Fleet {
     /// them.
     #[serde(default = "hour", with = "As::<Span<60_000, 2_592_000>>")]
     pub lease: Duration,
+    /// How many ports this proxy has beforehand, for jobs that come while the database is away. With 0
+    /// they wait for it.
+    #[serde(default, with = "As::<Number<u16, 0, 1000>>")]
+    pub reserve: u16,
 }
 
 fn shared() -> JobPorts {

@@ -228,7 +228,9 @@ impl Running {
         running.observe();
         let heard = loaded.as_ref().and_then(|loaded| loaded.region_heard);
         let lease = loaded.as_ref().and_then(|loaded| loaded.region_lease);
-        running.fleet.heard(heard, lease);
+        let reserve = loaded.as_ref().map(|loaded| loaded.reserve.clone());
+        let reserve = reserve.unwrap_or_default();
+        running.fleet.heard(heard, lease, reserve);
         running.share_ports(&config);
         if let (Some(switchboard), Some(loaded)) = (&config.switchboard, loaded) {
             running.adopt_jobs(switchboard, loaded).await;

@@ -17,6 +17,7 @@ use crate::{
         BootInstant, Exposure,
         expose::Reason,
         region::{self, Heard, RegionClient, RegionServer},
+        reserve::{Reserve, SavedReserve},
     },
     table::{JobLease, ListenHost, MappingOverride, MappingOverrides},
     telemetry::Task,
@@ -44,6 +45,8 @@ pub(super) struct Member {
     next: Option<(Fleet, RegionServer)>,
     /// When the database was last heard of, for the sake of those ports.
     heard: Arc<Heard>,
+    /// Those of them that this proxy has beforehand.
+    reserve: Arc<Reserve>,
 }
 
 #[derive(Debug)]
@@ -64,12 +67,20 @@ impl Member {
             region: None,
             next: None,
             heard: Arc::default(),
+            reserve: Arc::default(),
         }
     }
 
-    /// Goes on from when the database was last heard of and told a lease.
-    pub fn heard(&mut self, at: Option<BootInstant>, lease: Option<Duration>) {
+    /// Goes on from when the database was last heard of and told a lease, with ports that this proxy has
+    /// beforehand.
+    pub fn heard(
+        &mut self,
+        at: Option<BootInstant>,
+        lease: Option<Duration>,
+        reserve: SavedReserve,
+    ) {
         self.heard = Arc::new(Heard::at(at, lease));
+        self.reserve = Arc::new(Reserve::load(reserve));
     }
 
     /// Has the ports of jobs be those of the region from the next [`Member::set`] or start on, if these
@@ -80,6 +91,7 @@ impl Member {
             self.next = None;
             // When ports are shared again, they are those of this proxy, whose lease is not over.
             self.heard = Arc::default();
+            self.reserve = Arc::default();
             lease.ends_at(None);
             return None;
         };
@@ -94,8 +106,10 @@ impl Member {
                 known.is_some_and(|known| known.shares_ports() && place(known) != place(wanted));
             if moves {
                 self.heard = Arc::default();
+                self.reserve = Arc::default();
             }
-            let (mut client, server) = region::channel(Arc::clone(&self.heard), Arc::clone(lease));
+            let (heard, reserve) = (Arc::clone(&self.heard), Arc::clone(&self.reserve));
+            let (mut client, server) = region::channel(heard, reserve, Arc::clone(lease));
             let known = self.region.as_ref();
             let arrives = known.filter(|known| known.ports.borrow().map.is_none());
             client.elsewhere_until = match moves {

@@ -31,6 +31,7 @@ use crate::{
         exposer::{Exposer, Plan, Proposal},
         following::{self, Withdrawals},
         region::{RegionClient, Role},
+        reserve::SavedReserve,
         state::StateDir,
     },
     table::{JobLease, ListenAddr},
@@ -89,6 +90,9 @@ pub(super) struct SavedJobs {
     /// The lease that it was told.
     #[serde(default)]
     region_lease: Option<Duration>,
+    /// The ports of the region that this proxy has beforehand.
+    #[serde(default)]
+    reserve: SavedReserve,
     /// When the lease of those ports ends, in the time since the machine booted.
     #[serde(default)]
     lease_ends: Option<Duration>,
@@ -103,6 +107,7 @@ pub(super) struct LoadedJobs {
     lookup: Option<(ListenAddr, OwnedFd)>,
     pub region_heard: Option<BootInstant>,
     pub region_lease: Option<Duration>,
+    pub reserve: SavedReserve,
     pub lease_ends: Option<Duration>,
 }
 
@@ -119,6 +124,7 @@ impl SavedJobs {
             lookup,
             region_heard,
             region_lease,
+            reserve,
             lease_ends,
         } = self;
         let (known, open) = knowledge.load()?;
@@ -132,6 +138,7 @@ impl SavedJobs {
             lookup: lookup.transpose()?,
             region_heard,
             region_lease,
+            reserve,
             lease_ends,
         })
     }
@@ -215,6 +222,10 @@ impl Jobs {
             lookup: lookup.map(|lookup| (lookup.addr, saver.descriptor(lookup.socket.as_fd()))),
             region_heard: region.as_ref().and_then(|region| region.heard.last()),
             region_lease: region.as_ref().and_then(|region| region.heard.lease()),
+            reserve: region
+                .as_ref()
+                .map(|region| region.reserve.saved())
+                .unwrap_or_default(),
             lease_ends: lease.end(),
         })
     }
@@ -239,6 +250,7 @@ impl Jobs {
             lookup,
             region_heard: _,
             region_lease: _,
+            reserve: _,
             lease_ends: _,
         } = loaded;
         self.running = Some(Running {

@@ -251,7 +251,7 @@ metrics! {
     SWITCHBOARD_NOT_EXPOSED: Gauge, "tml_proxy_switchboard_not_exposed", ["reason"], "Jobs and endpoints that are not exposed, by reason; 0 is left out";
     SWITCHBOARD_REFUSALS: Counter, "tml_proxy_switchboard_refusals_total", ["reason"], "Times a job or an endpoint began not to be exposed, by reason";
     SWITCHBOARD_CLOSINGS: Counter, "tml_proxy_switchboard_closings_total", ["reason"], "Endpoints that were open and no longer are, by reason: ended, rule_removed, rule_unfit, or why they are not exposed";
-    SWITCHBOARD_PORTS: Gauge, "tml_proxy_switchboard_ports", ["state"], "Ports to allocate, by state: used, free, cooling or blocked";
+    SWITCHBOARD_PORTS: Gauge, "tml_proxy_switchboard_ports", ["state"], "Ports to allocate, by state: used, free, cooling, blocked or reserved";
     SWITCHBOARD_WAITING: Gauge, "tml_proxy_switchboard_waiting", [], "Endpoints that wait for a port";
     SWITCHBOARD_KEPT: Counter, "tml_proxy_switchboard_state_writes_total", ["result"], "Times the allocations were kept on disk, by result";
     FLEET_CONTACT: Gauge, "tml_proxy_fleet_contact", ["state"], "1 for how it stands with the fleet's database: starting, connected, away or refused; this and the next three are there with [fleet] only";

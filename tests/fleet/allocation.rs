@@ -32,6 +32,8 @@ const MARGIN: i64 = 60;
 const HELD: i64 = 30 * 86_400;
 const PORTS: u64 = 12;
 const OWNERS: u64 = 10;
+/// How many ports a process has beforehand.
+const RESERVED: usize = 3;
 
 /// Numbers that follow from a seed.
 struct Random(u64);
@@ -59,6 +61,13 @@ struct Owned {
     generation: i64,
 }
 
+/// A port that was given to somebody while the database could not be asked.
+#[derive(Debug, Clone, PartialEq)]
+struct Given {
+    owner: String,
+    has_ended: bool,
+}
+
 /// A process of a proxy.
 #[derive(Debug, Clone, Default)]
 struct Process {
@@ -75,9 +84,23 @@ struct Process {
     /// When the last request was sent that was answered.
     heard: Option<i64>,
     term: Option<i64>,
+    /// The ports that it has beforehand, with the generation since when, as it knows.
+    reserved: BTreeMap<u16, i64>,
+    /// Those of them that it has given to somebody, of which the database knows nothing.
+    given: BTreeMap<u16, Given>,
+    /// Those that it will not use, of which the database knows nothing either.
+    unused: BTreeSet<u16>,
 }
 
 impl Process {
+    fn is_open(&self) -> BTreeMap<u16, String> {
+        let map = self.map.iter();
+        let open = map.map(|(port, owned)| (*port, owned.owner.clone()));
+        let given = self.given.iter().filter(|(_, given)| !given.has_ended);
+        let given = given.map(|(port, given)| (*port, given.owner.clone()));
+        open.chain(given).collect()
+    }
+
     fn is_expired(&self, now: i64) -> bool {
         self.heard
             .is_some_and(|heard| now >= heard + LEASE - MARGIN)
@@ -182,6 +205,9 @@ impl<'a> World<'a> {
         for process in &mut self.processes {
             if process.is_expired(self.now) {
                 process.open.clear();
+                for given in process.given.values_mut() {
+                    given.has_ended = true;
+                }
             }
         }
     }
@@ -294,24 +320,119 @@ impl<'a> World<'a> {
             process.epoch = told(&answer["epoch"]);
             process.generation = 0;
             process.map.clear();
+            process.reserved.clear();
             process.applied = 0;
+            self.reserve(at);
             self.read(at);
-        } else if was_expired || self.random.one_in(2) {
-            self.read(at);
+        } else {
+            self.reserve(at);
+            if was_expired || self.random.one_in(2) {
+                self.read(at);
+            }
         }
+    }
+
+    /// Tells what has become of ports that a process had beforehand, and has it get more.
+    fn reserve(&mut self, at: usize) {
+        let process = &self.processes[at];
+        let given = process.given.iter().map(|(port, given)| {
+            let target = (!given.has_ended).then_some("192.0.2.1:22");
+            json!({"port": port, "owner": given.owner, "holder": holder(&given.owner), "target": target,
+                "since_ms": self.now * 1000})
+        });
+        let unused = process.unused.iter().map(|port| json!({"port": port}));
+        let used: Value = given.chain(unused).collect();
+        if used == json!([]) && process.reserved.len() >= RESERVED {
+            return;
+        }
+        let epoch = self.epoch(at);
+        let last = 40_000 + PORTS;
+        let values = format!("{epoch}, '{used}', '[[40001, {last}]]', {RESERVED}");
+        let before = self.certain();
+        let answer = self.call(at, "region_reserve", &values);
+        let process = &mut self.processes[at];
+        self.story
+            .push(format!("{} has used {used}: {answer}", process.instance));
+        assert_ne!(answer["is_behind"], true, "{answer}");
+        // Now and then the answer is lost.
+        if self.random.one_in(10) {
+            return;
+        }
+        let refused: BTreeSet<_> = (answer["refused"].as_array().expect("a list").iter())
+            .map(|one| one["port"].as_u64().expect("a port") as u16)
+            .collect();
+        for port in process.given.keys().chain(&process.unused) {
+            process.reserved.remove(port);
+        }
+        process.unused.clear();
+        let given = std::mem::take(&mut process.given);
+        self.owners = self.certain();
+        for (port, owner) in before {
+            assert_eq!(self.owners.get(&port), Some(&owner), "{port} was certain");
+        }
+        for (port, given) in given.iter().filter(|(_, given)| !given.has_ended) {
+            let is_kept = self.owners.get(port) == Some(&given.owner);
+            // What the database has lost since it was told is for who asserts it.
+            assert!(!is_kept || !refused.contains(port), "{port}: {given:?}");
+        }
+    }
+
+    /// Somebody comes while a process cannot ask, and is served by it.
+    fn give(&mut self, at: usize) {
+        let owner = format!("job-{}/ssh", self.random.below(OWNERS));
+        let now = self.now;
+        let process = &mut self.processes[at];
+        if !process.is_silent || process.heard.is_none() || process.is_expired(now) {
+            return;
+        }
+        let is_kept =
+            |port: &u16| process.given.contains_key(port) || process.unused.contains(port);
+        let free = process.reserved.keys().find(|port| !is_kept(port));
+        let (Some(port), false) = (
+            free.copied(),
+            process.is_open().values().any(|served| *served == owner),
+        ) else {
+            return;
+        };
+        self.story
+            .push(format!("{} gives {port} to {owner}", process.instance));
+        process.open.insert(port, owner.clone());
+        let has_ended = false;
+        process.given.insert(port, Given { owner, has_ended });
+    }
+
+    /// One that was served so ends.
+    fn end_given(&mut self, at: usize) {
+        let process = &mut self.processes[at];
+        let count = process.given.len() as u64;
+        let nth = self.random.below(count.max(1)) as usize;
+        if let Some((port, given)) = process.given.iter_mut().nth(nth) {
+            given.has_ended = true;
+            process.open.remove(port);
+        }
+    }
+
+    /// A process has a port beforehand that it does not need.
+    fn leave_unused(&mut self, at: usize) {
+        let process = &mut self.processes[at];
+        let is_given = |port: &&u16| process.given.contains_key(port);
+        let free = process.reserved.keys().find(|port| !is_given(port));
+        process.unused.extend(free.copied());
     }
 
     /// Tells what a process serves, and reads everything anew.
     fn assert(&mut self, at: usize, epoch: String, is_expired: bool) {
         let process = &self.processes[at];
         let knows = process.generation;
-        let entries: Vec<_> = (process.map.iter())
-            .filter(|_| !is_expired)
-            .map(|(port, owned)| {
-                json!({"port": port, "owner": owned.owner, "holder": holder(&owned.owner), "target": owned.target,
-                    "since_ms": owned.since_ms, "generation": owned.generation})
-            })
-            .collect();
+        let owned = process.map.iter().map(|(port, owned)| {
+            json!({"port": port, "owner": owned.owner, "holder": holder(&owned.owner), "target": owned.target,
+                "since_ms": owned.since_ms, "generation": owned.generation})
+        });
+        let reserved = process.reserved.iter();
+        let reserved =
+            reserved.map(|(port, generation)| json!({"port": port, "generation": generation}));
+        let entries = owned.chain(reserved).filter(|_| !is_expired);
+        let entries: Vec<_> = entries.collect();
         let before = self.certain();
         let entries = Value::from(entries);
         let values = format!("'{epoch}', {knows}, '{entries}'");
@@ -325,10 +446,15 @@ impl<'a> World<'a> {
             .map(|one| one["port"].as_u64().expect("a port") as u16)
             .collect();
         self.owners = self.certain();
+        let instance = &self.processes[at].instance;
+        let reserved = self.rows("reserved_instance", "true");
         for entry in entries.as_array().expect("a list") {
             let port = entry["port"].as_u64().expect("a port") as u16;
             let owner = self.owners.get(&port);
-            let is_kept = owner.is_some_and(|owner| entry["owner"] == **owner);
+            let is_kept = match entry["owner"].as_str() {
+                Some(asserted) => owner.is_some_and(|owner| asserted == *owner),
+                None => reserved.get(&port) == Some(instance),
+            };
             assert!(is_kept != lost.contains(&port), "{port}: {owner:?}");
         }
         for (port, owner) in before {
@@ -338,12 +464,15 @@ impl<'a> World<'a> {
         process.epoch = Some(epoch);
         process.generation = 0;
         process.map.clear();
+        process.reserved.clear();
         process.applied = 0;
+        self.reserve(at);
         self.read(at);
     }
 
     fn read(&mut self, at: usize) {
-        if !self.processes[at].is_silent {
+        // What it has given away it tells first.
+        if !self.processes[at].is_silent && self.processes[at].given.is_empty() {
             let since = self.processes[at].generation.to_string();
             let answer = self.call(at, "region_map", &since);
             self.take(at, &answer);
@@ -359,6 +488,12 @@ impl<'a> World<'a> {
         process.generation = answer["generation"].as_i64().expect("a number");
         for row in answer["rows"].as_array().expect("a list") {
             let port = row["port"].as_u64().expect("a port") as u16;
+            if row["reserved"] == "own" {
+                let since = row["generation"].as_i64().expect("a number");
+                process.reserved.insert(port, since);
+            } else {
+                process.reserved.remove(&port);
+            }
             match row["owner"].as_str() {
                 None => _ = process.map.remove(&port),
                 Some(owner) => {
@@ -384,10 +519,7 @@ impl<'a> World<'a> {
         let now = self.now;
         let process = &mut self.processes[at];
         if process.heard.is_some() && !process.is_expired(now) {
-            let map = process.map.iter();
-            process.open = map
-                .map(|(port, owned)| (*port, owned.owner.clone()))
-                .collect();
+            process.open = process.is_open();
             process.applied = process.generation;
         }
     }
@@ -396,7 +528,7 @@ impl<'a> World<'a> {
     fn write(&mut self, at: usize) {
         let Some(term) = self.processes[at]
             .term
-            .filter(|_| !self.processes[at].is_silent)
+            .filter(|_| !self.processes[at].is_silent && self.processes[at].given.is_empty())
         else {
             return;
         };
@@ -521,13 +653,17 @@ impl<'a> World<'a> {
     /// What lost commits said and nobody is left to tell of was never so.
     fn forget(&mut self) {
         let told = self.rows("coalesce(owner, left_by)", "true");
-        let processes = &self.processes;
+        let rests = self.rows("coalesce(reserved_instance, released::text)", "true");
+        // One that closes everything has closed it long ago, and tells of nothing.
+        let processes = self.processes.iter();
+        let processes: Vec<_> = processes.filter(|one| !one.is_expired(self.now)).collect();
         self.had.retain(|port, (owner, _)| {
             let is_it = |known: &Owned| known.owner == *owner;
             told.get(port) == Some(owner)
-                || processes
-                    .iter()
-                    .any(|one| one.map.get(port).is_some_and(is_it))
+                || rests.contains_key(port)
+                || processes.iter().any(|one| {
+                    one.map.get(port).is_some_and(is_it) || one.reserved.contains_key(port)
+                })
         });
     }
 
@@ -561,7 +697,13 @@ impl<'a> World<'a> {
                 "two have port {port}: {first}, {owner}"
             );
         }
-        for (port, owner) in &certain {
+        let given = self.processes.iter().flat_map(|one| {
+            let is_open = |(port, _): &(&u16, &Given)| one.open.contains_key(port);
+            one.given.iter().filter(is_open)
+        });
+        let given = given.map(|(port, given)| (*port, given.owner.clone()));
+        let given: BTreeMap<_, _> = given.collect();
+        for (port, owner) in certain.iter().chain(&given) {
             if let Some((before, at)) = self.had.get(port)
                 && !share(before, owner)
             {
@@ -572,7 +714,7 @@ impl<'a> World<'a> {
                 );
             }
         }
-        for (port, owner) in &certain {
+        for (port, owner) in certain.iter().chain(&given) {
             self.had.insert(*port, (owner.clone(), self.now));
         }
         self.owners = certain;
@@ -607,8 +749,11 @@ impl<'a> World<'a> {
                 self.end(at, is_told);
             }
             25..28 => self.processes[at].is_silent = true,
-            28..38 => self.processes[at].is_silent = false,
-            38..58 => self.beat(at),
+            28..34 => self.processes[at].is_silent = false,
+            34..38 => self.give(at),
+            38 => self.end_given(at),
+            39 => self.leave_unused(at),
+            40..58 => self.beat(at),
             58..75 => self.apply(at),
             75..78 => self.block(at),
             78 => {
@@ -632,6 +777,15 @@ impl<'a> World<'a> {
             }
         }
         self.check();
+    }
+
+    /// Everybody who can be reached tells that it is there, and puts into force what it reads.
+    fn all_beat(&mut self) {
+        for at in 0..self.processes.len() {
+            self.beat(at);
+            self.read(at);
+            self.apply(at);
+        }
     }
 
     /// Everybody can be reached again, and nothing else happens.
@@ -739,6 +893,124 @@ fn the_port_of_a_host_goes_to_its_next_job_and_to_others_after_a_month() {
                 return;
             }
         }
+    }
+}
+
+/// Three processes with ports beforehand, of which the first leads.
+fn with_reserved(database: &Database) -> World<'_> {
+    let mut world = World::new(database, 1);
+    for name in NAMES {
+        world.start(name);
+    }
+    let is_ready = |world: &World<'_>| {
+        let mut processes = world.processes.iter();
+        let has_all = |one: &Process| one.reserved.len() == RESERVED && one.applied > 0;
+        world.processes[0].term.is_some() && processes.all(has_all)
+    };
+    while !is_ready(&world) {
+        world.passes(1);
+        world.all_beat();
+    }
+    world
+}
+
+/// The first to tell has it for the job, everywhere; what the others gave to it rests.
+#[test]
+fn a_job_that_several_gave_a_port_while_they_were_cut_off_has_one_of_them_afterwards() {
+    if !require(&NEEDS) {
+        return;
+    }
+    let database = Database::start();
+    let mut world = with_reserved(&database);
+    let owner = "job-0/ssh";
+    let mut ports = Vec::new();
+    for process in &mut world.processes {
+        process.is_silent = true;
+        let port = *process.reserved.keys().next().expect("one");
+        let (owner, has_ended) = (owner.to_owned(), false);
+        process.open.insert(port, owner.clone());
+        process.given.insert(port, Given { owner, has_ended });
+        ports.push(port);
+    }
+    world.check();
+    let ports_of = |world: &World<'_>, column: &str| {
+        let rows = world.rows(column, "true").into_iter();
+        let rows = rows.filter(|(_, known)| known == owner);
+        rows.map(|(port, _)| port).collect::<Vec<_>>()
+    };
+    for at in [1, 0, 2] {
+        world.processes[at].is_silent = false;
+        while !world.processes[at].given.is_empty() {
+            world.beat(at);
+        }
+        assert_eq!(ports_of(&world, "owner"), [ports[1]]);
+        world.read(at);
+        world.apply(at);
+        world.check();
+    }
+    let mut lost = vec![ports[0], ports[2]];
+    lost.sort_unstable();
+    assert_eq!(ports_of(&world, "left_by"), lost);
+    world.converges();
+}
+
+/// Whoever had it may have given it to a job, of which nobody was told.
+#[test]
+fn what_a_proxy_had_beforehand_rests_once_it_is_gone_and_is_nobodys_until_then() {
+    if !require(&NEEDS) {
+        return;
+    }
+    let database = Database::start();
+    for how in ["crashes", "is removed", "is silent"] {
+        let mut world = with_reserved(&database);
+        world.processes[1].is_silent = true;
+        while world.processes[1].given.is_empty() {
+            world.give(1);
+        }
+        world.check();
+        let port = *world.processes[1].given.keys().next().expect("one");
+        let wants = |world: &mut World<'_>| loop {
+            world.all_beat();
+            let Some(term) = world.processes[0].term else {
+                continue;
+            };
+            let epoch = world.epoch(0);
+            let change = json!([{"port": port, "owner": "next/ssh", "target": "192.0.2.1:22"}]);
+            let cooldown = COOLDOWN * 1000;
+            let values = format!("{epoch}, 0, {term}, {cooldown}, null, '{change}'");
+            let answer = world.call(0, "region_write", &values);
+            if answer["is_deposed"] != true {
+                break answer["refused"][0]["why"].as_str().map(str::to_owned);
+            }
+            world.processes[0].term = None;
+        };
+        let passes = |world: &mut World<'_>, seconds: i64| {
+            for _ in 0..seconds / 5 {
+                world.passes(5);
+                world.all_beat();
+            }
+        };
+        assert_eq!(wants(&mut world).as_deref(), Some("reserved"), "{how}");
+        match how {
+            "crashes" => {
+                // Started again on the same machine.
+                world.end(1, false);
+                world.start("us-2");
+            }
+            "is removed" => {
+                let sql = "select tml_proxy.remove('us-2')";
+                world.database.query(sql);
+                world.processes.remove(1);
+            }
+            _ => passes(&mut world, LEASE),
+        }
+        assert_eq!(wants(&mut world).as_deref(), Some("cooling"), "{how}");
+        passes(&mut world, COOLDOWN - 10);
+        assert_eq!(wants(&mut world).as_deref(), Some("cooling"), "{how}");
+        passes(&mut world, 20);
+        // Another one may have it beforehand by now.
+        let why = wants(&mut world);
+        assert_ne!(why.as_deref(), Some("cooling"), "{how}");
     }
 }
 

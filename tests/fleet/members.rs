@@ -205,7 +205,7 @@ fn the_role_of_proxies_may_call_its_functions_and_nothing_else() {
         "standing(text, text)",
         "now()",
         "region_locked(text, text, bigint)",
-        "region_rows(text, bigint)",
+        "region_rows(text, bigint, text, text)",
     ] {
         let asked = format!("has_function_privilege('{role}', 'tml_proxy.{function}', 'execute')");
         assert_eq!(may(&asked), "false", "{function}");

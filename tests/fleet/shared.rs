@@ -29,7 +29,7 @@ use super::{
 };
 
 /// Where jobs are, for each proxy in a network of its own.
-fn job_address() -> String {
+pub fn job_address() -> String {
     TARGET.to_string()
 }
 
@@ -197,7 +197,7 @@ impl Member {
         (client, server)
     }
 
-    fn upgrade(&self) {
+    pub fn upgrade(&self) {
         let from = self.proxy.log().len();
         self.proxy.signal(Signal::USR2);
         self.proxy.wait_for_line(from, "upgraded");

@@ -92,6 +92,7 @@ pub fn fleet(sources: &Sources) -> model::Fleet {
             used: number(|ports| ports.used),
             cooling: number(|ports| ports.cooling),
             blocked: number(|ports| ports.blocked),
+            reserved: number(|ports| ports.reserved),
             free: number(|ports| ports.free),
         }
     });

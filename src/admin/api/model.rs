@@ -420,6 +420,8 @@ documents! {
         cooling: u64,
         /// Left alone because they could not be bound.
         blocked: u64,
+        /// Had by proxies of the region beforehand, for jobs that come while the database is away.
+        reserved: u64,
         /// To be had.
         free: u64,
         /// Endpoints that wait for one.
@@ -563,6 +565,8 @@ documents! {
         cooling: Option<u64>,
         /// Left alone because a proxy could not bind them.
         blocked: Option<u64>,
+        /// Had by its proxies beforehand, for jobs that come while the database is away.
+        reserved: Option<u64>,
         /// To be had.
         free: Option<u64>,
     }
@@ -872,9 +876,16 @@ impl Ports {
             free,
             cooling,
             blocked,
+            reserved,
             waiting,
         } = self;
-        format!("{used} used, {free} free, {cooling} cooling, {blocked} blocked, {waiting} waiting")
+        let reserved = match reserved {
+            0 => String::new(),
+            reserved => format!(", {reserved} reserved"),
+        };
+        format!(
+            "{used} used, {free} free, {cooling} cooling, {blocked} blocked{reserved}, {waiting} waiting"
+        )
     }
 }
 

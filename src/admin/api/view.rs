@@ -344,6 +344,7 @@ pub fn switchboard(sources: &Sources) -> Option<model::Switchboard> {
             used: ports.used as u64,
             cooling: ports.cooling as u64,
             blocked: ports.blocked as u64,
+            reserved: ports.reserved as u64,
             free: ports.free as u64,
             waiting: exposure.closed(Reason::NoPort) as u64,
         },

@@ -55,6 +55,7 @@ pub(super) fn record(sources: &Sources) {
         ("free", exposure.ports.free),
         ("cooling", exposure.ports.cooling),
         ("blocked", exposure.ports.blocked),
+        ("reserved", exposure.ports.reserved),
     ] {
         metric::SWITCHBOARD_PORTS.set(&[state], count as f64);
     }

@@ -59,14 +59,21 @@ create table tml_proxy.port (
     holder text check (length(holder) <= 200),
     -- When a proxy could not bind it.
     blocked timestamptz,
+    -- The process that has it beforehand, for jobs that come while it cannot ask. When that process is gone,
+    -- it rests without anybody having left it.
+    reserved_by text,
+    reserved_instance text,
     primary key (region, port),
     check ((owner is null) = (target is null) and (owner is null) = (since is null)),
     check (owner is null or released is null and blocked is null),
-    check (holder is null or owner is not null or left_by is not null)
+    check (holder is null or owner is not null or left_by is not null),
+    check ((reserved_by is null) = (reserved_instance is null)),
+    check (reserved_by is null or owner is null and released is null and blocked is null)
 );
 create unique index port_by_owner on tml_proxy.port (region, owner) where owner is not null;
 create index port_by_generation on tml_proxy.port (region, generation);
 create index port_resting on tml_proxy.port (region) where released is not null;
+create index port_reserved on tml_proxy.port (region) where reserved_by is not null;
 
 -- Processes that may have ports of a region open: until their lease is over, whoever has the name now.
 create table tml_proxy.process (
@@ -193,6 +200,15 @@ begin
     update tml_proxy.port set generation = next
     where region = the_region.name and generation <= the_region.lost;
     has_changed := found;
+    -- Whoever had it may have given it to a job.
+    update tml_proxy.port
+    set generation = next, reserved_by = null, reserved_instance = null, released = tml_proxy.now()
+    where region = the_region.name and reserved_by is not null and not exists (
+        select from tml_proxy.process
+        where proxy = reserved_by and instance = reserved_instance
+            and process.region = the_region.name and seen + lease > tml_proxy.now()
+    );
+    has_changed := has_changed or found;
     update tml_proxy.port
     set generation = next, left_by = null, released = null, blocked = null, holder = null
     where region = the_region.name and released is not null
@@ -207,19 +223,43 @@ begin
 end
 $$;
 
--- What has changed of a region's ports since a generation; what is uncertain is told by nobody.
-create function tml_proxy.region_rows(the_region text, since bigint) returns jsonb
+-- What has changed of a region's ports since a generation, for a process of a proxy; what is uncertain is told
+-- by nobody.
+create function tml_proxy.region_rows(
+    the_region text, since bigint, the_name text, the_instance text
+) returns jsonb
 language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
     select jsonb_build_object('epoch', one.epoch, 'generation', one.generation, 'rows', (
         select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
             'port', port, 'generation', port.generation, 'owner', owner, 'target', target,
             'since_ms', (extract(epoch from port.since) * 1000)::bigint,
-            'left_by', left_by, 'holder', holder, 'is_blocked', case when blocked is not null then true end
+            'left_by', left_by, 'holder', holder, 'is_blocked', case when blocked is not null then true end,
+            'is_resting', case when released is not null then true end,
+            'reserved', case
+                when reserved_by is null then null
+                when reserved_by = the_name and reserved_instance = the_instance then 'own'
+                else 'other'
+            end
         ))), '[]'::jsonb)
         from tml_proxy.port
         where region = one.name and port.generation > greatest(one.lost, region_rows.since)
     ))
     from tml_proxy.region one where one.name = the_region
+$$;
+
+-- What the leader has told of a region's ports in numbers, with those that were reserved or given back since.
+create function tml_proxy.region_counts(the_region tml_proxy.region) returns jsonb
+language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
+    select case
+        when jsonb_typeof(counts->'free') = 'number' and jsonb_typeof(counts->'reserved') = 'number' then
+            counts || jsonb_build_object('reserved', now.reserved, 'free', greatest(0, trunc(
+                (counts->>'free')::numeric + (counts->>'reserved')::numeric - now.reserved)))
+        else counts
+    end
+    from (
+        select (the_region).counts, count(*) as reserved from tml_proxy.port
+        where region = (the_region).name and reserved_by is not null
+    ) now
 $$;
 
 -- The region of a member who asks; null if it is none.
@@ -300,7 +340,8 @@ begin
     return jsonb_build_object('standing', standing, 'epoch', one.epoch, 'generation', one.generation,
         'is_asserted', own.epoch is not distinct from one.epoch,
         'term', case when leads then one.term end,
-        'leader', case when leads or is_led then one.leader end);
+        'leader', case when leads or is_led then one.leader end,
+        'is_short', coalesce(tml_proxy.region_counts(one)->'free' = '0', false));
 end
 $$;
 
@@ -315,7 +356,7 @@ begin
         return jsonb_build_object('standing', tml_proxy.region_standing(the_name, the_instance, null));
     end if;
     return jsonb_build_object('standing', 'member') || coalesce(
-        tml_proxy.region_rows(the_region, since), jsonb_build_object('generation', 0));
+        tml_proxy.region_rows(the_region, since, the_name, the_instance), jsonb_build_object('generation', 0));
 end
 $$;
 
@@ -395,9 +436,10 @@ begin
                 row.left_by is distinct from wanted.owner or row.generation <= one.lost
             ) then 'unsettled'
             when row.owner is not null then 'taken'
+            when row.reserved_by is not null then 'reserved'
             when row.blocked + interval '10 min' > tml_proxy.now() then 'blocked'
             -- That of the same holder leads to the same place wherever it is open yet.
-            when row.released is not null and row.left_by <> wanted.owner
+            when row.released is not null and row.left_by is distinct from wanted.owner
                 and (row.holder = wanted.holder) is not true
                 and not (
                     row.released + tml_proxy.rest(one.cooldown, row.holder) <= tml_proxy.now()
@@ -423,7 +465,7 @@ begin
         perform tml_proxy.region_tell(one);
     end if;
     return jsonb_build_object('standing', standing, 'refused', refused)
-        || tml_proxy.region_rows(the_region, since);
+        || tml_proxy.region_rows(the_region, since, the_name, the_instance);
 end
 $$;
 
@@ -501,6 +543,23 @@ begin
         order by generation, port
     loop
         select * into row from tml_proxy.port where region = the_region and port = entry.port;
+        -- One that it has beforehand.
+        if entry.owner is null then
+            if row.reserved_by = the_name and row.reserved_instance = the_instance
+                or row.port is null or row.generation <= one.lost and row.generation < entry.generation
+            then
+                insert into tml_proxy.port (region, port, generation, reserved_by, reserved_instance)
+                values (the_region, entry.port, next, the_name, the_instance)
+                on conflict (region, port) do update
+                set generation = excluded.generation, owner = null, holder = null, target = null, since = null,
+                    left_by = null, released = null, blocked = null,
+                    reserved_by = excluded.reserved_by, reserved_instance = excluded.reserved_instance;
+            else
+                lost := lost || jsonb_strip_nulls(jsonb_build_object('port', entry.port,
+                    'why', case when row.owner is null then 'cooling' else 'taken' end, 'by', row.owner));
+            end if;
+            continue;
+        end if;
         select * into other from tml_proxy.port
         where region = the_region and owner = entry.owner and port <> entry.port;
         if row.owner = entry.owner then
@@ -522,19 +581,117 @@ begin
                 to_timestamp(entry.since_ms / 1000.0))
             on conflict (region, port) do update
             set generation = excluded.generation, owner = excluded.owner, holder = excluded.holder,
-                target = excluded.target, since = excluded.since, left_by = null, released = null, blocked = null;
+                target = excluded.target, since = excluded.since, left_by = null, released = null, blocked = null,
+                reserved_by = null, reserved_instance = null;
         else
             lost := lost || jsonb_strip_nulls(jsonb_build_object('port', entry.port,
                 'owner', entry.owner, 'why', case when row.owner is null then 'cooling' else 'taken' end,
                 'by', row.owner, 'has', other.port));
         end if;
     end loop;
+    -- What it does not have any more it may have given to a job.
+    update tml_proxy.port
+    set generation = next, reserved_by = null, reserved_instance = null, released = tml_proxy.now()
+    where region = the_region and reserved_by = the_name and reserved_instance = the_instance
+        and generation <= one.lost;
     update tml_proxy.process set epoch = one.epoch, applied = 0, seen = tml_proxy.now()
     where proxy = the_name and instance = the_instance and region = the_region;
     update tml_proxy.region set generation = next where name = the_region returning * into one;
     perform tml_proxy.region_tell(one);
     perform tml_proxy.region_tidied(one);
     return jsonb_build_object('standing', standing, 'refused', lost);
+end
+$$;
+
+-- Tells what has become of ports that a process had beforehand: whose one is that it gave to a job, who has left
+-- one whose job has ended or that could not be bound, or, with neither, that it was not used and is given back. A job has that
+-- port from then on unless it has one already, or its holder. Then the process gets more of them, up to `most`,
+-- out of those ranges, but never more than it leaves to jobs.
+create function tml_proxy.region_reserve(
+    the_name text, the_instance text, the_epoch text, used jsonb, ranges jsonb, most integer
+) returns jsonb
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp set lock_timeout = '3s' as $$
+declare
+    the_region constant text := tml_proxy.region_of(the_name, the_instance);
+    standing text;
+    one tml_proxy.region;
+    next bigint;
+    has_changed boolean := false;
+    entry record;
+    has integer;
+    is_given boolean;
+    refused jsonb := '[]';
+begin
+    if the_region is null then
+        return jsonb_build_object('standing', tml_proxy.region_standing(the_name, the_instance, null));
+    end if;
+    one := tml_proxy.region_locked(the_region, null, 0);
+    standing := tml_proxy.region_standing(the_name, the_instance, the_region);
+    if standing <> 'member' then
+        return jsonb_build_object('standing', standing);
+    end if;
+    if one.epoch::text is distinct from the_epoch or not exists (
+        select from tml_proxy.process
+        where proxy = the_name and instance = the_instance and region = the_region
+            and epoch = one.epoch and seen + lease > tml_proxy.now()
+    ) then
+        return jsonb_build_object('standing', standing, 'is_behind', true);
+    end if;
+    next := one.generation + 1;
+    for entry in
+        select * from jsonb_to_recordset(used)
+            as u(port integer, owner text, holder text, target text, since_ms bigint)
+        order by since_ms, port
+    loop
+        select port into has from tml_proxy.port
+        where region = the_region and (owner = entry.owner or holder = entry.holder)
+        order by owner = entry.owner desc limit 1;
+        is_given := entry.target is not null and has is null;
+        update tml_proxy.port
+        set generation = next, reserved_by = null, reserved_instance = null,
+            owner = case when is_given then entry.owner end,
+            holder = case when is_given then entry.holder end,
+            target = case when is_given then entry.target end,
+            since = case when is_given then to_timestamp(entry.since_ms / 1000.0) end,
+            left_by = case when not is_given then entry.owner end,
+            released = case when not is_given and entry.owner is not null then tml_proxy.now() end
+        where region = the_region and port = entry.port
+            and reserved_by = the_name and reserved_instance = the_instance;
+        has_changed := has_changed or found;
+        -- It may have been told before.
+        if entry.target is not null and has is distinct from entry.port and not (found and is_given) then
+            refused := refused || jsonb_strip_nulls(jsonb_build_object('port', entry.port, 'owner', entry.owner,
+                'why', case when has is null then 'cooling' else 'has_port' end, 'has', has));
+        end if;
+    end loop;
+    if most > 0 and tml_proxy.region_is_settled(one) then
+        with free as (
+            select port from jsonb_array_elements(ranges) as range,
+                generate_series(greatest((range->>0)::integer, 1), least((range->>1)::integer, 65535)) as port
+            except
+            select port from tml_proxy.port
+            where region = the_region
+                and (owner is not null or released is not null or blocked is not null or reserved_by is not null)
+        ), own as (
+            select count(*) as count from tml_proxy.port
+            where region = the_region and reserved_by = the_name and reserved_instance = the_instance
+        )
+        insert into tml_proxy.port (region, port, generation, reserved_by, reserved_instance)
+        select the_region, port, next, the_name, the_instance from free order by port desc
+        limit (
+            select greatest(0, least(most - own.count, ((select count(*) from free) - own.count) / 2)) from own
+        )
+        on conflict (region, port) do update
+        set generation = excluded.generation, left_by = null,
+            reserved_by = excluded.reserved_by, reserved_instance = excluded.reserved_instance;
+        has_changed := has_changed or found;
+    end if;
+    if has_changed then
+        update tml_proxy.region set generation = next where name = the_region returning * into one;
+        perform tml_proxy.region_tell(one);
+    end if;
+    return jsonb_build_object('standing', standing, 'refused', refused);
 end
 $$;
 
@@ -564,7 +721,7 @@ begin
         )) from tml_proxy.proxy
     ), 'regions', (
         select coalesce(jsonb_agg(jsonb_build_object(
-            'name', name, 'generation', generation, 'counts', counts,
+            'name', name, 'generation', generation, 'counts', tml_proxy.region_counts(region),
             'leader', case when tml_proxy.region_leads(region, leader, leader_instance) then leader end,
             'is_settled', tml_proxy.region_is_settled(region)
         )), '[]'::jsonb) from tml_proxy.region

@@ -21,7 +21,7 @@ pub use rows::reread_ports;
 
 use self::{
     part::Part,
-    rows::{Change, Refusal, Row, asserted, take},
+    rows::{Change, Refusal, Row, asserted, asserted_reserve, take, used},
 };
 use super::{
     caller::{Caller, End, Values},
@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     provider::switchboard::{
-        BootInstant,
+        BootInstant, PortRanges,
         ports::PortCounts,
         region::{PortMap, PortRefused, RegionPorts, RegionRequest, RegionServer, Role},
     },
@@ -47,6 +47,9 @@ const APART: Duration = Duration::from_millis(10);
 
 /// Between two readings of everything, whatever was told of changes.
 const WHOLE_EVERY: Duration = Duration::from_secs(300);
+
+/// Between two requests for more ports than it has beforehand: the region may have no more to spare.
+const RESERVE_EVERY: Duration = Duration::from_secs(10);
 
 /// Between two looks how long ago the last answer was.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -77,6 +80,8 @@ pub(super) struct Region {
     /// The ports in numbers, as told by whoever decides.
     counts: Option<PortCounts>,
     leader: Option<String>,
+    /// When it asks for more ports beforehand at the earliest.
+    reserve_again: Instant,
 }
 
 #[derive(Deserialize)]
@@ -86,6 +91,9 @@ struct Beat {
     is_asserted: bool,
     term: Option<u64>,
     leader: Option<String>,
+    /// Whether jobs find no port.
+    #[serde(default)]
+    is_short: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -110,6 +118,7 @@ impl Region {
             awaited: None,
             counts: None,
             leader: None,
+            reserve_again: Instant::now(),
         }
     }
 
@@ -141,6 +150,11 @@ impl Region {
                 self.part.removed();
                 self.server.heard.forget();
                 self.server.lease.ends_at(Some(Duration::ZERO));
+            }
+            let is_alone = matches!(self.role(), Role::Alone { .. });
+            if self.server.reserve.open(is_alone) && is_alone {
+                // Somebody may wait for one.
+                self.server.ports.send_modify(|_| {});
             }
             self.look();
             tokio::select! {
@@ -223,23 +237,82 @@ impl Region {
         let answer: Beat = caller.ask(BEAT, particulars).await?;
         // Whether everything was closed before it came.
         self.look();
+        self.server.reserve.open(false);
+        let is_new = self.epoch.as_ref() != Some(&answer.epoch);
+        if !answer.is_asserted {
+            if !self.assert(caller, answer.epoch).await? {
+                return Ok(());
+            }
+        } else if is_new {
+            self.epoch = Some(answer.epoch);
+            self.began = 0;
+        }
+        // It is what it was until what it gave to jobs meanwhile is known.
+        let Some(used) = self.reserve(caller, answer.is_short).await? else {
+            return Ok(());
+        };
         self.server.heard.note(asked, self.settings.lease);
         self.part.granted(self.settings.lease);
         self.part.told(answer.term, asked);
         self.leader = answer.leader;
-        let is_new = self.epoch.as_ref() != Some(&answer.epoch);
-        if !answer.is_asserted {
-            self.assert(caller, answer.epoch).await?;
-            self.read(caller, 0).await?;
-        } else if is_new {
-            self.epoch = Some(answer.epoch);
-            self.began = 0;
-            self.read(caller, 0).await?;
-        } else if answer.generation != self.known() || self.part.is_out() {
-            self.read(caller, self.known()).await?;
+        let is_new = is_new || !answer.is_asserted;
+        let since = if is_new { 0 } else { self.known() };
+        let is_known = !is_new && answer.generation == since && used.is_empty();
+        let is_news = !is_known || self.part.is_out();
+        if !is_news || self.read(caller, since).await? {
+            self.server.reserve.told(used.into_iter());
         }
         self.look();
         Ok(())
+    }
+
+    /// Tells what has become of ports that this proxy had beforehand, and asks for more if it has too few. Of
+    /// which ports it was told; none if that is of another epoch by now.
+    async fn reserve(&mut self, caller: &Caller, is_short: bool) -> Result<Option<Vec<u16>>, End> {
+        let reserve = Arc::clone(&self.server.reserve);
+        // Who may not follow never gives one away.
+        let most = match self.settings.follow {
+            true => self.settings.reserve,
+            false => 0,
+        };
+        let left = reserve.left();
+        reserve.shrink(match is_short {
+            true => (left / 2).min(most.into()),
+            false => most.into(),
+        });
+        let told = reserve.used();
+        let lacks = left < usize::from(most) && !is_short && self.reserve_again <= Instant::now();
+        let ranges = reserve.ranges().filter(|_| lacks);
+        if told.is_empty() && ranges.is_none() {
+            return Ok(Some(Vec::new()));
+        }
+        let most = i32::from(if ranges.is_some() { most } else { 0 });
+        let ranges = ranges.iter().flat_map(PortRanges::ranges);
+        let ranges: Vec<_> = ranges.map(|range| [*range.start(), *range.end()]).collect();
+        let (used, ranges) = (json(used(&told)), json(ranges));
+        let particulars: &Values<'_> = &[
+            (&self.epoch, Type::TEXT),
+            (&used, Type::TEXT),
+            (&ranges, Type::TEXT),
+            (&most, Type::INT4),
+        ];
+        let answer: Answer = caller.ask(RESERVE, particulars).await?;
+        if answer.is_behind {
+            return Ok(None);
+        }
+        if most > 0 {
+            self.reserve_again = Instant::now() + RESERVE_EVERY;
+        }
+        for refused in answer.refused {
+            let (port, owner, port_now) = (refused.port, refused.owner, refused.has);
+            tracing::warn!(
+                port,
+                owner,
+                port_now,
+                "a job loses the reserved port that it had here: another proxy was first to give it one"
+            );
+        }
+        Ok(Some(told.into_iter().map(|(port, _)| port).collect()))
     }
 
     /// Has workers accept for as long as the last answer allows, unless what was read since everything was closed
@@ -255,11 +328,14 @@ impl Region {
         }
     }
 
-    /// Tells what is served here, as the database has lost commits.
-    async fn assert(&mut self, caller: &Caller, epoch: String) -> Result<(), End> {
+    /// Tells what is served here, as the database has lost commits; whether it was of the right epoch.
+    async fn assert(&mut self, caller: &Caller, epoch: String) -> Result<bool, End> {
         let map = self.server.ports.borrow().map.clone();
         let ports = map.filter(|_| !self.part.is_out());
-        let ports = ports.map_or_else(Vec::new, |map| asserted(&map.ports));
+        let mut ports = ports.map_or_else(Vec::new, |map| asserted(&map.ports));
+        if !self.part.is_out() {
+            ports.extend(asserted_reserve(&self.server.reserve.ports()));
+        }
         let (known, count) = (number(self.known()), ports.len());
         let ports = json(ports);
         let particulars: &Values<'_> = &[
@@ -270,7 +346,7 @@ impl Region {
         let answer: Answer = caller.ask(ASSERT, particulars).await?;
         if answer.is_behind {
             // The next beat says of which epoch it is by now.
-            return Ok(());
+            return Ok(false);
         }
         let lost = answer.refused.len();
         match self.epoch.as_ref() == Some(&epoch) {
@@ -286,6 +362,10 @@ impl Region {
         for lost in answer.refused {
             let (port, owner, of) = (lost.port, lost.owner, lost.by);
             let elsewhere = lost.has;
+            // One that it had beforehand is nobody's loss.
+            if owner.is_none() {
+                continue;
+            }
             tracing::error!(
                 port,
                 owner,
@@ -296,7 +376,7 @@ impl Region {
         }
         self.epoch = Some(epoch);
         self.began = 0;
-        Ok(())
+        Ok(true)
     }
 
     /// Reads what has changed since a generation, or everything; whether it was of the epoch that is known.
@@ -308,7 +388,7 @@ impl Region {
         }
         let known = self.server.ports.borrow().map.clone();
         let mut map = known.clone().filter(|_| since > 0).unwrap_or_default();
-        take(&mut map.ports, &answer.rows);
+        self.take(&mut map, &answer.rows, since == 0);
         map.generation = answer.generation;
         if self.began == 0 {
             // What was in force before is of a lower one.
@@ -392,7 +472,7 @@ impl Region {
             return Ok(Err("another proxy leads by now".to_owned()));
         }
         let mut map = self.server.ports.borrow().map.clone().unwrap_or_default();
-        take(&mut map.ports, &answer.rows);
+        self.take(&mut map, &answer.rows, false);
         map.generation = answer.generation;
         self.tell(Some(map));
         Ok(Ok(answer
@@ -400,6 +480,13 @@ impl Region {
             .iter()
             .filter_map(Refusal::told)
             .collect()))
+    }
+
+    /// Takes in what is said of ports; `is_whole` if that is all there is.
+    fn take(&self, map: &mut PortMap, rows: &[Row], is_whole: bool) {
+        take(&mut map.ports, rows);
+        let rows = rows.iter().map(Row::reserved);
+        self.server.reserve.read(is_whole, rows);
     }
 
     /// What this proxy is now.
@@ -417,6 +504,9 @@ impl Region {
     fn tell(&mut self, map: Option<PortMap>) {
         let role = self.role();
         let before = Arc::clone(&self.server.ports.borrow());
+        if role == Role::Expired {
+            self.server.reserve.leave_all();
+        }
         if role != before.role {
             let (word, leader) = (role.word(), self.leader.as_deref());
             let region = self.settings.region.as_str();
@@ -426,10 +516,17 @@ impl Region {
                     "ports of jobs are closed: others may have them, as the database was not heard of for too \
                      long or has removed this proxy"
                 ),
-                Role::Alone { .. } => tracing::warn!(
-                    region,
-                    "the database is not heard of: no job gets a port until it is"
-                ),
+                Role::Alone { .. } => match self.server.reserve.left() {
+                    0 => tracing::warn!(
+                        region,
+                        "the database is not heard of: no job gets a port until it is"
+                    ),
+                    reserved => tracing::warn!(
+                        region,
+                        reserved,
+                        "the database is not heard of: jobs get reserved ports until it is"
+                    ),
+                },
                 Role::Leading { term } => tracing::info!(region, term, "leads the region"),
                 Role::Unknown | Role::Serving => {
                     tracing::info!(region, role = word, leader, "part in the region");
@@ -468,4 +565,6 @@ const MAP: &str = "select tml_proxy.region_map($1, $2, $3)::text";
 const WRITE: &str =
     "select tml_proxy.region_write($1, $2, $3, $4, $5, $6, $7::text::jsonb, $8::text::jsonb)::text";
 const BLOCK: &str = "select tml_proxy.region_block($1, $2, $3, $4, $5)::text";
+const RESERVE: &str =
+    "select tml_proxy.region_reserve($1, $2, $3, $4::text::jsonb, $5::text::jsonb, $6)::text";
 const ASSERT: &str = "select tml_proxy.region_assert($1, $2, $3, $4, $5::text::jsonb)::text";

@@ -1,6 +1,6 @@
 //! Ports of a region as the database has them.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -8,8 +8,10 @@ use crate::{
     provider::switchboard::{
         HostId, JobId, Owner, RuleName,
         region::{PortChange, PortOwner, PortRefused, RefusedWhy, RegionPort},
+        reserve::Use,
     },
     shared_map::SharedMap,
+    units::millis,
 };
 
 /// What is said of a port.
@@ -25,6 +27,19 @@ pub(super) struct Row {
     holder: Option<String>,
     #[serde(default)]
     is_blocked: bool,
+    #[serde(default)]
+    is_resting: bool,
+    reserved: Option<Reserved>,
+}
+
+/// Who has a port beforehand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Reserved {
+    /// This proxy.
+    Own,
+    #[serde(other)]
+    Other,
 }
 
 fn owner(text: &str, holder: Option<&str>) -> Option<Owner> {
@@ -54,6 +69,7 @@ impl Row {
         let owner = |text: &str| owner(text, self.holder.as_deref());
         match (&self.owner, &self.left_by) {
             _ if self.is_blocked => Some(RegionPort::Blocked),
+            _ if self.reserved.is_some() => Some(RegionPort::Reserved),
             (Some(text), _) => {
                 let target = self.target.as_ref().and_then(|target| target.parse().ok());
                 let (Some(owner), Some(target)) = (owner(text), target) else {
@@ -72,8 +88,14 @@ impl Row {
                 let left = owner(text).map(|owner| RegionPort::Left { owner });
                 Some(left.unwrap_or(RegionPort::Blocked))
             }
-            (None, None) => None,
+            (None, None) => self.is_resting.then_some(RegionPort::Cooling),
         }
+    }
+
+    /// The port, and since when this proxy has it beforehand, if it does.
+    pub fn reserved(&self) -> (u16, Option<u64>) {
+        let is_own = self.reserved == Some(Reserved::Own);
+        (self.port, is_own.then_some(self.generation))
     }
 }
 
@@ -113,16 +135,54 @@ impl From<&PortChange> for Change {
     }
 }
 
-/// What a proxy serves, as it is asserted.
-#[derive(Debug, Serialize)]
+/// A port as this proxy has it: what it serves, or has beforehand if there is no owner.
+#[derive(Debug, Default, Serialize)]
 pub(super) struct Asserted {
     port: u16,
-    owner: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     holder: Option<String>,
-    target: String,
-    since_ms: u64,
-    generation: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    generation: Option<u64>,
+}
+
+fn since_ms(since: &SystemTime) -> Option<u64> {
+    let since = since.duration_since(UNIX_EPOCH).ok()?;
+    Some(millis(since))
+}
+
+/// Ports that this proxy has beforehand, each with the generation since when.
+pub(super) fn asserted_reserve(ports: &[(u16, u64)]) -> impl Iterator<Item = Asserted> {
+    ports.iter().map(|(port, since)| Asserted {
+        port: *port,
+        generation: Some(*since),
+        ..Asserted::default()
+    })
+}
+
+/// What has become of ports that this proxy had beforehand.
+pub(super) fn used(ports: &[(u16, Use)]) -> Vec<Asserted> {
+    let used = ports.iter().map(|(port, what)| {
+        let owner = what.owner();
+        let (target, since) = match what {
+            Use::Given { target, since, .. } => (Some(target.to_string()), since_ms(since)),
+            _ => (None, None),
+        };
+        Asserted {
+            port: *port,
+            owner: owner.map(Owner::to_string),
+            holder: owner.and_then(holder),
+            target,
+            since_ms: since,
+            generation: None,
+        }
+    });
+    used.collect()
 }
 
 /// Everything that has an owner.
@@ -135,15 +195,13 @@ pub(super) fn asserted(ports: &SharedMap<u16, RegionPort>) -> Vec<Asserted> {
             generation,
         } => Some(Asserted {
             port: *port,
-            owner: owner.to_string(),
+            owner: Some(owner.to_string()),
             holder: holder(owner),
-            target: target.to_string(),
-            since_ms: since
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |since| since.as_millis() as u64),
-            generation: *generation,
+            target: Some(target.to_string()),
+            since_ms: since_ms(since).or(Some(0)),
+            generation: Some(*generation),
         }),
-        RegionPort::Left { .. } | RegionPort::Blocked => None,
+        _ => None,
     });
     owned.collect()
 }
@@ -165,8 +223,8 @@ pub fn reread_ports(rows: &[u8]) -> Result<String, serde_json::Error> {
 pub(super) struct Refusal {
     /// The port.
     pub port: u16,
-    /// Who was to have it.
-    pub owner: String,
+    /// Who was to have it; none if it was to be had beforehand.
+    pub owner: Option<String>,
     why: Why,
     /// Who has it.
     pub by: Option<String>,
@@ -197,7 +255,7 @@ impl Refusal {
         };
         Some(PortRefused {
             port: self.port,
-            owner: owner(&self.owner, None)?,
+            owner: owner(self.owner.as_deref()?, None)?,
             why,
         })
     }
@@ -235,6 +293,14 @@ mod tests {
             assert_eq!(known(&row), Some(RegionPort::Blocked), "{holder}");
         }
         assert_eq!(known(r#"{"port":1,"generation":2}"#), None);
+        let rests = known(r#"{"port":1,"generation":2,"is_resting":true}"#);
+        assert_eq!(rests, Some(RegionPort::Cooling));
+        for whose in ["own", "other", ""] {
+            let row = format!(r#"{{"port":1,"generation":2,"reserved":"{whose}"}}"#);
+            assert_eq!(known(&row), Some(RegionPort::Reserved));
+            let row: Row = serde_json::from_str(&row).expect("a row");
+            assert_eq!(row.reserved(), (1, (whose == "own").then_some(2)));
+        }
     }
 
     #[test]
@@ -264,6 +330,8 @@ mod tests {
                 left_by: None,
                 holder: None,
                 is_blocked: false,
+                is_resting: false,
+                reserved: None,
             }],
         );
         assert_eq!(ports.len(), 1);

@@ -21,6 +21,7 @@ pub mod ports;
 pub mod publish;
 pub mod read;
 pub mod region;
+pub mod reserve;
 mod rule;
 mod saved;
 mod settings;

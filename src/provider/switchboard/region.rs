@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use strum::IntoStaticStr;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{BootInstant, Owner, ports::PortCounts};
+use super::{BootInstant, Owner, ports::PortCounts, reserve::Reserve};
 use crate::{shared_map::SharedMap, table::JobLease, units::millis};
 
 /// Requests that may wait for the database.
@@ -48,7 +48,7 @@ impl PortMap {
     pub fn owners(&self) -> impl Iterator<Item = &Owner> {
         self.ports.values().filter_map(|port| match port {
             RegionPort::Owned { owner, .. } => Some(owner),
-            RegionPort::Left { .. } | RegionPort::Blocked => None,
+            _ => None,
         })
     }
 }
@@ -72,8 +72,12 @@ pub enum RegionPort {
         /// Who had it.
         owner: Owner,
     },
+    /// A proxy had it beforehand that is gone, and nobody else may have it yet.
+    Cooling,
     /// A proxy could not bind it.
     Blocked,
+    /// A proxy has it beforehand, for jobs that come while it cannot ask.
+    Reserved,
 }
 
 /// What a proxy is in its region.
@@ -91,7 +95,8 @@ pub enum Role {
         /// Goes up whenever another one begins to lead.
         term: u64,
     },
-    /// The database is not heard of: it follows the switchboard to close what has ended.
+    /// The database is not heard of: it follows the switchboard to close what has ended, and gives what
+    /// is new a port that it has beforehand.
     Alone {
         /// When it was last heard of.
         heard: BootInstant,
@@ -185,7 +190,7 @@ pub struct PortRefused {
 pub enum RefusedWhy {
     /// It belongs to another.
     Taken,
-    /// It belonged to another until lately, or is open somewhere yet.
+    /// It belonged to another until lately, is open somewhere yet, or a proxy has it beforehand.
     Cooling,
     /// A proxy could not bind it.
     Blocked,
@@ -262,6 +267,8 @@ pub struct RegionClient {
     pub applied: Arc<watch::Sender<u64>>,
     /// When the database was last heard of.
     pub heard: Arc<Heard>,
+    /// The ports that this proxy has beforehand.
+    pub reserve: Arc<Reserve>,
     /// Until when that stays open which is of another place, whose database is told that it is closed.
     pub elsewhere_until: Option<Instant>,
 }
@@ -285,12 +292,18 @@ pub struct RegionServer {
     pub applied: watch::Receiver<u64>,
     /// When the database was last heard of.
     pub heard: Arc<Heard>,
+    /// The ports that this proxy has beforehand.
+    pub reserve: Arc<Reserve>,
     /// Until when workers accept for jobs.
     pub lease: Arc<JobLease>,
 }
 
 /// The two ends; nothing is known yet.
-pub fn channel(heard: Arc<Heard>, lease: Arc<JobLease>) -> (RegionClient, RegionServer) {
+pub fn channel(
+    heard: Arc<Heard>,
+    reserve: Arc<Reserve>,
+    lease: Arc<JobLease>,
+) -> (RegionClient, RegionServer) {
     let (ports, watched) = watch::channel(Arc::default());
     let (requests, asked) = mpsc::channel(WAITING);
     let (applied, in_force) = watch::channel(0);
@@ -299,6 +312,7 @@ pub fn channel(heard: Arc<Heard>, lease: Arc<JobLease>) -> (RegionClient, Region
         requests,
         applied: Arc::new(applied),
         heard: Arc::clone(&heard),
+        reserve: Arc::clone(&reserve),
         elsewhere_until: None,
     };
     let server = RegionServer {
@@ -306,6 +320,7 @@ pub fn channel(heard: Arc<Heard>, lease: Arc<JobLease>) -> (RegionClient, Region
         requests: asked,
         applied: in_force,
         heard,
+        reserve,
         lease,
     };
     (client, server)

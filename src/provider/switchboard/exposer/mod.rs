@@ -396,7 +396,7 @@ impl Exposer {
             && course != Course::Hold
             && !self.leaves_open
         {
-            region.applied();
+            region.applied(&self.settings.ports);
         }
         if self.opened {
             self.status.reachable.observe(started.elapsed());
@@ -531,7 +531,8 @@ impl Exposer {
             self.ports.change(&changes, terms, now);
         }
         (changed.come, changed.gone) = Default::default();
-        let served = self.ports.take_served();
+        let mut served = self.ports.take_served();
+        served.append(&mut self.give_reserved());
         changed.owners.extend(served.iter().cloned());
         if let Some(region) = &mut self.region {
             let of_owners = changed.owners.iter();
@@ -639,6 +640,10 @@ impl Exposer {
             };
             let port = failure.listen.port();
             changed.owners.insert(owner.clone());
+            if failure.blame_port && self.skip_reserved(owner, port, &failure.why) {
+                changed.come.push(owner.clone());
+                continue;
+            }
             match &mut self.region {
                 None if failure.blame_port => {
                     tracing::warn!(%owner, port, why = failure.why, "port skipped");

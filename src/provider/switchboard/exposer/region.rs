@@ -9,14 +9,14 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::sync::oneshot;
 
 use super::{ASK_FIRST, Changed, Exposer, GOOD_FOR, displaced::Displaced};
 use crate::provider::switchboard::{
-    BootInstant, JobId, KnownJobs, Owner, RegionView,
+    BootInstant, JobId, KnownJobs, Owner, PortRanges, RegionView,
     expose::{Decision, Reason, Refused, add_told},
     ports::{Kept, Told},
     region::{
@@ -62,6 +62,8 @@ pub(super) struct Region {
     blocks_whole: Instant,
     /// Whether the log says that there were more.
     blocks_spent: bool,
+    /// Whether the log says that all ports are used that this proxy has beforehand.
+    reserve_spent: bool,
 }
 
 /// How a round goes.
@@ -89,6 +91,7 @@ impl Region {
             blocked: BTreeMap::new(),
             blocks_whole: Instant::now(),
             blocks_spent: false,
+            reserve_spent: false,
         }
     }
 
@@ -109,11 +112,19 @@ impl Region {
         }
     }
 
-    /// Whether the region knows that an owner has a port.
+    /// Whether the region knows that an owner has a port, or it is one that this proxy had beforehand.
     pub fn has(&self, owner: &Owner, port: u16) -> bool {
+        self.is_owner(owner, port) || self.is_alone() && self.client.reserve.has_given(owner, port)
+    }
+
+    fn is_owner(&self, owner: &Owner, port: u16) -> bool {
         let map = self.latest.map.as_ref();
         let known = map.and_then(|map| map.ports.get(&port));
         matches!(known, Some(RegionPort::Owned { owner: known, .. }) if known == owner)
+    }
+
+    fn is_alone(&self) -> bool {
+        matches!(self.role, Role::Alone { .. })
     }
 
     /// What is wanted of the region's ports, but not known there yet.
@@ -131,8 +142,9 @@ impl Region {
         due.into_iter().flatten().min()
     }
 
-    /// Tells that what the map said is in force here.
-    pub fn applied(&self) {
+    /// Tells that what the map said is in force here, and out of which ports it may have some beforehand.
+    pub fn applied(&self, ranges: &PortRanges) {
+        self.client.reserve.take_from(ranges);
         self.client.applied.send_if_modified(|applied| {
             let is_new = *applied != self.map.generation;
             *applied = self.map.generation;
@@ -228,7 +240,7 @@ impl Region {
         let own = own.take_while(move |(owner, _)| owner.job == *job);
         own.filter_map(|(owner, port)| match self.map.ports.get(port)? {
             RegionPort::Owned { target, .. } => Some((owner, *port, *target)),
-            RegionPort::Left { .. } | RegionPort::Blocked => None,
+            _ => None,
         })
     }
 }
@@ -237,7 +249,9 @@ fn told(known: Option<&RegionPort>) -> Told<'_> {
     match known {
         Some(RegionPort::Owned { owner, .. }) => Told::Owned(owner),
         Some(RegionPort::Left { owner }) => Told::Left(owner),
+        Some(RegionPort::Cooling) => Told::Cooling,
         Some(RegionPort::Blocked) => Told::Blocked,
+        Some(RegionPort::Reserved) => Told::Reserved,
         None => Told::Free,
     }
 }
@@ -267,6 +281,7 @@ impl Exposer {
         }
         if role != region.role {
             region.role = role;
+            region.reserve_spent = false;
             self.trusting_from = Instant::now() + ASK_FIRST;
         }
         match role.follows() {
@@ -284,10 +299,17 @@ impl Exposer {
         let (mut ports, mut owners) = region.take_in(everything);
         let (ranges, now) = (&self.settings.ports, BootInstant::now());
         let follows = region.role.follows();
+        let given: BTreeMap<_, _> = match region.is_alone() {
+            true => region.client.reserve.given().into_iter().collect(),
+            false => BTreeMap::new(),
+        };
         if everything && region.latest.map.is_some() {
             self.ports.count_outside(ranges);
             ports.extend(self.ports.known());
             region.unwritten.clone_from(&ports);
+        }
+        if everything {
+            ports.extend(given.keys());
         }
         for port in ports {
             let known = region.map.ports.get(&port);
@@ -307,15 +329,18 @@ impl Exposer {
             }
             let here = self.ports.owner(port);
             let is_same = match known {
+                // That it is somebody's by now only this proxy knows.
+                _ if given.contains_key(&port) => given.get(&port) == here,
                 Some(RegionPort::Owned { owner, .. }) => here == Some(owner),
                 // Who leads may have given it out before there was a region.
                 None => here.is_some() && follows,
-                Some(RegionPort::Left { .. } | RegionPort::Blocked) => false,
+                Some(_) => false,
             };
             if !is_same {
                 // The map may never have been read in which it was theirs.
                 owners.extend(here.cloned());
-                self.ports.told(port, told(known), ranges, now);
+                let told = given.get(&port).map_or(told(known), Told::Owned);
+                self.ports.told(port, told, ranges, now);
             }
         }
         if !follows {
@@ -409,6 +434,76 @@ impl Exposer {
         changed
     }
 
+    /// While it is alone, has those who wait get the ports that this proxy has beforehand; who got one.
+    /// One whose job has ended is not given away again.
+    pub(super) fn give_reserved(&mut self) -> BTreeSet<Owner> {
+        let mut served = BTreeSet::new();
+        if !self.region.as_ref().is_some_and(Region::is_alone) {
+            return served;
+        }
+        let terms = Self::terms_of(&self.settings, self.region.as_ref());
+        let room = terms.most.saturating_sub(self.ports.counts(terms).used);
+        let Some(region) = &mut self.region else {
+            return served;
+        };
+        let reserve = &region.client.reserve;
+        for (port, owner) in reserve.given() {
+            let desired = self.decisions.desired(&owner);
+            let desired = desired.filter(|_| self.ports.owner(port) == Some(&owner));
+            reserve.leads(port, desired.map(|desired| desired.target));
+        }
+        let (ranges, now) = (&self.settings.ports, BootInstant::now());
+        for owner in self.ports.waiting().to_vec() {
+            let desired = self.decisions.desired(&owner);
+            let Some(desired) = desired.filter(|desired| desired.evidence.is_confirmed()) else {
+                continue;
+            };
+            if served.len() >= room {
+                break;
+            }
+            // Nobody else has that one as long as the lease is not over.
+            let own = region.ports.get(&owner).copied();
+            let own = own.filter(|port| ranges.contains(*port) && region.is_owner(&owner, *port));
+            let fits = |port| ranges.contains(port) && self.ports.owner(port).is_none();
+            let reserved = || reserve.give(&owner, desired.target, SystemTime::now(), fits);
+            let Some(port) = own.or_else(reserved) else {
+                if !reserve.ports().is_empty() && !region.reserve_spent {
+                    tracing::warn!(
+                        "every port is used that was reserved for when the database is away: further jobs wait \
+                         for it"
+                    );
+                    region.reserve_spent = true;
+                }
+                continue;
+            };
+            if own.is_none() {
+                tracing::info!(%owner, port, "job gets a reserved port, on this proxy alone");
+            }
+            self.ports.told(port, Told::Owned(&owner), ranges, now);
+            served.insert(owner);
+        }
+        served
+    }
+
+    /// Has somebody who got a port that this proxy had beforehand get another one if it cannot be bound;
+    /// whether it is such a port.
+    pub(super) fn skip_reserved(&mut self, owner: &Owner, port: u16, why: &str) -> bool {
+        let Some(region) = self.region.as_ref().filter(|region| region.is_alone()) else {
+            return false;
+        };
+        let reserve = &region.client.reserve;
+        let is_reserved = reserve.has_given(owner, port);
+        if is_reserved {
+            tracing::warn!(%owner, port, why, "reserved port skipped");
+            reserve.spoil(port);
+            let now = BootInstant::now();
+            self.ports
+                .told(port, Told::Blocked, &self.settings.ports, now);
+            self.proposed.remove(owner);
+        }
+        is_reserved
+    }
+
     /// What is to be written into the map, if this proxy leads.
     pub(super) fn unwritten(&mut self) -> Vec<PortChange> {
         let Some(region) = &mut self.region else {
@@ -423,7 +518,7 @@ impl Exposer {
             let there = map.and_then(|map| map.ports.get(port));
             let there = there.and_then(|known| match known {
                 RegionPort::Owned { owner, target, .. } => Some((owner, *target)),
-                RegionPort::Left { .. } | RegionPort::Blocked => None,
+                _ => None,
             });
             let here = self.ports.owner(*port);
             let here = here.and_then(|owner| {

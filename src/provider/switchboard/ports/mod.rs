@@ -96,6 +96,8 @@ pub struct Ports {
     /// they could not be bound.
     left: BTreeSet<(bool, BootInstant, u16)>,
     blocked: BTreeSet<(BootInstant, u16)>,
+    /// Resting ports that proxies have beforehand.
+    reserved: BTreeSet<u16>,
     /// Resting ports that are in none of the ranges.
     outside: usize,
     /// The port that an owner has, or had last and may have again.
@@ -118,6 +120,8 @@ struct Resting {
     left: Option<(Owner, BootInstant)>,
     /// When it could not be bound.
     blocked: Option<BootInstant>,
+    /// Whether it is nobody's to have for a reason that is not known here.
+    is_withheld: bool,
 }
 
 impl Resting {
@@ -137,7 +141,8 @@ impl Resting {
             |last: &Owner| last == owner || last.host.is_some() && last.holder() == owner.holder();
         let was_theirs = || self.left.as_ref().is_some_and(|(last, _)| is_same(last));
         let is_cooling = self.is_cooling(terms, now);
-        !self.is_blocked(terms.left_alone, now) && (!is_cooling || was_theirs())
+        let may = !self.is_withheld && !self.is_blocked(terms.left_alone, now);
+        may && (!is_cooling || was_theirs())
     }
 }
 
@@ -151,6 +156,8 @@ pub struct PortCounts {
     pub cooling: usize,
     /// Left alone because they could not be bound.
     pub blocked: usize,
+    /// Had by proxies beforehand.
+    pub reserved: usize,
     /// To be had.
     pub free: usize,
 }
@@ -310,7 +317,7 @@ impl Ports {
             };
             match self.resting.remove(&port) {
                 None => free -= 1,
-                Some(Resting { left, blocked }) => {
+                Some(Resting { left, blocked, .. }) => {
                     if let Some((last, at)) = left {
                         self.left.remove(&(last.host.is_some(), at, port));
                         self.leave_home(&last, port);
@@ -440,11 +447,15 @@ impl Ports {
         let blocked = self.blocked.iter();
         let blocked = blocked.filter(|(_, port)| terms.ranges.contains(*port));
         let blocked = blocked.count();
+        let reserved = self.reserved.iter();
+        let reserved = reserved.filter(|port| terms.ranges.contains(**port));
+        let reserved = reserved.count();
         let (used, resting) = (self.owned.len(), self.resting.len() - self.outside);
         PortCounts {
             used,
             blocked,
-            cooling: resting - blocked,
+            reserved,
+            cooling: resting - blocked - reserved,
             free: terms.ranges.count().saturating_sub(used + resting),
         }
     }

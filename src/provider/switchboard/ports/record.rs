@@ -204,7 +204,7 @@ impl Ports {
         for BlockedPort { port, at } in blocked.filter(|_| same_boot) {
             resting.entry(*port).or_default().blocked = Some(instant(*at));
         }
-        for (port, Resting { left, blocked }) in &resting {
+        for (port, Resting { left, blocked, .. }) in &resting {
             let left = left.iter();
             ports
                 .left

@@ -384,8 +384,10 @@ fn what_others_say_of_a_port_goes_before_whatever_was_known() {
             used,
             cooling,
             blocked,
+            reserved,
             free,
         } = ports.counts(for_ever);
+        assert_eq!(reserved, 0);
         [used, cooling, blocked, free]
     };
     let told = |ports: &mut Ports, port, told: Told<'_>| ports.told(port, told, &ranges, at(0));

@@ -10,8 +10,12 @@ pub enum Told<'a> {
     Owned(&'a Owner),
     /// It belonged to somebody, and nobody else may have it.
     Left(&'a Owner),
+    /// It was a proxy's, and nobody may have it.
+    Cooling,
     /// It cannot be bound.
     Blocked,
+    /// A proxy has it beforehand.
+    Reserved,
     /// It may be had.
     Free,
 }
@@ -40,15 +44,24 @@ impl Ports {
                 let left = Some((owner.clone(), now));
                 Some(Resting {
                     left,
-                    blocked: None,
+                    ..Resting::default()
                 })
             }
             Told::Blocked => {
                 self.blocked.insert((now, port));
                 let blocked = Some(now);
                 Some(Resting {
-                    left: None,
                     blocked,
+                    ..Resting::default()
+                })
+            }
+            Told::Cooling | Told::Reserved => {
+                if told == Told::Reserved {
+                    self.reserved.insert(port);
+                }
+                Some(Resting {
+                    is_withheld: true,
+                    ..Resting::default()
                 })
             }
             Told::Free => None,
@@ -63,7 +76,8 @@ impl Ports {
     /// Lets go of everything that is known of a port.
     fn forget_all_of(&mut self, port: u16, ranges: &PortRanges) {
         let mut former = self.owned.remove(&port);
-        if let Some(Resting { left, blocked }) = self.resting.remove(&port) {
+        self.reserved.remove(&port);
+        if let Some(Resting { left, blocked, .. }) = self.resting.remove(&port) {
             self.outside -= usize::from(!ranges.contains(port));
             if let Some((owner, at)) = left {
                 self.left.remove(&(owner.host.is_some(), at, port));

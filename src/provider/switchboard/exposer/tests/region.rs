@@ -38,7 +38,7 @@ impl Shared {
     fn start_elsewhere(open: Plan, until: Option<Instant>) -> Self {
         let scene = Scene::new();
         scene.open.store(Arc::new(open));
-        let (mut client, server) = region::channel(Arc::default(), Arc::default());
+        let (mut client, server) = region::channel(Arc::default(), Arc::default(), Arc::default());
         client.elsewhere_until = until;
         scene.region.send_replace(Some(client));
         let task = scene.start();
@@ -400,6 +400,72 @@ async fn a_proxy_alone_closes_what_has_ended_and_gives_nobody_a_port() {
 }
 
 #[tokio::test]
+async fn a_proxy_alone_gives_jobs_the_ports_that_it_has_beforehand_and_none_of_them_twice() {
+    let mut shared = Shared::start();
+    let reserved = |port| (port, Some(RegionPort::Reserved));
+    let all = [
+        has(1, 40_001),
+        reserved(40_003),
+        reserved(40_004),
+        reserved(40_005),
+    ];
+    shared.say(Role::Serving, all);
+    shared.opened().await;
+    shared.in_force().await;
+    let reserve = Arc::clone(&shared.server.reserve);
+    assert!(reserve.ranges().is_some());
+    // Another proxy has the fifth.
+    let own = [(40_003, Some(1)), (40_004, Some(1))];
+    reserve.read(true, own.into_iter());
+    reserve.open(true);
+    shared.say(ALONE, []);
+    shared.know(ALONE, &[1, 2], &[]);
+    let (first, second, third) = ((1, 40_001), (2, 40_003), (3, 40_004));
+    assert_eq!(shared.opened().await, [first, second]);
+    // One that ends and comes back has its own again, and others do not get it.
+    shared.know(ALONE, &[1], &[]);
+    assert_eq!(shared.opened().await, [first]);
+    shared.know(ALONE, &[1, 3, 4], &[]);
+    assert_eq!(shared.opened().await, [first, third]);
+    shared.know(ALONE, &[2, 3, 4], &[]);
+    while shared.opened().await != [second, third] {}
+    shared.know(ALONE, &[1, 2, 3, 4], &[]);
+    assert_eq!(shared.opened().await, [first, second, third]);
+    let counts = || {
+        let exposure = shared.scene.status.read().expect("there is a switchboard");
+        (exposure.ports.reserved, exposure.ports.used)
+    };
+    while counts() != (1, 3) {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(shared.reason(4), Some(Reason::NoPort));
+    // The database has made one of them the job's, and another proxy was first with the other.
+    reserve.open(false);
+    let left = RegionPort::Left { owner: owner(3) };
+    let told = [has(2, 40_003), (40_004, Some(left)), has(3, 40_006)];
+    shared.say(Role::Serving, told);
+    while shared.opened().await != [first, second, (3, 40_006)] {}
+    shared.in_force().await;
+}
+
+#[tokio::test]
+async fn a_reserved_port_that_cannot_be_bound_is_passed_over() {
+    let mut shared = Shared::start();
+    let reserve = Arc::clone(&shared.server.reserve);
+    let own = [(40_003, Some(1)), (40_004, Some(1))];
+    reserve.read(true, own.into_iter());
+    reserve.open(true);
+    let reserved = |port| (port, Some(RegionPort::Reserved));
+    shared.say(ALONE, [reserved(40_003), reserved(40_004)]);
+    shared.know(ALONE, &[1], &[]);
+    let is_taken = |port| port == 40_003;
+    assert_eq!(shared.opened_but(is_taken).await, [(1, 40_003)]);
+    while shared.opened().await != [(1, 40_004)] {}
+    assert_eq!(reserve.given(), [(40_004, owner(1))]);
+    assert!(shared.server.requests.try_recv().is_err());
+}
+
+#[tokio::test]
 async fn a_proxy_whose_lease_is_over_closes_everything() {
     let mut shared = Shared::start();
     shared.say(Role::Serving, [has(1, 40_001), has(2, 40_002)]);
@@ -451,7 +517,7 @@ async fn ports_that_were_given_out_before_there_was_a_region_are_kept_by_who_lea
     shared.scene.region.send_replace(None);
     shared.know(Role::Unknown, &[1], &[]);
     let own = shared.opened().await;
-    let (client, server) = region::channel(Arc::default(), Arc::default());
+    let (client, server) = region::channel(Arc::default(), Arc::default(), Arc::default());
     shared.scene.region.send_replace(Some(client));
     shared.server = server;
     shared.say(LEADING, []);
