@@ -1,5 +1,5 @@
 //! What it takes to tell each other:
-//! `cargo test --release --test fleet measure -- --ignored --nocapture`.
+//! `cargo test --release --test fleet measure -- --ignored --nocapture --test-threads 1`.
 
 use std::{
     thread,

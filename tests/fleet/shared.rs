@@ -53,6 +53,10 @@ impl Bridge {
                 let Ok(server) = TcpStream::connect(addr) else {
                     continue;
                 };
+                // What comes in pieces goes on at once.
+                for end in [&client, &server] {
+                    end.set_nodelay(true).expect("an open socket");
+                }
                 let ends = [(&client, &server), (&server, &client)];
                 for (from, to) in ends {
                     let (from, to) = (from.try_clone(), to.try_clone());
