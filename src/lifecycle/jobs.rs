@@ -2,6 +2,7 @@
 //! answers for them in public, started, changed and ended as the configuration says.
 
 use std::{
+    collections::BTreeSet,
     io,
     os::fd::{AsFd, OwnedFd},
     path::PathBuf,
@@ -27,7 +28,7 @@ use crate::{
     handover::{Descriptor, LoadError, Loader, Saver},
     os_error::in_words,
     provider::switchboard::{
-        BootInstant, KnownJobs, SavedKnowledge, Switchboard, SwitchboardStatus,
+        BootInstant, JobId, KnownJobs, SavedKnowledge, Switchboard, SwitchboardStatus,
         exposer::{Exposer, Plan, Proposal},
         following::{self, Withdrawals},
         region::{RegionClient, Role},
@@ -65,6 +66,8 @@ struct Running {
     lookup: Option<Lookup>,
     /// What this proxy is in its region, as far as that was looked at.
     role: Role,
+    /// The jobs that had ports when it was alone in it for the first time, as long as it is.
+    had_ports: BTreeSet<JobId>,
 }
 
 /// Who answers in public.
@@ -93,6 +96,9 @@ pub(super) struct SavedJobs {
     /// The ports of the region that this proxy has beforehand.
     #[serde(default)]
     reserve: SavedReserve,
+    /// The jobs that had ports when this proxy was alone in the region for the first time, if it is.
+    #[serde(default)]
+    had_ports: BTreeSet<JobId>,
     /// When the lease of those ports ends, in the time since the machine booted.
     #[serde(default)]
     lease_ends: Option<Duration>,
@@ -108,6 +114,7 @@ pub(super) struct LoadedJobs {
     pub region_heard: Option<BootInstant>,
     pub region_lease: Option<Duration>,
     pub reserve: SavedReserve,
+    had_ports: BTreeSet<JobId>,
     pub lease_ends: Option<Duration>,
 }
 
@@ -125,6 +132,7 @@ impl SavedJobs {
             region_heard,
             region_lease,
             reserve,
+            had_ports,
             lease_ends,
         } = self;
         let (known, open) = knowledge.load()?;
@@ -139,6 +147,7 @@ impl SavedJobs {
             region_heard,
             region_lease,
             reserve,
+            had_ports,
             lease_ends,
         })
     }
@@ -214,6 +223,7 @@ impl Jobs {
             following: _,
             lookup,
             role: _,
+            had_ports,
         } = running.as_ref()?;
         let lookup = lookup.as_ref();
         Some(SavedJobs {
@@ -226,6 +236,7 @@ impl Jobs {
                 .as_ref()
                 .map(|region| region.reserve.saved())
                 .unwrap_or_default(),
+            had_ports: had_ports.clone(),
             lease_ends: lease.end(),
         })
     }
@@ -251,6 +262,7 @@ impl Jobs {
             region_heard: _,
             region_lease: _,
             reserve: _,
+            had_ports,
             lease_ends: _,
         } = loaded;
         self.running = Some(Running {
@@ -262,6 +274,7 @@ impl Jobs {
             following: None,
             lookup: None,
             role: Role::Unknown,
+            had_ports,
         });
         if let Some(exposer) = exposer {
             self.expose(exposer);
@@ -361,6 +374,7 @@ impl Jobs {
                     following: None,
                     lookup: None,
                     role: Role::Unknown,
+                    had_ports: BTreeSet::new(),
                 });
                 Arc::clone(&wanted)
             }
@@ -461,7 +475,8 @@ impl Jobs {
     }
 
     /// Follows the switchboard if that is what this proxy is for, and ceases to if it is not. Whoever begins
-    /// knows of nothing but the jobs that have ports.
+    /// knows of nothing but the jobs that have ports, and which of them have ended while it was alone: a job
+    /// may be in the place of one of those.
     pub fn take_role(&mut self) {
         let Some(running) = &mut self.running else {
             return;
@@ -476,8 +491,8 @@ impl Jobs {
             return;
         }
         let follows = role.is_none_or(Role::follows);
-        let known = running.known_jobs.borrow().followed_as;
-        if known != running.role {
+        let known = Arc::clone(&running.known_jobs.borrow());
+        if known.followed_as != running.role {
             if let Some(before) = running.following.take() {
                 before.abort();
                 // Whoever leads now goes on with what was written for users.
@@ -487,7 +502,22 @@ impl Jobs {
             let map = ports.as_ref().and_then(|ports| ports.map.as_ref());
             let shared = map.into_iter().flat_map(|map| map.owners());
             let jobs = open.keys().chain(shared).map(|owner| owner.job.clone());
-            let remembered = KnownJobs::remembering(jobs.filter(|_| follows));
+            let jobs: BTreeSet<_> = jobs.filter(|_| follows).collect();
+            let was_alone = matches!(known.followed_as, Role::Alone { .. });
+            let had_ports = match was_alone && known.complete.is_some() {
+                true => std::mem::take(&mut running.had_ports),
+                false => BTreeSet::new(),
+            };
+            let is_there = |job: &&JobId| {
+                !had_ports.contains(*job)
+                    || known.jobs.contains_key(*job)
+                    || known.remembered.contains_key(*job)
+            };
+            let remembered = KnownJobs::remembering(jobs.iter().filter(is_there).cloned());
+            running.had_ports = match running.role {
+                Role::Alone { .. } => jobs,
+                _ => BTreeSet::new(),
+            };
             running.known_jobs.send_replace(Arc::new(KnownJobs {
                 followed_as: running.role,
                 ..remembered

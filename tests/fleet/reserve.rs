@@ -31,7 +31,8 @@ fn a_job_that_comes_while_the_database_is_away_is_reachable_and_has_one_port_eve
         Member::start_edited(&database, &stage, name, "us", |text| text + "reserve = 2\n")
     });
     leader(&members);
-    let before = stage.ready(1, "fdb0:7e57::1");
+    // A job that ends meanwhile, whose place the next one takes.
+    let before = stage.ready(1, &job_address());
     open_at_all(&members, &before);
     reserved(&members, 6);
 
