@@ -12,13 +12,14 @@ mod displaced;
 mod exposure_log;
 mod keeper;
 mod own_addresses;
+mod proposal;
+mod publishing;
 mod region;
 #[cfg(test)]
 mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::SocketAddr,
     sync::{Arc, Weak},
     time::{Duration, Instant, SystemTime},
 };
@@ -30,21 +31,19 @@ use tokio::{
 };
 
 use super::{
-    BootInstant, Endpoint, Exposure, JobId, KnownJobs, Owner, Switchboard, SwitchboardStatus,
-    expose::{Decision, Decisions, DesiredMapping, Evidence, Inputs, Reason},
+    BootInstant, Exposure, JobId, KnownJobs, Owner, Switchboard, SwitchboardStatus,
+    expose::{Decision, Decisions, DesiredMapping, Evidence, Inputs},
     ports::{Changes, Kept, LEFT_ALONE, Ports, Terms, Wanted},
     region::{RegionClient, Role},
     state::{StateDir, StateError},
 };
-use crate::{
-    provider::AddressChanges,
-    shared_map::SharedMap,
-    table::{ListenAddr, ListenHost, MappingName, MappingSpec, Origin, Policy, RemovalPolicy},
-};
+use crate::provider::AddressChanges;
 use annotations::Annotations;
 use exposure_log::ExposureLog;
 use keeper::Keeper;
 use own_addresses::{GOOD_FOR, OwnAddresses};
+use proposal::Specs;
+pub(crate) use proposal::{NotOpened, Outcome, Plan, Proposal};
 use region::{Course, Region};
 
 /// How long a start waits for the switchboard before it falls back on what was kept: what is kept
@@ -69,83 +68,6 @@ const REST_AT_MOST: Duration = Duration::from_millis(50);
 
 /// Ports tried in one go for those whose ports turn out to be taken.
 const TRIES: usize = 16;
-
-/// Mappings of jobs to be put into force.
-#[derive(Debug)]
-pub(crate) struct Proposal {
-    /// All of them.
-    pub specs: SharedMap<MappingName, MappingSpec>,
-    pub known_jobs: Arc<KnownJobs>,
-    /// Who waits for what comes of it.
-    pub reply: oneshot::Sender<Outcome>,
-}
-
-/// What came of a proposal.
-#[derive(Debug, Default)]
-pub(crate) struct Outcome {
-    /// What could not be put into force.
-    pub not_opened: Vec<NotOpened>,
-    /// Whether something is still open that was to be closed.
-    pub leaves_open: bool,
-}
-
-/// A mapping of a job that could not be put into force.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct NotOpened {
-    pub mapping: MappingName,
-    pub listen: ListenAddr,
-    /// Whether another port would do.
-    pub blame_port: bool,
-    pub why: String,
-}
-
-/// Where an owner's sessions come in and go to.
-pub(crate) type Plan = SharedMap<Owner, (u16, SocketAddr)>;
-
-/// A plan as mappings.
-#[derive(Debug, Default)]
-struct Specs {
-    plan: Plan,
-    policy: Arc<Policy>,
-    /// The same for ports of hosts: no session of one job there lives into the next.
-    of_hosts: Arc<Policy>,
-    all: SharedMap<MappingName, MappingSpec>,
-}
-
-impl Specs {
-    /// Those of `plan`, under a policy.
-    fn of(&mut self, plan: &Plan, policy: &Arc<Policy>) -> &SharedMap<MappingName, MappingSpec> {
-        if !Arc::ptr_eq(&self.policy, policy) {
-            *self = Self {
-                policy: Arc::clone(policy),
-                of_hosts: Arc::new(Policy {
-                    on_remove: RemovalPolicy::Kill,
-                    ..Policy::clone(policy)
-                }),
-                ..Self::default()
-            };
-        }
-        for owner in plan.differences(&self.plan, PartialEq::eq) {
-            let name = owner.mapping();
-            let Some((port, target)) = plan.get(owner).copied() else {
-                self.all.remove(&name);
-                continue;
-            };
-            let spec = MappingSpec {
-                name: name.clone(),
-                pairs: [(ListenAddr::new(ListenHost::Any, port), target.into())].into(),
-                policy: Arc::clone(match owner.host {
-                    None => policy,
-                    Some(_) => &self.of_hosts,
-                }),
-                origin: Origin::Switchboard,
-            };
-            self.all.insert(name, spec);
-        }
-        self.plan = plan.clone();
-        &self.all
-    }
-}
 
 /// Everything the task remembers.
 #[derive(Debug)]
@@ -660,90 +582,6 @@ impl Exposer {
             self.not_opened.insert(owner.clone());
         }
         Some(())
-    }
-
-    /// The endpoint that an owner has or should have.
-    fn endpoint(&self, owner: &Owner, needed: Evidence) -> Option<Endpoint> {
-        let desired = self.decisions.desired(owner)?;
-        let port = self.ports.port(owner);
-        let closed = match port {
-            None => Some(Reason::NoPort),
-            Some(_) if self.not_opened.contains(owner) => Some(Reason::NotOpened),
-            Some(_) if self.proposed.contains_key(owner) => None,
-            Some(_) if desired.evidence < needed => Some(Reason::NotConfirmed),
-            Some(_) if self.region.is_some() => Some(Reason::NotAgreed),
-            Some(_) => Some(Reason::NotKept),
-        };
-        Some(Endpoint {
-            owner: owner.clone(),
-            port,
-            target: desired.target,
-            closed,
-            since: self.kept.get(owner).map(|kept| kept.since),
-        })
-    }
-
-    /// Tells everybody who looks, and the log what is new.
-    fn publish(&mut self, known_jobs: &KnownJobs, changed: &Changed, needed: Evidence) {
-        for owner in &changed.owners {
-            let endpoint = self.endpoint(owner, needed);
-            let lacks = |one: &Endpoint| one.closed.is_some_and(|why| why != Reason::NoPort);
-            if endpoint.as_ref().is_some_and(lacks) {
-                self.unsettled.insert(owner.clone());
-            }
-            let endpoints = &mut self.exposure.endpoints;
-            match endpoint {
-                None => _ = endpoints.remove(owner),
-                Some(one) if endpoints.get(owner) == Some(&one) => {}
-                Some(one) => _ = endpoints.insert(owner.clone(), one),
-            }
-        }
-        let mut subjects = BTreeSet::new();
-        for (job, before) in &changed.jobs {
-            let now = self.decisions.of(job);
-            let now = now.map_or(&[][..], |decision| &decision.refused);
-            let refused = &mut self.exposure.refused;
-            for one in &before.refused {
-                refused.remove(&one.subject());
-                subjects.insert(one.subject());
-            }
-            for one in now {
-                refused.insert(one.subject(), one.clone());
-                subjects.insert(one.subject());
-            }
-        }
-        self.exposure = Exposure {
-            host: self.settings.public_host.as_str().into(),
-            unconfirmed: self.decisions.unconfirmed().len(),
-            ports: self.ports.counts(self.terms()),
-            jobs: match &self.region {
-                Some(region) if !region.role().follows() => self.decisions.jobs().len(),
-                _ => known_jobs.jobs.len(),
-            },
-            complete: known_jobs.complete,
-            not_kept: self.keeper.failure.clone(),
-            endpoints: self.exposure.endpoints.clone(),
-            refused: self.exposure.refused.clone(),
-            region: self.region.as_ref().map(Region::view),
-        };
-        let exposure = &self.exposure;
-        let rules = &self.settings.expose;
-        self.log.tell(
-            exposure,
-            (&changed.owners, subjects),
-            &self.status,
-            known_jobs,
-            rules,
-        );
-        let tells = |region: &Region| matches!(region.role(), Role::Leading { .. });
-        if self.region.as_ref().is_none_or(tells)
-            && let Some(publisher) = self.status.publisher.load_full()
-        {
-            let jobs = changed.owners.iter().map(|owner| &owner.job);
-            self.annotations
-                .tell(exposure, jobs.collect(), rules.len(), known_jobs, publisher);
-        }
-        self.status.set(Some(exposure.clone()));
     }
 
     /// When something may change by itself.
