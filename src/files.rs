@@ -115,6 +115,15 @@ pub struct Answer<T>(oneshot::Receiver<T>);
 pub fn start<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<Answer<T>, Unanswered> {
+    let (work, answer) = answered(work)?;
+    spawn("files", work)?;
+    Ok(answer)
+}
+
+/// `work` for a thread, if there may be one more, and what comes of it.
+fn answered<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<(impl FnOnce() + Send + 'static, Answer<T>), Unanswered> {
     let place = FREE.try_acquire();
     let place = place.map_err(|_| Unanswered::Busy(THREADS))?;
     let (done, answer) = oneshot::channel();
@@ -123,10 +132,47 @@ pub fn start<T: Send + 'static>(
         // Whoever asked may have given up.
         let _ = done.send(work());
     };
-    let started = thread::Builder::new().name("files".to_owned()).spawn(work);
-    match started {
-        Ok(_) => Ok(Answer(answer)),
-        Err(_) => Err(Unanswered::Failed),
+    Ok((work, Answer(answer)))
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Unanswered> {
+    let started = thread::Builder::new().name(name.to_owned()).spawn(work);
+    started.map(drop).map_err(|_| Unanswered::Failed)
+}
+
+/// A thread that does one piece of work after the other, for whoever has some many times a second: to
+/// start one takes longer than most of what it does. It ends with this.
+#[derive(Debug)]
+pub struct Worker {
+    name: &'static str,
+    /// What it is to do; nothing before the first.
+    todo: Option<mpsc::Sender<Box<dyn FnOnce() + Send>>>,
+}
+
+impl Worker {
+    /// One that is started when there is something to do.
+    pub fn new(name: &'static str) -> Self {
+        Self { name, todo: None }
+    }
+
+    /// Has it do `work` after what it was given before.
+    pub fn start<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<Answer<T>, Unanswered> {
+        let (work, answer) = answered(work)?;
+        let todo = match self.todo.take() {
+            Some(todo) => todo,
+            None => {
+                let (todo, works) = mpsc::channel::<Box<dyn FnOnce() + Send>>();
+                spawn(self.name, move || works.into_iter().for_each(|work| work()))?;
+                todo
+            }
+        };
+        // One that has panicked is not there any more, and the next is another.
+        todo.send(Box::new(work)).map_err(|_| Unanswered::Failed)?;
+        self.todo = Some(todo);
+        Ok(answer)
     }
 }
 
@@ -215,6 +261,29 @@ mod tests {
         assert_eq!(answer.within(within).await, Err(Unanswered::Late(within)));
         drop(release);
         assert_eq!(answer.within(WITHIN).await, Ok(true));
+    }
+
+    #[tokio::test]
+    async fn one_thread_does_one_work_after_the_other_and_another_goes_on_after_a_panic() {
+        let mut worker = Worker::new("works");
+        let mut names = Vec::new();
+        for _ in 0..2 {
+            let answer = worker.start(|| thread::current().id()).expect("a thread");
+            names.push(answer.wait().await.expect("an id"));
+        }
+        assert_eq!(names[0], names[1]);
+        let panics = || panic!("as a test of what becomes of it");
+        let answer = worker.start::<()>(panics).expect("a thread").wait().await;
+        assert_eq!(answer, Err(Unanswered::Failed));
+        // The first that comes afterwards may still be given to the one that ends.
+        let mut done = Err(Unanswered::Failed);
+        for _ in 0..2 {
+            done = match worker.start(|| true) {
+                Ok(answer) => answer.wait().await,
+                Err(why) => Err(why),
+            };
+        }
+        assert_eq!(done, Ok(true));
     }
 
     #[tokio::test]

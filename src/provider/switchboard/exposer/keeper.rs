@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    files::{self, Answer, Unanswered},
+    files::{self, Answer, Unanswered, Worker},
     provider::switchboard::{
         Owner, SwitchboardStatus,
         boot_instant::{BootInstant, boot},
@@ -36,6 +36,7 @@ pub(super) struct Keeper {
     unsaved: (BTreeSet<u16>, bool),
     /// A write that did not end in time.
     late: Option<Late>,
+    writer: Worker,
     /// Why nothing can be kept, if that is so.
     pub failure: Option<String>,
 }
@@ -69,6 +70,7 @@ impl Keeper {
             boot,
             found,
             late: None,
+            writer: Worker::new("state"),
             failure: None,
         })
     }
@@ -138,7 +140,7 @@ impl Keeper {
                         false => Writing::Whole(ports.record(self.boot.clone(), kept)),
                     });
                     let (state, record) = (Arc::clone(&self.state), Arc::clone(&writing));
-                    let started = files::start(move || match &*record {
+                    let started = self.writer.start(move || match &*record {
                         Writing::Whole(record) => state.save(record),
                         Writing::Step(step) => state.save_step(step),
                     });
