@@ -86,6 +86,30 @@ fn a_new_job_is_known_at_once_because_its_host_says_so() {
 }
 
 #[test]
+fn a_new_job_costs_one_page_of_a_listing_of_several() {
+    let board = Switchboard::start();
+    let host = board.add_host(1);
+    for number in 0..120 {
+        board.add_job_quietly(number, "queued");
+    }
+    let how = FollowSettings {
+        max_watches: 250,
+        ..BY_WATCHES
+    };
+    let follower = Follower::start(&board, how);
+    follower.wait_for_complete();
+    // What has no watch would be looked for in the listing.
+    wait_until("every watch", || {
+        follower.stats.watches_open(Purpose::Job) == 120 && board.watches(&host) == 1
+    });
+    let (looks, pages) = (follower.stats.polls(), board.requests(&Route::Listing));
+    let id = board.add_job(500, 1, "assigned");
+    follower.wait_for_job(&id);
+    wait_until("the look to end", || follower.stats.polls() > looks);
+    assert_eq!(board.requests(&Route::Listing) - pages, 1);
+}
+
+#[test]
 fn a_job_without_a_hint_is_found_by_looking() {
     let board = Switchboard::start();
     let follower = Follower::start(&board, BY_ASKING);

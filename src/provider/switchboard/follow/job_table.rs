@@ -84,6 +84,13 @@ pub(super) enum RowMeaning {
     OverLimit,
 }
 
+impl RowMeaning {
+    /// Whether nothing was known of the job.
+    pub(super) fn is_new(self) -> bool {
+        matches!(self, Self::New | Self::OverLimit | Self::EndedBefore)
+    }
+}
+
 /// What an answer about a job, or the lack of one, means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AnswerMeaning {
@@ -164,9 +171,9 @@ impl JobTable {
     }
 
     /// Where the lowest of some jobs stands in the listing.
-    pub(super) fn lowest(&self, of: impl Fn(&JobId) -> bool) -> Option<&Position> {
-        let those = self.jobs.iter().filter(|(id, _)| of(id));
-        those.filter_map(|(_, entry)| entry.position.as_ref()).min()
+    pub(super) fn lowest<'j>(&self, of: impl Iterator<Item = &'j JobId>) -> Option<&Position> {
+        let entries = of.filter_map(|id| self.jobs.get(id));
+        entries.filter_map(|entry| entry.position.as_ref()).min()
     }
 
     /// Jobs that a listing did not have, but too many at once.

@@ -191,10 +191,9 @@ impl Follower {
 
     fn begin_what_is_due(&mut self) {
         let (table, jobs) = (&self.table, &self.jobs);
-        let is_unwatched = |id: &JobId| jobs.get(id).is_some_and(|job| !job.signal.is_watched());
-        let walks = self
-            .walks
-            .begin_due(table.now(), || table.lowest(is_unwatched).cloned());
+        let unwatched = jobs.iter().filter(|(_, job)| !job.signal.is_watched());
+        let lowest = || table.lowest(unwatched.map(|(id, _)| id)).cloned();
+        let walks = self.walks.begin_due(table.now(), lowest);
         for walk in walks {
             self.ask_for_page(walk);
         }
@@ -280,8 +279,8 @@ impl Follower {
         };
         self.walks.page_was_had();
         self.stats.listing_fails(false);
-        let any_new = self.rows(&page, walk.began, walk.rows() < job_table::TOP_ROWS);
-        match walk.page(page, any_new) {
+        let goes_on = self.rows(&page, walk.began, walk.rows() < job_table::TOP_ROWS);
+        match walk.page(page, goes_on) {
             Ok(Step::On(walk)) => self.ask_for_page(walk),
             Ok(Step::Done(walk)) if walk.of_all => {
                 let context = Arc::clone(&self.context);
@@ -320,32 +319,28 @@ impl Follower {
         Some(rights)
     }
 
-    /// Takes in the rows of a page, and says whether there is anything new on it.
+    /// Takes in the rows of a page, and says whether there is anything new on its lower half. Jobs that
+    /// came meanwhile stand at the top, and so much below them that is known is enough.
     fn rows(&mut self, page: &Page, began: Sequence, at_top: bool) -> bool {
         let unreadable = page.rows.iter().filter(|row| row.state.is_none()).count();
         let unreadable = (page.lost + unreadable) as u64;
         metric::SWITCHBOARD_LEFT_OUT.add(&["rows"], unreadable);
-        let mut any_new = false;
-        for row in &page.rows {
+        let mut goes_on = false;
+        for (place, row) in page.rows.iter().enumerate() {
             if at_top && row.state == Some(JobState::Finalized) {
                 self.stats.finished.add(&row.id);
             }
-            match self.table.row(row, began, at_top) {
-                RowMeaning::New => {
-                    any_new = true;
-                    self.follow_job(&row.id);
-                }
-                RowMeaning::OverLimit => {
-                    any_new = true;
-                    metric::SWITCHBOARD_LEFT_OUT.add(&["jobs"], 1);
-                }
-                RowMeaning::EndedBefore => any_new = true,
+            let meaning = self.table.row(row, began, at_top);
+            goes_on |= meaning.is_new() && place >= page.rows.len() / 2;
+            match meaning {
+                RowMeaning::New => self.follow_job(&row.id),
+                RowMeaning::OverLimit => metric::SWITCHBOARD_LEFT_OUT.add(&["jobs"], 1),
                 RowMeaning::StateChanged => self.raise(&row.id),
                 RowMeaning::Ended => self.ended(&row.id),
-                RowMeaning::Known => {}
+                RowMeaning::EndedBefore | RowMeaning::Known => {}
             }
         }
-        any_new
+        goes_on
     }
 
     /// A walk has come to its end.

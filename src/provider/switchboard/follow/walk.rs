@@ -3,7 +3,7 @@
 //! A walk to the end that read every row is complete, and only then what it did not meet is missing
 //! from the listing. Where the end is a long way off, a walk ends where an earlier one began: what is
 //! below was seen by that one, and has ended or is followed by itself. A look at the top ends where
-//! nothing is new, or below the last job that nothing else keeps an eye on.
+//! nothing is new on the lower half of a page, or below the last job that nothing else keeps an eye on.
 
 use std::{collections::HashSet, time::Instant};
 
@@ -97,12 +97,12 @@ impl Walk {
         (self.limit, self.cursor.clone())
     }
 
-    /// Takes in the next page; `any_new` says whether anything on it was.
+    /// Takes in the next page; `goes_on` says whether anything new may be below it.
     ///
     /// # Errors
     ///
     /// [`Failure::Invalid`] if the listing has no end.
-    pub(super) fn page(mut self, page: Page, any_new: bool) -> Result<Step, Failure> {
+    pub(super) fn page(mut self, page: Page, goes_on: bool) -> Result<Step, Failure> {
         let last = page.rows.last().and_then(|row| row.position.clone());
         if self.pages == 0 {
             self.first_page.clone_from(&last);
@@ -120,7 +120,7 @@ impl Walk {
             Extent::Whole => is_there,
             Extent::Top => {
                 let rest = self.down_to.is_some() && !is_there;
-                !(any_new || rest) || self.pages >= TOP_PAGES_AT_MOST
+                !(goes_on || rest) || self.pages >= TOP_PAGES_AT_MOST
             }
         };
         if enough {
