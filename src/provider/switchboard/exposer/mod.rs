@@ -60,7 +60,8 @@ const LISTEN_AGAIN: Duration = Duration::from_millis(250);
 const AGAIN: Duration = Duration::from_secs(5);
 
 /// After a round, so many times what it took nothing is done: changes that come together are one, and
-/// however many come, forwarding keeps most of the processor.
+/// however many come, forwarding keeps most of the processor. As long as something comes during every rest,
+/// the next is twice as long: most of what a round costs does not depend on how much there is to do in it.
 const REST: u32 = 3;
 
 /// The longest such rest.
@@ -208,6 +209,7 @@ impl Exposer {
         open: Arc<ArcSwap<Plan>>,
     ) {
         let mut addresses = AddressChanges::listen();
+        let mut rest = Duration::ZERO;
         loop {
             let known = Arc::clone(&known_jobs.borrow_and_update());
             let wanted = Arc::clone(&settings.borrow_and_update());
@@ -222,7 +224,12 @@ impl Exposer {
             let Some(again) = self.round(&known, &proposals, &open).await else {
                 return;
             };
-            sleep((started.elapsed() * REST).min(REST_AT_MOST)).await;
+            let short = started.elapsed() * REST;
+            rest = short.max(rest * 2).min(REST_AT_MOST);
+            sleep(rest).await;
+            if known_jobs.has_changed().is_ok_and(|changed| !changed) {
+                rest = Duration::ZERO;
+            }
             tokio::select! {
                 changed = known_jobs.changed() => if changed.is_err() { return },
                 changed = settings.changed() => if changed.is_err() { return },
