@@ -117,6 +117,12 @@ fn requests(proxy: &Proxy) -> [(&'static str, u64); 4] {
     })
 }
 
+fn tell_requests(before: [(&str, u64); 4], proxy: &Proxy) {
+    for ((what, before), (_, after)) in before.into_iter().zip(requests(proxy)) {
+        println!("requests meanwhile, {what}: {}", after - before);
+    }
+}
+
 /// Whether a port is open, without making a session of the question.
 fn is_open(port: u16) -> bool {
     std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
@@ -145,13 +151,7 @@ fn a_thousand_jobs_idle_and_with_fifty_changes_a_second() {
         cpu_over(&proxy, "50 changes a second", || {
             change_jobs(&stage, JOBS, 1000, Duration::from_millis(20));
         });
-        for (what, before, after) in asked
-            .into_iter()
-            .zip(requests(&proxy))
-            .map(|((what, before), (_, after))| (what, before, after))
-        {
-            println!("requests meanwhile, {what}: {}", after - before);
-        }
+        tell_requests(asked, &proxy);
         wait_until("all jobs to be open", || {
             status(&proxy)["endpoints"] == JOBS
         });
@@ -166,9 +166,11 @@ fn fifty_changes_a_second_beside_a_thousand_jobs() {
         .collect();
     thread::sleep(Duration::from_secs(3));
     for (name, (stage, proxy)) in &staged {
+        let asked = requests(proxy);
         cpu_over(proxy, &format!("{name}: 50 changes a second"), || {
             change_jobs(stage, JOBS, 500, Duration::from_millis(20));
         });
+        tell_requests(asked, proxy);
     }
 }
 
@@ -185,8 +187,10 @@ fn one_change_beside_fifty_and_five_thousand_jobs() {
                 time();
                 (cpu_ticks(proxy.id()) - before) as f64 / TICKS
             };
-            // Watches are opened one by one; what they do not tell yet costs nothing.
-            while used(&|| thread::sleep(Duration::from_secs(2))) > 0.03 {}
+            // Watches are opened one by one; what they do not tell yet costs nothing. Every job is read
+            // once a minute.
+            let idle = 0.03 + 2e-5 * f64::from(jobs);
+            while used(&|| thread::sleep(Duration::from_secs(2))) > idle {}
             let apart = Duration::from_millis(25);
             let idle = used(&|| thread::sleep(apart * CHANGES));
             let busy = used(&|| change_jobs(&stage, jobs, CHANGES, apart));
