@@ -2,15 +2,13 @@
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Instant};
 
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinHandle,
-};
+use tokio::sync::{mpsc, watch};
 
 use super::{
     limits,
+    on_demand::{Demand, OnDemand},
     running::until,
-    tasks::{Ended, Tasks, end, why_ended},
+    tasks::{Ended, Tasks},
 };
 use crate::{
     config::Config,
@@ -45,13 +43,17 @@ struct Wanted {
     at_once: usize,
 }
 
+impl Demand for Wanted {
+    fn is_empty(&self) -> bool {
+        self.probes.is_empty()
+    }
+}
+
 /// Whoever checks targets.
 #[derive(Debug)]
 pub(super) struct Checks {
-    tasks: Tasks,
-    wanted: watch::Sender<Arc<Wanted>>,
+    task: OnDemand<Wanted>,
     down: mpsc::UnboundedSender<Down>,
-    running: Option<JoinHandle<String>>,
 }
 
 impl Checks {
@@ -59,10 +61,8 @@ impl Checks {
     pub fn new(tasks: Tasks) -> (Self, mpsc::UnboundedReceiver<Down>) {
         let (down, heard) = mpsc::unbounded_channel();
         let checks = Self {
-            tasks,
-            wanted: watch::Sender::default(),
+            task: OnDemand::new(tasks),
             down,
-            running: None,
         };
         (checks, heard)
     }
@@ -95,34 +95,21 @@ impl Checks {
             }
         }
         let at_once = limits::checks(config, limits::descriptor_limit());
-        let is_idle = probes.is_empty();
-        self.wanted
-            .send_replace(Arc::new(Wanted { probes, at_once }));
-        match (is_idle, self.running.take()) {
-            (true, None) => {}
-            (true, Some(running)) => _ = end(running).await,
-            (false, Some(running)) => self.running = Some(running),
-            (false, None) => self.start(),
-        }
+        let wanted = Wanted { probes, at_once };
+        let work = |wanted| check(wanted, self.down.clone());
+        self.task.set(wanted, work).await;
     }
 
     /// Starts, if there is anything to check and nobody does.
     pub fn start(&mut self) {
-        if self.running.is_some() || self.wanted.borrow().probes.is_empty() {
-            return;
-        }
-        let work = check(self.wanted.subscribe(), self.down.clone());
-        self.running = Some(self.tasks.spawn(work));
+        self.task.start(|wanted| check(wanted, self.down.clone()));
     }
 
     /// What has ended by itself.
     pub async fn take_ended(&mut self) -> Option<Ended> {
-        let running = self.running.take_if(|running| running.is_finished())?;
-        Some(Ended {
-            task: Task::Checking,
-            what: "checking targets".to_owned(),
-            why: why_ended(running).await,
-        })
+        self.task
+            .take_ended(Task::Checking, "checking targets")
+            .await
     }
 }
 

@@ -4,14 +4,15 @@ use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use tokio::{
     sync::{mpsc, watch},
-    task::{JoinHandle, JoinSet},
+    task::JoinSet,
     time::timeout,
 };
 
 use super::{
     leading::Followed,
+    on_demand::{Demand, OnDemand},
     running::until,
-    tasks::{Ended, Tasks, end, why_ended},
+    tasks::{Ended, Tasks},
 };
 use crate::{
     config::Config,
@@ -38,14 +39,18 @@ struct Wanted {
     asking: Asking,
 }
 
+impl Demand for Wanted {
+    fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+}
+
 /// Whoever looks names up.
 #[derive(Debug)]
 pub(super) struct Lookups {
-    tasks: Tasks,
+    task: OnDemand<Wanted>,
     names: Arc<Names>,
-    wanted: watch::Sender<Arc<Wanted>>,
     found: mpsc::Sender<LookedUp>,
-    running: Option<JoinHandle<String>>,
 }
 
 /// Looks up what a configuration leads to, as far as that has to be known before it comes into force: a
@@ -129,11 +134,9 @@ impl Lookups {
     pub fn new(tasks: Tasks, names: Arc<Names>) -> (Self, mpsc::Receiver<LookedUp>) {
         let (found, heard) = mpsc::channel(WAITING);
         let lookups = Self {
-            tasks,
+            task: OnDemand::new(tasks),
             names,
-            wanted: watch::Sender::default(),
             found,
-            running: None,
         };
         (lookups, heard)
     }
@@ -147,36 +150,22 @@ impl Lookups {
         let names = &wanted.names;
         self.names
             .keep(|known| names.iter().any(|one| one.name == *known));
-        let is_idle = wanted.names.is_empty();
-        let wanted = Arc::new(wanted);
+        let work = |wanted| follow(wanted, Arc::clone(&self.names), self.found.clone());
         // What has failed is looked up again, also if nothing else has changed.
-        self.wanted.send_replace(wanted);
-        match (is_idle, self.running.take()) {
-            (true, None) => {}
-            (true, Some(running)) => _ = end(running).await,
-            (false, Some(running)) => self.running = Some(running),
-            (false, None) => self.start(),
-        }
+        self.task.set(wanted, work).await;
     }
 
     /// Starts, if there is anything to look up and nobody does.
     pub fn start(&mut self) {
-        if self.running.is_some() || self.wanted.borrow().names.is_empty() {
-            return;
-        }
-        let (wanted, names) = (self.wanted.subscribe(), Arc::clone(&self.names));
-        let work = follow(wanted, names, self.found.clone());
-        self.running = Some(self.tasks.spawn(work));
+        let work = |wanted| follow(wanted, Arc::clone(&self.names), self.found.clone());
+        self.task.start(work);
     }
 
     /// What has ended by itself.
     pub async fn take_ended(&mut self) -> Option<Ended> {
-        let running = self.running.take_if(|running| running.is_finished())?;
-        Some(Ended {
-            task: Task::Resolving,
-            what: "looking names up".to_owned(),
-            why: why_ended(running).await,
-        })
+        self.task
+            .take_ended(Task::Resolving, "looking names up")
+            .await
     }
 }
 

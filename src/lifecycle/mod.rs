@@ -19,6 +19,7 @@ mod limits;
 mod loading;
 mod lookups;
 mod lost;
+mod on_demand;
 mod rehearse;
 mod run;
 mod running;
