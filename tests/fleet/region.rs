@@ -219,6 +219,60 @@ fn nobody_gets_a_port_after_a_failover_before_everybody_has_told_what_is_served(
     assert_eq!(database.query(OWNERS), owners);
 }
 
+/// What nobody used is anybody's as soon as it is given back.
+#[test]
+fn ports_that_are_had_beforehand_leave_as_many_to_jobs_and_are_given_back_when_those_run_out() {
+    if !require(&NEEDS) {
+        return;
+    }
+    let database = Database::start();
+    let mut leader = Process::register(&database, "us-1", "a");
+    let mut other = Process::register(&database, "us-2", "b");
+    let term = leader.beats(0, 0)["term"].clone();
+    other.beats(0, 0);
+    let reserve = |process: &Process<'_>, used: Value, most: u32| {
+        let epoch = text(&process.epoch);
+        let values = format!(", {epoch}, '{used}', '[[101, 108], [110, 111]]', {most}");
+        let answer = process.call("region_reserve", &values);
+        assert_eq!(answer["refused"], json!([]));
+        let instance = process.instance;
+        database.query(&format!(
+            "select coalesce(string_agg(port::text, ' ' order by port), '') from tml_proxy.port
+             where reserved_instance = '{instance}'"
+        ))
+    };
+    let nothing = json!([]);
+    let most = "106 107 108 110 111";
+    assert_eq!(reserve(&leader, nothing.clone(), 100), most);
+    assert_eq!(reserve(&leader, nothing.clone(), 100), most);
+    assert_eq!(reserve(&other, nothing.clone(), 1), "105");
+    assert_eq!(reserve(&other, nothing.clone(), 100), "104 105");
+    let writes = |changes: Value, free: u32| {
+        let epoch = text(&leader.epoch);
+        let counts = json!({"free": free, "reserved": 7});
+        let values = format!(", {epoch}, 0, {term}, 0, '{counts}', '{changes}'");
+        leader.call("region_write", &values)["refused"].clone()
+    };
+    let is_short = || {
+        let values = format!(", 60000, {}, 0, 0, true, null", text(&other.epoch));
+        other.call("region_beat", &values)["is_short"].clone()
+    };
+    let two = json!([owned(101, "one/ssh"), owned(102, "two/ssh")]);
+    assert_eq!(writes(two, 1), nothing);
+    assert_eq!(is_short(), false);
+    let refused = writes(json!([owned(103, "three/ssh"), owned(104, "four/ssh")]), 0);
+    assert_eq!(refused[0]["why"], "reserved");
+    assert_eq!(is_short(), true);
+    // That of another, or of a job, nobody gives back.
+    let used = json!([{"port": 111}, {"port": 104}, {"port": 101}]);
+    assert_eq!(reserve(&leader, used, 0), "106 107 108 110");
+    assert_eq!(is_short(), false);
+    assert_eq!(writes(json!([owned(111, "four/ssh")]), 0), nothing);
+    assert_eq!(reserve(&other, nothing, 0), "104 105");
+    let owners = database.query(OWNERS);
+    assert_eq!(owners.split(", ").count(), 4, "{owners}");
+}
+
 #[test]
 fn nobody_writes_in_the_name_of_another() {
     if !require(&NEEDS) {
@@ -244,6 +298,10 @@ fn nobody_writes_in_the_name_of_another() {
     );
     assert_eq!(
         leader.call("region_assert", ", null, 1, '[]'")["standing"],
+        "of_another_role"
+    );
+    assert_eq!(
+        leader.call("region_reserve", ", null, '[]', '[[1, 9]]', 9")["standing"],
         "of_another_role"
     );
     // One of its own it has, and no table.

@@ -98,4 +98,13 @@ fn a_job_that_comes_while_the_database_is_away_is_reachable_and_has_one_port_eve
     open_at_all(&members, &next);
     open_at_all(&members, &waits);
     reserved(&members, 6);
+
+    // What is too many is given back.
+    for member in &members {
+        member
+            .proxy
+            .reload(&member.text.replace("reserve = 2", "reserve = 1"));
+    }
+    reserved(&members, 3);
+    assert_eq!(open_at_all(&members, &job), kept);
 }
