@@ -479,7 +479,7 @@ impl Exposer {
             if own.is_none() {
                 tracing::info!(%owner, port, "job gets a reserved port, on this proxy alone");
             }
-            self.ports.told(port, Told::Owned(&owner), ranges, now);
+            self.ports.lent(port, &owner, ranges, now);
             served.insert(owner);
         }
         served

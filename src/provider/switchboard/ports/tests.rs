@@ -417,3 +417,27 @@ fn what_others_say_of_a_port_goes_before_whatever_was_known() {
     told(&mut ports, 50_000, Told::Free);
     assert_eq!(counts(&ports), [2, 0, 0, 1]);
 }
+
+#[test]
+fn what_is_held_for_a_host_stays_so_while_its_job_has_another_port_for_the_time_being() {
+    let ranges = ranges(50);
+    let for_ever = Terms {
+        cooldown: Duration::MAX,
+        left_alone: Duration::MAX,
+        ..terms(&ranges)
+    };
+    for held in 40_000..40_050 {
+        let mut ports = Ports::default();
+        ports.told(held, Told::Left(&on_host(1, 7)), &ranges, at(0));
+        let lent = if held == 40_025 { 40_026 } else { 40_025 };
+        ports.lent(lent, &on_host(2, 7), &ranges, at(0));
+        assert_eq!(ports.port(&on_host(2, 7)), Some(lent));
+        ports.told(lent, Told::Left(&owner(2)), &ranges, at(0));
+        let wanted = Wanted {
+            owners: &[on_host(3, 7)],
+            everybody: true,
+        };
+        ports.settle(wanted, for_ever, at(0));
+        assert_eq!(ports.port(&on_host(3, 7)), Some(held));
+    }
+}

@@ -73,6 +73,16 @@ impl Ports {
         self.touched.insert(port);
     }
 
+    /// Takes in that somebody owns a port for the time being: what is held for their host stays so.
+    pub fn lent(&mut self, port: u16, owner: &Owner, ranges: &PortRanges, now: BootInstant) {
+        let held = owner.holder().and_then(|holder| {
+            let port = *self.held.get(&holder)?;
+            Some((holder, port))
+        });
+        self.told(port, Told::Owned(owner), ranges, now);
+        self.held.extend(held);
+    }
+
     /// Lets go of everything that is known of a port.
     fn forget_all_of(&mut self, port: u16, ranges: &PortRanges) {
         let mut former = self.owned.remove(&port);
