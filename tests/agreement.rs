@@ -333,9 +333,11 @@ fn fleet() -> impl Strategy<Value = String> {
         ),
         line("ports", &["\"own\"", "\"shared\""], &["\"mine\""]),
         line("follow", &["false"], &["0"]),
+        line("reserve", &["0", "1000"], &["-1", "1001"]),
     );
-    let section = lines
-        .prop_map(|(a, b, c, d, e, f, g, h, i)| format!("[fleet]\n{a}{b}{c}{d}{e}{f}{g}{h}{i}"));
+    let section = lines.prop_map(|(a, b, c, d, e, f, g, h, i, j)| {
+        format!("[fleet]\n{a}{b}{c}{d}{e}{f}{g}{h}{i}{j}")
+    });
     prop_oneof![Just(String::new()), section]
 }
 
