@@ -2,6 +2,7 @@
 //! their own for a while.
 
 use std::{
+    fs,
     net::{Ipv6Addr, SocketAddr},
     thread,
     time::{Duration, Instant},
@@ -17,6 +18,7 @@ use super::{
         lab::TARGET,
         postgresql::NEEDS,
         require::{Need, require},
+        wait_until,
     },
     pooler::{POOLER, Pooler},
     shared::{Member, leader, open_at_all},
@@ -102,6 +104,15 @@ fn a_proxy_that_slept_past_its_lease_leads_nobody_who_waited_to_the_next_job_of_
     let (asleep, other) = (&members[leads], &members[1 - leads]);
     let (mut client, mut server) = asleep.session(port);
     asleep.proxy.signal(Signal::STOP);
+    let threads = format!("/proc/{}/task", asleep.proxy.id());
+    wait_until("all of it to stand still", || {
+        let mut threads = fs::read_dir(&threads).expect("it runs");
+        threads.all(|thread| {
+            let status = thread.map(|thread| thread.path().join("status"));
+            let status = status.and_then(fs::read_to_string);
+            status.is_ok_and(|status| status.contains("T (stopped)"))
+        })
+    });
     let connect = || {
         let mut client = asleep.lab.connect(port);
         client.send(b"for whoever has the port");

@@ -516,6 +516,14 @@ impl Exposer {
     /// Those of a plan whose allocations are kept, where everybody who has to know finds them.
     fn durable(&self, plan: &Plan, changed: &Changed) -> Plan {
         let mut durable = plan.clone();
+        // Who waits to be accepted by one job is not to get to another: its port is closed in between.
+        let leaves = |owner: &Owner| {
+            let (port, _) = self.proposed.get(owner)?;
+            let stays = plan.get(owner).is_some_and(|(to, _)| to == port);
+            (!stays).then_some(*port)
+        };
+        let leaving: BTreeSet<u16> = changed.owners.iter().filter_map(leaves).collect();
+        let is_free = |owner: &Owner, port: u16| owner.host.is_some() || !leaving.contains(&port);
         for owner in &changed.owners {
             let is_kept = |(port, _): &(u16, _)| match &self.region {
                 None => self.keeper.has_kept(owner, *port),
@@ -524,7 +532,8 @@ impl Exposer {
                     open.is_some_and(|(open, _)| open == port) || region.has(owner, *port)
                 }
             };
-            if !plan.get(owner).is_some_and(is_kept) {
+            let to = plan.get(owner);
+            if !to.is_some_and(|to| is_kept(to) && is_free(owner, to.0)) {
                 durable.remove(owner);
             }
         }

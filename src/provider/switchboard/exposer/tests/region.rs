@@ -318,6 +318,22 @@ async fn the_port_of_a_host_is_written_for_its_next_job_at_once() {
 }
 
 #[tokio::test]
+async fn a_port_that_is_another_jobs_after_a_sleep_is_closed_before_it_is_opened_for_that() {
+    let mut shared = Shared::start();
+    shared.say(Role::Serving, [has(1, 40_001), has(3, 40_003)]);
+    assert_eq!(shared.opened().await, [(1, 40_001), (3, 40_003)]);
+    shared.in_force().await;
+    // Whatever was said meanwhile was said to nobody.
+    shared.say(Role::Serving, [has(2, 40_001), has(4, 40_004)]);
+    assert_eq!(shared.opened().await, [(3, 40_003), (4, 40_004)]);
+    assert_eq!(
+        shared.opened().await,
+        [(2, 40_001), (3, 40_003), (4, 40_004)]
+    );
+    shared.in_force().await;
+}
+
+#[tokio::test]
 async fn a_job_stays_at_a_port_that_another_proxy_cannot_bind_until_it_has_one_elsewhere() {
     let mut shared = Shared::start();
     shared.say(Role::Serving, [has(1, 40_001)]);
