@@ -635,6 +635,14 @@ impl<'a> World<'a> {
         if !self.has_snapshot {
             return;
         }
+        self.timeline += 1;
+        self.ahead += self.random.below(200) as i64 - 100;
+        self.restore();
+        self.story.push("failover".to_owned());
+    }
+
+    /// The database is what it was at the last snapshot.
+    fn restore(&mut self) {
         let copies = TABLES
             .map(|table| format!("insert into tml_proxy.{table} select * from model.{table};"));
         self.database.query(&format!(
@@ -642,11 +650,8 @@ impl<'a> World<'a> {
              {}",
             copies.concat()
         ));
-        self.timeline += 1;
-        self.ahead += self.random.below(200) as i64 - 100;
         self.set_clock();
         self.forget();
-        self.story.push("failover".to_owned());
         self.owners = BTreeMap::new();
     }
 
@@ -786,6 +791,53 @@ impl<'a> World<'a> {
             self.read(at);
             self.apply(at);
         }
+    }
+
+    /// The same while time passes.
+    fn goes_on(&mut self, seconds: i64) {
+        for _ in 0..seconds / 5 {
+            self.passes(5);
+            self.all_beat();
+        }
+    }
+
+    /// The first one, which leads, changes whose a port is; why not, if it is refused.
+    fn leader_writes(&mut self, change: &Value) -> Option<String> {
+        loop {
+            self.all_beat();
+            let Some(term) = self.processes[0].term else {
+                continue;
+            };
+            let (epoch, cooldown) = (self.epoch(0), COOLDOWN * 1000);
+            let values = format!("{epoch}, 0, {term}, {cooldown}, null, '[{change}]'");
+            let answer = self.call(0, "region_write", &values);
+            if answer["is_deposed"] != true {
+                break answer["refused"][0]["why"].as_str().map(str::to_owned);
+            }
+            self.processes[0].term = None;
+        }
+    }
+
+    /// The same to give a port to somebody.
+    fn wants(&mut self, port: u16, owner: &str) -> Option<String> {
+        let holder = holder(owner);
+        self.leader_writes(
+            &json!({"port": port, "owner": owner, "holder": holder, "target": "192.0.2.1:22"}),
+        )
+    }
+
+    /// Somebody gets a port that a process has beforehand, and the database knows afterwards; which it was.
+    fn is_told_of(&mut self, at: usize, owner: &str) -> u16 {
+        let process = &mut self.processes[at];
+        let port = *process.reserved.keys().next().expect("one");
+        let (owner, has_ended) = (owner.to_owned(), false);
+        process.open.insert(port, owner.clone());
+        process.given.insert(port, Given { owner, has_ended });
+        while !self.processes[at].given.is_empty() {
+            self.beat(at);
+        }
+        self.all_beat();
+        port
     }
 
     /// Everybody can be reached again, and nothing else happens.
@@ -933,8 +985,8 @@ fn a_job_that_several_gave_a_port_while_they_were_cut_off_has_one_of_them_afterw
         ports.push(port);
     }
     world.check();
-    let ports_of = |world: &World<'_>, column: &str| {
-        let rows = world.rows(column, "true").into_iter();
+    let ports_of = |world: &World<'_>| {
+        let rows = world.rows("owner", "true").into_iter();
         let rows = rows.filter(|(_, known)| known == owner);
         rows.map(|(port, _)| port).collect::<Vec<_>>()
     };
@@ -943,15 +995,105 @@ fn a_job_that_several_gave_a_port_while_they_were_cut_off_has_one_of_them_afterw
         while !world.processes[at].given.is_empty() {
             world.beat(at);
         }
-        assert_eq!(ports_of(&world, "owner"), [ports[1]]);
+        assert_eq!(ports_of(&world), [ports[1]]);
         world.read(at);
         world.apply(at);
         world.check();
     }
     let mut lost = vec![ports[0], ports[2]];
     lost.sort_unstable();
-    assert_eq!(ports_of(&world, "left_by"), lost);
+    let rest = world.rows("released::text", "true");
+    assert_eq!(rest.into_keys().collect::<Vec<_>>(), lost);
     world.converges();
+}
+
+/// What it got meanwhile is not what its job has left.
+#[test]
+fn a_board_with_a_port_goes_back_to_it_after_its_job_had_another_one_in_an_outage() {
+    if !require(&NEEDS) {
+        return;
+    }
+    let database = Database::start();
+    let mut world = with_reserved(&database);
+    let (own, [before, next]) = (40_001, ["job-5/ssh", "job-7/ssh"]);
+    assert_eq!(world.wants(own, before), None);
+    let ends = json!({"port": own, "owner": before});
+    assert_eq!(world.leader_writes(&ends), None);
+    let other = world.is_told_of(1, next);
+    assert_eq!(world.wants(other, next).as_deref(), Some("cooling"));
+    assert_eq!(world.wants(own, next), None);
+    world.goes_on(COOLDOWN + 10);
+    assert_eq!(
+        world.rows("owner", "true").get(&own),
+        Some(&next.to_owned())
+    );
+    assert!(world.rows("released::text", "true").is_empty());
+    world.converges();
+}
+
+/// What the manual has an operator do.
+#[test]
+fn after_an_older_backup_was_restored_no_job_gets_the_port_of_one_that_a_proxy_still_serves() {
+    if !require(&NEEDS) {
+        return;
+    }
+    let database = Database::start();
+    let mut world = with_reserved(&database);
+    world.snapshot();
+    let port = 40_001;
+    assert_eq!(world.wants(port, "job-0/ssh"), None);
+    world.all_beat();
+    world.all_beat();
+    assert!(
+        world
+            .processes
+            .iter()
+            .all(|one| one.open.contains_key(&port))
+    );
+    for process in &mut world.processes[1..] {
+        process.is_silent = true;
+    }
+    // The first to reach it knows nothing.
+    world.end(0, false);
+    world.restore();
+    database.query("update tml_proxy.region set timeline = ''");
+    world.start("us-1");
+    world.processes.rotate_right(1);
+    assert_eq!(world.wants(port, "job-1/ssh").as_deref(), Some("unsettled"));
+    world.check();
+    for process in &mut world.processes {
+        process.is_silent = false;
+    }
+    while !world.owners.contains_key(&port) {
+        world.all_beat();
+    }
+    assert_eq!(world.wants(port, "job-1/ssh").as_deref(), Some("taken"));
+    world.converges();
+}
+
+/// As one that jobs had from the region.
+#[test]
+fn a_reserved_port_that_one_proxy_cannot_bind_is_left_alone_by_all() {
+    if !require(&NEEDS) {
+        return;
+    }
+    let database = Database::start();
+    let mut world = with_reserved(&database);
+    let port = *world.processes[1].reserved.keys().next().expect("one");
+    let used = json!([{"port": port, "owner": "job-0/ssh", "is_blocked": true}]);
+    let epoch = world.epoch(1);
+    let values = format!("{epoch}, '{used}', '[]', 0");
+    let answer = world.call(1, "region_reserve", &values);
+    assert_eq!(answer["refused"], json!([]), "{answer}");
+    for owner in ["job-0/ssh", "job-1/ssh"] {
+        assert_eq!(world.wants(port, owner).as_deref(), Some("blocked"));
+    }
+    world.goes_on(COOLDOWN * 2);
+    assert_eq!(world.wants(port, "job-1/ssh").as_deref(), Some("blocked"));
+    assert!(!world.rows("reserved_by", "true").contains_key(&port));
+    world.goes_on(600);
+    let why = world.wants(port, "job-1/ssh");
+    assert_ne!(why.as_deref(), Some("blocked"));
 }
 
 /// Whoever had it may have given it to a job, of which nobody was told.
@@ -969,27 +1111,7 @@ fn what_a_proxy_had_beforehand_rests_once_it_is_gone_and_is_nobodys_until_then()
         }
         world.check();
         let port = *world.processes[1].given.keys().next().expect("one");
-        let wants = |world: &mut World<'_>| loop {
-            world.all_beat();
-            let Some(term) = world.processes[0].term else {
-                continue;
-            };
-            let epoch = world.epoch(0);
-            let change = json!([{"port": port, "owner": "next/ssh", "target": "192.0.2.1:22"}]);
-            let cooldown = COOLDOWN * 1000;
-            let values = format!("{epoch}, 0, {term}, {cooldown}, null, '{change}'");
-            let answer = world.call(0, "region_write", &values);
-            if answer["is_deposed"] != true {
-                break answer["refused"][0]["why"].as_str().map(str::to_owned);
-            }
-            world.processes[0].term = None;
-        };
-        let passes = |world: &mut World<'_>, seconds: i64| {
-            for _ in 0..seconds / 5 {
-                world.passes(5);
-                world.all_beat();
-            }
-        };
+        let wants = |world: &mut World<'_>| world.wants(port, "next/ssh");
         assert_eq!(wants(&mut world).as_deref(), Some("reserved"), "{how}");
         match how {
             "crashes" => {
@@ -1002,12 +1124,12 @@ fn what_a_proxy_had_beforehand_rests_once_it_is_gone_and_is_nobodys_until_then()
                 world.database.query(sql);
                 world.processes.remove(1);
             }
-            _ => passes(&mut world, LEASE),
+            _ => world.goes_on(LEASE),
         }
         assert_eq!(wants(&mut world).as_deref(), Some("cooling"), "{how}");
-        passes(&mut world, COOLDOWN - 10);
+        world.goes_on(COOLDOWN - 10);
         assert_eq!(wants(&mut world).as_deref(), Some("cooling"), "{how}");
-        passes(&mut world, 20);
+        world.goes_on(20);
         // Another one may have it beforehand by now.
         let why = wants(&mut world);
         assert_ne!(why.as_deref(), Some("cooling"), "{how}");

@@ -247,7 +247,8 @@ language sql volatile security definer set search_path = pg_catalog, pg_temp as 
     from tml_proxy.region one where one.name = the_region
 $$;
 
--- What the leader has told of a region's ports in numbers, with those that were reserved or given back since.
+-- What the leader has told of a region's ports in numbers with its last heartbeat or change, with those that were
+-- reserved or given back since.
 create function tml_proxy.region_counts(the_region tml_proxy.region) returns jsonb
 language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
     select case
@@ -604,8 +605,9 @@ end
 $$;
 
 -- Tells what has become of ports that a process had beforehand: whose one is that it gave to a job, who has left
--- one whose job has ended or that could not be bound, or, with neither, that it was not used and is given back. A job has that
--- port from then on unless it has one already, or its holder. Then the process gets more of them, up to `most`,
+-- one whose job has ended or that could not be bound, which all are to leave alone if it says so, or, with neither,
+-- that it was not used and is given back. A job has that port from then on unless it has one already, or its holder:
+-- then it only rests. Then the process gets more of them, up to `most`,
 -- out of those ranges, but never more than it leaves to jobs.
 create function tml_proxy.region_reserve(
     the_name text, the_instance text, the_epoch text, used jsonb, ranges jsonb, most integer
@@ -641,7 +643,7 @@ begin
     next := one.generation + 1;
     for entry in
         select * from jsonb_to_recordset(used)
-            as u(port integer, owner text, holder text, target text, since_ms bigint)
+            as u(port integer, owner text, holder text, target text, since_ms bigint, is_blocked boolean)
         order by since_ms, port
     loop
         select port into has from tml_proxy.port
@@ -654,8 +656,10 @@ begin
             holder = case when is_given then entry.holder end,
             target = case when is_given then entry.target end,
             since = case when is_given then to_timestamp(entry.since_ms / 1000.0) end,
-            left_by = case when not is_given then entry.owner end,
-            released = case when not is_given and entry.owner is not null then tml_proxy.now() end
+            -- It is not the one that its job goes back to, unless that has no other.
+            left_by = case when not is_given and has is null then entry.owner end,
+            released = case when not is_given and entry.owner is not null then tml_proxy.now() end,
+            blocked = case when not is_given and entry.is_blocked then tml_proxy.now() end
         where region = the_region and port = entry.port
             and reserved_by = the_name and reserved_instance = the_instance;
         has_changed := has_changed or found;

@@ -149,6 +149,9 @@ pub(super) struct Asserted {
     since_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     generation: Option<u64>,
+    /// Whether it could not be bound, and is to be left alone.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    is_blocked: bool,
 }
 
 fn since_ms(since: &SystemTime) -> Option<u64> {
@@ -179,7 +182,14 @@ pub(super) fn used(ports: &[(u16, Use)]) -> Vec<Asserted> {
             holder: owner.and_then(holder),
             target,
             since_ms: since,
-            generation: None,
+            is_blocked: matches!(
+                what,
+                Use::Unfit {
+                    is_blocked: true,
+                    ..
+                }
+            ),
+            ..Asserted::default()
         }
     });
     used.collect()
@@ -200,6 +210,7 @@ pub(super) fn asserted(ports: &SharedMap<u16, RegionPort>) -> Vec<Asserted> {
             target: Some(target.to_string()),
             since_ms: since_ms(since).or(Some(0)),
             generation: Some(*generation),
+            is_blocked: false,
         }),
         _ => None,
     });
@@ -301,6 +312,25 @@ mod tests {
             let row: Row = serde_json::from_str(&row).expect("a row");
             assert_eq!(row.reserved(), (1, (whose == "own").then_some(2)));
         }
+    }
+
+    #[test]
+    fn a_reserved_port_that_cannot_be_bound_is_told_as_one_to_leave_alone() {
+        let owner = owner(&format!("{JOB}/ssh"), None).expect("an owner");
+        let unfit = |is_blocked| Use::Unfit {
+            owner: owner.clone(),
+            is_blocked,
+        };
+        let told = used(&[(1, unfit(true)), (2, unfit(false)), (3, Use::Unused)]);
+        let whose = format!("{JOB}/ssh");
+        assert_eq!(
+            serde_json::to_value(told).expect("JSON"),
+            serde_json::json!([
+                {"port": 1, "owner": whose, "is_blocked": true},
+                {"port": 2, "owner": whose},
+                {"port": 3},
+            ])
+        );
     }
 
     #[test]

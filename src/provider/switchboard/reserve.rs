@@ -47,6 +47,8 @@ pub enum Use {
     Unfit {
         /// To whom.
         owner: Owner,
+        /// Whether the whole region is to leave it alone.
+        is_blocked: bool,
     },
     /// It is given back as it was.
     Unused,
@@ -56,7 +58,9 @@ impl Use {
     /// To whom it was given.
     pub const fn owner(&self) -> Option<&Owner> {
         match self {
-            Self::Given { owner, .. } | Self::Left { owner } | Self::Unfit { owner } => Some(owner),
+            Self::Given { owner, .. } | Self::Left { owner } | Self::Unfit { owner, .. } => {
+                Some(owner)
+            }
             Self::Unused => None,
         }
     }
@@ -175,13 +179,14 @@ impl Reserve {
         }
     }
 
-    /// Notes that a port cannot be bound that was given to somebody: nobody gets it again.
-    pub fn spoil(&self, port: u16) {
+    /// Notes that a port cannot be bound that was given to somebody: nobody gets it again, in the whole region if
+    /// it is to be blocked.
+    pub fn spoil(&self, port: u16, is_blocked: bool) {
         if let Some(what) = self.state().saved.used.get_mut(&port)
             && let Use::Given { owner, .. } = what
         {
             let owner = owner.clone();
-            *what = Use::Unfit { owner };
+            *what = Use::Unfit { owner, is_blocked };
         }
     }
 
@@ -279,11 +284,14 @@ mod tests {
         assert_eq!(give(&reserve, 1), None, "it is not known yet");
         reserve.open(true);
         assert_eq!(give(&reserve, 1), Some(2), "it is the one it had");
-        reserve.spoil(3);
+        reserve.spoil(3, true);
         assert_eq!(give(&reserve, 2), None, "it is of no use");
         reserve.leave_all();
         let left = Use::Left { owner: owner(1) };
-        let unfit = Use::Unfit { owner: owner(2) };
+        let unfit = Use::Unfit {
+            owner: owner(2),
+            is_blocked: true,
+        };
         let used = reserve.used();
         assert_eq!(used, [(2, left), (3, unfit), (4, Use::Unused)]);
         assert_eq!((reserve.ports().len(), reserve.left()), (4, 1));

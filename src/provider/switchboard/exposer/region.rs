@@ -488,14 +488,14 @@ impl Exposer {
     /// Has somebody who got a port that this proxy had beforehand get another one if it cannot be bound;
     /// whether it is such a port.
     pub(super) fn skip_reserved(&mut self, owner: &Owner, port: u16, why: &str) -> bool {
-        let Some(region) = self.region.as_ref().filter(|region| region.is_alone()) else {
+        let Some(region) = self.region.as_mut().filter(|region| region.is_alone()) else {
             return false;
         };
-        let reserve = &region.client.reserve;
-        let is_reserved = reserve.has_given(owner, port);
+        let is_reserved = region.client.reserve.has_given(owner, port);
         if is_reserved {
             tracing::warn!(%owner, port, why, "reserved port skipped");
-            reserve.spoil(port);
+            let may_block = region.may_block(Instant::now());
+            region.client.reserve.spoil(port, may_block);
             let now = BootInstant::now();
             self.ports
                 .told(port, Told::Blocked, &self.settings.ports, now);
