@@ -77,8 +77,6 @@ pub(super) struct Region {
     began: u64,
     /// What has to be in force before clients that wait are accepted, after everything was closed.
     awaited: Option<u64>,
-    /// The ports in numbers, as told by whoever decides.
-    counts: Option<PortCounts>,
     leader: Option<String>,
     /// When it asks for more ports beforehand at the earliest.
     reserve_again: Instant,
@@ -116,7 +114,6 @@ impl Region {
             epoch: None,
             began: 0,
             awaited: None,
-            counts: None,
             leader: None,
             reserve_again: Instant::now(),
         }
@@ -225,7 +222,8 @@ impl Region {
         // That of an epoch before says nothing of this one.
         let applied = number(if applied >= self.began { applied } else { 0 });
         let leads = matches!(self.role(), Role::Leading { .. });
-        let counts = self.counts.filter(|_| leads).map(json);
+        // What has rested is free without a change that is written.
+        let counts = self.server.counts.borrow().filter(|_| leads).map(json);
         let particulars: &Values<'_> = &[
             (&lease, Type::INT8),
             (&self.epoch, Type::TEXT),
@@ -418,11 +416,10 @@ impl Region {
                 counts,
                 reply,
             } => {
-                self.counts = Some(counts);
                 let changes = changes.iter().map(Change::from).collect();
                 let done = match self.role() {
                     Role::Leading { term: own } if own == term => {
-                        self.write(caller, term, changes, cooldown).await
+                        self.write(caller, term, changes, cooldown, counts).await
                     }
                     _ => Ok(Err("another proxy leads".to_owned())),
                 };
@@ -454,9 +451,10 @@ impl Region {
         term: u64,
         changes: Vec<Change>,
         cooldown: Duration,
+        counts: PortCounts,
     ) -> Result<Result<Vec<PortRefused>, String>, End> {
         let (since, term, cooldown) = (self.known(), number(term), number(millis(cooldown)));
-        let (known, counts, changes) = (number(since), self.counts.map(json), json(changes));
+        let (known, counts, changes) = (number(since), json(counts), json(changes));
         let particulars: &Values<'_> = &[
             (&self.epoch, Type::TEXT),
             (&known, Type::INT8),

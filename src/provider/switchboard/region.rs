@@ -265,6 +265,8 @@ pub struct RegionClient {
     pub requests: mpsc::Sender<RegionRequest>,
     /// The generation of the map that is in force here: what was to be closed by it is closed.
     pub applied: Arc<watch::Sender<u64>>,
+    /// The ports of the region in numbers, as of the map that is in force.
+    pub counts: Arc<watch::Sender<Option<PortCounts>>>,
     /// When the database was last heard of.
     pub heard: Arc<Heard>,
     /// The ports that this proxy has beforehand.
@@ -290,6 +292,8 @@ pub struct RegionServer {
     pub requests: mpsc::Receiver<RegionRequest>,
     /// The generation of the map that is in force here; 0 if none is.
     pub applied: watch::Receiver<u64>,
+    /// The ports of the region in numbers, once they are known.
+    pub counts: watch::Receiver<Option<PortCounts>>,
     /// When the database was last heard of.
     pub heard: Arc<Heard>,
     /// The ports that this proxy has beforehand.
@@ -307,10 +311,12 @@ pub fn channel(
     let (ports, watched) = watch::channel(Arc::default());
     let (requests, asked) = mpsc::channel(WAITING);
     let (applied, in_force) = watch::channel(0);
+    let (counts, counted) = watch::channel(None);
     let client = RegionClient {
         ports: watched,
         requests,
         applied: Arc::new(applied),
+        counts: Arc::new(counts),
         heard: Arc::clone(&heard),
         reserve: Arc::clone(&reserve),
         elsewhere_until: None,
@@ -319,6 +325,7 @@ pub fn channel(
         ports,
         requests: asked,
         applied: in_force,
+        counts: counted,
         heard,
         reserve,
         lease,

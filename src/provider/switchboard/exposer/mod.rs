@@ -337,6 +337,9 @@ impl Exposer {
             lacks && !self.proposed.contains_key(owner)
         });
         self.publish(known_jobs, &changed, needed);
+        if let Some(region) = self.region.as_ref().filter(|_| course != Course::Hold) {
+            region.counted(self.exposure.ports);
+        }
         Some(self.next(waits_for_evidence, now))
     }
 

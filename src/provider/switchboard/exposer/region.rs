@@ -18,7 +18,7 @@ use super::{ASK_FIRST, Changed, Exposer, GOOD_FOR, displaced::Displaced};
 use crate::provider::switchboard::{
     BootInstant, JobId, KnownJobs, Owner, PortRanges, RegionView,
     expose::{Decision, Reason, Refused, add_told},
-    ports::{Kept, Told},
+    ports::{Kept, PortCounts, Told},
     region::{
         PortChange, PortMap, PortOwner, PortRefused, RefusedWhy, RegionClient, RegionPort,
         RegionPorts, RegionRequest, Role,
@@ -148,6 +148,16 @@ impl Region {
         self.client.applied.send_if_modified(|applied| {
             let is_new = *applied != self.map.generation;
             *applied = self.map.generation;
+            is_new
+        });
+    }
+
+    /// Tells the ports of the region in numbers.
+    pub fn counted(&self, counts: PortCounts) {
+        let counts = Some(counts);
+        self.client.counts.send_if_modified(|known| {
+            let is_new = *known != counts;
+            *known = counts;
             is_new
         });
     }

@@ -6,10 +6,12 @@ use super::*;
 use crate::provider::switchboard::{
     Allocate, HostId, Job, PortRanges, RuleName,
     expose::Reason,
+    ports::PortCounts,
     region::{
         self, PortChange, PortMap, PortOwner, PortRefused, RefusedWhy, RegionPort, RegionPorts,
         RegionRequest, RegionServer, Role,
     },
+    reserve::Use,
 };
 
 const LEADING: Role = Role::Leading { term: 1 };
@@ -478,6 +480,28 @@ async fn a_reserved_port_that_cannot_be_bound_is_passed_over() {
     assert_eq!(shared.opened_but(is_taken).await, [(1, 40_003)]);
     while shared.opened().await != [(1, 40_004)] {}
     assert_eq!(reserve.given(), [(40_004, owner(1))]);
+    assert!(shared.server.requests.try_recv().is_err());
+    // The region is to leave it alone, once it can be told.
+    let (owner, is_blocked) = (owner(1), true);
+    let unfit = Use::Unfit { owner, is_blocked };
+    assert_eq!(reserve.used().first(), Some(&(40_003, unfit)));
+}
+
+#[tokio::test]
+async fn a_port_that_has_rested_is_counted_as_free_before_anything_is_written() {
+    let mut shared = Shared::start();
+    let left = RegionPort::Left { owner: owner(2) };
+    shared.say(LEADING, [has(1, 40_001), (40_002, Some(left))]);
+    shared.know(LEADING, &[1], &[]);
+    shared.opened().await;
+    for (cooling, ports) in [(1, vec![]), (0, vec![(40_002, None)])] {
+        shared.say(LEADING, ports);
+        let counts = &mut shared.server.counts;
+        let is_it = |counts: &Option<PortCounts>| {
+            counts.is_some_and(|counts| (counts.used, counts.cooling) == (1, cooling))
+        };
+        assert!(counts.wait_for(is_it).await.is_ok());
+    }
     assert!(shared.server.requests.try_recv().is_err());
 }
 
