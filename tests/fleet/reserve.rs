@@ -1,5 +1,7 @@
 //! Jobs that come while the database is away, on proxies that have ports beforehand.
 
+use serde_json::Value;
+
 use super::{
     board::Switchboard,
     database::{Database, document, eventually},
@@ -107,4 +109,94 @@ fn a_job_that_comes_while_the_database_is_away_is_reachable_and_has_one_port_eve
     }
     reserved(&members, 3);
     assert_eq!(open_at_all(&members, &job), kept);
+}
+
+/// What a proxy says of its region.
+fn counted(member: &Member, what: &str) -> Value {
+    document(&member.proxy, "/api/v1/fleet")["regions"][0][what].clone()
+}
+
+/// By the map before, that port is nobody's.
+#[test]
+fn a_session_at_a_reserved_port_outlives_that_the_database_is_lost_again_before_its_map_is_read() {
+    if !require(&NEEDS) {
+        return;
+    }
+    let database = Database::alone();
+    let stage = Stage::with(Switchboard::start(), 20);
+    let reserve = |text| text + "reserve = 2\n";
+    let members = [Member::start_edited(
+        &database, &stage, "us-1", "us", reserve,
+    )];
+    let [member] = &members;
+    reserved(&members, 2);
+    assert_eq!(counted(member, "used"), 0);
+    // Nobody gets to know the map while there is a row in `held`.
+    let role = &database.name;
+    database.query(&format!(
+        "create table public.held (one integer);
+         create sequence public.asked;
+         alter function tml_proxy.region_map(text, text, bigint) rename to region_map_now;
+         create function tml_proxy.region_map(text, text, bigint) returns jsonb
+         language plpgsql security definer as $$ begin
+             if exists (select from public.held) then
+                 perform nextval('public.asked');
+                 raise exception 'it is not to be had';
+             end if;
+             return tml_proxy.region_map_now($1, $2, $3);
+         end $$;
+         grant execute on function tml_proxy.region_map(text, text, bigint) to {role};
+         insert into public.held values (1)"
+    ));
+    database.server().server.kill();
+    eventually("it to be alone", || member.role() == "alone");
+    let job = stage.ready(1, &job_address());
+    let port = member.opens(&job);
+    let (mut client, mut server) = member.session(port);
+    database.server().start_again();
+    eventually("it to have asked for the map a few times", || {
+        let asked = database.query("select last_value from public.asked");
+        asked.parse::<u32>().expect("a number") >= 4
+    });
+    let owners = "select count(*) from tml_proxy.port where owner is not null";
+    assert_eq!(database.query(owners), "1");
+    assert_eq!(member.role(), "alone");
+    client.exchange(&mut server, b"meanwhile");
+    database.query("delete from public.held");
+    eventually("it to lead", || member.role() == "leading");
+    // Nothing was written by whoever leads.
+    eventually("it to be counted", || {
+        counted(member, "used") == 1 && counted(member, "reserved") == 2
+    });
+    assert_eq!(member.opens(&job), port);
+    client.exchange(&mut server, b"after");
+}
+
+#[test]
+fn ports_are_reserved_again_once_jobs_have_left_that_used_all() {
+    if !require(&NEEDS) {
+        return;
+    }
+    let database = Database::start();
+    let stage = Stage::with(Switchboard::start(), 6);
+    let reserve = |text| text + "reserve = 2\n";
+    let members = [Member::start_edited(
+        &database, &stage, "us-1", "us", reserve,
+    )];
+    let [member] = &members;
+    reserved(&members, 2);
+    let jobs: Vec<_> = (1..=6)
+        .map(|number| stage.ready(number, &format!("fdb0:7e57::{number}")))
+        .collect();
+    for job in &jobs {
+        member.opens(job);
+    }
+    reserved(&members, 0);
+    for job in &jobs[1..] {
+        stage.finalize(job);
+    }
+    eventually("all but one to be free or reserved", || {
+        let counts = ["used", "cooling", "free", "reserved"].map(|what| counted(member, what));
+        counts == [1, 0, 3, 2]
+    });
 }

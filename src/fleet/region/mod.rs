@@ -149,6 +149,10 @@ impl Region {
                 self.server.lease.ends_at(Some(Duration::ZERO));
             }
             let is_alone = matches!(self.role(), Role::Alone { .. });
+            if is_alone {
+                // There may be too many since a reload.
+                self.server.reserve.shrink(self.most_reserved().into());
+            }
             if self.server.reserve.open(is_alone) && is_alone {
                 // Somebody may wait for one.
                 self.server.ports.send_modify(|_| {});
@@ -249,30 +253,46 @@ impl Region {
         let Some(used) = self.reserve(caller, answer.is_short).await? else {
             return Ok(());
         };
+        let is_new = is_new || !answer.is_asserted;
+        let since = if is_new { 0 } else { self.known() };
+        // Nor before the map is read that has it: by the one before, those ports are nobody's and to be closed.
+        let map = match used.is_empty() {
+            true => None,
+            false => Some(self.ask_map(caller, since).await?),
+        };
+        if map.as_ref().is_some_and(|map| map.epoch != self.epoch) {
+            return Ok(());
+        }
         self.server.heard.note(asked, self.settings.lease);
         self.part.granted(self.settings.lease);
         self.part.told(answer.term, asked);
         self.leader = answer.leader;
-        let is_new = is_new || !answer.is_asserted;
-        let since = if is_new { 0 } else { self.known() };
-        let is_known = !is_new && answer.generation == since && used.is_empty();
-        let is_news = !is_known || self.part.is_out();
-        if !is_news || self.read(caller, since).await? {
-            self.server.reserve.told(used.into_iter());
+        let is_known = !is_new && answer.generation == since;
+        match map {
+            Some(map) => {
+                self.take_map(map, since);
+                self.server.reserve.told(used.into_iter());
+            }
+            None if is_known && !self.part.is_out() => {}
+            None => _ = self.read(caller, since).await?,
         }
         self.look();
         Ok(())
+    }
+
+    /// How many ports this proxy is to have beforehand: none if it may not follow, as it never gives one away.
+    fn most_reserved(&self) -> u16 {
+        match self.settings.follow {
+            true => self.settings.reserve,
+            false => 0,
+        }
     }
 
     /// Tells what has become of ports that this proxy had beforehand, and asks for more if it has too few. Of
     /// which ports it was told; none if that is of another epoch by now.
     async fn reserve(&mut self, caller: &Caller, is_short: bool) -> Result<Option<Vec<u16>>, End> {
         let reserve = Arc::clone(&self.server.reserve);
-        // Who may not follow never gives one away.
-        let most = match self.settings.follow {
-            true => self.settings.reserve,
-            false => 0,
-        };
+        let most = self.most_reserved();
         let left = reserve.left();
         reserve.shrink(match is_short {
             true => (left / 2).min(most.into()),
@@ -379,11 +399,20 @@ impl Region {
 
     /// Reads what has changed since a generation, or everything; whether it was of the epoch that is known.
     async fn read(&mut self, caller: &Caller, since: u64) -> Result<bool, End> {
-        let since = number(since);
-        let answer: Answer = caller.ask(MAP, &[(&since, Type::INT8)]).await?;
-        if answer.epoch != self.epoch {
-            return Ok(false);
+        let answer = self.ask_map(caller, since).await?;
+        let is_current = answer.epoch == self.epoch;
+        if is_current {
+            self.take_map(answer, since);
         }
+        Ok(is_current)
+    }
+
+    async fn ask_map(&self, caller: &Caller, since: u64) -> Result<Answer, End> {
+        caller.ask(MAP, &[(&number(since), Type::INT8)]).await
+    }
+
+    /// Takes in what has changed since a generation, or everything, of the epoch that is known.
+    fn take_map(&mut self, answer: Answer, since: u64) {
         let known = self.server.ports.borrow().map.clone();
         let mut map = known.clone().filter(|_| since > 0).unwrap_or_default();
         self.take(&mut map, &answer.rows, since == 0);
@@ -403,7 +432,6 @@ impl Region {
         }
         self.part.informed();
         self.tell(Some(map));
-        Ok(true)
     }
 
     /// Carries out a request; whether what is known is of the right epoch yet.
@@ -566,3 +594,34 @@ const BLOCK: &str = "select tml_proxy.region_block($1, $2, $3, $4, $5)::text";
 const RESERVE: &str =
     "select tml_proxy.region_reserve($1, $2, $3, $4::text::jsonb, $5::text::jsonb, $6)::text";
 const ASSERT: &str = "select tml_proxy.region_assert($1, $2, $3, $4, $5::text::jsonb)::text";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::provider::switchboard::{
+        region::{Heard, channel},
+        reserve::Reserve,
+    };
+
+    #[tokio::test]
+    async fn a_reserve_that_a_reload_makes_smaller_is_smaller_before_the_database_is_back() {
+        for (most, left) in [(3, 2), (1, 1), (0, 0)] {
+            let settings = serde_json::json!({"database": "postgresql://u@h/d", "name": "us-1",
+                "region": "us", "reserve": most});
+            let settings: Fleet = serde_json::from_value(settings).expect("settings");
+            let long_ago = BootInstant::now().as_millis().saturating_sub(60_000);
+            let heard = Heard::at(Some(BootInstant::from_millis(long_ago)), None);
+            let reserve = Arc::new(Reserve::default());
+            reserve.read(true, [(1, Some(7)), (2, Some(7))].into_iter());
+            let (client, server) = channel(Arc::new(heard), Arc::clone(&reserve), Arc::default());
+            let (_link, links) = watch::channel(Link::default());
+            let region = Region::new(Arc::new(settings), server);
+            let task = tokio::spawn(region.run(links));
+            let mut ports = client.ports.clone();
+            let is_alone = |ports: &Arc<RegionPorts>| matches!(ports.role, Role::Alone { .. });
+            assert!(ports.wait_for(is_alone).await.is_ok());
+            assert_eq!(reserve.left(), left);
+            task.abort();
+        }
+    }
+}
