@@ -234,10 +234,11 @@ impl Ports {
 
     /// Has those wait for a port that have none.
     fn line_up(&mut self, owners: &[Owner]) {
-        let waiting: BTreeSet<&Owner> = self.queue.iter().collect();
+        let mut waiting: BTreeSet<&Owner> = self.queue.iter().collect();
+        // Whoever lost a port and came back meanwhile is among them twice.
         let new: Vec<Owner> = owners
             .iter()
-            .filter(|owner| !waiting.contains(owner) && self.port(owner).is_none())
+            .filter(|owner| self.port(owner).is_none() && waiting.insert(owner))
             .cloned()
             .collect();
         self.is_queue_touched |= !new.is_empty();

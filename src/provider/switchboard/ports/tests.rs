@@ -181,6 +181,21 @@ fn those_who_wait_are_served_in_the_order_of_coming() {
 }
 
 #[test]
+fn who_comes_twice_at_once_has_one_port() {
+    let ranges = ranges(9);
+    let mut ports = Ports::default();
+    let changes = Changes {
+        come: &[owner(1), owner(1)],
+        gone: &[],
+        wants: &|_| true,
+        everybody: false,
+    };
+    ports.change(&changes, terms(&ranges), at(0));
+    assert_eq!(ports.counts(terms(&ranges)).used, 1);
+    assert_eq!(ports.waiting(), []);
+}
+
+#[test]
 fn a_place_in_the_queue_outlives_a_time_in_which_not_everybody_is_known() {
     let ranges = ranges(1);
     let mut ports = Ports::default();
