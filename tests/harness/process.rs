@@ -339,6 +339,19 @@ pub fn longest_wait_to_resend(pid: u32, port: u16) -> Duration {
     waits.max().unwrap_or_default()
 }
 
+/// Bytes that sockets of `pid`'s network namespace hold for that port and its peers, because none of
+/// these has acknowledged them.
+pub fn not_acknowledged(pid: u32, port: u16) -> u64 {
+    let port = format!(":{port:04X}");
+    let sockets = tcp_sockets(pid);
+    let concerned = sockets
+        .iter()
+        .filter(|fields| fields[1].ends_with(&port) || fields[2].ends_with(&port));
+    let held = concerned.filter_map(|fields| fields[4].split_once(':'));
+    held.map(|(sent, _)| u64::from_str_radix(sent, 16).expect("a number"))
+        .sum()
+}
+
 /// Keepalive probes without an answer so far, of the connection of `pid`'s network namespace that has
 /// most of them.
 pub fn unanswered_probes(pid: u32) -> u32 {
