@@ -4,7 +4,9 @@
 //! places. A clone of this map is a pointer, a change copies one block of entries and the list of the blocks,
 //! and what differs between two clones is found without a look at the blocks that they share.
 
-use std::{borrow::Borrow, cmp::Ordering, fmt, iter, sync::Arc};
+use std::{borrow::Borrow, cmp::Ordering, collections::BTreeMap, fmt, iter, sync::Arc};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Entries of a block; one that gets more is divided. As many blocks as this are some thousand entries.
 const MOST: usize = 64;
@@ -324,10 +326,25 @@ impl<'a, K, V> IntoIterator for &'a SharedMap<K, V> {
     }
 }
 
+impl<K: Serialize, V: Serialize> Serialize for SharedMap<K, V> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self)
+    }
+}
+
+impl<'de, K, V> Deserialize<'de> for SharedMap<K, V>
+where
+    K: Deserialize<'de> + Ord + Clone,
+    V: Deserialize<'de> + Clone,
+{
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let entries = BTreeMap::<K, V>::deserialize(deserializer)?;
+        Ok(entries.into_iter().collect())
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use proptest::{collection::vec, prelude::*};
 
     use super::*;

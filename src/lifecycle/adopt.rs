@@ -196,7 +196,7 @@ impl Running {
             budget,
             telemetry,
             admin,
-            jobs: loaded,
+            jobs: mut loaded,
             status,
             ..
         } = control;
@@ -226,11 +226,10 @@ impl Running {
         }
         running.follow_targets(&config).await;
         running.observe();
-        let heard = loaded.as_ref().and_then(|loaded| loaded.region_heard);
-        let lease = loaded.as_ref().and_then(|loaded| loaded.region_lease);
-        let reserve = loaded.as_ref().map(|loaded| loaded.reserve.clone());
-        let reserve = reserve.unwrap_or_default();
-        running.fleet.heard(heard, lease, reserve);
+        if let Some(loaded) = &mut loaded {
+            let (heard, reserve) = loaded.take_region();
+            running.fleet.heard(heard, reserve);
+        }
         running.share_ports(&config);
         if let (Some(switchboard), Some(loaded)) = (&config.switchboard, loaded) {
             running.adopt_jobs(switchboard, loaded).await;

@@ -14,7 +14,7 @@ use crate::{
     config::{Config, runs},
     fleet::{self, DatabaseUrl, Entries, Entry, Fleet, FleetName, Key, Own, target_told},
     provider::switchboard::{
-        BootInstant, Exposure,
+        Exposure,
         expose::Reason,
         region::{self, Heard, RegionClient, RegionServer},
         reserve::{Reserve, SavedReserve},
@@ -71,15 +71,9 @@ impl Member {
         }
     }
 
-    /// Goes on from when the database was last heard of and told a lease, with ports that this proxy has
-    /// beforehand.
-    pub fn heard(
-        &mut self,
-        at: Option<BootInstant>,
-        lease: Option<Duration>,
-        reserve: SavedReserve,
-    ) {
-        self.heard = Arc::new(Heard::at(at, lease));
+    /// Goes on from when the database was last heard of, with ports that this proxy has beforehand.
+    pub fn heard(&mut self, heard: Heard, reserve: SavedReserve) {
+        self.heard = Arc::new(heard);
         self.reserve = Arc::new(Reserve::load(reserve));
     }
 

@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeSet,
-    io,
+    io, mem,
     os::fd::{AsFd, OwnedFd},
     path::PathBuf,
     sync::{Arc, Weak},
@@ -31,7 +31,7 @@ use crate::{
         BootInstant, JobId, KnownJobs, SavedKnowledge, Switchboard, SwitchboardStatus,
         exposer::{Exposer, Plan, Proposal},
         following::{self, Withdrawals},
-        region::{RegionClient, Role},
+        region::{Heard, KnownMap, RegionClient, Role},
         reserve::SavedReserve,
         state::StateDir,
     },
@@ -93,6 +93,9 @@ pub(super) struct SavedJobs {
     /// The lease that it was told.
     #[serde(default)]
     region_lease: Option<Duration>,
+    /// The map that it gave.
+    #[serde(default)]
+    region_map: Option<KnownMap>,
     /// The ports of the region that this proxy has beforehand.
     #[serde(default)]
     reserve: SavedReserve,
@@ -111,9 +114,8 @@ pub(super) struct LoadedJobs {
     open: Plan,
     state_dir: Option<(PathBuf, OwnedFd)>,
     lookup: Option<(ListenAddr, OwnedFd)>,
-    pub region_heard: Option<BootInstant>,
-    pub region_lease: Option<Duration>,
-    pub reserve: SavedReserve,
+    heard: Heard,
+    reserve: SavedReserve,
     had_ports: BTreeSet<JobId>,
     pub lease_ends: Option<Duration>,
 }
@@ -131,6 +133,7 @@ impl SavedJobs {
             lookup,
             region_heard,
             region_lease,
+            region_map,
             reserve,
             had_ports,
             lease_ends,
@@ -144,8 +147,7 @@ impl SavedJobs {
             open,
             state_dir,
             lookup: lookup.transpose()?,
-            region_heard,
-            region_lease,
+            heard: Heard::at(region_heard, region_lease, region_map),
             reserve,
             had_ports,
             lease_ends,
@@ -154,6 +156,11 @@ impl SavedJobs {
 }
 
 impl LoadedJobs {
+    /// What was heard of the database that has the ports of the region, and those that this proxy has beforehand.
+    pub fn take_region(&mut self) -> (Heard, SavedReserve) {
+        (mem::take(&mut self.heard), mem::take(&mut self.reserve))
+    }
+
     /// The state directory, if somebody exposed.
     pub fn take_state_dir(&mut self) -> Option<StateDir> {
         let (path, directory) = self.state_dir.take()?;
@@ -232,6 +239,7 @@ impl Jobs {
             lookup: lookup.map(|lookup| (lookup.addr, saver.descriptor(lookup.socket.as_fd()))),
             region_heard: region.as_ref().and_then(|region| region.heard.last()),
             region_lease: region.as_ref().and_then(|region| region.heard.lease()),
+            region_map: region.as_ref().and_then(|region| region.heard.map()),
             reserve: region
                 .as_ref()
                 .map(|region| region.reserve.saved())
@@ -259,8 +267,7 @@ impl Jobs {
             open,
             state_dir: _,
             lookup,
-            region_heard: _,
-            region_lease: _,
+            heard: _,
             reserve: _,
             had_ports,
             lease_ends: _,

@@ -1,6 +1,7 @@
 //! A standby that takes the primary's place, with and without the last commits.
 
 use super::{
+    board::Switchboard,
     database::{Database, document, eventually, is, knows},
     harness::{
         Proxy, config,
@@ -10,6 +11,8 @@ use super::{
         require::{Need, require},
     },
     outage::serving,
+    shared::{Member, job_address},
+    stage::Stage,
 };
 use rustix::process::Signal;
 
@@ -93,6 +96,53 @@ fn with_synchronous_commit_nothing_that_was_told_is_lost() {
     let _former = database.fail_over(standby);
     let told = "select count(*) from tml_proxy.endpoint where entry is not null";
     assert_eq!(database.query(told), "2");
+}
+
+#[test]
+fn a_job_keeps_its_port_and_session_when_its_proxy_was_upgraded_before_an_older_backup_is_restored()
+{
+    if !require(&NEEDS) {
+        return;
+    }
+    let database = Database::alone();
+    let stage = Stage::with(Switchboard::start(), 20);
+    // It serves what the map says, whatever it knows besides.
+    let follows_not = |text| text + "follow = false\n";
+    let serving = Member::start_edited(&database, &stage, "us-1", "us", follows_not);
+    let lost = Member::start(&database, &stage, "us-2", "us");
+    let before = stage.ready(1, "fdb0:7e57::1");
+    serving.opens(&before);
+    let mut server = database.server();
+    server.server.kill();
+    server.back_up();
+    server.start_again();
+    drop(server);
+    let job = stage.ready(2, &job_address());
+    let port = serving.opens(&job);
+    assert_eq!(lost.opens(&job), port);
+    let (mut client, mut behind) = serving.session(port);
+
+    database.server().server.kill();
+    drop(lost);
+    serving.upgrade();
+    let mut server = database.server();
+    server.restore();
+    server.start_again();
+    drop(server);
+    is(&serving.proxy, "connected");
+    eventually("it to serve", || serving.role() == "serving");
+    client.exchange(&mut behind, b"after");
+    assert_eq!(serving.port(&job), Some(port));
+    // And nobody gets a port that whoever has not told yet may serve.
+    let next = Member::start(&database, &stage, "us-3", "us");
+    assert_eq!(next.opens(&job), port);
+    let waits = stage.ready(3, "fdb0:7e57::3");
+    let unsettled = "select count(*) from tml_proxy.process p, tml_proxy.region r
+                     where p.epoch is distinct from r.epoch";
+    assert_eq!(database.query(unsettled), "1");
+    assert!(database.operate(&["remove", "us-2"]).status.success());
+    assert_eq!(serving.opens(&waits), next.opens(&waits));
+    client.exchange(&mut behind, b"as ever");
 }
 
 #[test]

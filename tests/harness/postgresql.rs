@@ -340,6 +340,27 @@ impl Cluster {
         drop(self.server.client());
     }
 
+    /// Copies its data as they are; it was killed.
+    pub fn back_up(&self) {
+        self.copy(&self.data, &self.backup());
+    }
+
+    /// Has the data that were backed up in the place of what it has; it was killed.
+    pub fn restore(&self) {
+        self.copy(&self.backup(), &self.data);
+    }
+
+    fn backup(&self) -> PathBuf {
+        self.dir.join("backup")
+    }
+
+    fn copy(&self, from: &Path, to: &Path) {
+        if to.exists() {
+            fs::remove_dir_all(to).expect("own directory");
+        }
+        process::succeed(Command::new("cp").arg("-a").args([from, to]));
+    }
+
     /// Runs statements as the superuser: the only column of the last row.
     #[track_caller]
     pub fn query(&self, database: &str, sql: &str) -> String {

@@ -73,7 +73,7 @@ pub(super) struct Region {
     part: Part,
     /// What is another one after the database has lost commits.
     epoch: Option<String>,
-    /// The first generation that was read of that epoch.
+    /// The first generation that was read of that epoch; 0 until then.
     began: u64,
     /// What has to be in force before clients that wait are accepted, after everything was closed.
     awaited: Option<u64>,
@@ -109,9 +109,9 @@ impl Region {
     pub fn new(settings: Arc<Fleet>, server: RegionServer) -> Self {
         Self {
             part: Part::new(server.heard.may_be_told(settings.lease), settings.follow),
+            epoch: server.heard.map().map(|known| known.epoch),
             settings,
             server,
-            epoch: None,
             began: 0,
             awaited: None,
             leader: None,
@@ -240,7 +240,8 @@ impl Region {
         // Whether everything was closed before it came.
         self.look();
         self.server.reserve.open(false);
-        let is_new = self.epoch.as_ref() != Some(&answer.epoch);
+        // What was read before this began says what was lost, and not what has changed since.
+        let is_new = self.began == 0 || self.epoch.as_ref() != Some(&answer.epoch);
         if !answer.is_asserted {
             if !self.assert(caller, answer.epoch).await? {
                 return Ok(());
@@ -559,6 +560,9 @@ impl Region {
                 }
             }
         }
+        if let (Some(epoch), Some(map)) = (&self.epoch, &map) {
+            self.server.heard.note_map(epoch, map);
+        }
         if map.is_some() || role != before.role || self.leader != before.leader {
             self.server.ports.send_replace(Arc::new(RegionPorts {
                 map: map.or_else(|| before.map.clone()),
@@ -610,7 +614,7 @@ mod tests {
                 "region": "us", "reserve": most});
             let settings: Fleet = serde_json::from_value(settings).expect("settings");
             let long_ago = BootInstant::now().as_millis().saturating_sub(60_000);
-            let heard = Heard::at(Some(BootInstant::from_millis(long_ago)), None);
+            let heard = Heard::at(Some(BootInstant::from_millis(long_ago)), None, None);
             let reserve = Arc::new(Reserve::default());
             reserve.read(true, [(1, Some(7)), (2, Some(7))].into_iter());
             let (client, server) = channel(Arc::new(heard), Arc::clone(&reserve), Arc::default());

@@ -159,7 +159,7 @@ mod tests {
         assert_eq!(heard.may_be_told(MINUTE), MINUTE);
         assert_eq!(heard.may_be_told(LEASE), MINUTE);
         assert_eq!(
-            Heard::at(heard.last(), heard.lease()).may_be_told(LEASE),
+            Heard::at(heard.last(), heard.lease(), None).may_be_told(LEASE),
             MINUTE
         );
     }

@@ -7,7 +7,7 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant, SystemTime},
@@ -34,8 +34,17 @@ pub struct RegionPorts {
     pub leader: Option<String>,
 }
 
+/// A map, and of which epoch of the database it is: another one begins when commits were lost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownMap {
+    /// The epoch.
+    pub epoch: String,
+    /// The map.
+    pub map: PortMap,
+}
+
 /// Whose the ports of a region are.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortMap {
     /// Goes up with every change.
     pub generation: u64,
@@ -54,7 +63,8 @@ impl PortMap {
 }
 
 /// What there is to know of a port.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
 pub enum RegionPort {
     /// It belongs to somebody.
     Owned {
@@ -74,10 +84,11 @@ pub enum RegionPort {
     },
     /// A proxy had it beforehand that is gone, and nobody else may have it yet.
     Cooling,
-    /// A proxy could not bind it.
-    Blocked,
     /// A proxy has it beforehand, for jobs that come while it cannot ask.
     Reserved,
+    /// A proxy could not bind it, or it is nobody's to have for a reason that is not known here.
+    #[serde(other)]
+    Blocked,
 }
 
 /// What a proxy is in its region.
@@ -200,25 +211,33 @@ pub enum RefusedWhy {
     HasPort(u16),
 }
 
-/// When the database was last heard of: as of when it was asked. It outlives whoever asks.
+/// When the database was last heard of, as of when it was asked, and what it said. It outlives whoever asks, and
+/// an upgrade.
 #[derive(Debug)]
 pub struct Heard {
     /// 0 if it never was.
     at: AtomicU64,
     /// How long a lease it may have been told since, in milliseconds: the shortest.
     lease: AtomicU64,
+    /// The map as it was last read. It says whether the database has lost changes, and what they were.
+    map: Mutex<Option<KnownMap>>,
 }
 
 impl Default for Heard {
     fn default() -> Self {
-        Self::at(None, None)
+        Self::at(None, None, None)
     }
 }
 
 impl Heard {
-    /// As it was heard of before, and told a lease.
-    pub fn at(instant: Option<BootInstant>, lease: Option<Duration>) -> Self {
+    /// As it was heard of before, and told a lease, with the map that it gave.
+    pub fn at(
+        instant: Option<BootInstant>,
+        lease: Option<Duration>,
+        map: Option<KnownMap>,
+    ) -> Self {
         Self {
+            map: Mutex::new(map),
             at: AtomicU64::new(instant.map_or(0, BootInstant::as_millis)),
             lease: AtomicU64::new(lease.map_or(u64::MAX, millis)),
         }
@@ -249,8 +268,24 @@ impl Heard {
         Duration::from_millis(self.lease.fetch_min(lease, Relaxed).min(lease))
     }
 
+    /// The map as it was last read; none if it never was.
+    pub fn map(&self) -> Option<KnownMap> {
+        self.known().clone()
+    }
+
+    /// Notes what was read.
+    pub fn note_map(&self, epoch: &str, map: &PortMap) {
+        let (epoch, map) = (epoch.to_owned(), map.clone());
+        *self.known() = Some(KnownMap { epoch, map });
+    }
+
+    fn known(&self) -> MutexGuard<'_, Option<KnownMap>> {
+        self.map.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Notes that what was heard is worth nothing any more.
     pub fn forget(&self) {
+        *self.known() = None;
         self.at.store(0, Relaxed);
         self.lease.store(u64::MAX, Relaxed);
     }
@@ -302,13 +337,16 @@ pub struct RegionServer {
     pub lease: Arc<JobLease>,
 }
 
-/// The two ends; nothing is known yet.
+/// The two ends; nothing is known yet but what was heard before.
 pub fn channel(
     heard: Arc<Heard>,
     reserve: Arc<Reserve>,
     lease: Arc<JobLease>,
 ) -> (RegionClient, RegionServer) {
-    let (ports, watched) = watch::channel(Arc::default());
+    let (ports, watched) = watch::channel(Arc::new(RegionPorts {
+        map: heard.map().map(|known| known.map),
+        ..RegionPorts::default()
+    }));
     let (requests, asked) = mpsc::channel(WAITING);
     let (applied, in_force) = watch::channel(0);
     let (counts, counted) = watch::channel(None);
@@ -331,4 +369,34 @@ pub fn channel(
         lease,
     };
     (client, server)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_map_that_is_handed_over_is_the_same_and_what_a_later_version_says_of_a_port_is_kept_from_all()
+     {
+        const OWNED: &str = r#"{"is":"owned","owner":{"job":"00000001-0000-4000-8000-000000000000",
+            "rule":"ssh"},"target":"[2001:db8::1]:22","generation":7,
+            "since":{"secs_since_epoch":3,"nanos_since_epoch":0}}"#;
+        let text = format!(
+            r#"{{"epoch":"e","map":{{"generation":9,"ports":{{"1":{OWNED},"2":{{"is":"cooling"}},
+                "3":{{"is":"lent","to":["x"]}}}}}}}}"#
+        );
+        let known: KnownMap = serde_json::from_str(&text).expect("a map");
+        let ports = &known.map.ports;
+        assert!(matches!(
+            ports.get(&1),
+            Some(RegionPort::Owned { generation: 7, .. })
+        ));
+        assert_eq!(ports.get(&2), Some(&RegionPort::Cooling));
+        assert_eq!(ports.get(&3), Some(&RegionPort::Blocked));
+        let again = serde_json::to_string(&known).expect("JSON");
+        assert_eq!(
+            serde_json::from_str::<KnownMap>(&again).expect("a map"),
+            known
+        );
+    }
 }
