@@ -270,18 +270,32 @@ language sql volatile security definer set search_path = pg_catalog, pg_temp as 
     where name = the_name and instance = the_instance and role = session_user and fenced is null
 $$;
 
--- How it stands with a process in a region, whose row was locked before, if there is one.
-create function tml_proxy.region_standing(the_name text, the_instance text, the_region text)
-returns text
+-- The row of the region of a member who asks, locked; nothing for anybody else.
+create function tml_proxy.region_entered(the_name text, the_instance text, the_epoch text, knows bigint)
+returns tml_proxy.region
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-    standing constant text := tml_proxy.standing(the_name, the_instance);
+    the_region constant text := tml_proxy.region_of(the_name, the_instance);
+    one tml_proxy.region;
 begin
-    if standing = 'member' and tml_proxy.region_of(the_name, the_instance) is distinct from the_region then
-        return 'unknown';
+    if the_region is not null then
+        one := tml_proxy.region_locked(the_region, the_epoch, knows);
+        -- It may have been removed, or be in another region, since.
+        if tml_proxy.standing(the_name, the_instance) = 'member'
+            and tml_proxy.region_of(the_name, the_instance) = the_region
+        then
+            return one;
+        end if;
     end if;
-    return standing;
+    return null;
 end
+$$;
+
+-- What is said to whoever has no such row.
+create function tml_proxy.region_refusal(the_name text, the_instance text) returns jsonb
+language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
+    select jsonb_build_object('standing',
+        coalesce(nullif(tml_proxy.standing(the_name, the_instance), 'member'), 'unknown'))
 $$;
 
 -- Tells that a process is there, for how long it goes on without an answer, what it knows and which
@@ -293,24 +307,18 @@ create function tml_proxy.region_beat(
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set lock_timeout = '3s' as $$
 declare
-    the_region constant text := tml_proxy.region_of(the_name, the_instance);
-    standing text;
     one tml_proxy.region;
     own tml_proxy.process;
     leads boolean;
     is_led boolean;
 begin
-    if the_region is null then
-        return jsonb_build_object('standing', tml_proxy.region_standing(the_name, the_instance, null));
-    end if;
-    one := tml_proxy.region_locked(the_region, the_epoch, knows);
-    standing := tml_proxy.region_standing(the_name, the_instance, the_region);
-    if standing <> 'member' then
-        return jsonb_build_object('standing', standing);
+    one := tml_proxy.region_entered(the_name, the_instance, the_epoch, knows);
+    if one.name is null then
+        return tml_proxy.region_refusal(the_name, the_instance);
     end if;
     -- Who knows nothing serves nothing, and has nothing to assert.
     insert into tml_proxy.process as process (proxy, instance, region, seen, lease, epoch)
-    values (the_name, the_instance, the_region, tml_proxy.now(), lease_ms * interval '1 ms',
+    values (the_name, the_instance, one.name, tml_proxy.now(), lease_ms * interval '1 ms',
         case when knows = 0 then one.epoch end)
     on conflict (proxy, instance, region) do update
     set seen = excluded.seen,
@@ -325,20 +333,20 @@ begin
     if follows and not is_led then
         update tml_proxy.region
         set leader = the_name, leader_instance = the_instance, term = term + 1
-        where name = the_region returning * into one;
+        where name = one.name returning * into one;
         leads := true;
     end if;
     if leads then
         update tml_proxy.region
         set until = case when follows then tml_proxy.now() + interval '6 s' end,
             counts = coalesce(the_counts, counts)
-        where name = the_region returning * into one;
+        where name = one.name returning * into one;
         leads := follows;
         delete from tml_proxy.process
-        where region = the_region and seen + lease < tml_proxy.now() - interval '1 d';
+        where region = one.name and seen + lease < tml_proxy.now() - interval '1 d';
     end if;
     one := tml_proxy.region_tidied(one);
-    return jsonb_build_object('standing', standing, 'epoch', one.epoch, 'generation', one.generation,
+    return jsonb_build_object('standing', 'member', 'epoch', one.epoch, 'generation', one.generation,
         'is_asserted', own.epoch is not distinct from one.epoch,
         'term', case when leads then one.term end,
         'leader', case when leads or is_led then one.leader end,
@@ -354,7 +362,7 @@ declare
     the_region constant text := tml_proxy.region_of(the_name, the_instance);
 begin
     if the_region is null then
-        return jsonb_build_object('standing', tml_proxy.region_standing(the_name, the_instance, null));
+        return tml_proxy.region_refusal(the_name, the_instance);
     end if;
     return jsonb_build_object('standing', 'member') || coalesce(
         tml_proxy.region_rows(the_region, since, the_name, the_instance), jsonb_build_object('generation', 0));
@@ -371,8 +379,6 @@ create function tml_proxy.region_write(
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set lock_timeout = '3s' as $$
 declare
-    the_region constant text := tml_proxy.region_of(the_name, the_instance);
-    standing text;
     one tml_proxy.region;
     is_settled boolean;
     confirmed bigint;
@@ -384,20 +390,16 @@ declare
     refused jsonb := '[]';
     why text;
 begin
-    if the_region is null then
-        return jsonb_build_object('standing', tml_proxy.region_standing(the_name, the_instance, null));
-    end if;
-    one := tml_proxy.region_locked(the_region, the_epoch, since);
-    standing := tml_proxy.region_standing(the_name, the_instance, the_region);
-    if standing <> 'member' then
-        return jsonb_build_object('standing', standing);
+    one := tml_proxy.region_entered(the_name, the_instance, the_epoch, since);
+    if one.name is null then
+        return tml_proxy.region_refusal(the_name, the_instance);
     end if;
     if one.term <> the_term or not tml_proxy.region_leads(one, the_name, the_instance) then
-        return jsonb_build_object('standing', standing, 'is_deposed', true);
+        return jsonb_build_object('standing', 'member', 'is_deposed', true);
     end if;
     update tml_proxy.region
     set cooldown = cooldown_ms * interval '1 ms', counts = coalesce(the_counts, counts)
-    where name = the_region returning * into one;
+    where name = one.name returning * into one;
     one := tml_proxy.region_tidied(one);
     is_settled := tml_proxy.region_is_settled(one);
     confirmed := tml_proxy.region_confirmed(one);
@@ -410,23 +412,23 @@ begin
         ) with ordinality as c(port, owner, holder, target, place)
         order by c.target is not null, c.place
     loop
-        select * into row from tml_proxy.port where region = the_region and port = wanted.port;
+        select * into row from tml_proxy.port where region = one.name and port = wanted.port;
         if wanted.target is null then
             if row.owner = wanted.owner and row.generation > one.lost then
                 update tml_proxy.port
                 set owner = null, target = null, since = null, generation = next,
                     left_by = owner, released = tml_proxy.now()
-                where region = the_region and port = wanted.port;
+                where region = one.name and port = wanted.port;
                 has_changed := true;
             end if;
             continue;
         end if;
         select case when generation > one.lost then port end into has
-        from tml_proxy.port where region = the_region and owner = wanted.owner;
+        from tml_proxy.port where region = one.name and owner = wanted.owner;
         if has = wanted.port then
             if row.target <> wanted.target then
                 update tml_proxy.port set target = wanted.target, generation = next
-                where region = the_region and port = wanted.port;
+                where region = one.name and port = wanted.port;
                 has_changed := true;
             end if;
             continue;
@@ -454,7 +456,7 @@ begin
             continue;
         end if;
         insert into tml_proxy.port (region, port, generation, owner, holder, target, since)
-        values (the_region, wanted.port, next, wanted.owner, wanted.holder, wanted.target, tml_proxy.now())
+        values (one.name, wanted.port, next, wanted.owner, wanted.holder, wanted.target, tml_proxy.now())
         on conflict (region, port) do update
         set generation = excluded.generation, owner = excluded.owner, holder = excluded.holder,
             target = excluded.target, since = excluded.since, left_by = null, released = null, blocked = null;
@@ -462,11 +464,11 @@ begin
     end loop;
 
     if has_changed then
-        update tml_proxy.region set generation = next where name = the_region returning * into one;
+        update tml_proxy.region set generation = next where name = one.name returning * into one;
         perform tml_proxy.region_tell(one);
     end if;
-    return jsonb_build_object('standing', standing, 'refused', refused)
-        || tml_proxy.region_rows(the_region, since, the_name, the_instance);
+    return jsonb_build_object('standing', 'member', 'refused', refused)
+        || tml_proxy.region_rows(one.name, since, the_name, the_instance);
 end
 $$;
 
@@ -477,31 +479,25 @@ create function tml_proxy.region_block(
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set lock_timeout = '3s' as $$
 declare
-    the_region constant text := tml_proxy.region_of(the_name, the_instance);
-    standing text;
     one tml_proxy.region;
 begin
-    if the_region is null then
-        return jsonb_build_object('standing', tml_proxy.region_standing(the_name, the_instance, null));
-    end if;
-    one := tml_proxy.region_locked(the_region, null, 0);
-    standing := tml_proxy.region_standing(the_name, the_instance, the_region);
-    if standing <> 'member' then
-        return jsonb_build_object('standing', standing);
+    one := tml_proxy.region_entered(the_name, the_instance, null, 0);
+    if one.name is null then
+        return tml_proxy.region_refusal(the_name, the_instance);
     end if;
     update tml_proxy.port
     set owner = null, target = null, since = null, generation = one.generation + 1,
         left_by = owner, released = tml_proxy.now(), blocked = tml_proxy.now(),
         -- Nobody holds what is of no use.
         holder = null
-    where region = the_region and port = the_port and generation = the_generation
+    where region = one.name and port = the_port and generation = the_generation
         and generation > one.lost and one.epoch::text = the_epoch and owner is not null;
     if found then
         update tml_proxy.region set generation = generation + 1
-        where name = the_region returning * into one;
+        where name = one.name returning * into one;
         perform tml_proxy.region_tell(one);
     end if;
-    return jsonb_build_object('standing', standing);
+    return jsonb_build_object('standing', 'member');
 end
 $$;
 
@@ -513,8 +509,6 @@ create function tml_proxy.region_assert(
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set lock_timeout = '3s' as $$
 declare
-    the_region constant text := tml_proxy.region_of(the_name, the_instance);
-    standing text;
     one tml_proxy.region;
     next bigint;
     entry record;
@@ -522,20 +516,16 @@ declare
     other tml_proxy.port;
     lost jsonb := '[]';
 begin
-    if the_region is null then
-        return jsonb_build_object('standing', tml_proxy.region_standing(the_name, the_instance, null));
-    end if;
-    one := tml_proxy.region_locked(the_region, null, 0);
-    standing := tml_proxy.region_standing(the_name, the_instance, the_region);
-    if standing <> 'member' then
-        return jsonb_build_object('standing', standing);
+    one := tml_proxy.region_entered(the_name, the_instance, null, 0);
+    if one.name is null then
+        return tml_proxy.region_refusal(the_name, the_instance);
     end if;
     if one.epoch::text is distinct from the_epoch or not exists (
         select from tml_proxy.process
-        where proxy = the_name and instance = the_instance and region = the_region
+        where proxy = the_name and instance = the_instance and region = one.name
             and epoch is distinct from one.epoch
     ) then
-        return jsonb_build_object('standing', standing, 'is_behind', true);
+        return jsonb_build_object('standing', 'member', 'is_behind', true);
     end if;
     next := greatest(one.generation, least(knows, 1::bigint << 60)) + 1;
     for entry in
@@ -543,14 +533,14 @@ begin
             as e(port integer, owner text, holder text, target text, since_ms bigint, generation bigint)
         order by generation, port
     loop
-        select * into row from tml_proxy.port where region = the_region and port = entry.port;
+        select * into row from tml_proxy.port where region = one.name and port = entry.port;
         -- One that it has beforehand.
         if entry.owner is null then
             if row.reserved_by = the_name and row.reserved_instance = the_instance
                 or row.port is null or row.generation <= one.lost and row.generation < entry.generation
             then
                 insert into tml_proxy.port (region, port, generation, reserved_by, reserved_instance)
-                values (the_region, entry.port, next, the_name, the_instance)
+                values (one.name, entry.port, next, the_name, the_instance)
                 on conflict (region, port) do update
                 set generation = excluded.generation, owner = null, holder = null, target = null, since = null,
                     left_by = null, released = null, blocked = null,
@@ -562,12 +552,12 @@ begin
             continue;
         end if;
         select * into other from tml_proxy.port
-        where region = the_region and owner = entry.owner and port <> entry.port;
+        where region = one.name and owner = entry.owner and port <> entry.port;
         if row.owner = entry.owner then
             if row.generation <= one.lost then
                 update tml_proxy.port set generation = next,
                     target = case when entry.generation > generation then entry.target else target end
-                where region = the_region and port = entry.port;
+                where region = one.name and port = entry.port;
             end if;
         elsif (row.port is null or row.generation <= one.lost and row.generation < entry.generation)
             and (other.port is null
@@ -576,9 +566,9 @@ begin
             update tml_proxy.port
             set owner = null, target = null, since = null, generation = next,
                 left_by = owner, released = tml_proxy.now()
-            where region = the_region and port = other.port;
+            where region = one.name and port = other.port;
             insert into tml_proxy.port (region, port, generation, owner, holder, target, since)
-            values (the_region, entry.port, next, entry.owner, entry.holder, entry.target,
+            values (one.name, entry.port, next, entry.owner, entry.holder, entry.target,
                 to_timestamp(entry.since_ms / 1000.0))
             on conflict (region, port) do update
             set generation = excluded.generation, owner = excluded.owner, holder = excluded.holder,
@@ -593,14 +583,14 @@ begin
     -- What it does not have any more it may have given to a job.
     update tml_proxy.port
     set generation = next, reserved_by = null, reserved_instance = null, released = tml_proxy.now()
-    where region = the_region and reserved_by = the_name and reserved_instance = the_instance
+    where region = one.name and reserved_by = the_name and reserved_instance = the_instance
         and generation <= one.lost;
     update tml_proxy.process set epoch = one.epoch, applied = 0, seen = tml_proxy.now()
-    where proxy = the_name and instance = the_instance and region = the_region;
-    update tml_proxy.region set generation = next where name = the_region returning * into one;
+    where proxy = the_name and instance = the_instance and region = one.name;
+    update tml_proxy.region set generation = next where name = one.name returning * into one;
     perform tml_proxy.region_tell(one);
     perform tml_proxy.region_tidied(one);
-    return jsonb_build_object('standing', standing, 'refused', lost);
+    return jsonb_build_object('standing', 'member', 'refused', lost);
 end
 $$;
 
@@ -615,8 +605,6 @@ create function tml_proxy.region_reserve(
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set lock_timeout = '3s' as $$
 declare
-    the_region constant text := tml_proxy.region_of(the_name, the_instance);
-    standing text;
     one tml_proxy.region;
     next bigint;
     has_changed boolean := false;
@@ -625,20 +613,16 @@ declare
     is_given boolean;
     refused jsonb := '[]';
 begin
-    if the_region is null then
-        return jsonb_build_object('standing', tml_proxy.region_standing(the_name, the_instance, null));
-    end if;
-    one := tml_proxy.region_locked(the_region, null, 0);
-    standing := tml_proxy.region_standing(the_name, the_instance, the_region);
-    if standing <> 'member' then
-        return jsonb_build_object('standing', standing);
+    one := tml_proxy.region_entered(the_name, the_instance, null, 0);
+    if one.name is null then
+        return tml_proxy.region_refusal(the_name, the_instance);
     end if;
     if one.epoch::text is distinct from the_epoch or not exists (
         select from tml_proxy.process
-        where proxy = the_name and instance = the_instance and region = the_region
+        where proxy = the_name and instance = the_instance and region = one.name
             and epoch = one.epoch and seen + lease > tml_proxy.now()
     ) then
-        return jsonb_build_object('standing', standing, 'is_behind', true);
+        return jsonb_build_object('standing', 'member', 'is_behind', true);
     end if;
     next := one.generation + 1;
     for entry in
@@ -647,7 +631,7 @@ begin
         order by since_ms, port
     loop
         select port into has from tml_proxy.port
-        where region = the_region and (owner = entry.owner or holder = entry.holder)
+        where region = one.name and (owner = entry.owner or holder = entry.holder)
         order by owner = entry.owner desc limit 1;
         is_given := entry.target is not null and has is null;
         update tml_proxy.port
@@ -660,7 +644,7 @@ begin
             left_by = case when not is_given and has is null then entry.owner end,
             released = case when not is_given and entry.owner is not null then tml_proxy.now() end,
             blocked = case when not is_given and entry.is_blocked then tml_proxy.now() end
-        where region = the_region and port = entry.port
+        where region = one.name and port = entry.port
             and reserved_by = the_name and reserved_instance = the_instance;
         has_changed := has_changed or found;
         -- It may have been told before.
@@ -675,14 +659,14 @@ begin
                 generate_series(greatest((range->>0)::integer, 1), least((range->>1)::integer, 65535)) as port
             except
             select port from tml_proxy.port
-            where region = the_region
+            where region = one.name
                 and (owner is not null or released is not null or blocked is not null or reserved_by is not null)
         ), own as (
             select count(*) as count from tml_proxy.port
-            where region = the_region and reserved_by = the_name and reserved_instance = the_instance
+            where region = one.name and reserved_by = the_name and reserved_instance = the_instance
         )
         insert into tml_proxy.port (region, port, generation, reserved_by, reserved_instance)
-        select the_region, port, next, the_name, the_instance from free order by port desc
+        select one.name, port, next, the_name, the_instance from free order by port desc
         limit (
             select greatest(0, least(most - own.count, ((select count(*) from free) - own.count) / 2)) from own
         )
@@ -692,10 +676,10 @@ begin
         has_changed := has_changed or found;
     end if;
     if has_changed then
-        update tml_proxy.region set generation = next where name = the_region returning * into one;
+        update tml_proxy.region set generation = next where name = one.name returning * into one;
         perform tml_proxy.region_tell(one);
     end if;
-    return jsonb_build_object('standing', standing, 'refused', refused);
+    return jsonb_build_object('standing', 'member', 'refused', refused);
 end
 $$;
 
