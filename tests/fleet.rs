@@ -13,7 +13,7 @@ mod peers;
 #[path = "exposing/stage.rs"]
 mod stage;
 
-#[path = "fleet/allocation.rs"]
+#[path = "fleet/allocation/mod.rs"]
 mod allocation;
 #[path = "fleet/apart.rs"]
 mod apart;
