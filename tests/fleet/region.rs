@@ -58,6 +58,15 @@ impl<'a> Process<'a> {
     }
 }
 
+/// Two of them, of which the first leads, with its term.
+fn two(database: &Database) -> (Process<'_>, Process<'_>, Value) {
+    let mut leader = Process::register(database, "us-1", "a");
+    let mut other = Process::register(database, "us-2", "b");
+    let term = leader.beats(0, 0)["term"].clone();
+    assert_eq!(other.beats(0, 0)["leader"], "us-1");
+    (leader, other, term)
+}
+
 fn owned(port: u16, owner: &str) -> Value {
     json!({"port": port, "owner": owner, "target": "192.0.2.1:22"})
 }
@@ -81,10 +90,7 @@ fn a_port_goes_to_somebody_else_only_once_everybody_has_closed_it() {
         return;
     }
     let database = Database::start();
-    let mut leader = Process::register(&database, "us-1", "a");
-    let mut other = Process::register(&database, "us-2", "b");
-    let term = leader.beats(0, 0)["term"].clone();
-    assert_eq!(other.beats(0, 0)["leader"], "us-1");
+    let (mut leader, mut other, term) = two(&database);
     let answer = leader.writes(
         &term,
         json!([
@@ -128,10 +134,7 @@ fn a_leader_that_was_deposed_has_written_nothing() {
         return;
     }
     let database = Database::start();
-    let mut leader = Process::register(&database, "us-1", "a");
-    let mut other = Process::register(&database, "us-2", "b");
-    let term = leader.beats(0, 0)["term"].clone();
-    other.beats(0, 0);
+    let (mut leader, mut other, term) = two(&database);
     let changes = json!([owned(1, "one/ssh")]);
     assert_eq!(other.writes(&term, changes.clone())["is_deposed"], true);
     database.query("update tml_proxy.region set until = tml_proxy.now()");
@@ -184,10 +187,7 @@ fn nobody_gets_a_port_after_a_failover_before_everybody_has_told_what_is_served(
         return;
     }
     let database = Database::start();
-    let mut leader = Process::register(&database, "us-1", "a");
-    let mut other = Process::register(&database, "us-2", "b");
-    let term = leader.beats(0, 0)["term"].clone();
-    other.beats(0, 0);
+    let (mut leader, mut other, term) = two(&database);
     leader.writes(&term, json!([owned(1, "one/ssh"), owned(2, "two/ssh")]));
     // The standby never had the second port, and another proxy has it.
     database.query("delete from tml_proxy.port where port = 2; update tml_proxy.region set timeline = 'before'");
@@ -226,10 +226,7 @@ fn ports_that_are_had_beforehand_leave_as_many_to_jobs_and_are_given_back_when_t
         return;
     }
     let database = Database::start();
-    let mut leader = Process::register(&database, "us-1", "a");
-    let mut other = Process::register(&database, "us-2", "b");
-    let term = leader.beats(0, 0)["term"].clone();
-    other.beats(0, 0);
+    let (leader, other, term) = two(&database);
     let reserve = |process: &Process<'_>, used: Value, most: u32| {
         let epoch = text(&process.epoch);
         let values = format!(", {epoch}, '{used}', '[[101, 108], [110, 111]]', {most}");
@@ -283,27 +280,18 @@ fn nobody_writes_in_the_name_of_another() {
     let term = leader.beats(0, 0)["term"].clone();
     let role = &database.name;
     database.query(&format!("set session authorization {role}"));
-    assert_eq!(
-        leader.writes(&term, json!([owned(1, "one/ssh")]))["standing"],
-        "of_another_role"
-    );
-    assert_eq!(leader.beats(1 << 40, 0)["standing"], "of_another_role");
-    assert_eq!(
-        leader.call("region_map", ", 0")["standing"],
-        "of_another_role"
-    );
-    assert_eq!(
-        leader.call("region_block", ", null, 1, 1")["standing"],
-        "of_another_role"
-    );
-    assert_eq!(
-        leader.call("region_assert", ", null, 1, '[]'")["standing"],
-        "of_another_role"
-    );
-    assert_eq!(
-        leader.call("region_reserve", ", null, '[]', '[[1, 9]]', 9")["standing"],
-        "of_another_role"
-    );
+    let written = leader.writes(&term, json!([owned(1, "one/ssh")]));
+    let asked = [
+        ("region_map", ", 0"),
+        ("region_block", ", null, 1, 1"),
+        ("region_assert", ", null, 1, '[]'"),
+        ("region_reserve", ", null, '[]', '[[1, 9]]', 9"),
+    ];
+    let asked = asked.map(|(function, values)| leader.call(function, values));
+    let beat = leader.beats(1 << 40, 0);
+    for answer in asked.into_iter().chain([written, beat]) {
+        assert_eq!(answer["standing"], "of_another_role");
+    }
     // One of its own it has, and no table.
     let mut own = Process::register(&database, "us-2", "b");
     assert_eq!(own.beats(0, 0)["leader"], "us-1");
