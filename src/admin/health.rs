@@ -78,7 +78,7 @@ pub(super) fn problems(sources: &Sources) -> Vec<Problem> {
             "The last upgrade failed; version {from} goes on. {error}"
         ));
     }
-    for task in Task::ALL {
+    for &task in Task::ALL {
         failed_task(task, &sources.failures.of(task), &mut found);
     }
     let shared = &sources.shared;

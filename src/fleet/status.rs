@@ -12,6 +12,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use serde::Deserialize;
+use strum::{IntoStaticStr, VariantNames};
 
 use super::{
     entry::{Entries, Entry, Key},
@@ -64,7 +65,8 @@ pub struct FleetRegion {
 }
 
 /// How it stands with the database.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
 pub enum Contact {
     /// It was not asked yet.
     Starting,
@@ -78,16 +80,11 @@ pub enum Contact {
 
 impl Contact {
     /// Every word for it.
-    pub const WORDS: [&str; 4] = ["starting", "connected", "away", "refused"];
+    pub const WORDS: &[&str] = Self::VARIANTS;
 
     /// It in one word.
-    pub const fn word(&self) -> &'static str {
-        match self {
-            Self::Starting => "starting",
-            Self::Connected => "connected",
-            Self::Away(_) => "away",
-            Self::Refused(_) => "refused",
-        }
+    pub fn word(&self) -> &'static str {
+        self.into()
     }
 
     /// What goes wrong, if anything does.

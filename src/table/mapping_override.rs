@@ -14,8 +14,9 @@ use crate::handover::monotonic;
 ///
 /// It belongs to the name: a reload that keeps the name keeps the override, whatever else changes; one
 /// that removes the mapping forgets it, and so does a restart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, strum::IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum MappingOverride {
     /// Listeners stay open and are not looked at: clients wait in the kernel's queue.
     Paused,
@@ -24,11 +25,8 @@ pub enum MappingOverride {
 }
 
 impl MappingOverride {
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Paused => "paused",
-            Self::Drained => "drained",
-        }
+    pub fn word(self) -> &'static str {
+        self.into()
     }
 }
 

@@ -13,6 +13,7 @@ use std::{
 use arc_swap::ArcSwapOption;
 use fnv::FnvHasher;
 use serde::{Deserialize, Serialize};
+use strum::{IntoStaticStr, VariantArray};
 
 use super::{Queue, TargetSettings, balance::mixed};
 use crate::{handover::monotonic, limit::Tick};
@@ -66,8 +67,11 @@ pub struct CheckFailure {
 }
 
 /// Whether sessions may be led to a member.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr, VariantArray,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum MemberState {
     /// Nobody has checked: it is taken to be up.
     #[default]
@@ -78,14 +82,8 @@ pub enum MemberState {
 }
 
 impl MemberState {
-    const ALL: [Self; 3] = [Self::Unknown, Self::Up, Self::Down];
-
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Unknown => "unknown",
-            Self::Up => "up",
-            Self::Down => "down",
-        }
+    pub fn word(self) -> &'static str {
+        self.into()
     }
 }
 
@@ -108,7 +106,8 @@ impl Member {
     }
 
     pub fn state(&self) -> MemberState {
-        MemberState::ALL[usize::from(self.known.state.load(Relaxed)) % MemberState::ALL.len()]
+        let all = MemberState::VARIANTS;
+        all[usize::from(self.known.state.load(Relaxed)) % all.len()]
     }
 
     /// Since when its state is what it is, if it has ever been another.

@@ -14,7 +14,8 @@ use Kind::{Counter, Gauge, Histogram};
 use metrics::{IntoF64, Key, Label, Level, Metadata, Recorder, with_recorder};
 
 /// What the values of a metric mean.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Kind {
     /// Only goes up while the process lives.
     Counter,
@@ -26,12 +27,8 @@ pub enum Kind {
 
 impl Kind {
     /// The kind as the exposition formats call it.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Counter => "counter",
-            Self::Gauge => "gauge",
-            Self::Histogram(_) => "histogram",
-        }
+    pub fn word(self) -> &'static str {
+        self.into()
     }
 }
 

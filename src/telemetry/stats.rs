@@ -1,6 +1,7 @@
 //! The counters of one mapping: plain atomics, written on the data path, read by a scrape.
 
 use std::{
+    array,
     sync::{
         Arc,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -10,6 +11,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use serde::{Deserialize, Serialize};
+use strum::{IntoStaticStr, VariantArray};
 
 use crate::end_reason::EndReason;
 
@@ -20,7 +22,8 @@ use super::{
 };
 
 /// Why no connection to the target came about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum ConnectFailure {
     /// The target's host refused.
     Refused,
@@ -34,16 +37,11 @@ pub enum ConnectFailure {
 
 impl ConnectFailure {
     /// Every cause there is, in the order of their numbers.
-    pub const ALL: [Self; 4] = [Self::Refused, Self::Unreachable, Self::Timeout, Self::Local];
+    pub const ALL: &[Self] = Self::VARIANTS;
 
     /// The cause in one word.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Refused => "refused",
-            Self::Unreachable => "unreachable",
-            Self::Timeout => "timeout",
-            Self::Local => "local",
-        }
+    pub fn word(self) -> &'static str {
+        self.into()
     }
 }
 
@@ -357,8 +355,9 @@ impl MappingStats {
             open: AtomicU32::default(),
             opened: opened.into(),
             ended: EndReason::ALL.map(|reason| of_word(&ended, reason.word()).into()),
-            connect_failures: ConnectFailure::ALL
-                .map(|cause| of_word(&connect_failures, cause.word()).into()),
+            connect_failures: array::from_fn(|number| {
+                of_word(&connect_failures, ConnectFailure::ALL[number].word()).into()
+            }),
             connect_error: ArcSwapOption::from_pointee(connect_error),
             bytes_up: bytes.0.into(),
             bytes_down: bytes.1.into(),

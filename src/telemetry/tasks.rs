@@ -2,6 +2,7 @@
 
 use std::{
     any::Any,
+    array,
     collections::BTreeMap,
     future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -12,6 +13,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use strum::{IntoStaticStr, VariantArray};
 
 use crate::{
     handover::monotonic,
@@ -22,7 +24,8 @@ use crate::{
 const LONGEST: usize = 1024;
 
 /// What runs for as long as the process, or as the configuration asks for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum Task {
     /// Serves the admin endpoint over TCP.
     Admin,
@@ -52,37 +55,11 @@ pub enum Task {
 
 impl Task {
     /// Every task there is, in the order of their numbers.
-    pub const ALL: [Self; 12] = [
-        Self::Admin,
-        Self::AdminSocket,
-        Self::Lookup,
-        Self::Following,
-        Self::Exposing,
-        Self::Withdrawing,
-        Self::Resolving,
-        Self::Checking,
-        Self::Fleet,
-        Self::Ticker,
-        Self::Echo,
-        Self::Log,
-    ];
+    pub const ALL: &[Self] = Self::VARIANTS;
 
     /// Its name in the log and in metrics.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Admin => "admin",
-            Self::AdminSocket => "admin_socket",
-            Self::Lookup => "lookup",
-            Self::Following => "following",
-            Self::Exposing => "exposing",
-            Self::Withdrawing => "withdrawing",
-            Self::Resolving => "resolving",
-            Self::Checking => "checking",
-            Self::Fleet => "fleet",
-            Self::Ticker => "ticker",
-            Self::Echo => "echo",
-            Self::Log => "log",
-        }
+    pub fn word(self) -> &'static str {
+        self.into()
     }
 }
 
@@ -129,13 +106,13 @@ impl TaskFailures {
             let why = why.unwrap_or_default();
             (count > 0).then(|| (task.word().to_owned(), SavedFailures { count, at, why }))
         };
-        SavedTaskFailures(Task::ALL.into_iter().filter_map(save).collect())
+        SavedTaskFailures(Task::ALL.iter().copied().filter_map(save).collect())
     }
 
     /// Goes on counting.
     pub fn load(SavedTaskFailures(mut saved): SavedTaskFailures) -> Self {
-        Self(Task::ALL.map(|task| {
-            let failures = saved.remove(task.word());
+        Self(array::from_fn(|number| {
+            let failures = saved.remove(Task::ALL[number].word());
             let load = |SavedFailures { count, at, why }| Failures {
                 count,
                 last: at.map(|at| (at, why)),
@@ -220,13 +197,6 @@ async fn caught<F: Future>(work: F) -> Result<F::Output, Box<dyn Any + Send>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn tasks_are_numbered_in_the_order_of_their_list() {
-        for (number, task) in Task::ALL.into_iter().enumerate() {
-            assert_eq!(task as usize, number);
-        }
-    }
 
     #[tokio::test]
     async fn a_connection_that_panics_is_counted_and_its_listener_goes_on() {

@@ -14,7 +14,7 @@ pub(super) fn record(sources: &Sources) {
         return;
     };
     let word = view.contact.word();
-    for state in Contact::WORDS {
+    for &state in Contact::WORDS {
         metric::FLEET_CONTACT.set(&[state], u8::from(state == word));
     }
     if let Some(heard) = view.heard {

@@ -106,7 +106,7 @@ fn mappings(page: &mut Page, sources: &Sources) {
     );
     let failures = page.family(&metric::CONNECT_FAILURES);
     each(failures, &|family, name, of| {
-        for cause in ConnectFailure::ALL {
+        for &cause in ConnectFailure::ALL {
             match of.stats.connect_failures(cause) {
                 0 => {}
                 count => family.sample(&[name, cause.word()], count),

@@ -22,7 +22,7 @@ pub(super) fn record(sources: &Sources, usage: &Usage) {
     ] {
         metric::ACCEPT_ERRORS.set_total(&[cause], count.load(Relaxed));
     }
-    for task in Task::ALL {
+    for &task in Task::ALL {
         let count = sources.failures.of(task).count;
         // Where there is no fleet, nothing is told of one.
         if task != Task::Fleet || count > 0 || sources.fleet.read().is_some() {

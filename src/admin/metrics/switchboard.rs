@@ -18,7 +18,7 @@ pub(super) fn record(sources: &Sources) {
     };
     let contact = board.contact();
     let word = contact.word();
-    for state in Contact::WORDS {
+    for &state in Contact::WORDS {
         metric::SWITCHBOARD_CONTACT.set(&[state], u8::from(state == word));
     }
     if !matches!(contact, Contact::Elsewhere(_)) {
@@ -26,7 +26,7 @@ pub(super) fn record(sources: &Sources) {
     }
     if let Some(region) = &exposure.region {
         let word = region.role.word();
-        for role in Role::WORDS {
+        for &role in Role::WORDS {
             metric::FLEET_ROLE.set(&[role], u8::from(role == word));
         }
         metric::FLEET_LED.set(&[], u8::from(region.leader.is_some()));

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, hash::Hash, time::Instant};
 
 use serde::Serialize;
+use strum::{IntoStaticStr, VariantArray};
 
 use super::keys::Mode;
 use crate::admin::api::model::{Mapping, Mappings, Session, Sessions, Standing, Status};
@@ -54,7 +55,8 @@ impl Rates {
 }
 
 /// What comes first among the mappings.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub(super) enum MappingOrder {
     /// Those that fail, then what an operator holds, then those that move most bytes now.
     #[default]
@@ -68,26 +70,17 @@ pub(super) enum MappingOrder {
 
 impl MappingOrder {
     fn next(self) -> Self {
-        match self {
-            Self::Trouble => Self::Rate,
-            Self::Rate => Self::Sessions,
-            Self::Sessions => Self::Name,
-            Self::Name => Self::Trouble,
-        }
+        next_of(Self::VARIANTS, self as usize)
     }
 
     pub fn word(self) -> &'static str {
-        match self {
-            Self::Trouble => "trouble",
-            Self::Rate => "rate",
-            Self::Sessions => "sessions",
-            Self::Name => "name",
-        }
+        self.into()
     }
 }
 
 /// What comes first among the sessions.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub(super) enum SessionOrder {
     /// Those that move most bytes now.
     #[default]
@@ -102,22 +95,17 @@ pub(super) enum SessionOrder {
 
 impl SessionOrder {
     fn next(self) -> Self {
-        match self {
-            Self::Rate => Self::Bytes,
-            Self::Bytes => Self::Age,
-            Self::Age => Self::Mapping,
-            Self::Mapping => Self::Rate,
-        }
+        next_of(Self::VARIANTS, self as usize)
     }
 
     pub fn word(self) -> &'static str {
-        match self {
-            Self::Rate => "rate",
-            Self::Bytes => "bytes",
-            Self::Age => "age",
-            Self::Mapping => "mapping",
-        }
+        self.into()
     }
+}
+
+/// The one after that in this place, in a circle.
+fn next_of<T: Copy>(all: &[T], place: usize) -> T {
+    all[(place + 1) % all.len()]
 }
 
 /// The list that keys are for.

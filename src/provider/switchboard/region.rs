@@ -14,7 +14,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use strum::IntoStaticStr;
+use strum::{IntoStaticStr, VariantNames};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{BootInstant, Owner, ports::PortCounts, reserve::Reserve};
@@ -92,7 +92,9 @@ pub enum RegionPort {
 }
 
 /// What a proxy is in its region.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr, VariantNames,
+)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum Role {
@@ -119,7 +121,7 @@ pub enum Role {
 
 impl Role {
     /// Every word for it.
-    pub const WORDS: [&str; 5] = ["unknown", "serving", "leading", "alone", "expired"];
+    pub const WORDS: &[&str] = Self::VARIANTS;
 
     /// It in one word.
     pub fn word(self) -> &'static str {

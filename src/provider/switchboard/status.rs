@@ -10,6 +10,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use serde::{Deserialize, Serialize};
+use strum::{IntoStaticStr, VariantNames};
 use tokio::sync::Notify;
 
 use super::{
@@ -55,7 +56,8 @@ pub struct SwitchboardStatus {
 }
 
 /// How the switchboard is doing, as seen from here.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
 pub enum Contact {
     /// It has not told of all jobs yet.
     Starting,
@@ -71,17 +73,11 @@ pub enum Contact {
 
 impl Contact {
     /// Every word for it.
-    pub const WORDS: [&str; 5] = ["starting", "following", "elsewhere", "troubled", "away"];
+    pub const WORDS: &[&str] = Self::VARIANTS;
 
     /// It in one word.
-    pub const fn word(&self) -> &'static str {
-        match self {
-            Self::Starting => "starting",
-            Self::Following => "following",
-            Self::Elsewhere(_) => "elsewhere",
-            Self::Troubled(_) => "troubled",
-            Self::Away(_) => "away",
-        }
+    pub fn word(&self) -> &'static str {
+        self.into()
     }
 
     /// What goes wrong, if anything does.
