@@ -22,6 +22,7 @@ pub(crate) mod lifecycle;
 pub(crate) mod limit;
 pub(crate) mod listen;
 pub(crate) mod manual;
+pub(crate) mod mutex;
 pub(crate) mod orders;
 pub(crate) mod os_error;
 pub mod provider;

@@ -12,11 +12,11 @@ const MAY_IMPORT: &str = "
                table text units
     lifecycle: admin client_mask config end_reason files fleet handover health limit listen orders os_error provider relay
                resolve session shared_map socket table target telemetry text units worker
-    admin:     client_mask config end_reason fleet handover host_port limit listen orders os_error provider resolve session
+    admin:     client_mask config end_reason fleet handover host_port limit listen mutex orders os_error provider resolve session
                setting table target telemetry text units worker
     import:    file_pattern files os_error text units
     config:    client_mask file_pattern files fleet handover host_port limit provider resolve setting table target text units
-    provider:  files handover host_port setting shared_map table telemetry text tls_roots units
+    provider:  files handover host_port mutex setting shared_map table telemetry text tls_roots units
     fleet:     files os_error provider setting shared_map text tls_roots units
     tls_roots: files
     worker:    end_reason handover limit listen os_error proxy_protocol relay session socket table telemetry text
@@ -26,11 +26,11 @@ const MAY_IMPORT: &str = "
     orders:    table
     socket:    os_error
     table:     handover health limit proxy_protocol relay resolve setting shared_map target telemetry text
-    target:    handover limit proxy_protocol resolve setting
-    telemetry: end_reason handover os_error text units
+    target:    handover limit mutex proxy_protocol resolve setting
+    telemetry: end_reason handover mutex os_error text units
     limit:     client_mask end_reason handover setting
     health:    os_error proxy_protocol setting socket units
-    resolve:   files os_error setting units
+    resolve:   files mutex os_error setting units
     setting:   host_port units
     relay:     handover os_error
     files:     os_error units

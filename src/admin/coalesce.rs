@@ -25,7 +25,8 @@ use http_body_util::BodyExt;
 use hyper::body::{Bytes, Frame, SizeHint};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{api::error::ApiError, lock, metrics::Format};
+use super::{api::error::ApiError, metrics::Format};
+use crate::mutex::lock;
 
 /// Bytes of answers that clients have not taken yet, beyond the one that is being made.
 const BYTES: usize = 32 << 20;

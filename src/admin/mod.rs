@@ -21,7 +21,7 @@ use std::{
     io,
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::{Duration, Instant, SystemTime},
@@ -103,11 +103,6 @@ pub(crate) async fn serve(listener: AdminListener, sources: Arc<Sources>) -> io:
             server::accept_all(listener, BOUNDS, &router, (Task::AdminSocket, failures)).await
         }
     }
-}
-
-/// Locks what is left whole at every moment: a panic elsewhere cannot have spoilt it.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Sources {

@@ -15,8 +15,7 @@ use std::{
 use tokio::{sync::Notify, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::lock;
-use crate::limit::SourceNet;
+use crate::{limit::SourceNet, mutex::lock};
 
 /// For how long an answer may take before its slot can go to another.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(1);

@@ -3,13 +3,16 @@
 use std::{
     collections::BTreeMap,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use serde::{Deserialize, Serialize};
 
 use super::{Family, Found, LookupError, Unfit};
-use crate::setting::{As, Word};
+use crate::{
+    mutex::lock,
+    setting::{As, Word},
+};
 
 /// A name, and which of its addresses are wanted.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,18 +71,14 @@ pub(crate) enum News {
 }
 
 impl Names {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Name, Known>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// What is known of a name.
     pub fn of(&self, name: &Name) -> Known {
-        self.lock().get(name).cloned().unwrap_or_default()
+        lock(&self.0).get(name).cloned().unwrap_or_default()
     }
 
     /// Everything.
     pub fn all(&self) -> Vec<(Name, Known)> {
-        let names = self.lock();
+        let names = lock(&self.0);
         let all = names.iter();
         all.map(|(name, known)| (name.clone(), known.clone()))
             .collect()
@@ -87,12 +86,12 @@ impl Names {
 
     /// Forgets all names but these.
     pub fn keep(&self, wanted: impl Fn(&Name) -> bool) {
-        self.lock().retain(|name, _| wanted(name));
+        lock(&self.0).retain(|name, _| wanted(name));
     }
 
     /// Takes note of what a lookup found. One that failed leaves the addresses as they were.
     pub fn note(&self, name: &Name, found: &Result<Found, LookupError>) -> Option<News> {
-        let mut names = self.lock();
+        let mut names = lock(&self.0);
         let known = names.entry(name.clone()).or_default();
         let failed_before = known.error.is_some();
         let was_known = !known.addresses.is_empty();
@@ -123,7 +122,7 @@ impl Names {
 
     /// Takes note of which of its addresses are no targets; those that were not before.
     pub fn leave_out(&self, name: &Name, left_out: Vec<(IpAddr, Unfit)>) -> Vec<(IpAddr, Unfit)> {
-        let mut names = self.lock();
+        let mut names = lock(&self.0);
         let known = names.entry(name.clone()).or_default();
         let is_new = |one: &&(IpAddr, Unfit)| !known.left_out.contains(one);
         let new = left_out.iter().filter(is_new).copied().collect();
@@ -150,7 +149,7 @@ impl Names {
     }
 
     pub fn save(&self) -> SavedNames {
-        let names = self.lock();
+        let names = lock(&self.0);
         let saved = names.iter().map(|(name, known)| {
             let Known {
                 addresses,

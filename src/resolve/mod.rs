@@ -16,7 +16,7 @@ use std::{
     collections::BTreeSet,
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -34,6 +34,7 @@ use self::{
 };
 use crate::{
     files,
+    mutex::lock,
     setting::{As, Found as Value, Json, Kind, List, Refusal, Span, Words, address::is_link_local},
     units,
 };
@@ -332,7 +333,7 @@ impl Resolver {
 
     /// How the system is set up, as lately as it has been asked for.
     async fn system(&self) -> Result<Arc<System>, LookupError> {
-        let known = || self.system.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = || lock(&self.system);
         if let Some((at, system)) = &*known()
             && at.elapsed() < SYSTEM_READ_EVERY
         {

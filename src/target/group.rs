@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Arc, Mutex, atomic::Ordering::Relaxed},
 };
 
 use arc_swap::ArcSwap;
@@ -15,7 +15,7 @@ use super::{
     Balance, GroupSettings, Member, MemberState, Queue, TargetAddr,
     balance::{Candidate, Turns, pick},
 };
-use crate::limit::Tick;
+use crate::{limit::Tick, mutex::lock};
 
 type Members = Vec<Arc<Member>>;
 
@@ -114,17 +114,13 @@ impl TargetGroup {
         };
         let members = group.made_of(group.all(&named).into_iter(), known);
         group.members.store(Arc::new(members));
-        *group.lock_named() = named;
+        *lock(&group.named) = named;
         group
-    }
-
-    fn lock_named(&self) -> MutexGuard<'_, Named> {
-        self.named.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The addresses that its names have.
     pub(super) fn named(&self) -> Named {
-        self.lock_named().clone()
+        lock(&self.named).clone()
     }
 
     /// Every address, each with the number of its target.
@@ -146,7 +142,7 @@ impl TargetGroup {
     /// stay stays known. Returns whether that is a change, and the addresses that are none of the group's
     /// any more.
     pub fn set_addresses(&self, name: &str, ips: &[IpAddr]) -> Option<Vec<SocketAddr>> {
-        let mut named = self.lock_named();
+        let mut named = lock(&self.named);
         let known = self.settings.names().find(|own| ***own == *name)?;
         let before = named.get(name).map(Vec::as_slice);
         if before.unwrap_or_default() == ips {
@@ -279,7 +275,7 @@ impl TargetGroup {
                 sessions: member.sessions(),
                 key: member.key,
             });
-            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut turns = lock(&self.turns);
             let chosen = pick(balance, candidates, client, &mut turns);
             drop(turns);
             if let Some(chosen) = chosen

@@ -7,7 +7,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{
             AtomicUsize,
             Ordering::{Relaxed, SeqCst},
@@ -20,7 +20,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::setting::{As, Count, KeyTable, Span};
+use crate::{
+    mutex::lock,
+    setting::{As, Count, KeyTable, Span},
+};
 
 /// Whether clients wait when all targets are full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize)]
@@ -82,10 +85,6 @@ pub struct Ticket {
 }
 
 impl Queue {
-    fn line(&self) -> MutexGuard<'_, Line> {
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// How many wait.
     pub fn len(&self) -> usize {
         self.len.load(Relaxed)
@@ -93,7 +92,7 @@ impl Queue {
 
     /// A place behind all others, unless `max` wait already.
     pub fn join(self: &Arc<Self>, max: u32) -> Option<Ticket> {
-        let mut line = self.line();
+        let mut line = lock(&self.line);
         if line.tickets.len() >= usize::try_from(max).unwrap_or(usize::MAX) {
             return None;
         }
@@ -103,7 +102,7 @@ impl Queue {
 
     /// The place it had before.
     pub fn join_again(self: &Arc<Self>, number: u64) -> Ticket {
-        let mut line = self.line();
+        let mut line = lock(&self.line);
         let number = match line.place(number) {
             Ok(_) => line.next,
             Err(_) => number,
@@ -130,7 +129,7 @@ impl Queue {
         if self.len() == 0 {
             return;
         }
-        let first = self.line().first();
+        let first = lock(&self.line).first();
         if let Some(first) = first {
             first.wake();
         }
@@ -148,14 +147,14 @@ impl Ticket {
     }
 
     pub fn is_first(&self) -> bool {
-        let line = self.queue.line();
+        let line = lock(&self.queue.line);
         let first = line.tickets.front();
         first.is_some_and(|(number, _)| *number == self.number)
     }
 
     /// What to wake when it is its turn.
     pub fn wake(&self, waker: Waker) {
-        let mut line = self.queue.line();
+        let mut line = lock(&self.queue.line);
         if let Ok(place) = line.place(self.number) {
             line.tickets[place].1 = Some(waker);
         }
@@ -164,7 +163,7 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let mut line = self.queue.line();
+        let mut line = lock(&self.queue.line);
         let Ok(place) = line.place(self.number) else {
             return;
         };

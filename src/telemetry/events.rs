@@ -7,7 +7,7 @@ use std::{
     borrow::Cow,
     collections::{BTreeMap, VecDeque},
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::SystemTime,
 };
 
@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tracing::{Level, Subscriber, field::Field};
 use tracing_subscriber::layer::{Context, Layer};
 
-use crate::{handover::LoadError, text::clipped};
+use crate::{handover::LoadError, mutex::lock, text::clipped};
 
 /// Events kept.
 const CAPACITY: usize = 256;
@@ -116,7 +116,7 @@ impl Default for Events {
 impl Events {
     /// The events after number `after` that are still kept, oldest first.
     pub fn after(&self, after: u64) -> Vec<Event> {
-        let kept = self.lock();
+        let kept = lock(&self.0.kept);
         let new = kept.events.iter().filter(|event| event.number > after);
         new.cloned().collect()
     }
@@ -130,7 +130,7 @@ impl Events {
 
     /// All of them.
     pub fn save(&self) -> SavedEvents {
-        let kept = self.lock();
+        let kept = lock(&self.0.kept);
         let save = |event: &Event| {
             let Event {
                 number,
@@ -196,7 +196,7 @@ impl Events {
     fn add(&self, event: &tracing::Event<'_>) {
         let mut fields = Fields::default();
         event.record(&mut fields);
-        let mut kept = self.lock();
+        let mut kept = lock(&self.0.kept);
         let number = *self.0.latest.borrow() + 1;
         kept.push(Event {
             number,
@@ -207,11 +207,6 @@ impl Events {
         });
         // Before the next one takes its number.
         self.0.latest.send_replace(number);
-    }
-
-    // An event is pushed whole, so a panic elsewhere leaves nothing half done.
-    fn lock(&self) -> MutexGuard<'_, Kept> {
-        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -288,7 +283,7 @@ mod tests {
         assert!(bytes <= MOST_BYTES, "{bytes}");
         assert!(bytes > MOST_BYTES - 3 * LONGEST, "{bytes}");
         assert_eq!(kept.last().map(|event| event.number), Some(256));
-        assert_eq!(events.lock().bytes, bytes);
+        assert_eq!(lock(&events.0.kept).bytes, bytes);
     }
 
     #[test]

@@ -1,12 +1,10 @@
 //! The last minutes in steps: what was counted at each tick, for charts and for "lately".
 
-use std::{
-    collections::VecDeque,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Mutex, time::Duration};
 
 use serde::{Deserialize, Serialize};
+
+use crate::mutex::lock;
 
 /// The time between two ticks.
 pub const STEP: Duration = Duration::from_secs(5);
@@ -52,7 +50,7 @@ impl History {
 
     /// Adds the totals of a tick.
     pub fn push(&self, totals: Totals) {
-        let mut ticks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ticks = lock(&self.0);
         if ticks.len() == TICKS {
             ticks.pop_front();
         }
@@ -61,7 +59,7 @@ impl History {
 
     /// All of them.
     pub fn read(&self) -> Vec<Totals> {
-        let ticks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let ticks = lock(&self.0);
         ticks.iter().copied().collect()
     }
 }

@@ -2,9 +2,11 @@
 //! has no part in it.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::Mutex,
     time::{Duration, Instant},
 };
+
+use crate::mutex::lock;
 
 /// What had been counted at one look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -48,7 +50,7 @@ impl Looks {
 
     /// Looks again.
     pub fn look(&self, now: Instant, counted: Counted) {
-        let mut looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut looks = lock(&self.0);
         let (at, before, lately) = *looks;
         let span = at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         let rate = |of: fn(&Counted) -> u64| match span.is_zero() {
@@ -70,7 +72,7 @@ impl Looks {
 
     /// What was found last.
     pub fn read(&self) -> Lately {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).2
+        lock(&self.0).2
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     io::{self, IsTerminal},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
 };
@@ -23,6 +23,7 @@ use super::{
     Events, LineFormat, Syslog, TaskFailures,
     writer::{self, Records, StandardOutput, ToQueue},
 };
+use crate::mutex::lock;
 
 /// Changes the level and the format of the log while it is being written.
 pub struct LogControl {
@@ -109,10 +110,6 @@ where
         ),
         LineFormat::Text { colour } => Box::new(layer.with_ansi(colour)),
     }
-}
-
-fn lock(level: &Mutex<Level>) -> MutexGuard<'_, Level> {
-    level.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl LogControl {

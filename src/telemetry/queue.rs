@@ -7,11 +7,13 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, SystemTime},
 };
+
+use crate::mutex::lock;
 
 /// How long the writer lets records gather once there is one: waking it for each would cost more
 /// than writing it. A line is waited for by somebody, and written at once.
@@ -91,7 +93,7 @@ impl<T> LogQueue<T> {
     }
 
     fn add(&self, entry: Entry<T>, room: usize) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         if state.entries.len() >= room {
             drop(state);
             self.count_dropped(1);
@@ -109,7 +111,7 @@ impl<T> LogQueue<T> {
 
     /// Waits for entries and takes all there are; none when the queue is closed and empty.
     pub(super) fn take(&self) -> Option<VecDeque<Entry<T>>> {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         state.writing = false;
         if state.entries.is_empty() {
             self.finished.notify_all();
@@ -135,13 +137,13 @@ impl<T> LogQueue<T> {
 
     /// Says that nothing will be taken any more.
     pub(super) fn finish(&self) {
-        self.lock().finished = true;
+        lock(&self.state).finished = true;
         self.finished.notify_all();
     }
 
     /// Lets the writer finish once the queue is empty, and waits for it no longer than `within`.
     pub fn close(&self, within: Duration) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         state.closed = true;
         self.filled.notify_one();
         // What is still not written then never will be: nobody reads it.
@@ -154,7 +156,7 @@ impl<T> LogQueue<T> {
 
     /// Waits until everything is written, no longer than `within`.
     pub fn flush(&self, within: Duration) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         // Records need not gather any more.
         state.urgent = true;
         self.filled.notify_one();
@@ -174,17 +176,12 @@ impl<T> LogQueue<T> {
 
     /// Entries dropped so far, and those that would be if nothing were written any more.
     pub fn dropped_in_all(&self) -> u64 {
-        self.dropped() + self.lock().entries.len() as u64
+        self.dropped() + lock(&self.state).entries.len() as u64
     }
 
     /// Entries dropped so far.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Relaxed)
-    }
-
-    // An entry is pushed or taken whole, so a panic elsewhere cannot leave the state half changed.
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

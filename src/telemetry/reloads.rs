@@ -1,13 +1,13 @@
 //! How reloads went.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::Mutex,
     time::{Duration, SystemTime},
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::text::clipped;
+use crate::{mutex::lock, text::clipped};
 
 /// Of what was wrong, so many bytes are kept.
 const LONGEST: usize = 32 << 10;
@@ -53,7 +53,7 @@ impl Reloads {
 
     /// Notes a reload that came into force.
     pub fn succeeded(&self, took: Duration) {
-        let mut report = self.lock();
+        let mut report = lock(&self.0);
         report.succeeded += 1;
         report.last_success = SystemTime::now();
         report.last_took = took;
@@ -62,7 +62,7 @@ impl Reloads {
 
     /// Notes a reload that changed nothing.
     pub fn failed(&self, took: Duration, error: String) {
-        let mut report = self.lock();
+        let mut report = lock(&self.0);
         report.failed += 1;
         report.last_took = took;
         report.last_error = Some(clipped(error, LONGEST));
@@ -70,16 +70,11 @@ impl Reloads {
 
     /// Notes how many listening sockets are open now.
     pub fn set_listeners(&self, listeners: usize) {
-        self.lock().listeners = listeners;
+        lock(&self.0).listeners = listeners;
     }
 
     /// Everything noted so far.
     pub fn read(&self) -> ReloadReport {
-        self.lock().clone()
-    }
-
-    // Every change is one assignment after the other, none of which can panic.
-    fn lock(&self) -> MutexGuard<'_, ReloadReport> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0).clone()
     }
 }

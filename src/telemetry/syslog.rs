@@ -12,7 +12,7 @@ use std::{
     os::unix::net::UnixDatagram,
     path::PathBuf,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     thread,
@@ -21,7 +21,7 @@ use std::{
 
 use rustix::{io::Errno, system::uname};
 
-use crate::os_error::in_words;
+use crate::{mutex::lock, os_error::in_words};
 
 /// Lines that wait for the daemon.
 const MOST: usize = 4096;
@@ -180,11 +180,6 @@ impl Syslog {
             outlet.queue.wait(within, |state| state.finished);
         }
     }
-}
-
-// What is locked is changed in one step, so a panic elsewhere leaves nothing half done.
-fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Outlet {

@@ -2,12 +2,12 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::end_reason::EndReason;
+use crate::{end_reason::EndReason, mutex::lock};
 
 use super::{
     MappingStats,
@@ -81,7 +81,7 @@ impl Retired {
         &self,
         departed: impl Iterator<Item = &'a Arc<MappingStats>>,
     ) -> SavedTally {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.0);
         state.settle();
         let departed: HashSet<_> = departed.map(Arc::as_ptr).collect();
         let mut sum = state.sum.clone();
@@ -145,20 +145,20 @@ struct State {
 impl Retired {
     /// Takes on the counters of a mapping that leaves the table.
     pub fn add(&self, stats: Arc<MappingStats>) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.0);
         state.settle();
         state.counting.push(stats);
     }
 
     /// Gives up the counters of a mapping that is back in the table.
     pub fn take_back(&self, stats: &Arc<MappingStats>) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.0);
         state.counting.retain(|known| !Arc::ptr_eq(known, stats));
     }
 
     /// What they have counted together.
     pub fn tally(&self) -> Tally {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.0);
         state.settle();
         let mut tally = state.sum.clone();
         for stats in &state.counting {

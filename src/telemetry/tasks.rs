@@ -7,7 +7,7 @@ use std::{
     future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     task::Poll,
     time::Instant,
 };
@@ -17,6 +17,7 @@ use strum::{IntoStaticStr, VariantArray};
 
 use crate::{
     handover::monotonic,
+    mutex::lock,
     text::{clipped, of_panic},
 };
 
@@ -159,8 +160,7 @@ impl TaskFailures {
 
     // Assignments one after the other, none of which can panic.
     fn lock(&self, task: Task) -> MutexGuard<'_, Failures> {
-        let failures = &self.0[task as usize];
-        failures.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0[task as usize])
     }
 }
 

@@ -1,13 +1,13 @@
 //! How upgrades went, through all images of the process.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::Mutex,
     time::{Duration, SystemTime},
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::text::clipped;
+use crate::{mutex::lock, text::clipped};
 
 /// Of what was wrong, so many bytes are kept.
 const LONGEST: usize = 32 << 10;
@@ -64,14 +64,14 @@ impl Upgrades {
 
     /// Notes that one has begun; its number.
     pub fn begun(&self) -> u64 {
-        let mut report = self.lock();
+        let mut report = lock(&self.0);
         report.latest += 1;
         report.latest
     }
 
     /// Notes what came of one.
     pub fn ended(&self, outcome: UpgradeOutcome) {
-        let mut report = self.lock();
+        let mut report = lock(&self.0);
         match outcome.error {
             None => report.succeeded += 1,
             Some(_) => report.failed += 1,
@@ -82,11 +82,6 @@ impl Upgrades {
 
     /// Everything noted so far.
     pub fn read(&self) -> UpgradeReport {
-        self.lock().clone()
-    }
-
-    // Every change is one assignment after the other, none of which can panic.
-    fn lock(&self) -> MutexGuard<'_, UpgradeReport> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0).clone()
     }
 }

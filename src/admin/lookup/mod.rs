@@ -28,12 +28,11 @@ use super::{
         read::Asked,
         view,
     },
-    lock,
     peer::Peer,
     server::{self, Bounds},
     slots,
 };
-use crate::telemetry::Task;
+use crate::{mutex::lock, telemetry::Task};
 use rate::RateLimit;
 
 pub const CONNECTIONS: usize = 128;

@@ -2,10 +2,11 @@
 
 use std::{
     collections::{HashSet, VecDeque},
-    sync::{Mutex, PoisonError},
+    sync::Mutex,
 };
 
 use super::job::JobId;
+use crate::mutex::lock;
 
 /// How many are remembered; the oldest are forgotten.
 const AT_MOST: usize = 8192;
@@ -23,7 +24,7 @@ struct Inner {
 impl Finished {
     /// Remembers that `id` has ended.
     pub(super) fn add(&self, id: &JobId) {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = lock(&self.0);
         if !inner.ids.insert(id.clone()) {
             return;
         }
@@ -37,13 +38,13 @@ impl Finished {
 
     /// All that are remembered, the oldest first.
     pub(super) fn all(&self) -> Vec<JobId> {
-        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let inner = lock(&self.0);
         inner.order.iter().cloned().collect()
     }
 
     /// Whether `id` is remembered to have ended.
     pub fn contains(&self, id: &JobId) -> bool {
-        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let inner = lock(&self.0);
         inner.ids.contains(id)
     }
 }

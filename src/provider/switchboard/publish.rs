@@ -13,7 +13,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, Weak,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -33,7 +33,7 @@ use super::{
     read,
     stats::{FollowStats, Request},
 };
-use crate::telemetry::metric;
+use crate::{mutex::lock, telemetry::metric};
 
 /// Tries for one text, conflicts included.
 const TRIES: u32 = 5;
@@ -157,7 +157,7 @@ impl Publisher {
             busy,
             written,
             left_over: _,
-        } = &*self.state();
+        } = &*lock(&self.state);
         let written = written.iter();
         let written = written.map(|(job, (text, _))| (job.clone(), text.clone()));
         let mut written: BTreeMap<_, _> = written.collect();
@@ -176,7 +176,7 @@ impl Publisher {
         if key == self.key.0 {
             let now = Instant::now();
             let written = written.into_iter().map(|(job, text)| (job, (text, now)));
-            self.state().written.extend(written);
+            lock(&self.state).written.extend(written);
         }
     }
 
@@ -188,7 +188,7 @@ impl Publisher {
     /// Has `job` annotated with `text`, or the annotation removed. Returns at once; what was said
     /// before about the same job and has not been done is not done any more.
     pub fn set(&self, job: JobId, text: Option<String>) {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         state.left_over.remove(&job);
         let is_there = state.written.get(&job).map(|(text, _)| text);
         if text.is_some() && is_there == text.as_ref() && state.busy.as_ref() != Some(&job) {
@@ -204,13 +204,13 @@ impl Publisher {
 
     /// Jobs that were found with an annotation of ours that nobody has asked for since the start.
     pub fn left_over(&self) -> Vec<JobId> {
-        self.state().left_over.iter().cloned().collect()
+        lock(&self.state).left_over.iter().cloned().collect()
     }
 
     /// Removes what was written. It may be dropped at any time.
     pub async fn withdraw(self: &Arc<Self>) {
         let written = {
-            let mut state = self.state();
+            let mut state = lock(&self.state);
             state.waiting.clear();
             // What was being written when the writer stopped may be there without our knowing.
             let busy = state.busy.take();
@@ -242,14 +242,10 @@ impl Publisher {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     async fn next(&self) -> (JobId, Option<String>) {
         loop {
             let next = {
-                let mut state = self.state();
+                let mut state = lock(&self.state);
                 let next = state.waiting.pop_first();
                 state.busy = next.as_ref().map(|(job, _)| job.clone());
                 next
@@ -300,7 +296,7 @@ impl Publisher {
             sleep(pause).await;
             pause *= 2;
             // Something else may have been said meanwhile.
-            if self.state().waiting.contains_key(job) {
+            if lock(&self.state).waiting.contains_key(job) {
                 return Ok(());
             }
         }
@@ -310,13 +306,13 @@ impl Publisher {
         let mut annotated = self.client.annotations(job).await?;
         let before = annotated.annotations.get(&self.key.0).cloned();
         if let Some(before) = &before {
-            let known = self.state().written.get(job).cloned();
+            let known = lock(&self.state).written.get(job).cloned();
             let known = known.is_some_and(|(text, _)| text == *before);
             if !known && text != Some(before) && !self.is_own(before) {
                 self.was_overwritten(job, Some(before));
                 if text.is_none() {
                     // It is theirs.
-                    self.state().written.remove(job);
+                    lock(&self.state).written.remove(job);
                     return Ok(());
                 }
             }
@@ -330,7 +326,7 @@ impl Publisher {
             };
             self.client.annotate(job, &annotated).await?;
         }
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         match text {
             Some(text) => {
                 let now = (text.to_owned(), Instant::now());
@@ -350,7 +346,7 @@ impl Publisher {
         loop {
             let (job, text) = self.next().await;
             let failure = self.write(&job, text.as_deref()).await.err();
-            self.state().busy = None;
+            lock(&self.state).busy = None;
             let kind = failure.as_ref().map(Failure::kind);
             let Some(failure) = failure else {
                 failing = None;
@@ -373,7 +369,7 @@ impl JobReader for Publisher {
         let Some(found) = read::annotation(body, &self.key.0) else {
             return;
         };
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         if state.waiting.contains_key(job) || state.busy.as_ref() == Some(job) {
             return;
         }

@@ -4,16 +4,12 @@
 //! can tell whose another port is. Whoever exposes gives each of them away once at most; what has become of
 //! them the database is told before anything else is read of it. All of it outlives both, and an upgrade.
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
-};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Mutex, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 
 use super::{Owner, PortRanges};
+use crate::mutex::lock;
 
 /// The ports, as they are handed over.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,16 +86,12 @@ impl Reserve {
 
     /// It for the next image of the program.
     pub fn saved(&self) -> SavedReserve {
-        self.state().saved.clone()
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0).saved.clone()
     }
 
     /// Says out of which ports there may be more.
     pub fn take_from(&self, ranges: &PortRanges) {
-        let mut state = self.state();
+        let mut state = lock(&self.0);
         if state.ranges.as_ref() != Some(ranges) {
             state.ranges = Some(ranges.clone());
         }
@@ -107,12 +99,12 @@ impl Reserve {
 
     /// Out of which ports there may be more, once somebody has said that.
     pub fn ranges(&self) -> Option<PortRanges> {
-        self.state().ranges.clone()
+        lock(&self.0).ranges.clone()
     }
 
     /// Has them given away from now on, or no more; whether that is news.
     pub fn open(&self, is_open: bool) -> bool {
-        std::mem::replace(&mut self.state().is_open, is_open) != is_open
+        std::mem::replace(&mut lock(&self.0).is_open, is_open) != is_open
     }
 
     /// Gives the lowest one to somebody, or the one that was theirs before.
@@ -123,7 +115,7 @@ impl Reserve {
         since: SystemTime,
         fits: impl Fn(u16) -> bool,
     ) -> Option<u16> {
-        let mut state = self.state();
+        let mut state = lock(&self.0);
         if !state.is_open {
             return None;
         }
@@ -145,7 +137,7 @@ impl Reserve {
 
     /// Every port that was given to somebody who has it.
     pub fn given(&self) -> Vec<(u16, Owner)> {
-        let state = self.state();
+        let state = lock(&self.0);
         let given = state
             .saved
             .used
@@ -159,12 +151,12 @@ impl Reserve {
 
     /// Whether a port was given to that owner, who has it.
     pub fn has_given(&self, owner: &Owner, port: u16) -> bool {
-        matches!(self.state().saved.used.get(&port), Some(Use::Given { owner: given, .. }) if given == owner)
+        matches!(lock(&self.0).saved.used.get(&port), Some(Use::Given { owner: given, .. }) if given == owner)
     }
 
     /// Notes where a port leads by now that was given to somebody, or that it is nobody's any more.
     pub fn leads(&self, port: u16, to: Option<SocketAddr>) {
-        let mut state = self.state();
+        let mut state = lock(&self.0);
         let Some(what) = state.saved.used.get_mut(&port) else {
             return;
         };
@@ -182,7 +174,7 @@ impl Reserve {
     /// Notes that a port cannot be bound that was given to somebody: nobody gets it again, in the whole region if
     /// it is to be blocked.
     pub fn spoil(&self, port: u16, is_blocked: bool) {
-        if let Some(what) = self.state().saved.used.get_mut(&port)
+        if let Some(what) = lock(&self.0).saved.used.get_mut(&port)
             && let Use::Given { owner, .. } = what
         {
             let owner = owner.clone();
@@ -200,7 +192,7 @@ impl Reserve {
     /// Takes in what the map says of ports: since which generation this proxy has them beforehand, if it
     /// does. `is_whole` if that is all there is.
     pub fn read(&self, is_whole: bool, rows: impl Iterator<Item = (u16, Option<u64>)>) {
-        let ports = &mut self.state().saved.ports;
+        let ports = &mut lock(&self.0).saved.ports;
         if is_whole {
             ports.clear();
         }
@@ -214,20 +206,20 @@ impl Reserve {
 
     /// Every port, with the generation since which it is held.
     pub fn ports(&self) -> Vec<(u16, u64)> {
-        let state = self.state();
+        let state = lock(&self.0);
         let ports = state.saved.ports.iter();
         ports.map(|(port, since)| (*port, *since)).collect()
     }
 
     /// How many there are that were not used.
     pub fn left(&self) -> usize {
-        let SavedReserve { ports, used } = &self.state().saved;
+        let SavedReserve { ports, used } = &lock(&self.0).saved;
         ports.keys().filter(|port| !used.contains_key(port)).count()
     }
 
     /// Has those given back that are too many; not one of them is given to anybody from now on.
     pub fn shrink(&self, most: usize) {
-        let SavedReserve { ports, used } = &mut self.state().saved;
+        let SavedReserve { ports, used } = &mut lock(&self.0).saved;
         let left = ports.keys().filter(|port| !used.contains_key(port));
         let too_many: Vec<_> = left.copied().skip(most).collect();
         used.extend(too_many.into_iter().map(|port| (port, Use::Unused)));
@@ -235,14 +227,14 @@ impl Reserve {
 
     /// What has become of ports, for the database.
     pub fn used(&self) -> Vec<(u16, Use)> {
-        let state = self.state();
+        let state = lock(&self.0);
         let used = state.saved.used.iter();
         used.map(|(port, what)| (*port, what.clone())).collect()
     }
 
     /// Notes that the database knows what has become of ports.
     pub fn told(&self, ports: impl Iterator<Item = u16>) {
-        let used = &mut self.state().saved.used;
+        let used = &mut lock(&self.0).saved.used;
         for port in ports {
             used.remove(&port);
         }

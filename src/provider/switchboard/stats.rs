@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::Mutex,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     handover::monotonic,
+    mutex::lock,
     telemetry::{
         Histogram, SavedHistogram,
         metric::{self, LATENCY_BUCKETS},
@@ -157,7 +158,7 @@ impl FollowStats {
             is_listing_failing,
             held,
             complete,
-        } = &*self.state();
+        } = &*lock(&self.state);
         let succeeded = succeeded.iter();
         let failed = failed.iter().map(|((request, kind), count)| {
             (request.word().to_owned(), kind.word().to_owned(), *count)
@@ -238,24 +239,24 @@ impl FollowStats {
         stats
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Requests of a kind that were answered as asked.
     pub fn succeeded(&self, request: Request) -> u64 {
-        self.state().succeeded.get(&request).copied().unwrap_or(0)
+        lock(&self.state)
+            .succeeded
+            .get(&request)
+            .copied()
+            .unwrap_or(0)
     }
 
     /// Requests of a kind that failed.
     pub fn failed(&self, request: Request, kind: FailureKind) -> u64 {
-        let state = self.state();
+        let state = lock(&self.state);
         state.failed.get(&(request, kind)).copied().unwrap_or(0)
     }
 
     /// Every request so far: what was asked for, what came of it, and how often.
     pub(crate) fn requests(&self) -> Vec<(Request, &'static str, u64)> {
-        let state = self.state();
+        let state = lock(&self.state);
         let succeeded = state.succeeded.iter();
         let succeeded = succeeded.map(|(request, count)| (*request, "success", *count));
         let failed = state.failed.iter();
@@ -265,62 +266,68 @@ impl FollowStats {
 
     /// Episodes of failures of a kind that have begun.
     pub fn episodes(&self, kind: FailureKind) -> u64 {
-        self.state().failing.get(&kind).map_or(0, |one| one.begun)
+        lock(&self.state)
+            .failing
+            .get(&kind)
+            .map_or(0, |one| one.begun)
     }
 
     /// Such episodes that have not ended.
     pub fn episodes_open(&self, kind: FailureKind) -> u64 {
-        self.state().failing.get(&kind).map_or(0, |one| one.open)
+        lock(&self.state)
+            .failing
+            .get(&kind)
+            .map_or(0, |one| one.open)
     }
 
     /// Watches open now.
     pub fn watches_open(&self, purpose: Purpose) -> u64 {
-        self.state().watches[purpose as usize]
+        lock(&self.state).watches[purpose as usize]
     }
 
     /// Connections that watches are on.
     pub fn watch_connections(&self) -> u64 {
-        self.state().watch_connections as u64
+        lock(&self.state).watch_connections as u64
     }
 
     /// Times the newest jobs were asked for and all that was new was had.
     pub fn polls(&self) -> u64 {
-        self.state().polls
+        lock(&self.state).polls
     }
 
     /// Complete listings had.
     pub fn walks(&self) -> u64 {
-        self.state().walks
+        lock(&self.state).walks
     }
 
     /// Jobs that have not ended, as far as is known.
     pub fn jobs_active(&self) -> u64 {
-        self.state().jobs_active as u64
+        lock(&self.state).jobs_active as u64
     }
 
     /// How long ago the last complete listing was had; `None` before the first. Not moved by a
     /// clock that is set.
     pub fn knowledge_age(&self) -> Option<Duration> {
-        self.state().complete.map(|at| at.elapsed())
+        lock(&self.state).complete.map(|at| at.elapsed())
     }
 
     /// Which jobs the account may read, as it was said last.
     pub fn rights(&self) -> Rights {
-        self.state().rights
+        lock(&self.state).rights
     }
 
     /// Whether the last page of the listing that was asked for was not had.
     pub(crate) fn is_listing_failing(&self) -> bool {
-        self.state().is_listing_failing
+        lock(&self.state).is_listing_failing
     }
 
     /// Jobs that are missing from a listing, too many at once to be believed.
     pub fn held(&self) -> u64 {
-        self.state().held as u64
+        lock(&self.state).held as u64
     }
 
     pub(super) fn count<T>(&self, request: Request, answer: &Result<T, Failure>) {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         *match answer {
             Ok(_) => state.succeeded.entry(request).or_default(),
             Err(failure) => state.failed.entry((request, failure.kind())).or_default(),
@@ -328,31 +335,31 @@ impl FollowStats {
     }
 
     pub(super) fn set_rights(&self, rights: Rights) {
-        self.state().rights = rights;
+        lock(&self.state).rights = rights;
     }
 
     pub(super) fn listing_fails(&self, fails: bool) {
-        self.state().is_listing_failing = fails;
+        lock(&self.state).is_listing_failing = fails;
     }
 
     pub(super) fn set_held(&self, jobs: usize) {
-        self.state().held = jobs;
+        lock(&self.state).held = jobs;
     }
 
     pub(super) fn set_jobs_active(&self, jobs: usize) {
-        self.state().jobs_active = jobs;
+        lock(&self.state).jobs_active = jobs;
     }
 
     pub(super) fn set_watch_connections(&self, connections: usize) {
-        self.state().watch_connections = connections;
+        lock(&self.state).watch_connections = connections;
     }
 
     pub(super) fn polled(&self) {
-        self.state().polls += 1;
+        lock(&self.state).polls += 1;
     }
 
     pub(super) fn walked(&self) {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         state.walks += 1;
         state.complete = Some(Instant::now());
     }
@@ -360,7 +367,7 @@ impl FollowStats {
     /// Following begins, with knowledge from before that was complete at a time.
     pub(super) fn begin(&self, complete: Option<SystemTime>) {
         let age = complete.map(|at| at.elapsed().unwrap_or_default());
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         state.complete = age.and_then(|age| Instant::now().checked_sub(age));
         for request in Request::VARIANTS {
             state.succeeded.entry(*request).or_default();
@@ -377,19 +384,19 @@ impl FollowStats {
     }
 
     pub(super) fn episode_began(&self, kind: FailureKind) {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         let episodes = state.failing.entry(kind).or_default();
         episodes.begun += 1;
         episodes.open += 1;
     }
 
     pub(super) fn episode_ended(&self, kind: FailureKind) {
-        self.state().failing.entry(kind).or_default().open -= 1;
+        lock(&self.state).failing.entry(kind).or_default().open -= 1;
     }
 
     /// Counts a watch in until the result is dropped.
     pub(super) fn watch_opened(&self, purpose: Purpose) -> OpenWatch<'_> {
-        self.state().watches[purpose as usize] += 1;
+        lock(&self.state).watches[purpose as usize] += 1;
         OpenWatch(self, purpose)
     }
 }
@@ -400,7 +407,7 @@ pub(super) struct OpenWatch<'a>(&'a FollowStats, Purpose);
 
 impl Drop for OpenWatch<'_> {
     fn drop(&mut self) {
-        self.0.state().watches[self.1 as usize] -= 1;
+        lock(&self.0.state).watches[self.1 as usize] -= 1;
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::SystemTime,
 };
 
@@ -25,6 +25,7 @@ use super::{
     token_file::TokenState,
 };
 use crate::{
+    mutex::lock,
     shared_map::SharedMap,
     telemetry::{
         Histogram,
@@ -246,7 +247,7 @@ impl SwitchboardStatus {
     }
 
     pub(super) fn written(&self) -> MutexGuard<'_, SavedWritten> {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.written)
     }
 
     /// Notes why nobody can be asked, or that somebody can.

@@ -5,7 +5,7 @@
 //! in use as it is.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::Mutex,
     time::{Duration, SystemTime},
 };
 
@@ -17,6 +17,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::client::Client;
+use crate::mutex::lock;
 
 /// Between two looks at the file.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -50,7 +51,7 @@ pub struct Known {
 impl TokenState {
     /// What is known.
     pub fn known(&self) -> Known {
-        self.lock().clone()
+        lock(&self.known).clone()
     }
 
     /// Goes on from what was known.
@@ -63,7 +64,7 @@ impl TokenState {
 
     /// Lets go of what is known: it is about another token, or none.
     pub(crate) fn forget(&self) {
-        *self.lock() = Known::default();
+        *lock(&self.known) = Known::default();
     }
 
     /// Has the file looked at now.
@@ -77,10 +78,6 @@ impl TokenState {
             () = self.look.notified() => {}
             () = sleep(LOOK_EVERY) => {}
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -99,20 +96,20 @@ pub async fn keep(client: &Client, state: &TokenState) {
             };
             ask = Instant::now() + again;
             if let Ok(expires) = expires {
-                state.lock().expires = expires;
+                lock(&state.known).expires = expires;
             }
         }
         state.time_to_look().await;
         match client.renew_token().await {
             Ok(()) => {
-                if state.lock().unreadable.take().is_some() {
+                if lock(&state.known).unreadable.take().is_some() {
                     info!("token_file can be read again");
                 }
                 // A request that was refused may have been first to read the file.
                 if client.token_changes() != changes {
                     changes = client.token_changes();
                     info!("the token of token_file has been replaced, the new one is in use");
-                    state.lock().expires = None;
+                    lock(&state.known).expires = None;
                     ask = Instant::now();
                 }
                 failed_before = false;
@@ -120,13 +117,13 @@ pub async fn keep(client: &Client, state: &TokenState) {
             Err(error) => {
                 let error = error.to_string();
                 // Once may be the moment in which it is written.
-                let known = state.lock().unreadable.clone();
+                let known = lock(&state.known).unreadable.clone();
                 if failed_before && known.as_ref() != Some(&error) {
                     warn!(
                         error,
                         "no token can be read; the one known so far stays in use"
                     );
-                    state.lock().unreadable = Some(error);
+                    lock(&state.known).unreadable = Some(error);
                 }
                 failed_before = true;
             }

@@ -5,7 +5,7 @@
 //! beginning and one at its end. Who waits to try something again is woken by the end.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use super::failure::{Failure, FailureKind};
-use crate::{handover::monotonic, units::millis};
+use crate::{handover::monotonic, mutex::lock, units::millis};
 
 /// For so long after an outage, what fails may still be due to it: it was asked before the end.
 const AFTERMATH: Duration = Duration::from_secs(10);
@@ -107,7 +107,7 @@ impl Availability {
             answered,
             outage,
             over,
-        } = &*self.state();
+        } = &*lock(&self.state);
         let failure = outage.as_ref().map(|outage| &outage.failure);
         SavedAvailability {
             heard: *heard,
@@ -144,17 +144,17 @@ impl Availability {
 
     /// The outage going on, if there is one.
     pub fn outage(&self) -> Option<Outage> {
-        self.state().outage.clone()
+        lock(&self.state).outage.clone()
     }
 
     /// How long ago anything was last heard of the switchboard; `None` if nothing was yet.
     pub fn heard_ago(&self) -> Option<Duration> {
-        self.state().heard.map(|at| at.elapsed())
+        lock(&self.state).heard.map(|at| at.elapsed())
     }
 
     /// Whether what fails now is due to an outage that the log has been told of.
     pub fn is_in_outage(&self) -> bool {
-        let state = self.state();
+        let state = lock(&self.state);
         state.outage.is_some() || state.over.is_some_and(|at| at.elapsed() < AFTERMATH)
     }
 
@@ -165,7 +165,7 @@ impl Availability {
 
     /// Notes a sign of life.
     pub(in crate::provider::switchboard) fn heard(&self) {
-        self.state().heard = Some(Instant::now());
+        lock(&self.state).heard = Some(Instant::now());
     }
 
     /// Notes what came of a request that began at `asked`.
@@ -180,7 +180,7 @@ impl Availability {
 
     fn answered(&self, about: About) {
         let now = Instant::now();
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         (state.heard, state.answered) = (Some(now), Some(now));
         let ends = |outage: &mut Outage| about == About::Listing || !outage.is_of_listing();
         let Some(outage) = state.outage.take_if(ends) else {
@@ -201,7 +201,7 @@ impl Availability {
         if !begins(about, failure.kind()) {
             return;
         }
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         // Others are answered: what fails is this request, not the switchboard.
         if state.answered.is_some_and(|at| at >= asked) {
             return;
@@ -230,10 +230,6 @@ impl Availability {
             cause = failure.cause(),
             "the switchboard does not answer: {failure}; what is known stays as it is, {advice}"
         );
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -15,7 +15,7 @@ use std::{
     fmt,
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, Weak,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant, SystemTime},
@@ -38,7 +38,10 @@ use super::{
     job::JobId,
     read::{self, Annotated, Cursor, Detail, Hosts, Page, Rights},
 };
-use crate::files::{self, Unanswered};
+use crate::{
+    files::{self, Unanswered},
+    mutex::lock,
+};
 
 pub(crate) use self::failure::Fault;
 use self::{availability::About, token::Token};
@@ -202,7 +205,7 @@ impl Client {
         let path = self.0.token_file.clone();
         let read = files::off_thread(move || Token::read(&path)).await;
         let token = read.map_err(|late| TokenError::unanswered(&self.0.token_file, late))??;
-        let mut known = self.0.token.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.0.token);
         if *known != token {
             *known = token;
             self.0.token_changes.fetch_add(1, Relaxed);
@@ -232,7 +235,7 @@ impl Client {
         let asked = Instant::now();
         let (_, body) = self.read_small(&format!("/jobs/{id}")).await?;
         let detail = read::detail(id, &body)?;
-        let reader = self.job_reader().as_ref().and_then(Weak::upgrade);
+        let reader = lock(&self.0.job_reader).as_ref().and_then(Weak::upgrade);
         if let Some(reader) = reader {
             reader.job_was_read(id, asked, &body);
         }
@@ -321,12 +324,7 @@ impl Client {
 
     /// Has `reader` see every job that is read from now on, as long as it exists.
     pub(super) fn show_jobs_to(&self, reader: Weak<dyn JobReader>) {
-        *self.job_reader() = Some(reader);
-    }
-
-    fn job_reader(&self) -> MutexGuard<'_, Option<Weak<dyn JobReader>>> {
-        let reader = self.0.job_reader.lock();
-        reader.unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.0.job_reader) = Some(reader);
     }
 
     /// Whether the switchboard answers.
@@ -406,7 +404,7 @@ impl Client {
     }
 
     fn token(&self) -> Token {
-        let token = self.0.token.lock().unwrap_or_else(PoisonError::into_inner);
+        let token = lock(&self.0.token);
         token.clone()
     }
 

@@ -19,7 +19,7 @@ use std::{
     io::{self, Read, Write},
     os::{fd::OwnedFd, unix::fs::DirBuilderExt},
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::Mutex,
 };
 
 use rustix::{
@@ -34,6 +34,7 @@ use rustix::{
 pub use document::Damage;
 
 use super::ports::{Record, Step};
+use crate::mutex::lock;
 
 /// The file.
 const FILE: &str = "ports.state";
@@ -217,12 +218,8 @@ impl StateDir {
     pub(crate) fn hand_over(&self) -> io::Result<(PathBuf, OwnedFd)> {
         Ok((
             self.path.clone(),
-            self.place().directory.try_clone()?.into(),
+            lock(&self.place).directory.try_clone()?.into(),
         ))
-    }
-
-    fn place(&self) -> MutexGuard<'_, Place> {
-        self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What was kept.
@@ -231,7 +228,7 @@ impl StateDir {
     ///
     /// The file cannot be read, or a damaged one not be put aside.
     pub fn load(&self) -> Result<Found, StateError> {
-        let place = self.place();
+        let place = lock(&self.place);
         let directory = &place.directory;
         let Some(read) = self.read(directory, FILE)? else {
             return Ok(Found::Nothing);
@@ -263,7 +260,7 @@ impl StateDir {
     ///
     /// What failed. What was kept before is still kept then.
     pub fn save(&self, record: &Record) -> Result<(), StateError> {
-        let mut place = self.place();
+        let mut place = lock(&self.place);
         place.whole = None;
         if !is_at(&self.path, &place.directory) {
             // It was removed, and may be another process's by now.
@@ -288,7 +285,7 @@ impl StateDir {
     /// Whether a step can be kept: a whole record was kept by this process, no step has failed since, and
     /// there are not too many.
     pub fn takes_steps(&self) -> bool {
-        let place = self.place();
+        let place = lock(&self.place);
         let is_short = |whole: &Whole| {
             let most = STEPS_AT_LEAST.max(STEPS_PER_FILE * whole.len);
             whole.steps.as_ref().is_none_or(|(_, len)| *len < most)
@@ -302,7 +299,7 @@ impl StateDir {
     ///
     /// What failed. A whole record has to be kept next: how much of the step is there is not known.
     pub fn save_step(&self, step: &Step) -> Result<(), StateError> {
-        let mut place = self.place();
+        let mut place = lock(&self.place);
         let Place { directory, whole } = &mut *place;
         // If it fails, it is not put back.
         let mut known = whole.take().filter(|_| is_at(&self.path, directory));

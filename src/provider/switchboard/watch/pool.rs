@@ -11,7 +11,7 @@ use std::{
     collections::BTreeMap,
     future::pending,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, Weak,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
 };
@@ -20,6 +20,7 @@ use strum::VariantArray;
 use tokio::sync::{Mutex as Turn, Notify, oneshot, watch as latest};
 
 use super::super::client::{Client, Connections};
+use crate::mutex::lock;
 
 /// How many watches share a connection over HTTP/2. Proxies allow between 100 and 250 streams.
 const SHARED_BY: usize = 100;
@@ -123,7 +124,7 @@ struct Waiting<'a> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.pool.lock().waiting.remove(&self.key);
+        lock(&self.pool.state).waiting.remove(&self.key);
     }
 }
 
@@ -135,10 +136,6 @@ impl WatchPool {
             at_most,
             state: Mutex::default(),
         })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for a slot, for as long as `priority` says something.
@@ -167,7 +164,7 @@ impl WatchPool {
 
     /// Connections with a watch on them.
     pub(in super::super) fn used(&self) -> usize {
-        let state = self.lock();
+        let state = lock(&self.state);
         let used = |one: &&Arc<Connection>| one.taken.load(Relaxed) > 0;
         state.connections.iter().filter(used).count()
     }
@@ -175,7 +172,7 @@ impl WatchPool {
     /// Changes something, and gives slots to those who can have one then.
     fn change<T>(self: &Arc<Self>, change: impl FnOnce(&mut State) -> T) -> T {
         let (result, given) = {
-            let mut state = self.lock();
+            let mut state = lock(&self.state);
             let result = change(&mut state);
             (result, self.give(&mut state))
         };
