@@ -7,11 +7,13 @@
 //! crash. Everything that fails is tried again, and meanwhile the rest goes on. What is different where
 //! several proxies share their ports is in [`region`].
 
+mod allocation;
 mod annotations;
 mod displaced;
 mod exposure_log;
 mod keeper;
 mod own_addresses;
+mod planning;
 mod proposal;
 mod publishing;
 mod region;
@@ -19,22 +21,22 @@ mod region;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Weak},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, watch},
     time::{sleep, sleep_until},
 };
 
 use super::{
     BootInstant, Exposure, JobId, KnownJobs, Owner, Switchboard, SwitchboardStatus,
-    expose::{Decision, Decisions, DesiredMapping, Evidence, Inputs},
-    ports::{Changes, Kept, LEFT_ALONE, Ports, Terms, Wanted},
-    region::{RegionClient, Role},
+    expose::{Decision, Decisions, Evidence, Inputs},
+    ports::{Kept, Ports},
+    region::RegionClient,
     state::{StateDir, StateError},
 };
 use crate::provider::AddressChanges;
@@ -408,199 +410,6 @@ impl Exposer {
             true => Evidence::Kept,
             false => Evidence::AskedInVain,
         }
-    }
-
-    fn terms(&self) -> Terms<'_> {
-        Self::terms_of(&self.settings, self.region.as_ref())
-    }
-
-    fn terms_of<'a>(settings: &'a Switchboard, region: Option<&Region>) -> Terms<'a> {
-        let own = Terms {
-            ranges: &settings.ports,
-            cooldown: settings.cooldown,
-            left_alone: LEFT_ALONE,
-            most: settings.max_total.map_or(usize::MAX, |most| {
-                usize::try_from(most).unwrap_or(usize::MAX)
-            }),
-            gives: true,
-        };
-        match region {
-            None => own,
-            // Whether a port rests is what the map says.
-            Some(region) => Terms {
-                cooldown: Duration::MAX,
-                left_alone: Duration::MAX,
-                gives: matches!(region.role(), Role::Leading { .. }),
-                ..own
-            },
-        }
-    }
-
-    fn allocate(&mut self, changed: &mut Changed, known_jobs: &KnownJobs) {
-        let terms = Self::terms_of(&self.settings, self.region.as_ref());
-        let now = BootInstant::now();
-        let everybody = known_jobs.complete.is_some();
-        // What was said of a port may not say what holds it.
-        let come = changed.come.iter();
-        let come = come.filter_map(|owner| self.decisions.desired(owner));
-        changed.come = come.map(|desired| desired.owner.clone()).collect();
-        if std::mem::take(&mut changed.everything) {
-            let owners: Vec<_> = (self.decisions.wanted())
-                .map(|desired| desired.owner.clone())
-                .collect();
-            let wanted = Wanted {
-                owners: &owners,
-                everybody,
-            };
-            self.ports.settle(wanted, terms, now);
-        } else {
-            let changes = Changes {
-                come: &changed.come,
-                gone: &changed.gone,
-                wants: &|owner| self.decisions.desired(owner).is_some(),
-                everybody,
-            };
-            self.ports.change(&changes, terms, now);
-        }
-        (changed.come, changed.gone) = Default::default();
-        let mut served = self.ports.take_served();
-        served.append(&mut self.give_reserved());
-        changed.owners.extend(served.iter().cloned());
-        if let Some(region) = &mut self.region {
-            let of_owners = changed.owners.iter();
-            let of_owners = of_owners.filter_map(|owner| self.ports.port(owner));
-            let touched = self.ports.touched().iter().copied();
-            of_owners.chain(touched).for_each(|port| region.note(port));
-        }
-        for owner in &changed.owners {
-            let desired = self.decisions.desired(owner);
-            let Some((desired, port)) = desired.zip(self.ports.port(owner)) else {
-                // A remembered job may still be there, whatever speaks against its port for now.
-                if !known_jobs.remembered.contains_key(&owner.job) {
-                    self.kept.remove(owner);
-                }
-                continue;
-            };
-            let before = self.kept.get(owner).copied();
-            let since = before.filter(|_| !served.contains(owner));
-            let kept = Kept {
-                address: desired.target.ip(),
-                since: since.map_or_else(SystemTime::now, |kept| kept.since),
-            };
-            if before != Some(kept) {
-                self.kept.insert(owner.clone(), kept);
-                self.ports.touch(port);
-            }
-        }
-    }
-
-    /// What is to be open, as far as it may be already. What is open stays so: that more evidence is
-    /// needed now than when it was opened says nothing about its job.
-    fn plan(&self, changed: &Changed, needed: Evidence) -> Plan {
-        let mut plan = self.proposed.clone();
-        for owner in &changed.owners {
-            let may = |desired: &&DesiredMapping| {
-                desired.evidence >= needed || self.proposed.contains_key(owner)
-            };
-            let desired = self.decisions.desired(owner).filter(may);
-            let wanted = desired.and_then(|one| {
-                let port = self.ports.port(owner)?;
-                Some((&one.owner, (port, one.target)))
-            });
-            match wanted {
-                None => _ = plan.remove(owner),
-                Some((_, to)) if plan.get(owner) == Some(&to) => {}
-                Some((owner, to)) => _ = plan.insert(owner.clone(), to),
-            }
-        }
-        plan
-    }
-
-    /// Those of a plan whose allocations are kept, where everybody who has to know finds them.
-    fn durable(&self, plan: &Plan, changed: &Changed) -> Plan {
-        let mut durable = plan.clone();
-        // Who waits to be accepted by one job is not to get to another: its port is closed in between.
-        let leaves = |owner: &Owner| {
-            let (port, _) = self.proposed.get(owner)?;
-            let stays = plan.get(owner).is_some_and(|(to, _)| to == port);
-            (!stays).then_some(*port)
-        };
-        let leaving: BTreeSet<u16> = changed.owners.iter().filter_map(leaves).collect();
-        let is_free = |owner: &Owner, port: u16| owner.host.is_some() || !leaving.contains(&port);
-        for owner in &changed.owners {
-            let is_kept = |(port, _): &(u16, _)| match &self.region {
-                None => self.keeper.has_kept(owner, *port),
-                Some(region) => {
-                    let open = self.proposed.get(owner);
-                    open.is_some_and(|(open, _)| open == port) || region.has(owner, *port)
-                }
-            };
-            let to = plan.get(owner);
-            if !to.is_some_and(|to| is_kept(to) && is_free(owner, to.0)) {
-                durable.remove(owner);
-            }
-        }
-        durable
-    }
-
-    /// Has a plan put into force; what could not be opened for its port is left out of what was
-    /// proposed, and comes for another.
-    async fn propose(
-        &mut self,
-        (plan, known_jobs): (Plan, &Arc<KnownJobs>),
-        changed: &mut Changed,
-        proposals: &mpsc::Sender<Proposal>,
-        open: &ArcSwap<Plan>,
-    ) -> Option<()> {
-        let (reply, answer) = oneshot::channel();
-        let proposal = Proposal {
-            specs: self.specs.of(&plan, &self.settings.policy).clone(),
-            known_jobs: Arc::clone(known_jobs),
-            reply,
-        };
-        // Before anybody can open it: whoever comes after this task has to know.
-        open.store(Arc::new(plan.clone()));
-        proposals.send(proposal).await.ok()?;
-        let Outcome {
-            not_opened: failed,
-            leaves_open,
-        } = answer.await.ok()?;
-        self.leaves_open = leaves_open;
-        let differ = plan.differences(&self.proposed, PartialEq::eq);
-        let is_new = |owner: &Owner| !self.proposed.contains_key(owner);
-        self.opened |= differ.into_iter().any(is_new);
-        changed.owners.append(&mut self.not_opened);
-        let owners = plan.keys().filter(|_| !failed.is_empty());
-        let owners: HashMap<_, _> = owners
-            .map(|owner| (owner.mapping(), owner.clone()))
-            .collect();
-        self.proposed = plan;
-        for failure in failed {
-            let Some(owner) = owners.get(&failure.mapping) else {
-                continue;
-            };
-            let port = failure.listen.port();
-            changed.owners.insert(owner.clone());
-            if failure.blame_port && self.skip_reserved(owner, port, &failure.why) {
-                changed.come.push(owner.clone());
-                continue;
-            }
-            match &mut self.region {
-                None if failure.blame_port => {
-                    tracing::warn!(%owner, port, why = failure.why, "port skipped");
-                    let terms = Self::terms_of(&self.settings, None);
-                    self.ports.block(port, terms, BootInstant::now());
-                    self.proposed.remove(owner);
-                    changed.come.push(owner.clone());
-                    continue;
-                }
-                Some(region) if failure.blame_port => region.block(port),
-                None | Some(_) => {}
-            }
-            self.log.not_opened(owner, &failure.why);
-            self.not_opened.insert(owner.clone());
-        }
-        Some(())
     }
 
     /// When something may change by itself.
