@@ -92,63 +92,44 @@ impl Metric {
     }
 }
 
+/// Bounds in seconds, as the label `le` has them, to the microsecond.
+const fn seconds<const N: usize>(numbers: [f64; N]) -> [Duration; N] {
+    let mut bounds = [Duration::ZERO; N];
+    let mut at = 0;
+    while at < N {
+        bounds[at] = Duration::from_micros((numbers[at] * 1e6 + 0.5) as u64);
+        at += 1;
+    }
+    bounds
+}
+
 /// Bounds of the time from accepting a client to its target's answer: a target nearby takes less
 /// than a millisecond, one that lost its first packet a second more than usual.
-pub(crate) const CONNECT_BOUNDS: [Duration; 12] = [
-    Duration::from_millis(1),
-    Duration::from_micros(2500),
-    Duration::from_millis(5),
-    Duration::from_millis(10),
-    Duration::from_millis(25),
-    Duration::from_millis(50),
-    Duration::from_millis(100),
-    Duration::from_millis(250),
-    Duration::from_millis(500),
-    Duration::from_secs(1),
-    Duration::from_millis(2500),
-    Duration::from_secs(10),
-];
+pub(crate) const CONNECT_BOUNDS: [Duration; 12] = seconds([
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+]);
 
 /// Bounds of the length of a session: from a scanner's second to the week of a forgotten terminal.
-pub(crate) const LENGTH_BOUNDS: [Duration; 8] = [
-    Duration::from_secs(1),
-    Duration::from_secs(10),
-    Duration::from_secs(60),
-    Duration::from_secs(10 * 60),
-    Duration::from_secs(3600),
-    Duration::from_secs(6 * 3600),
-    Duration::from_secs(24 * 3600),
-    Duration::from_secs(7 * 24 * 3600),
-];
+pub(crate) const LENGTH_BOUNDS: [Duration; 8] = seconds([
+    1.0,
+    10.0,
+    60.0,
+    600.0,
+    3600.0,
+    6.0 * 3600.0,
+    24.0 * 3600.0,
+    168.0 * 3600.0,
+]);
 
 /// Bounds of the time until something is known: from a notice and one request, to a poll, to a
 /// switchboard that was away.
-pub(crate) const LATENCY_BOUNDS: [Duration; 12] = [
-    Duration::from_millis(5),
-    Duration::from_millis(10),
-    Duration::from_millis(25),
-    Duration::from_millis(50),
-    Duration::from_millis(100),
-    Duration::from_millis(250),
-    Duration::from_millis(500),
-    Duration::from_secs(1),
-    Duration::from_millis(2500),
-    Duration::from_secs(10),
-    Duration::from_secs(60),
-    Duration::from_secs(600),
-];
+pub(crate) const LATENCY_BOUNDS: [Duration; 12] = seconds([
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0,
+]);
 
 /// From an answer of the switchboard to an open port: a flush of the disk and a few system calls.
-pub(crate) const REACHABLE_BOUNDS: [Duration; 8] = [
-    Duration::from_millis(1),
-    Duration::from_millis(5),
-    Duration::from_millis(10),
-    Duration::from_millis(50),
-    Duration::from_millis(100),
-    Duration::from_millis(500),
-    Duration::from_secs(1),
-    Duration::from_secs(5),
-];
+pub(crate) const REACHABLE_BOUNDS: [Duration; 8] =
+    seconds([0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0]);
 
 /// For the histograms of mappings.
 pub(crate) static CONNECT_BUCKETS: Buckets = Buckets::new(&CONNECT_BOUNDS);
