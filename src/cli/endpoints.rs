@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::{
     code,
     lookup::{LookupArgs, job_id},
-    output::{self, Align, Column, Screen, table},
+    output::{self, Align, Column, Screen, at, or_dash, table},
 };
 use crate::{
     admin::api::model::{Endpoint, Endpoints},
@@ -88,44 +88,35 @@ const FLEET_COLUMNS: [Column; 8] = [
 
 fn text(endpoints: &[Endpoint], screen: &Screen) -> String {
     if endpoints.iter().any(|one| one.proxy.is_some()) {
-        let rows: Vec<_> = endpoints.iter().map(fleet_row).collect();
-        return table(&FLEET_COLUMNS, &rows, screen);
+        return table(&FLEET_COLUMNS, endpoints.iter().map(fleet_row), screen);
     }
-    let rows: Vec<_> = endpoints.iter().map(row).collect();
-    table(&COLUMNS, &rows, screen)
+    table(&COLUMNS, endpoints.iter().map(row), screen)
 }
 
 fn fleet_row(endpoint: &Endpoint) -> [String; 8] {
     let [job, rule, at, state, target, _since] = row(endpoint);
-    let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
-    let heard = endpoint
-        .age_ms
-        .map(|age| format!("{} ago", duration_ms(age)));
+    let heard = endpoint.age_ms.map(duration_ms);
     [
         job,
         rule,
         at,
         state,
-        text(&endpoint.region),
-        text(&endpoint.proxy),
+        or_dash(endpoint.region.as_ref()),
+        or_dash(endpoint.proxy.as_ref()),
         target,
-        text(&heard),
+        or_dash(heard.map(|age| format!("{age} ago"))),
     ]
 }
 
 fn row(endpoint: &Endpoint) -> [String; 6] {
-    let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
-    let at = endpoint.port.map(|port| match endpoint.host.contains(':') {
-        true => format!("[{}]:{port}", endpoint.host),
-        false => format!("{}:{port}", endpoint.host),
-    });
+    let at = endpoint.port.map(|port| at(&endpoint.host, port));
     [
         endpoint.job.clone(),
-        text(&endpoint.rule),
-        text(&at),
+        or_dash(endpoint.rule.as_ref()),
+        or_dash(at),
         state(endpoint),
-        text(&endpoint.target),
-        text(&endpoint.since),
+        or_dash(endpoint.target.as_ref()),
+        or_dash(endpoint.since.as_ref()),
     ]
 }
 

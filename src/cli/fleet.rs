@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{
     client::Client,
     code,
-    output::{self, Align, Column, Screen, table},
+    output::{self, Align, Column, Screen, at, or_dash, table},
 };
 use crate::{
     admin::api::model::{Fleet, FleetMapping, FleetProxy, FleetRegion},
@@ -247,11 +247,11 @@ fn text(fleet: &Fleet, screen: &Screen) -> String {
     };
     let mut text = format!("{}\n\n", membership.in_words());
     let rows = fleet.proxies.iter().map(|proxy| row(proxy, &fleet.regions));
-    text.push_str(&table(&COLUMNS, &rows.collect::<Vec<_>>(), screen));
+    text.push_str(&table(&COLUMNS, rows, screen));
     if !fleet.regions.is_empty() {
-        let rows: Vec<_> = fleet.regions.iter().map(region_row).collect();
+        let rows = fleet.regions.iter().map(region_row);
         text.push('\n');
-        text.push_str(&table(&REGION_COLUMNS, &rows, screen));
+        text.push_str(&table(&REGION_COLUMNS, rows, screen));
         for region in fleet.regions.iter().filter(|region| !region.settled) {
             text.push_str(&format!(
                 "{}: the database has lost changes, and no job gets a port until every proxy has told what it \
@@ -261,9 +261,9 @@ fn text(fleet: &Fleet, screen: &Screen) -> String {
         }
     }
     if !fleet.mappings.is_empty() {
-        let rows: Vec<_> = fleet.mappings.iter().map(mapping_row).collect();
+        let rows = fleet.mappings.iter().map(mapping_row);
         text.push('\n');
-        text.push_str(&table(&MAPPING_COLUMNS, &rows, screen));
+        text.push_str(&table(&MAPPING_COLUMNS, rows, screen));
     }
     text
 }
@@ -283,41 +283,33 @@ fn row(proxy: &FleetProxy, regions: &[FleetRegion]) -> [String; 9] {
         proxy.proxy.clone(),
         proxy.region.clone(),
         proxy.state.clone(),
-        proxy.role.clone().unwrap_or_else(|| "-".to_owned()),
+        or_dash(proxy.role.as_ref()),
         format!("{} ago", duration_ms(proxy.age_ms)),
         proxy.sessions.to_string(),
         behind(proxy.generation, proxy.generation_read),
-        applied.map_or_else(
-            || "-".to_owned(),
-            |(region, applied)| behind(region.generation, applied),
-        ),
+        or_dash(applied.map(|(region, applied)| behind(region.generation, applied))),
         proxy.version.clone(),
     ]
 }
 
 fn region_row(region: &FleetRegion) -> [String; 8] {
-    let number = |of: Option<u64>| of.map_or_else(|| "-".to_owned(), |number| number.to_string());
     [
         region.region.clone(),
-        region.leader.clone().unwrap_or_else(|| "-".to_owned()),
+        or_dash(region.leader.as_ref()),
         region.generation.to_string(),
-        number(region.used),
-        number(region.free),
-        number(region.cooling),
-        number(region.blocked),
-        number(region.reserved),
+        or_dash(region.used),
+        or_dash(region.free),
+        or_dash(region.cooling),
+        or_dash(region.blocked),
+        or_dash(region.reserved),
     ]
 }
 
 fn mapping_row(mapping: &FleetMapping) -> [String; 6] {
-    let host = match mapping.host.contains(':') {
-        true => format!("[{}]", mapping.host),
-        false => mapping.host.clone(),
-    };
     let last = mapping.last_port.map(|last| format!("-{last}"));
     [
         mapping.mapping.clone(),
-        format!("{host}:{}{}", mapping.port, last.unwrap_or_default()),
+        at(&mapping.host, mapping.port) + &last.unwrap_or_default(),
         mapping.state.clone(),
         mapping.region.clone(),
         mapping.proxy.clone(),

@@ -48,8 +48,7 @@ const COLUMNS: [Column; 10] = [
 ];
 
 fn text(mappings: &Mappings, screen: &Screen) -> String {
-    let rows: Vec<_> = mappings.mappings.iter().map(row).collect();
-    table(&COLUMNS, &rows, screen) + &down(mappings)
+    table(&COLUMNS, mappings.mappings.iter().map(row), screen) + &down(mappings)
 }
 
 /// A line for each target that is down.

@@ -67,9 +67,10 @@ const COLUMNS: [Column; 11] = [
 ];
 
 fn text(sessions: &Sessions, screen: &Screen) -> String {
-    let rows: Vec<_> = sessions.sessions.iter().map(row).collect();
-    let mut text = table(&COLUMNS, &rows, screen);
-    let left = sessions.total.saturating_sub(rows.len() as u64);
+    let mut text = table(&COLUMNS, sessions.sessions.iter().map(row), screen);
+    let left = sessions
+        .total
+        .saturating_sub(sessions.sessions.len() as u64);
     if left > 0 {
         text.push_str(&screen.dim(&format!("and {left} more (--limit)\n")));
     }

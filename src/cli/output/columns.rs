@@ -1,6 +1,6 @@
 //! Rows in columns.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, iter};
 
 use super::Screen;
 
@@ -55,12 +55,11 @@ pub fn columns<const N: usize>(rows: &[[String; N]]) -> String {
 /// out.
 pub fn table<const N: usize>(
     columns: &[Column; N],
-    rows: &[[String; N]],
+    rows: impl Iterator<Item = [String; N]>,
     screen: &Screen,
 ) -> String {
     let heads = columns.map(|column| column.head.to_owned());
-    let mut all = vec![heads];
-    all.extend_from_slice(rows);
+    let all: Vec<_> = iter::once(heads).chain(rows).collect();
     let shown = fit(columns, &widths(&all), screen.width);
     let mut text = String::new();
     let shortened: Vec<(Vec<String>, usize, Align)> = (shown.into_iter())
@@ -217,7 +216,7 @@ mod tests {
     fn on(width: usize) -> String {
         let row = |name: &str, note: &str, count: &str| [name, note, count].map(str::to_owned);
         let rows = [row("board-14", "a note", "7"), row("x", "", "1234567")];
-        table(&COLUMNS, &rows, &Screen::plain(width))
+        table(&COLUMNS, rows.into_iter(), &Screen::plain(width))
     }
 
     #[test]
@@ -258,11 +257,12 @@ mod tests {
     #[test]
     fn a_long_name_is_shortened_before_anything_is_left_out() {
         let name = "job/00000001-0000-4000-8000-000000000000/ssh";
-        let rows = [[name.to_owned(), "a note".to_owned(), "7".to_owned()]];
-        let text = table(&COLUMNS, &rows, &Screen::plain(40));
+        let row = [name.to_owned(), "a note".to_owned(), "7".to_owned()];
+        let on = |width| table(&COLUMNS, iter::once(row.clone()), &Screen::plain(width));
+        let text = on(40);
         assert!(text.contains("NOTE") && text.contains("COUNT"), "{text}");
         assert!(text.contains("0/ssh  a note      7\n"), "{text}");
-        let endless = table(&COLUMNS, &rows, &Screen::plain(usize::MAX / 2));
+        let endless = on(usize::MAX / 2);
         assert!(endless.contains(name), "{endless}");
     }
 

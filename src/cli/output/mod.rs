@@ -65,6 +65,19 @@ pub fn answer<T: Serialize>(
     }
 }
 
+/// A cell of a table, which may have nothing to say.
+pub fn or_dash(cell: Option<impl Display>) -> String {
+    cell.map_or_else(|| "-".to_owned(), |cell| cell.to_string())
+}
+
+/// A port of a host as it is copied into a command.
+pub fn at(host: &str, port: u16) -> String {
+    match host.contains(':') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
+    }
+}
+
 /// How bad a problem is, as it stands before it.
 pub fn severity(screen: &Screen, severity: Severity) -> String {
     let paint = match severity {

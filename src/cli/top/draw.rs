@@ -235,8 +235,8 @@ fn listing(
     if !left.is_empty() {
         title.push_str(&screen.dim(&format!("{APART}{}", left.join(", "))));
     }
-    let cells: Vec<_> = rows.shown.iter().map(|(cells, _)| cells.clone()).collect();
-    let table = table(columns, &cells, screen);
+    let cells = rows.shown.iter().map(|(cells, _)| cells.clone());
+    let table = table(columns, cells, screen);
     let mut table = table.lines();
     let mut lines = vec![title];
     lines.extend(table.next().map(str::to_owned));
