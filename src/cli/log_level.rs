@@ -5,7 +5,10 @@ use std::process::ExitCode;
 use http::Method;
 
 use super::{client::Client, output};
-use crate::{admin::api::model::Level, config::LogLevel};
+use crate::{
+    admin::api::model::Level,
+    config::{LogLevel, word},
+};
 
 /// Set the log level of the running proxy until it restarts.
 #[derive(Debug, Clone, clap::Args)]
@@ -13,7 +16,7 @@ pub struct LogLevelArgs {
     #[command(flatten)]
     client: Client,
     /// The least important lines to write: error, warn, info, debug or trace.
-    #[arg(value_name = "LEVEL")]
+    #[arg(value_name = "LEVEL", value_parser = word::<LogLevel>)]
     level: LogLevel,
     /// Print JSON.
     #[arg(long)]

@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use super::{code, output};
 use crate::{
-    config::{LogFormat, LogLevel, Overrides, Source},
+    config::{LogFormat, LogLevel, Overrides, Source, word},
     lifecycle::{self, How, Invocation, RunError},
     table::ListenAddr,
 };
@@ -29,10 +29,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "ADDR", value_parser = admin)]
     pub admin: Option<AdminAddr>,
     /// How to write log lines: text or json.
-    #[arg(long, value_name = "FORMAT")]
+    #[arg(long, value_name = "FORMAT", value_parser = word::<LogFormat>)]
     pub log_format: Option<LogFormat>,
     /// The least important lines to write: error, warn, info, debug or trace.
-    #[arg(long, value_name = "LEVEL")]
+    #[arg(long, value_name = "LEVEL", value_parser = word::<LogLevel>)]
     pub log_level: Option<LogLevel>,
     /// How one image of the program has another one begin.
     #[command(flatten)]

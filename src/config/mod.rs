@@ -35,9 +35,8 @@ pub(crate) use listing::{line, of_policy, runs, shown};
 pub use notes::notes;
 pub use problem::{ConfigErrors, Fault, Problem, Problems};
 pub(crate) use saved::SavedConfig;
-pub use settings::{
-    Admin, Config, Daemon, Log, LogFormat, LogLevel, Process, Targets, UnknownWord,
-};
+pub(crate) use settings::word;
+pub use settings::{Admin, Config, Daemon, Log, LogFormat, LogLevel, Process, Targets};
 pub use source::{Content, Overrides, Source};
 
 /// The version of the file format; every file says which it is written in.

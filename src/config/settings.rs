@@ -5,7 +5,6 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     num::NonZeroU32,
     path::PathBuf,
-    str::FromStr,
     time::Duration,
 };
 
@@ -395,28 +394,12 @@ impl From<LogLevel> for tracing::Level {
 /// A word that is none of those allowed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("allowed: {0}")]
-pub struct UnknownWord(String);
+pub(crate) struct UnknownWord(String);
 
-/// A word of the command line.
-fn word<T: Words>(text: &str) -> Result<T, UnknownWord> {
+/// The value that a word of the command line or of a request means.
+pub(crate) fn word<T: Words>(text: &str) -> Result<T, UnknownWord> {
     let words = || T::WORDS.iter().map(|(word, _)| *word);
     T::of_word(text).ok_or_else(|| UnknownWord(words().collect::<Vec<_>>().join(", ")))
-}
-
-impl FromStr for LogFormat {
-    type Err = UnknownWord;
-
-    fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        word(text)
-    }
-}
-
-impl FromStr for LogLevel {
-    type Err = UnknownWord;
-
-    fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        word(text)
-    }
 }
 
 impl fmt::Display for LogLevel {

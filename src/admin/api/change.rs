@@ -16,7 +16,7 @@ use super::{error::ApiError, model, read, view};
 use crate::{
     admin::{Sources, peer::Peer},
     client_mask::network_in_log,
-    config::LogLevel,
+    config::{LogLevel, word},
     orders::{Order, OrderError},
     session::SessionFilter,
     table::{MappingName, MappingOverride},
@@ -213,7 +213,7 @@ pub async fn log_level(
     body: Body<model::Level>,
 ) -> Answer<model::Level> {
     let Json(body) = body?;
-    let level: LogLevel = (body.level.parse())
+    let level = word::<LogLevel>(&body.level)
         .map_err(|unknown| ApiError::bad_request(format!("level {:?}: {unknown}", body.level)))?;
     let say = || tracing::info!(%level, uid = by.uid, pid = by.pid, "log level set by an operator");
     // Under whichever level lets it through.
