@@ -47,14 +47,6 @@ impl<T> AutoOr<T> {
             Self::Value(value) => Some(value),
         }
     }
-
-    /// The operator's value, or what `pick` says.
-    pub fn or_else(self, pick: impl FnOnce() -> T) -> T {
-        match self {
-            Self::Auto => pick(),
-            Self::Value(value) => value,
-        }
-    }
 }
 
 /// What a file has in the place of a value, if it is neither a list nor a table.

@@ -90,6 +90,7 @@ impl Default for MappingStats {
 
 impl MappingStats {
     /// Counts a new session in, unless `max` are open already.
+    #[cfg(test)]
     pub fn try_open(&self, max: Option<u32>) -> bool {
         let admitted = self.try_reserve(max);
         if admitted {

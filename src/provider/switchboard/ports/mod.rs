@@ -409,6 +409,7 @@ impl Ports {
     }
 
     /// Every owner with its port.
+    #[cfg(test)]
     pub fn owned(&self) -> impl Iterator<Item = (&Owner, u16)> {
         self.owned.iter().map(|(port, owner)| (owner, *port))
     }
