@@ -1,4 +1,4 @@
-//! TaskFailures of the control plane that ended or panicked though they must not.
+//! Tasks of the control plane that ended or panicked though they must not.
 
 use std::{
     any::Any,
