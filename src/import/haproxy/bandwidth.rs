@@ -25,7 +25,6 @@ pub fn set(
     let mut found: Vec<(&Line, u64, u64)> = Vec::new();
     let lines = proxies.iter().flat_map(|proxy| &proxy.bandwidths);
     for line in lines {
-        let dropped = |why: &str| Remark::dropped(line.place.clone(), &line.text, why);
         let asks =
             |rule: &&Line| rule.word(2) == "set-bandwidth-limit" && rule.word(3) == line.word(2);
         let rules = proxies.iter().flat_map(|proxy| proxy.rules());
@@ -36,13 +35,13 @@ pub fn set(
         };
         match rules[..] {
             [] => {
-                remarks.push(dropped("no rule makes use of it"));
+                remarks.push(line.dropped("no rule makes use of it"));
                 continue;
             }
             [rule] if rule.words.len() == 4 => {}
             [rule, ..] => {
                 let why = "a rule makes it of some connections, or of another amount";
-                let remark = Remark::dropped(rule.place.clone(), &rule.text, why);
+                let remark = rule.dropped(why);
                 remarks.push(remark.instead("see bandwidth and bandwidth_per_source"));
                 continue;
             }
@@ -60,7 +59,8 @@ pub fn set(
             match (key, period) {
                 ("src", Some(period)) => found.push((line, limit, period)),
                 _ => {
-                    let remark = dropped("it is shared by others than the connections of a source");
+                    let remark =
+                        line.dropped("it is shared by others than the connections of a source");
                     remarks.push(remark.instead("see bandwidth"));
                 }
             }
@@ -80,7 +80,7 @@ pub fn set(
             }
             _ => "see bandwidth_per_source".to_owned(),
         };
-        remarks.push(dropped(why).instead(instead));
+        remarks.push(line.dropped(why).instead(instead));
     }
     let least = found
         .iter()
@@ -92,10 +92,10 @@ pub fn set(
     let one = directions.next();
     if found.len() == 1 || directions.all(|other| Some(other) == one) {
         let why = "it is of one direction, and bandwidth_per_source is of each of both";
-        remarks.push(Remark::different(line.place.clone(), &line.text, why));
+        remarks.push(line.different(why));
     } else if found.iter().any(|(_, other, _)| other != limit) {
         let why = "both directions have the lower of two limits";
-        remarks.push(Remark::different(line.place.clone(), &line.text, why));
+        remarks.push(line.different(why));
     }
     let amount = Value::Text(units::size(
         (*limit).clamp(*AMOUNTS.start(), *AMOUNTS.end()),

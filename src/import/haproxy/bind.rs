@@ -66,11 +66,6 @@ pub fn read(
         listens: Vec::new(),
         options: Options::default(),
     };
-    let left_out = |why: &str| Remark::left_out(line.place.clone(), &line.text, why);
-    let invalid = |why: String| {
-        Remark::invalid(line.place.clone(), &line.text, why)
-            .instead("mend it; `haproxy -c` says the same")
-    };
     let mut v6only = false;
     let mut arguments = line.words.iter().skip(2).map(String::as_str);
     while let Some(word) = arguments.next() {
@@ -85,37 +80,46 @@ pub fn read(
             "tcp-ut" => bind.options.user_timeout = Some(value()),
             "ssl" => {
                 said.push(
-                    left_out("it ends TLS, and bytes are passed on here as they are")
+                    line.left_out("it ends TLS, and bytes are passed on here as they are")
                         .instead("leave it to HAProxy"),
                 );
                 break;
             }
             "interface" => {
                 let why = format!("only clients that come in by {} may connect", value());
-                said.push(left_out(&why).instead("listen on an address of that interface alone"));
+                said.push(
+                    line.left_out(&why)
+                        .instead("listen on an address of that interface alone"),
+                );
             }
             "namespace" => {
                 let _ = value();
                 said.push(
-                    left_out("it listens in another network namespace")
+                    line.left_out("it listens in another network namespace")
                         .instead("run a proxy there"),
                 );
             }
             "accept-netscaler-cip" | "tcp-md5sig" => {
                 let _ = value();
-                said.push(left_out("nothing here speaks that").instead("leave it to HAProxy"));
+                said.push(
+                    line.left_out("nothing here speaks that")
+                        .instead("leave it to HAProxy"),
+                );
             }
             word if FLAGS.contains(&word) => {}
             word if WITH_VALUE.contains(&word) => _ = value(),
             word => {
                 let why = format!("{word:?} is not known here");
-                said.push(left_out(&why).instead("leave it out, if nothing depends on it"));
+                said.push(
+                    line.left_out(&why)
+                        .instead("leave it out, if nothing depends on it"),
+                );
                 break;
             }
         }
     }
     if line.words.len() < 2 {
-        said.push(invalid("it has no address".to_owned()));
+        said.push(line.invalid("it has no address"));
         return bind;
     }
     for part in line.word(1).split(',') {
@@ -125,18 +129,21 @@ pub fn read(
                 Ok(listen) => bind.listens.push(listen),
                 Err(Lacks::Name(name)) => {
                     let why = format!("{name} is a name");
-                    let remark = left_out(&why);
+                    let remark = line.left_out(&why);
                     said.push(remark.instead("write its address, or run this with --resolve"));
                 }
                 Err(Lacks::Port) => {
-                    said.push(invalid(format!("{part} needs a port, as all of them do")))
+                    said.push(line.invalid(format!("{part} needs a port, as all of them do")))
                 }
                 Err(Lacks::Sense(why)) => {
-                    said.push(left_out(why).instead("write an address of this machine"));
+                    said.push(
+                        line.left_out(why)
+                            .instead("write an address of this machine"),
+                    );
                 }
             },
-            Err(Unfit::Invalid(why)) => said.push(invalid(format!("{part}: {why}"))),
-            Err(Unfit::Other(why)) => said.push(left_out(why).instead("leave it to HAProxy")),
+            Err(Unfit::Invalid(why)) => said.push(line.invalid(format!("{part}: {why}"))),
+            Err(Unfit::Other(why)) => said.push(line.left_out(why).instead("leave it to HAProxy")),
         }
     }
     bind

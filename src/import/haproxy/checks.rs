@@ -140,14 +140,14 @@ pub fn read(
             }
         }
         Err((line, why)) if servers.len() > 1 => {
-            let remark = Remark::left_out(line.place, &line.text, why);
+            let remark = line.left_out(why);
             let instead = "leave it to HAProxy, or have them checked by a connection, a request of HTTP, or \
                            a text that is sent and one that is in the answer";
             return Err(remark.instead(instead));
         }
         Err((line, why)) => {
             let why = format!("{why}: the only server is not checked");
-            let remark = Remark::dropped(line.place, &line.text, why);
+            let remark = line.dropped(why);
             remarks.push(remark.instead("see the key check"));
             if first.options.checks.kills {
                 let why = "without a check no session is closed because its target is down";
@@ -217,11 +217,7 @@ fn check(
         }
         if pace(checks) != pace(of_first) {
             let why = "it is checked as often as the first server, and by the same rise and fall";
-            remarks.push(Remark::different(
-                server.line.place.clone(),
-                &server.line.text,
-                why,
-            ));
+            remarks.push(server.line.different(why));
         }
         if let Some(word) = &checks.other_pace {
             let why = "a target is checked as often whether it is up, down or between";
@@ -236,11 +232,7 @@ fn check(
         match asked {
             Asked::Connection => {
                 let why = "it is not checked in HAProxy, and here a mapping checks all its targets";
-                remarks.push(Remark::different(
-                    other.line.place.clone(),
-                    &other.line.text,
-                    why,
-                ));
+                remarks.push(other.line.different(why));
             }
             _ => {
                 let why = "it takes clients whatever a check says, and here a mapping checks all its targets";
@@ -251,11 +243,7 @@ fn check(
     let (every, rise, fall) = pace(of_first);
     if every > MOST_EVERY || rise.max(fall) > MOST_IN_A_ROW {
         let why = "every is an hour at most, and rise and fall are 100";
-        remarks.push(Remark::different(
-            first.line.place.clone(),
-            &first.line.text,
-            why,
-        ));
+        remarks.push(first.line.different(why));
     }
     // All of a check may take as long as its interval, unless it is said how long an answer may take.
     let timeout = match back.timeout("check").and_then(|timeout| timeout.span) {
@@ -348,7 +336,7 @@ fn asked(back: &Proxy, remarks: &mut Vec<Remark>) -> Result<(Asked, Option<u16>)
         )),
         "smtpchk" => {
             let why = "a greeting with 220 is enough here, and HAProxy goes on to say HELO";
-            remarks.push(Remark::different(option.place.clone(), &option.text, why));
+            remarks.push(option.different(why));
             let (send, expect) = (String::new(), "220".to_owned());
             Ok((Asked::Exchange { send, expect }, None))
         }
@@ -517,7 +505,7 @@ fn exchange(back: &Proxy, remarks: &mut Vec<Remark>) -> Result<(Asked, Option<u1
                     None => send.push_str(&text),
                     Some(_) => {
                         let why = "the connection is closed as soon as the right answer has come";
-                        remarks.push(Remark::dropped(line.place.clone(), &line.text, why));
+                        remarks.push(line.dropped(why));
                     }
                 }
             }
@@ -538,7 +526,7 @@ fn exchange(back: &Proxy, remarks: &mut Vec<Remark>) -> Result<(Asked, Option<u1
         None => {
             if let (Some(line), false) = (back.protocol_check.as_ref(), send.is_empty()) {
                 let why = "nothing is sent where no answer is waited for: a connection is enough";
-                remarks.push(Remark::different(line.place.clone(), &line.text, why));
+                remarks.push(line.different(why));
             }
             Ok((Asked::Connection, port))
         }

@@ -40,8 +40,7 @@ pub fn set(limit: &Limit, front: &Proxy, proxies: &[Proxy]) -> Result<Set, Remar
     let Some((owner, table)) = owner.and_then(|owner| Some((owner, owner.stick_table.as_ref()?)))
     else {
         let why = "there is no such stick-table";
-        return Err(Remark::invalid(line.place.clone(), &line.text, why)
-            .instead("mend it; `haproxy -c` says the same"));
+        return Err(line.invalid(why));
     };
     let (key, value) = match limit.what {
         Counter::Sessions => ("max_sessions_per_source", Value::Number(limit.at_most)),
@@ -111,7 +110,7 @@ pub fn place(forwarded: &mut [(&Proxy, Forwarded)], import: &mut Import) {
             if sharing > 1 || found.mappings.len() > 1 {
                 let why =
                     "HAProxy counts over all that share the table, and here each mapping by itself";
-                let remark = Remark::different(limit.line.place.clone(), &limit.line.text, why);
+                let remark = limit.line.different(why);
                 import
                     .remarks
                     .push(remark.instead("the same in [limits] counts over all mappings"));
@@ -126,9 +125,9 @@ pub fn place(forwarded: &mut [(&Proxy, Forwarded)], import: &mut Import) {
         for net in &found.exempt {
             let why = "who is exempt here is so from all limits of a source, in every mapping";
             let head = &front.head;
-            import.remarks.push(
-                Remark::different(head.place.clone(), &head.text, why).instead("see limits.exempt"),
-            );
+            import
+                .remarks
+                .push(head.different(why).instead("see limits.exempt"));
             let limits = import.section("limits");
             let known = limits.get_mut("exempt").map(|known| &mut known.value);
             match known {

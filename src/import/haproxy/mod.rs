@@ -46,14 +46,13 @@ pub fn read(paths: &[PathBuf], around: &Around<'_>) -> Import {
         match keywords::of_section(section.kind) {
             Some((why, instead)) => {
                 let head = &section.head;
-                let remark = Remark::dropped(head.place.clone(), &head.text, why);
+                let remark = head.dropped(why);
                 import.remarks.push(remark.instead(instead));
             }
             None if section.kind == SectionKind::Global => global(section, around, &mut import),
             None if section.kind == SectionKind::LogForward => {
                 let head = &section.head;
-                let remark =
-                    Remark::left_out(head.place.clone(), &head.text, "it takes in log lines");
+                let remark = head.left_out("it takes in log lines");
                 import
                     .remarks
                     .push(remark.instead("leave it to HAProxy, or to a log daemon"));
@@ -95,10 +94,7 @@ fn proxies(
     for section in sections {
         let head = &section.head;
         let mut invalid = |line: &Line, why: String| {
-            let remark = Remark::invalid(line.place.clone(), &line.text, why);
-            import
-                .remarks
-                .push(remark.instead("mend it; `haproxy -c` says the same"));
+            import.remarks.push(line.invalid(why));
         };
         let mut named = |name: &str| {
             let mut of_name = defaults.iter().filter(|(section, _)| section.name == name);
@@ -169,9 +165,7 @@ fn global(section: &Section, around: &Around<'_>, import: &mut Import) {
     import.comments.extend(above.cloned());
     for line in &section.lines {
         let value = line.word(1);
-        let remark = |kind, why: String, instead: &str| {
-            Remark::new(kind, line.place.clone(), &line.text, why).instead(instead)
-        };
+        let remark = |kind, why: String, instead: &str| line.remark(kind, why).instead(instead);
         let (section, key, setting) = match line.word(0) {
             "maxconn" | "maxpipes" | "maxconnrate" | "maxsessrate" => {
                 let (number, rest) = values::leading_number(value);
@@ -269,11 +263,7 @@ fn forward(proxies: &[Proxy], resolvers: &[&Section], around: &Around<'_>, impor
         let is_used = proxies.iter().any(|front| leads(&front));
         if !is_used && !proxy.servers.is_empty() {
             let why = "no front end leads to it";
-            import.remarks.push(Remark::dropped(
-                proxy.head.place.clone(),
-                &proxy.head.text,
-                why,
-            ));
+            import.remarks.push(proxy.head.dropped(why));
         }
     }
     let used: Vec<String> = forwarded

@@ -6,12 +6,7 @@
 
 use std::time::Duration;
 
-use super::{
-    address::Family,
-    sections::{Line, Section},
-    server::Server,
-    values,
-};
+use super::{address::Family, sections::Section, server::Server, values};
 use crate::{
     import::{
         Import, Place, Remark, address,
@@ -39,19 +34,22 @@ pub fn set(
     let named: Vec<&Server> = servers.iter().filter(is_name).copied().collect();
     let first = named.first()?;
     for server in &named {
-        let different =
-            |why: &str| Remark::different(server.line.place.clone(), &server.line.text, why);
         if let Some(copies) = server.copies {
             let why = format!("at most {copies} addresses of it are used in HAProxy, and all here");
-            remarks.push(different(&why));
+            remarks.push(server.line.different(&why));
         }
         if server.options.resolvers != first.options.resolvers {
             let why = "it is looked up as that of the first server: a mapping has one resolve";
-            remarks.push(different(why));
+            remarks.push(server.line.different(why));
         }
         if family(server) != family(first) {
             let why = "its family is that of the first server: a mapping has one";
-            remarks.push(different(why).instead("give it a mapping of its own"));
+            remarks.push(
+                server
+                    .line
+                    .different(why)
+                    .instead("give it a mapping of its own"),
+            );
         }
     }
     if let ([only], None) = (servers, first.copies)
@@ -67,8 +65,7 @@ pub fn set(
     let Some(section) = section else {
         let line = &first.line;
         let why = format!("there is no resolvers {asked}");
-        let remark = Remark::invalid(line.place.clone(), &line.text, why);
-        remarks.push(remark.instead("mend it; `haproxy -c` says the same"));
+        remarks.push(line.invalid(why));
         return None;
     };
     let every = section.lines.iter().rev().find_map(|line| {
@@ -118,7 +115,7 @@ pub fn of_clients(
         }
         None => {
             let why = "its name may have addresses of both families, and its clients theirs";
-            let remark = Remark::left_out(server.line.place.clone(), &server.line.text, why);
+            let remark = server.line.left_out(why);
             Err(remark.instead("write its address, or listen on addresses of one family"))
         }
     }
@@ -157,18 +154,14 @@ pub fn section(resolvers: &[&Section], used: &[String], import: &mut Import) {
     let mut servers: Option<Vec<String>> = None;
     for section in resolvers {
         let head = &section.head;
-        let remark = |line: &Line, why: &str| Remark::dropped(line.place.clone(), &line.text, why);
         if !used.contains(&section.name) {
-            import
-                .remarks
-                .push(remark(head, "no server that is written uses it"));
+            let why = "no server that is written uses it";
+            import.remarks.push(head.dropped(why));
             continue;
         }
         if servers.is_some() {
             let why = "there is one [resolver], and it has the servers of the first";
-            import
-                .remarks
-                .push(Remark::different(head.place.clone(), &head.text, why));
+            import.remarks.push(head.different(why));
             continue;
         }
         let mut found = Vec::new();
@@ -184,7 +177,7 @@ pub fn section(resolvers: &[&Section], used: &[String], import: &mut Import) {
                             found.push(server(host, port));
                         }
                         _ => {
-                            let remark = remark(line, "it is no address with a port");
+                            let remark = line.dropped("it is no address with a port");
                             import.remarks.push(remark.instead("see resolver.servers"));
                         }
                     }
@@ -194,7 +187,7 @@ pub fn section(resolvers: &[&Section], used: &[String], import: &mut Import) {
                 _ => {
                     let why =
                         "a lookup that fails leaves the addresses as they were, and is tried again";
-                    import.remarks.push(remark(line, why));
+                    import.remarks.push(line.dropped(why));
                 }
             }
         }

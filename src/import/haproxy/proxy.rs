@@ -168,19 +168,15 @@ impl Proxy {
     }
 
     fn left_out(&mut self, line: &Line, why: &str, instead: &str) {
-        let remark = Remark::left_out(line.place.clone(), &line.text, why);
-        self.said.push(remark.instead(instead));
+        self.said.push(line.left_out(why).instead(instead));
     }
 
     fn dropped(&mut self, line: &Line, (why, instead): keywords::Said) {
-        let remark = Remark::dropped(line.place.clone(), &line.text, why);
-        self.said.push(remark.instead(instead));
+        self.said.push(line.dropped(why).instead(instead));
     }
 
     fn invalid(&mut self, line: &Line, why: impl Into<String>) {
-        let remark = Remark::invalid(line.place.clone(), &line.text, why);
-        self.said
-            .push(remark.instead("mend it; `haproxy -c` says the same"));
+        self.said.push(line.invalid(why));
     }
 
     fn directive(
@@ -247,7 +243,7 @@ impl Proxy {
                         if !rest.is_empty() {
                             let why =
                                 format!("HAProxy passes over {rest:?} and takes it for {number}");
-                            let remark = Remark::different(line.place.clone(), &line.text, why);
+                            let remark = line.different(why);
                             self.said
                                 .push(remark.instead("set max_sessions to what was meant"));
                         }
@@ -375,7 +371,7 @@ impl Proxy {
                 if !rest.is_empty() {
                     let taken = span.map_or("no time".to_owned(), crate::units::duration);
                     let why = format!("HAProxy passes over {rest:?} and takes it for {taken}");
-                    let remark = Remark::different(line.place.clone(), &line.text, why);
+                    let remark = line.different(why);
                     self.said
                         .push(remark.instead("set the time that was meant"));
                 }
@@ -396,7 +392,7 @@ impl Proxy {
         self.settings
             .set("new_sessions_per_second", value, line.comments.clone());
         let why = "clients past it are refused here, and wait to be accepted in HAProxy";
-        let remark = Remark::different(line.place.clone(), &line.text, why);
+        let remark = line.different(why);
         self.said
             .push(remark.instead("set { rate = …, burst = … } to let more through at once"));
     }

@@ -66,10 +66,7 @@ impl Requests {
             self.comments.extend(line.comments.iter().cloned());
             if only_inherited {
                 let why = "HAProxy 2.6 passes over this rule of its defaults, HAProxy 3 applies it";
-                self.remark(
-                    Remark::different(line.place.clone(), &line.text, why)
-                        .instead("it is applied here"),
-                );
+                self.remark(line.different(why).instead("it is applied here"));
             }
             let rest = &line.words[2..];
             let at = rest
@@ -77,7 +74,6 @@ impl Requests {
                 .position(|word| word == "if" || word == "unless");
             let (action, condition) = rest.split_at(at.unwrap_or(rest.len()));
             let rows = proxy.acls.condition(condition);
-            let left_out = |why: &str| Remark::left_out(line.place.clone(), &line.text, why);
             match action.first().map_or("", String::as_str) {
                 word @ ("accept" | "reject" | "silent-drop") => {
                     if word != "accept" {
@@ -89,7 +85,8 @@ impl Requests {
                             if !accept && let Some(other) = by_content.take() {
                                 let why = "it lets clients in by what they send";
                                 self.blockers.push(
-                                    Remark::left_out(other.place, &other.text, why)
+                                    other
+                                        .left_out(why)
                                         .instead("leave it to HAProxy, or take the rule out"),
                                 );
                             }
@@ -101,8 +98,10 @@ impl Requests {
                             match limit(&row, &tracked, line) {
                                 Some(limit) => self.limits.push(limit),
                                 None => self.blockers.push(
-                                    left_out("it keeps clients out by what cannot be known here")
-                                        .instead("leave it to HAProxy, or take the rule out"),
+                                    line.left_out(
+                                        "it keeps clients out by what cannot be known here",
+                                    )
+                                    .instead("leave it to HAProxy, or take the rule out"),
                                 ),
                             }
                         }
@@ -118,18 +117,13 @@ impl Requests {
                         (Some("src"), Some(table)) => {
                             if !condition.is_empty() {
                                 let why = "only some clients are counted in HAProxy, and all of them here";
-                                self.remark(
-                                    Remark::different(line.place.clone(), &line.text, why)
-                                        .instead("see limits.exempt"),
-                                );
+                                self.remark(line.different(why).instead("see limits.exempt"));
                             }
                             tracked.push((number, table));
                         }
-                        _ => self.remark(Remark::dropped(
-                            line.place.clone(),
-                            &line.text,
-                            "what is counted here is a source, that is an address",
-                        )),
+                        _ => self.remark(
+                            line.dropped("what is counted here is a source, that is an address"),
+                        ),
                     }
                 }
                 "expect-proxy" => {
@@ -140,38 +134,38 @@ impl Requests {
                     match networks {
                         Some(networks) => self.accept_proxy.extend(networks),
                         None => self.blockers.push(
-                            left_out("it believes some by more than their address")
+                            line.left_out("it believes some by more than their address")
                                 .instead("write `if { src ADDRESS }`"),
                         ),
                     }
                 }
                 "expect-netscaler-cip" => {
-                    self.blockers
-                        .push(left_out("nothing here speaks that").instead("leave it to HAProxy"));
+                    self.blockers.push(
+                        line.left_out("nothing here speaks that")
+                            .instead("leave it to HAProxy"),
+                    );
                 }
                 // The filter it names says what becomes of it.
                 "set-bandwidth-limit" => {}
                 "set-dst" | "set-dst-port" | "do-resolve" | "attach-srv" | "switch-mode"
                 | "use-service" => {
                     self.blockers.push(
-                        left_out("it computes the target").instead("write a mapping for each"),
+                        line.left_out("it computes the target")
+                            .instead("write a mapping for each"),
                     );
                 }
                 "set-src" | "set-src-port" => {
                     self.blockers.push(
-                        left_out("it makes up the client's address").instead("leave it to HAProxy"),
+                        line.left_out("it makes up the client's address")
+                            .instead("leave it to HAProxy"),
                     );
                 }
-                _ => self.remark(Remark::dropped(
-                    line.place.clone(),
-                    &line.text,
-                    "it has no counterpart",
-                )),
+                _ => self.remark(line.dropped("it has no counterpart")),
             }
         }
         if let Some(line) = by_content {
             let why = "the first bytes are not waited for, and nobody is kept out for them";
-            self.remark(Remark::dropped(line.place, &line.text, why));
+            self.remark(line.dropped(why));
         }
         self.access.push(list);
     }
@@ -194,7 +188,7 @@ impl Requests {
                     "set on_refuse = \"drop\" to tell none of them",
                 ),
             };
-            let remark = Remark::different(line.place.clone(), &line.text, why);
+            let remark = line.different(why);
             remarks.push(remark.instead(instead));
         }
         drops

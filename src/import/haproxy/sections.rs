@@ -10,7 +10,10 @@ use super::{
     conditions,
     words::{self, Variables, Words},
 };
-use crate::import::{Place, Remark, text_of};
+use crate::import::{Kind, Place, Remark, text_of};
+
+/// What to do about what HAProxy refuses, too.
+const MEND: &str = "mend it; `haproxy -c` says the same";
 
 /// A line of a section: a keyword and its arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +27,27 @@ pub struct Line {
 }
 
 impl Line {
+    /// What is to be said of it.
+    pub fn remark(&self, kind: Kind, why: impl Into<String>) -> Remark {
+        Remark::new(kind, self.place.clone(), &self.text, why)
+    }
+
+    pub fn invalid(&self, why: impl Into<String>) -> Remark {
+        self.remark(Kind::Invalid, why).instead(MEND)
+    }
+
+    pub fn left_out(&self, why: impl Into<String>) -> Remark {
+        self.remark(Kind::LeftOut, why)
+    }
+
+    pub fn different(&self, why: impl Into<String>) -> Remark {
+        self.remark(Kind::Different, why)
+    }
+
+    pub fn dropped(&self, why: impl Into<String>) -> Remark {
+        self.remark(Kind::Dropped, why)
+    }
+
     pub fn word(&self, at: usize) -> &str {
         self.words.get(at).map_or("", String::as_str)
     }
@@ -191,9 +215,7 @@ impl<'r, 'v> Reader<'r, 'v> {
 
     fn invalid(&mut self, place: Place, what: &str, why: impl Into<String>) {
         let remark = Remark::invalid(place, what, why);
-        self.found
-            .remarks
-            .push(remark.instead("mend it; `haproxy -c` says the same"));
+        self.found.remarks.push(remark.instead(MEND));
     }
 
     fn read(mut self, text: &str) {

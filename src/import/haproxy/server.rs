@@ -308,7 +308,6 @@ pub fn read(
 ) -> Server {
     let mut options = defaults.clone();
     options.read(line.words.get(3..).unwrap_or_default(), variables);
-    let left_out = |why: &str| Remark::left_out(line.place.clone(), &line.text, why);
     let mut server = Server {
         line: line.clone(),
         host: None,
@@ -321,7 +320,7 @@ pub fn read(
         return server;
     }
     for (why, instead) in std::mem::take(&mut server.options.blockers) {
-        said.push(left_out(&why).instead(instead));
+        said.push(line.left_out(&why).instead(instead));
     }
     for (what, why, instead) in std::mem::take(&mut server.options.changed) {
         let remark = Remark::different(line.place.clone(), &what, why);
@@ -337,18 +336,21 @@ pub fn read(
                     server.host = Some(TargetHost::Ip(ip.to_canonical()));
                 }
                 Host::Ip(_) | Host::Unspecified => said.push(
-                    left_out("it is the address that the client came to, whichever that was")
+                    line.left_out("it is the address that the client came to, whichever that was")
                         .instead("write the address"),
                 ),
                 Host::Name(name) if name.starts_with('_') => {
                     let why = "it asks for SRV records, which say names and ports";
-                    said.push(left_out(why).instead("write each name and its port as a target"));
+                    said.push(
+                        line.left_out(why)
+                            .instead("write each name and its port as a target"),
+                    );
                 }
                 Host::Name(name) => {
                     let ip = of_name(&name, around);
                     if around.resolve.is_some() && ip.is_none() {
                         let why = format!("{name} is not known now: the name itself is written");
-                        said.push(Remark::different(line.place.clone(), &line.text, why));
+                        said.push(line.different(why));
                     }
                     let host = ip.map_or(TargetHost::Name(name), TargetHost::Ip);
                     server.host = Some(host);
@@ -358,17 +360,16 @@ pub fn read(
                 && first != last
             {
                 let why = "a server has no range of ports";
-                let remark = Remark::invalid(line.place.clone(), &line.text, why);
+                let remark = line.invalid(why);
                 said.push(
                     remark.instead("leave the port out to reach the one that the client came to"),
                 );
             }
         }
         Err(Unfit::Invalid(why)) => {
-            let remark = Remark::invalid(line.place.clone(), &line.text, why);
-            said.push(remark.instead("mend it; `haproxy -c` says the same"));
+            said.push(line.invalid(why));
         }
-        Err(Unfit::Other(why)) => said.push(left_out(why).instead("leave it to HAProxy")),
+        Err(Unfit::Other(why)) => said.push(line.left_out(why).instead("leave it to HAProxy")),
     }
     server
 }
@@ -393,7 +394,7 @@ pub fn template(
     server.copies = number.filter(|number| *number > 1);
     if let (Some(TargetHost::Ip(_)), Some(_)) = (&server.host, server.copies) {
         let why = "it makes several servers at one address";
-        let remark = Remark::left_out(line.place.clone(), &line.text, why);
+        let remark = line.left_out(why);
         said.push(remark.instead("write one server"));
     }
     server

@@ -1,6 +1,6 @@
 //! Which servers of a back end serve, and how they share its clients.
 
-use super::{proxy::Proxy, sections::Line, server::Server};
+use super::{proxy::Proxy, server::Server};
 use crate::import::Remark;
 
 /// The servers that clients are led to.
@@ -27,12 +27,12 @@ pub fn serving<'p>(
                 continue;
             }
         };
-        remarks.push(Remark::dropped(line.place.clone(), &line.text, why));
+        remarks.push(line.dropped(why));
     }
     if servers.is_empty() || back.disabled {
         let why = "no server takes a client, and HAProxy ends the stream of each";
         let head = &front.head;
-        let remark = Remark::dropped(head.place.clone(), &head.text, why);
+        let remark = head.dropped(why);
         return Err(remark.instead("leave the port closed"));
     }
     // What a template makes of a name are several.
@@ -50,10 +50,6 @@ fn shared(
     remarks: &mut Vec<Remark>,
 ) -> Result<&'static str, Remark> {
     const LEAVE: &str = "leave it to HAProxy, or give each server a port of its own";
-    let left_out = |line: &Line, why: &str| {
-        Remark::left_out(line.place.clone(), &line.text, why).instead(LEAVE)
-    };
-    let different = |line: &Line, why: &str| Remark::different(line.place.clone(), &line.text, why);
     let backups = servers
         .iter()
         .filter(|server| server.options.backup)
@@ -61,14 +57,16 @@ fn shared(
     if backups > 1 && !back.all_backups {
         let why =
             "the backups share the clients, and in HAProxy the first that is up has all of them";
-        remarks.push(different(&back.head, why));
+        remarks.push(back.head.different(why));
     }
     if let Some(line) = &back.stick {
         if !line.words.iter().any(|word| word == "src") {
-            return Err(left_out(line, "it keeps clients by what they send"));
+            return Err(line
+                .left_out("it keeps clients by what they send")
+                .instead(LEAVE));
         }
         let why = "a client has the same target by its address, and not by a table";
-        remarks.push(different(line, why));
+        remarks.push(line.different(why));
         return Ok("source");
     }
     let Some(line) = &back.balance else {
@@ -80,12 +78,12 @@ fn shared(
         ("source", _) | ("hash", "src") => Ok("source"),
         ("first", _) => Ok("first"),
         (word, _) if word.starts_with("random") => {
-            remarks.push(different(
-                line,
-                "the servers have the clients in turn, not at random",
-            ));
+            let why = "the servers have the clients in turn, not at random";
+            remarks.push(line.different(why));
             Ok("round-robin")
         }
-        _ => Err(left_out(line, "it shares the clients by what they send")),
+        _ => Err(line
+            .left_out("it shares the clients by what they send")
+            .instead(LEAVE)),
     }
 }

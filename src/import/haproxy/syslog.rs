@@ -7,7 +7,7 @@ use super::{
     sections::Line,
 };
 use crate::import::{
-    Around, Import, Remark,
+    Around, Import,
     address::of_name,
     syslog::{self, Daemon, Log},
 };
@@ -17,7 +17,6 @@ const PORT: u16 = 514;
 
 /// Takes a `log` line over.
 pub fn set(line: &Line, around: &Around<'_>, import: &mut Import) {
-    let dropped = |why: &str| Remark::dropped(line.place.clone(), &line.text, why);
     let to = line.word(1);
     let to = to.strip_prefix("unix@").unwrap_or(to);
     let daemon = match to {
@@ -35,7 +34,7 @@ pub fn set(line: &Line, around: &Around<'_>, import: &mut Import) {
         }
     };
     let Some(daemon) = daemon else {
-        let remark = dropped("lines go to the socket or the UDP address of a daemon");
+        let remark = line.dropped("lines go to the socket or the UDP address of a daemon");
         return import.remarks.push(remark.instead("see log.syslog"));
     };
     let mut rest = line.words[2..].iter().map(String::as_str).peekable();
@@ -59,7 +58,7 @@ pub fn set(line: &Line, around: &Around<'_>, import: &mut Import) {
         return;
     }
     let why = "every line goes to the daemon";
-    let different = Remark::different(line.place.clone(), &line.text, why);
+    let different = line.different(why);
     if let Some(level) = level.filter(|level| !matches!(*level, "info" | "debug")) {
         let instead =
             format!("set log.sessions = false, or have it pass over what is less than {level}");

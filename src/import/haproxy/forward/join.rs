@@ -13,7 +13,7 @@ use super::{
         server::{Server, Source},
         servers::Serving,
     },
-    Forwarded, left_out,
+    Forwarded,
 };
 use crate::import::{
     Remark,
@@ -35,7 +35,7 @@ pub(super) struct Join<'p> {
 
 impl<'p> Join<'p> {
     pub fn differs(&mut self, line: &Line, why: impl Into<String>, instead: &str) {
-        let remark = Remark::different(line.place.clone(), &line.text, why);
+        let remark = line.different(why);
         self.remarks.push(remark.instead(instead));
     }
 
@@ -53,7 +53,7 @@ impl<'p> Join<'p> {
             let why =
                 "rules ask for the address of the proxy in front, before its PROXY header is read";
             let instead = "ask for it in `expect-proxy layer4 if { src … }` alone";
-            return Err(left_out(&self.front.head, why, instead));
+            return Err(self.front.head.left_out(why).instead(instead));
         }
         if let Some((_, line)) = self.front.maxconn.as_ref().filter(|_| groups.len() > 1) {
             let why = "it becomes several mappings, and each has it by itself";
@@ -132,7 +132,9 @@ impl<'p> Join<'p> {
         let source = sources.next().flatten();
         if sources.any(|other| other != source) {
             let why = "each server has a source of its own, and a mapping has one";
-            return Err(left_out(line, why, "give each server a port of its own"));
+            return Err(line
+                .left_out(why)
+                .instead("give each server a port of its own"));
         }
         let mut hosts = self.hosts.iter().filter_map(TargetHost::ip);
         if let Some(Source::Address(ip)) = source
@@ -140,7 +142,7 @@ impl<'p> Join<'p> {
         {
             let why = "the source is of another family than the server";
             let instead = "mend it: HAProxy reaches nobody with it";
-            return Err(left_out(line, why, instead));
+            return Err(line.left_out(why).instead(instead));
         }
         Ok(source)
     }
@@ -152,7 +154,7 @@ impl<'p> Join<'p> {
             if before.any(|(other, known)| other == host && known.port == server.port) {
                 let why = "an earlier server is at the same place, and a target is so once";
                 let instead = "give one of them its weight and its maxconn together";
-                return Err(left_out(&server.line, why, instead));
+                return Err(server.line.left_out(why).instead(instead));
             }
         }
         Ok(())
@@ -259,14 +261,17 @@ impl<'p> Join<'p> {
         if self.accepts(options) {
             let why =
                 "the target's port is the one that a PROXY header states, which its sender chooses";
-            return Err(left_out(&server.line, why, "give the server a port"));
+            return Err(server.line.left_out(why).instead("give the server a port"));
         }
         let [first, last] = [listen.first, listen.last].map(|port| i32::from(port) + offset);
         match (u16::try_from(first), u16::try_from(last)) {
             (Ok(first @ 1..), Ok(_)) => Ok(first),
             _ => {
                 let why = format!("{listen} and {offset} are no ports");
-                Err(left_out(&server.line, why, "give the server another port"))
+                Err(server
+                    .line
+                    .left_out(why)
+                    .instead("give the server another port"))
             }
         }
     }

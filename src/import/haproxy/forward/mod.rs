@@ -9,7 +9,7 @@ use super::{
     proxy::Proxy,
     requests,
     rules::Test,
-    sections::{Line, Section, SectionKind},
+    sections::{Section, SectionKind},
     servers,
 };
 use crate::import::{Kind, Remark, model::Mapping};
@@ -39,11 +39,7 @@ pub fn front(
     resolvers: &[&Section],
 ) -> Result<Forwarded, Vec<Remark>> {
     let head = &front.head;
-    let nothing = |why: &str, instead: &str| {
-        Err(vec![
-            Remark::dropped(head.place.clone(), &head.text, why).instead(instead),
-        ])
-    };
+    let nothing = |why: &str, instead: &str| Err(vec![head.dropped(why).instead(instead)]);
     if front.disabled {
         return nothing("it is disabled", "");
     }
@@ -126,11 +122,6 @@ pub fn front(
     forwarded.map_err(|remark| vec![remark])
 }
 
-/// What keeps something with HAProxy, for a line of it.
-fn left_out(line: &Line, why: impl Into<String>, instead: &str) -> Remark {
-    Remark::left_out(line.place.clone(), &line.text, why).instead(instead)
-}
-
 /// Where a front end leads, whoever the client is.
 fn back<'p>(front: &'p Proxy, proxies: &'p [Proxy]) -> Result<&'p Proxy, Vec<Remark>> {
     let mut blockers = Vec::new();
@@ -167,7 +158,7 @@ fn back<'p>(front: &'p Proxy, proxies: &'p [Proxy]) -> Result<&'p Proxy, Vec<Rem
             false => "the target is chosen by what is known of the connection",
         };
         let instead = "leave it to HAProxy, or give each target a port of its own";
-        blockers.push(left_out(line, why, instead));
+        blockers.push(line.left_out(why).instead(instead));
     }
     if !blockers.is_empty() {
         return Err(blockers);
@@ -178,11 +169,9 @@ fn back<'p>(front: &'p Proxy, proxies: &'p [Proxy]) -> Result<&'p Proxy, Vec<Rem
     let name = line.word(1);
     if name.contains("%[") {
         let why = "the target is computed";
-        return Err(vec![left_out(line, why, "write a mapping for each")]);
+        return Err(vec![line.left_out(why).instead("write a mapping for each")]);
     }
     let is_back = |proxy: &&Proxy| proxy.name == name && proxy.kind != SectionKind::Frontend;
-    proxies.iter().find(is_back).ok_or_else(|| {
-        let remark = Remark::invalid(line.place.clone(), &line.text, "there is no such backend");
-        vec![remark.instead("mend it; `haproxy -c` says the same")]
-    })
+    let found = proxies.iter().find(is_back);
+    found.ok_or_else(|| vec![line.invalid("there is no such backend")])
 }
