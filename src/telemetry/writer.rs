@@ -108,6 +108,8 @@ struct Page {
     text: Vec<u8>,
     /// Where in it each line ends.
     ends: Vec<usize>,
+    /// Whether it begins with the rest of a line whose beginning is written already.
+    is_begun: bool,
 }
 
 impl Page {
@@ -127,14 +129,15 @@ impl Page {
         let start = whole.checked_sub(1).map_or(0, |last| self.ends[last]);
         let mut lost = self.ends.len() - whole;
         let mut rest = written;
-        if written > start {
+        if written > start || self.is_begun && whole == 0 {
             rest = self.ends[whole];
             lost -= 1;
         }
         self.ends.clear();
         self.text.truncate(rest);
         self.text.drain(..written);
-        if !self.text.is_empty() {
+        self.is_begun = !self.text.is_empty();
+        if self.is_begun {
             self.ends.push(self.text.len());
         }
         lost
@@ -313,5 +316,48 @@ mod tests {
             let expected = [&lines[..lines.len() - lost], &[later]].concat().concat();
             assert_eq!(String::from_utf8_lossy(&out.taken), expected);
         }
+    }
+
+    #[test]
+    fn a_line_that_was_begun_is_finished_however_long_the_disk_stays_full() {
+        /// Takes as many bytes as there is room for.
+        struct Disk {
+            room: usize,
+            taken: Vec<u8>,
+        }
+        impl Write for Disk {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                let some = bytes.len().min(self.room);
+                if some == 0 {
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
+                self.room -= some;
+                self.taken.extend_from_slice(&bytes[..some]);
+                Ok(some)
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut disk = Disk {
+            room: 6,
+            taken: Vec::new(),
+        };
+        let mut page = Page::default();
+        let mut write = |disk: &mut Disk, line: &str| {
+            page.text.extend_from_slice(line.as_bytes());
+            page.ends.push(page.text.len());
+            page.write(disk)
+        };
+        assert_eq!(write(&mut disk, "first\n"), 0);
+        disk.room = 3;
+        assert_eq!(write(&mut disk, "begun\n"), 0);
+        assert_eq!(write(&mut disk, "lost\n"), 1);
+        disk.room = 1;
+        assert_eq!(write(&mut disk, "lost too\n"), 1);
+        assert_eq!(write(&mut disk, "and this\n"), 1);
+        disk.room = usize::MAX;
+        assert_eq!(write(&mut disk, "last\n"), 0);
+        assert_eq!(String::from_utf8_lossy(&disk.taken), "first\nbegun\nlast\n");
     }
 }
