@@ -360,6 +360,62 @@ fn an_upgrade_leaves_what_names_lead_to() {
 }
 
 #[test]
+fn a_session_at_an_address_that_was_gone_for_a_while_counts_there_and_is_shown_through_an_upgrade()
+{
+    let server = DnsServer::start();
+    let [before, _after] = two();
+    server.addresses("db.test", &["127.0.0.2"]);
+    let (port, dir) = (ports::free(), TempDir::new());
+    let socket = dir.join("admin.sock").display().to_string();
+    let target = at("db.test", &before);
+    let proxy = Proxy::start(&config([
+        format!("[admin]\nsocket = {socket:?}\n"),
+        asking(&server),
+        format!(
+            "[[mapping]]\nname = \"m\"\nlisten = {port}\nresolve = \"1s\"\n\
+             target = [{{ address = \"{target}\", max_sessions = 1 }}]\n"
+        ),
+    ]));
+    let leads = |at: usize, to: &str| {
+        server.addresses("db.test", &[to]);
+        wait_until("the name leads elsewhere", || {
+            let lines = proxy.log().all(|line| {
+                line.message() == "a name leads to other addresses" && line.text("first") == to
+            });
+            lines.len() > at
+        });
+    };
+    let shown = || {
+        let mappings = program(&["mappings", "--socket", &socket, "--json"]);
+        let mappings: serde_json::Value = serde_json::from_slice(&mappings.stdout).expect("JSON");
+        mappings["mappings"][0]["targets"][0]["sessions"].as_u64()
+    };
+    let (mut client, mut end) = pair(port, &before);
+    let addr = client.addr();
+    leads(0, "127.0.0.3");
+    assert_eq!(shown(), Some(0));
+    leads(1, "127.0.0.2");
+    assert_eq!(shown(), Some(1));
+    refused(&proxy, port, "target_full");
+
+    leads(1, "127.0.0.3");
+    let upgraded = program(&["upgrade", "--socket", &socket]);
+    assert!(upgraded.status.success(), "{upgraded:?}");
+    let sessions = program(&["sessions", "--socket", &socket]);
+    let sessions = String::from_utf8_lossy(&sessions.stdout).into_owned();
+    let is_at = before.addr().to_string();
+    assert!(sessions.contains(&is_at), "{sessions}");
+    leads(2, "127.0.0.2");
+    assert_eq!(shown(), Some(1));
+    refused(&proxy, port, "target_full");
+
+    client.exchange(&mut end, b"still here");
+    drop((client, end));
+    assert_eq!(proxy.ended_session(addr).text("target"), is_at);
+    pair(port, &before);
+}
+
+#[test]
 fn a_name_may_stand_in_an_argument() {
     let target = Target::bind_to(SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, 0)));
     let port = ports::free();

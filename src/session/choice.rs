@@ -354,7 +354,7 @@ impl SavedChoice {
         } = self;
         let group = target.zip(route.target.group());
         Choice {
-            place: group.and_then(|(target, group)| group.place_at(target)),
+            place: group.map(|(target, group)| group.place_kept(target)),
             begun,
             tried,
             until,

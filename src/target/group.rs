@@ -6,14 +6,15 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, atomic::Ordering::Relaxed},
+    sync::{Arc, Mutex, Weak, atomic::Ordering::Relaxed},
 };
 
 use arc_swap::ArcSwap;
 
 use super::{
-    Balance, GroupSettings, Member, MemberState, Queue, TargetAddr,
+    Balance, GroupSettings, Member, MemberState, Queue, TargetAddr, TargetSettings,
     balance::{Candidate, Turns, pick},
+    member::Known,
 };
 use crate::{limit::Tick, mutex::lock};
 
@@ -22,11 +23,16 @@ type Members = Vec<Arc<Member>>;
 /// The addresses that names have, as far as sessions may be led there.
 pub(super) type Named = BTreeMap<Arc<str>, Vec<IpAddr>>;
 
+/// Addresses that are none of the group's any more, with what is known of them as long as they have
+/// sessions: those count again once the address is back, as one that a DNS server leaves out for a while.
+type Left = Vec<(SocketAddr, Weak<Known>)>;
+
 #[derive(Debug)]
 pub struct TargetGroup {
     settings: Arc<GroupSettings>,
     members: ArcSwap<Members>,
     named: Mutex<Named>,
+    left: Mutex<Left>,
     turns: Mutex<Turns>,
     queue: Arc<Queue>,
 }
@@ -88,19 +94,21 @@ enum Rank {
 impl TargetGroup {
     /// A group nobody has used yet.
     pub fn new(settings: Arc<GroupSettings>) -> Self {
-        Self::knowing(settings, &[], Named::new(), Arc::default())
+        Self::knowing(settings, &[], Left::new(), Named::new(), Arc::default())
     }
 
     /// The same group under other settings: what is known of its addresses stays known.
     pub fn with_settings(&self, settings: Arc<GroupSettings>) -> Self {
         let queue = Arc::clone(&self.queue);
-        Self::knowing(settings, &self.members.load(), self.named(), queue)
+        let left = lock(&self.left).clone();
+        Self::knowing(settings, &self.members.load(), left, self.named(), queue)
     }
 
     /// A group with what is known of its members, which have that queue.
     pub(super) fn knowing(
         settings: Arc<GroupSettings>,
         known: &[Arc<Member>],
+        left: Left,
         mut named: Named,
         queue: Arc<Queue>,
     ) -> Self {
@@ -109,6 +117,7 @@ impl TargetGroup {
             settings,
             members: ArcSwap::default(),
             named: Mutex::default(),
+            left: Mutex::new(left),
             turns: Mutex::default(),
             queue,
         };
@@ -116,6 +125,13 @@ impl TargetGroup {
         group.members.store(Arc::new(members));
         *lock(&group.named) = named;
         group
+    }
+
+    /// What is known of an address that is none of the group's any more and has sessions still.
+    fn left(&self, address: SocketAddr) -> Option<Arc<Known>> {
+        let left = lock(&self.left);
+        let (_, known) = left.iter().find(|(left, _)| *left == address)?;
+        known.upgrade()
     }
 
     /// The addresses that its names have.
@@ -177,12 +193,22 @@ impl TargetGroup {
                     Arc::new(Member::new(address, number, settings, known, queue))
                 }
                 None => {
-                    let (known, queue) = (Arc::default(), Arc::clone(&self.queue));
+                    let known = self.left(address).unwrap_or_default();
+                    // Nobody checked it meanwhile.
+                    known.forget_state();
+                    let queue = Arc::clone(&self.queue);
                     Arc::new(Member::new(address, number, settings, known, queue))
                 }
             };
             members.push(member);
         }
+        let stays = |address| members.iter().any(|member| member.address == address);
+        let mut left = lock(&self.left);
+        left.retain(|(address, known)| known.strong_count() > 0 && !stays(*address));
+        for member in before.iter().filter(|member| !stays(member.address)) {
+            left.push((member.address, Arc::downgrade(&member.known)));
+        }
+        drop(left);
         members
     }
 
@@ -211,9 +237,43 @@ impl TargetGroup {
         members.iter().map(|member| member.address).collect()
     }
 
-    /// A place for a session that is there already, whatever there is room for.
+    /// A place for a session that is there already, whatever there is room for, at an address that is the
+    /// group's or was.
     pub fn place_at(&self, address: SocketAddr) -> Option<Place> {
-        self.member(address).map(Place::beyond)
+        let left = || Some(self.gone(address, self.left(address)?));
+        self.member(address).or_else(left).map(Place::beyond)
+    }
+
+    /// The same for a session that was handed over, with which nothing is known yet of an address that is
+    /// gone.
+    pub fn place_kept(&self, address: SocketAddr) -> Place {
+        self.place_at(address).unwrap_or_else(|| {
+            let mut left = lock(&self.left);
+            let known = left.iter().find(|(left, _)| *left == address);
+            let known = known.and_then(|(_, known)| known.upgrade());
+            let known = known.unwrap_or_else(|| {
+                let known = Arc::default();
+                left.retain(|(left, _)| *left != address);
+                left.push((address, Arc::downgrade(&known)));
+                known
+            });
+            drop(left);
+            Place::beyond(self.gone(address, known))
+        })
+    }
+
+    /// A member that nobody new is led to. It was an address of the name with its port.
+    fn gone(&self, address: SocketAddr, known: Arc<Known>) -> Arc<Member> {
+        let mut targets = self.settings.targets.iter().enumerate();
+        let of_name = targets.find(|(_, target)| {
+            matches!(&target.address, TargetAddr::Name(_, port) if *port == address.port())
+        });
+        let (number, settings) = of_name.map_or_else(
+            || (usize::MAX, TargetSettings::of(())),
+            |(number, target)| (number, target.at(())),
+        );
+        let queue = Arc::clone(&self.queue);
+        Arc::new(Member::new(address, number, settings, known, queue))
     }
 
     /// How many members may be chosen besides that of `address` and those `tried`.
@@ -292,7 +352,7 @@ impl TargetGroup {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use super::{super::TargetSettings, *};
+    use super::*;
 
     const NOW: Tick = Tick(1_000_000_000);
     const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);

@@ -81,6 +81,15 @@ pub enum MemberState {
     Down,
 }
 
+impl Known {
+    /// It is as if nobody had ever checked it.
+    pub(super) fn forget_state(&self) {
+        self.streak.store(0, Relaxed);
+        self.since.store(0, Relaxed);
+        self.state.store(MemberState::Unknown as u8, Relaxed);
+    }
+}
+
 impl MemberState {
     pub fn word(self) -> &'static str {
         self.into()

@@ -149,6 +149,7 @@ impl SavedGroup {
         Arc::new(TargetGroup::knowing(
             Arc::new(settings),
             &members,
+            Vec::new(),
             named,
             queue,
         ))
