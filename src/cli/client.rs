@@ -28,6 +28,9 @@ pub const DEFAULT_SOCKET: &str = "/run/tml-proxy/admin.sock";
 /// How long an answer may take.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
+/// How often something is asked for that upgrades cut off.
+const ATTEMPTS: u32 = 3;
+
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
 /// Bytes of an answer that are read: far more than there ever are.
@@ -80,9 +83,25 @@ fn advice(error: &io::Error) -> &'static str {
     }
 }
 
+impl ClientError {
+    /// Whether the connection ended before there was an answer, as it does when another version takes over.
+    fn is_cut_off(&self) -> bool {
+        let Self::Unreachable { error, .. } = self else {
+            return false;
+        };
+        error.kind() == io::ErrorKind::UnexpectedEof
+    }
+}
+
+fn json(particulars: &impl Serialize) -> Bytes {
+    let json = serde_json::to_vec(particulars);
+    json.expect("text, numbers and lists are always JSON")
+        .into()
+}
+
 impl Client {
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        self.ask(&Method::GET, path, Bytes::new())
+        self.ask_surely(&Method::GET, path, Bytes::new())
     }
 
     /// Reads what a query asks for.
@@ -101,9 +120,17 @@ impl Client {
         path: &str,
         particulars: &impl Serialize,
     ) -> Result<T, ClientError> {
-        let json = serde_json::to_vec(particulars);
-        let json = json.expect("text, numbers and lists are always JSON");
-        self.ask(method, path, json.into())
+        self.ask(method, path, json(particulars))
+    }
+
+    /// The same for what may as well be done twice: if an upgrade cuts it off, the next version is asked.
+    pub fn send_surely<T: DeserializeOwned>(
+        &self,
+        method: &Method,
+        path: &str,
+        particulars: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        self.ask_surely(method, path, json(particulars))
     }
 
     fn ask<T: DeserializeOwned>(
@@ -119,6 +146,31 @@ impl Client {
         let request = request(method, path, body);
         let connect = || connect(&self.socket);
         understood(exchange(&connect, request, ANSWER_WITHIN, &unreachable)?)
+    }
+
+    fn ask_surely<T: DeserializeOwned>(
+        &self,
+        method: &Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<T, ClientError> {
+        let mut answer = self.ask(method, path, body.clone());
+        for _ in 1..ATTEMPTS {
+            match answer {
+                Err(ref error) if error.is_cut_off() => {}
+                answer => return answer,
+            }
+            match self.ask(method, path, body.clone()) {
+                // It has gone for good, which is what happened.
+                Err(ClientError::Unreachable { error, .. })
+                    if error.kind() != io::ErrorKind::UnexpectedEof =>
+                {
+                    break;
+                }
+                next => answer = next,
+            }
+        }
+        answer
     }
 }
 

@@ -20,7 +20,9 @@ pub struct ReloadArgs {
 }
 
 pub fn run(args: &ReloadArgs) -> ExitCode {
-    let reloaded = args.client.send(&Method::POST, "/api/v1/reload", &());
+    let reloaded = args
+        .client
+        .send_surely(&Method::POST, "/api/v1/reload", &());
     output::answer(reloaded, args.json, words)
 }
 

@@ -121,6 +121,24 @@ fn a_reload_that_is_asked_for_meanwhile_comes_after_the_upgrade() {
 }
 
 #[test]
+fn a_reload_that_an_upgrade_cuts_off_says_what_came_of_it() {
+    let stage = Stage::new("", "");
+    let slow = slow(&stage, "");
+    let proxy = &stage.scene.proxy;
+    thread::scope(|scope| {
+        let upgrading = scope.spawn(|| stage.upgrade_to(&slow));
+        wait_until("the rehearsal", || stage.dir.join("begun").exists());
+        let reloading = scope.spawn(|| stage.command(&["reload"]));
+        proxy.wait_for_line(0, "reload asked for by an operator");
+        stage.dir.write("go", "");
+        upgrading.join().expect("it was upgraded");
+        let reloaded = reloading.join().expect("it was run");
+        assert!(reloaded.status.success(), "{reloaded:?}");
+    });
+    stage.scene.finish();
+}
+
+#[test]
 fn a_stop_during_a_rehearsal_stops() {
     let stage = Stage::new("", "");
     let slow = slow(&stage, "");
