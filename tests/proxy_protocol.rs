@@ -254,6 +254,7 @@ fn a_front_without_a_valid_header_gets_no_session() {
         front.expect_reset();
         let line = scene.ends(front.addr(), "proxy_header_timeout", 0, 0);
         assert_eq!(line.text("end"), "cC");
+        assert!(line.number("duration_ms") > 0, "{line:?}");
     }
     assert!(!scene.target.is_called(Duration::ZERO));
     let metrics = scene.proxy.metrics();

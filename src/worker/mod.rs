@@ -36,7 +36,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -59,7 +59,7 @@ use crate::{
     relay::PipeBudget,
     session::{
         Connection, PendingProxyHeader, QueuedClient, Session, SessionFilter, SessionId,
-        SessionLine, SessionRecord, SessionView, UpgradeMarks,
+        SessionLine, SessionRecord, SessionView, UpgradeMarks, Waiting,
     },
     socket,
     table::{
@@ -142,6 +142,22 @@ impl WorkerContext {
 
     /// Turns a client away, which has been counted; dropping its socket closes it.
     fn refuse(&self, connection: &Connection, reason: EndReason, now: Instant) {
+        self.turn_away(connection, reason, Duration::ZERO, now);
+    }
+
+    /// Turns a client away that has waited for its session.
+    fn refuse_waiting(&self, client: impl Waiting, reason: EndReason, now: Instant) {
+        let waited = now.saturating_duration_since(client.client().since());
+        self.turn_away(&client.end(reason), reason, waited, now);
+    }
+
+    fn turn_away(
+        &self,
+        connection: &Connection,
+        reason: EndReason,
+        duration: Duration,
+        now: Instant,
+    ) {
         let socket = &connection.accepted.socket;
         match connection.route.mapping.policy.on_refuse {
             OnRefuse::Reset => socket::reset_on_close(socket),
@@ -149,7 +165,11 @@ impl WorkerContext {
             OnRefuse::Drop => socket::say_nothing_on_close(socket),
         }
         if self.refusals.grant(now) {
-            self.record_end(SessionRecord::refused(connection, reason));
+            let refused = SessionRecord::refused(connection, reason);
+            self.record_end(SessionRecord {
+                duration,
+                ..refused
+            });
         }
     }
 

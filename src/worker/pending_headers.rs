@@ -70,7 +70,7 @@ impl PendingHeaders {
                 HeaderRead::Partly => EndReason::MappingRemoved,
                 HeaderRead::Invalid => EndReason::ProxyHeaderInvalid,
             };
-            context.refuse(&pending.end(reason), reason, now);
+            context.refuse_waiting(pending, reason, now);
             return None;
         }
         let key = self.clients.begin(pending, seen, orders, now)?;

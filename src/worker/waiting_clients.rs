@@ -224,7 +224,7 @@ impl<W: Waiting> WaitingClients<W> {
     pub(super) fn end(&mut self, key: Key, reason: EndReason, now: Instant) {
         if let Some(WaitingEntry { client, .. }) = self.entries.remove(key) {
             self.context.stats.session_ended();
-            self.context.refuse(&client.end(reason), reason, now);
+            self.context.refuse_waiting(client, reason, now);
         }
     }
 }

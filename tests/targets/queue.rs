@@ -195,6 +195,16 @@ fn a_client_that_has_waited_for_too_long_is_told() {
 }
 
 #[test]
+fn how_long_a_client_waited_in_vain_is_in_the_log() {
+    let narrow = Narrow::new(1, "{ max = 3, timeout = \"200ms\" }");
+    let _held = narrow.pair();
+    let mut client = Peer::connect(narrow.ports[1]);
+    client.expect_reset();
+    let line = narrow.proxy.ended_session(client.addr());
+    assert!(line.number("duration_ms") >= 200, "{line:?}");
+}
+
+#[test]
 fn an_operator_can_end_clients_that_wait() {
     let narrow = Narrow::new(1, "{ max = 3, timeout = \"10m\" }");
     let _held = narrow.pair();
