@@ -327,6 +327,14 @@ impl Control {
             // It is back, and counts in the table again.
             self.shared.stats.retired.take_back(&mapping.stats);
         }
+        let changed_routes = diff.changed.iter().map(|change| &change.old);
+        for route in diff.removed.iter().chain(changed_routes) {
+            if let Some(group) = route.target.group()
+                && !is_there(&route.mapping)
+            {
+                route.mapping.leave(route.listen, group);
+            }
+        }
         let mut departed = Vec::new();
         let mut names = HashSet::new();
         let mut is_gone =

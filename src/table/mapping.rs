@@ -5,13 +5,14 @@ use std::{
     fmt,
     hash::{Hash, Hasher},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Mutex, Weak},
 };
 
 use super::{ListenAddr, Policy};
 use crate::{
     limit::{MappingGate, SessionLimits},
-    target::TargetSpec,
+    mutex::lock,
+    target::{TargetGroup, TargetSpec},
     telemetry::MappingStats,
 };
 
@@ -176,6 +177,8 @@ pub struct Mapping {
     pub stats: Arc<MappingStats>,
     /// What its limits count; none without limits.
     pub gate: Option<Arc<MappingGate>>,
+    /// Where its sessions were led when it went, as long as there are any.
+    pub(super) left: Mutex<Vec<(ListenAddr, Weak<TargetGroup>)>>,
 }
 
 impl Mapping {
@@ -186,6 +189,7 @@ impl Mapping {
             name,
             policy,
             stats: Arc::default(),
+            left: Mutex::default(),
         }
     }
 
@@ -201,6 +205,7 @@ impl Mapping {
             name,
             policy,
             stats: Arc::new(stats),
+            left: Mutex::default(),
         }
     }
 
@@ -211,7 +216,24 @@ impl Mapping {
             gate: gate(&policy, self.gate.as_ref()),
             policy,
             stats: Arc::clone(&self.stats),
+            left: Mutex::default(),
         }
+    }
+
+    /// Takes note where the sessions of a public address were led: it goes with its mapping, and they
+    /// count there again if both come back.
+    pub fn leave(&self, listen: ListenAddr, group: &Arc<TargetGroup>) {
+        let mut left = lock(&self.left);
+        left.retain(|(other, group)| *other != listen && group.strong_count() > 0);
+        left.push((listen, Arc::downgrade(group)));
+    }
+
+    /// Groups that have sessions from before it went.
+    pub(super) fn left(&self) -> Vec<(ListenAddr, Arc<TargetGroup>)> {
+        let left = lock(&self.left);
+        let left = left.iter();
+        left.filter_map(|(listen, group)| Some((*listen, group.upgrade()?)))
+            .collect()
     }
 }
 

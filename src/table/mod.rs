@@ -166,7 +166,10 @@ impl Table {
             let before = known.get(&spec.name).copied();
             let mapping = before.map(|placed| &placed.mapping);
             let mapping = mapping_of(spec, mapping.or_else(|| departed.get(&spec.name).copied()));
-            let mut groups = Groups::before(previous, before, &spec.name);
+            let mut groups = match (before, departed.get(&spec.name)) {
+                (None, Some(departed)) => Groups::left(previous, departed),
+                (before, _) => Groups::before(previous, before, &spec.name),
+            };
             for (listen, target) in &*spec.pairs {
                 let listen = *listen;
                 let target = groups.target(&listen, target);
@@ -384,7 +387,7 @@ fn mapping_of(spec: &MappingSpec, before: Option<&Arc<Mapping>>) -> Arc<Mapping>
 struct Groups<'t> {
     previous: &'t Table,
     name: &'t MappingName,
-    had: Vec<(ListenAddr, &'t Arc<TargetGroup>)>,
+    had: Vec<(ListenAddr, Arc<TargetGroup>)>,
     made: Vec<(&'t Arc<GroupSettings>, Arc<TargetGroup>)>,
 }
 
@@ -394,12 +397,22 @@ impl<'t> Groups<'t> {
         let pairs = mapping.map_or(&[][..], |placed| &placed.pairs);
         let had = pairs.iter().filter_map(|(listen, _)| {
             let route = previous.route(listen)?;
-            Some((*listen, route.target.group()?))
+            Some((*listen, Arc::clone(route.target.group()?)))
         });
         Self {
             previous,
             name,
             had: had.collect(),
+            made: Vec::new(),
+        }
+    }
+
+    /// Those of a mapping that had gone, in which its sessions are counted.
+    fn left(previous: &'t Table, mapping: &'t Mapping) -> Self {
+        Self {
+            previous,
+            name: &mapping.name,
+            had: mapping.left(),
             made: Vec::new(),
         }
     }
@@ -416,12 +429,13 @@ impl<'t> Groups<'t> {
             return Target::Group(Arc::clone(group));
         }
         let here = self.here(listen, spec);
+        let had = self.had.iter().find(|(had, _)| had == listen);
         let first = self.had.first();
         let only = first.filter(|(_, first)| {
             let mut all = self.had.iter();
             all.all(|(_, group)| Arc::ptr_eq(group, first))
         });
-        let group = match here.or(only.map(|(_, group)| *group)) {
+        let group = match here.or(had.or(only).map(|(_, group)| group)) {
             Some(group) if group.settings() == settings => Arc::clone(group),
             Some(group) => Arc::new(group.with_settings(Arc::clone(settings))),
             None => Arc::new(TargetGroup::new(Arc::clone(settings))),
@@ -432,7 +446,7 @@ impl<'t> Groups<'t> {
 
     /// The group that a public address led to before, if it was that of this mapping or leads to the
     /// same places: the mapping may have another name now.
-    fn here(&self, listen: &ListenAddr, spec: &TargetSpec) -> Option<&'t Arc<TargetGroup>> {
+    fn here(&self, listen: &ListenAddr, spec: &TargetSpec) -> Option<&Arc<TargetGroup>> {
         let route = self.previous.route(listen)?;
         let is_own = route.mapping.name == *self.name;
         let group = route.target.group();

@@ -76,6 +76,7 @@ impl SavedMapping {
             policy,
             stats,
             gate,
+            left: _,
         } = mapping;
         Self {
             name: name.clone(),

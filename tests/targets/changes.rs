@@ -17,6 +17,33 @@ use crate::{
 };
 
 #[test]
+fn the_sessions_of_a_mapping_that_comes_back_count_at_their_targets() {
+    let (port, target) = (ports::free(), Target::bind());
+    let with = leading_to(
+        port,
+        &format!("{{ address = \"{}\", max_sessions = 1 }}", target.addr()),
+        "",
+    );
+    let proxy = Proxy::start(&with);
+    let mut client = Peer::connect(port);
+    let mut server = target.accept();
+    client.exchange(&mut server, b"hello");
+    proxy.reload("version = 1\n");
+    proxy.reload(&with);
+    let mut second = Peer::connect(port);
+    second.expect_reset();
+    let reason = proxy.ended_session(second.addr()).text("reason").to_owned();
+    assert_eq!(reason, "target_full");
+    client.exchange(&mut server, b"still here");
+    drop((client, server));
+    wait_until("there is room", || {
+        let mut third = Peer::connect(port);
+        third.send(b"x");
+        target.is_called(Duration::from_millis(100))
+    });
+}
+
+#[test]
 fn sessions_go_on_while_targets_are_added_removed_reweighted_and_renamed() {
     const LENGTH: u64 = 30_000_000;
     let more = "on_retarget = \"kill\"";
