@@ -101,7 +101,7 @@ fn json(particulars: &impl Serialize) -> Bytes {
 
 impl Client {
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        self.ask_surely(&Method::GET, path, Bytes::new())
+        self.ask_idempotent(&Method::GET, path, Bytes::new())
     }
 
     /// Reads what a query asks for.
@@ -123,14 +123,15 @@ impl Client {
         self.ask(method, path, json(particulars))
     }
 
-    /// The same for what may as well be done twice: if an upgrade cuts it off, the next version is asked.
-    pub fn send_surely<T: DeserializeOwned>(
+    /// The same for what may as well be done twice (RFC 9110, 9.2.2): if an upgrade cuts it off, the next
+    /// version is asked.
+    pub fn send_idempotent<T: DeserializeOwned>(
         &self,
         method: &Method,
         path: &str,
         particulars: &impl Serialize,
     ) -> Result<T, ClientError> {
-        self.ask_surely(method, path, json(particulars))
+        self.ask_idempotent(method, path, json(particulars))
     }
 
     fn ask<T: DeserializeOwned>(
@@ -148,7 +149,7 @@ impl Client {
         understood(exchange(&connect, request, ANSWER_WITHIN, &unreachable)?)
     }
 
-    fn ask_surely<T: DeserializeOwned>(
+    fn ask_idempotent<T: DeserializeOwned>(
         &self,
         method: &Method,
         path: &str,

@@ -27,7 +27,7 @@ pub fn run(args: &LogLevelArgs) -> ExitCode {
     let level = args.level.to_string();
     let set = args
         .client
-        .send_surely(&Method::PUT, "/api/v1/log/level", &Level { level });
+        .send_idempotent(&Method::PUT, "/api/v1/log/level", &Level { level });
     output::answer(set, args.json, |set: &Level| {
         format!("log level is {}\n", set.level)
     })

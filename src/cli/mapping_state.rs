@@ -81,7 +81,7 @@ fn set(
         within,
     };
     let path = format!("/api/v1/mappings/{what}");
-    args.client.send_surely(&Method::POST, &path, &which)
+    args.client.send_idempotent(&Method::POST, &path, &which)
 }
 
 fn words(state: &MappingState) -> String {

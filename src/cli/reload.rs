@@ -22,7 +22,7 @@ pub struct ReloadArgs {
 pub fn run(args: &ReloadArgs) -> ExitCode {
     let reloaded = args
         .client
-        .send_surely(&Method::POST, "/api/v1/reload", &());
+        .send_idempotent(&Method::POST, "/api/v1/reload", &());
     output::answer(reloaded, args.json, words)
 }
 

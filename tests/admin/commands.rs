@@ -211,17 +211,19 @@ fn following_events_ends_with_the_proxy() {
         let mut command = Command::new(PROGRAM);
         process::output(command.args(["events", "--follow", "--socket"]).arg(path))
     });
-    // The proxy stops while it has a request.
-    for answer in [
-        "HTTP/1.0 200 OK\r\nContent-Length: 13\r\n\r\n{\"events\":[]}",
-        "",
-    ] {
+    let asked = || {
         let (mut stream, _) = listener.accept().expect("a request");
         let mut request = [0; 4096];
         let length = stream.read(&mut request).expect("a request");
         assert!(request[..length].starts_with(b"GET /api/v1/events?"));
-        stream.write_all(answer.as_bytes()).expect("taken");
-    }
+        stream
+    };
+    let answer = "HTTP/1.0 200 OK\r\nContent-Length: 13\r\n\r\n{\"events\":[]}";
+    asked().write_all(answer.as_bytes()).expect("taken");
+    // The proxy stops while it has a request.
+    let unanswered = asked();
+    drop(listener);
+    drop(unanswered);
     let output = follow.join().expect("running does not panic");
     assert_eq!(output.status.code(), Some(5), "{output:?}");
     let stderr = String::from_utf8_lossy(&output.stderr);
