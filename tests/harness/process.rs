@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     hash::{BuildHasher, RandomState},
     io::{BufRead, BufReader, Read},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::LazyLock,
     thread,
@@ -211,19 +211,29 @@ fn names_of_descriptors(pid: u32) -> impl Iterator<Item = PathBuf> {
 
 /// Whether a process has a thread of that name.
 pub fn has_thread(pid: u32, name: &str) -> bool {
-    threads_named(pid, name) > 0
+    threads_named(pid, name).next().is_some()
 }
 
-/// How many threads of that name a process has.
-pub fn threads_named(pid: u32, name: &str) -> usize {
+/// How many threads of that name a process has that wait for something.
+pub fn threads_waiting(pid: u32, name: &str) -> usize {
+    let waits = |task: &PathBuf| state(task).is_some_and(|state| state == 'S' || state == 'D');
+    threads_named(pid, name).filter(waits).count()
+}
+
+fn threads_named(pid: u32, name: &str) -> impl Iterator<Item = PathBuf> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task"));
     let tasks = tasks.into_iter().flatten().flatten();
-    tasks
-        .filter(|task| {
-            let found = fs::read_to_string(task.path().join("comm"));
-            found.is_ok_and(|found| found.trim() == name)
-        })
-        .count()
+    tasks.map(|task| task.path()).filter(move |task| {
+        let found = fs::read_to_string(task.join("comm"));
+        found.is_ok_and(|found| found.trim() == name)
+    })
+}
+
+/// What a thread does, as a letter (proc_pid_stat(5)).
+fn state(task: &Path) -> Option<char> {
+    let stat = fs::read_to_string(task.join("stat")).ok()?;
+    // It stands behind the name, which may have anything in it.
+    stat.rsplit_once(") ")?.1.chars().next()
 }
 
 /// How many threads there are.
@@ -392,12 +402,6 @@ fn tcp_sockets(pid: u32) -> Vec<Vec<String>> {
 pub fn is_stopped(pid: u32) -> bool {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("a running process");
     tasks
-        .map(|task| fs::read_to_string(task.expect("a thread").path().join("stat")))
-        .all(|stat| {
-            // The state stands behind the name, which may have anything in it.
-            stat.is_ok_and(|stat| {
-                stat.rsplit_once(") ")
-                    .is_some_and(|(_, rest)| rest.starts_with('T'))
-            })
-        })
+        .map(|task| state(&task.expect("a thread").path()))
+        .all(|state| state == Some('T'))
 }
