@@ -25,7 +25,7 @@ const MAY_IMPORT: &str = "
     listen:    handover os_error proxy_protocol socket table
     orders:    table
     socket:    os_error
-    table:     handover health limit proxy_protocol relay resolve setting shared_map target telemetry text
+    table:     handover health limit mutex proxy_protocol relay resolve setting shared_map target telemetry text
     target:    handover limit mutex proxy_protocol resolve setting
     telemetry: end_reason handover mutex os_error text units
     limit:     client_mask end_reason handover setting
