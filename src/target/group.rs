@@ -247,16 +247,12 @@ impl TargetGroup {
     /// The same for a session that was handed over, with which nothing is known yet of an address that is
     /// gone.
     pub fn place_kept(&self, address: SocketAddr) -> Place {
+        // One thread takes up all sessions, so that nobody else notes the address meanwhile.
         self.place_at(address).unwrap_or_else(|| {
+            let known = Arc::default();
             let mut left = lock(&self.left);
-            let known = left.iter().find(|(left, _)| *left == address);
-            let known = known.and_then(|(_, known)| known.upgrade());
-            let known = known.unwrap_or_else(|| {
-                let known = Arc::default();
-                left.retain(|(left, _)| *left != address);
-                left.push((address, Arc::downgrade(&known)));
-                known
-            });
+            left.retain(|(left, _)| *left != address);
+            left.push((address, Arc::downgrade(&known)));
             drop(left);
             Place::beyond(self.gone(address, known))
         })
